@@ -1,0 +1,313 @@
+//! The only writer of OpenAI chunks.
+//!
+//! A decoder says what a provider's event meant; the writer makes `chat.completion.chunk` events of it, keeps what must be
+//! constant over a stream (id, created, model), numbers the tool calls, holds the usage back until the stream's end, and
+//! knows whether content has begun.
+
+use serde::Serialize;
+
+use crate::usage::Usage;
+
+/// A stream of chunks being written. Bytes gather until they are [taken](ChunkWriter::take).
+#[derive(Debug, Default)]
+pub struct ChunkWriter {
+    out: Vec<u8>,
+    head: Vec<u8>,
+    state: State,
+    usage: Option<Usage>,
+    usage_event: Option<Vec<u8>>,
+    wants_usage: bool,
+    content_events: u64,
+    tools: u32,
+    role_sent: bool,
+}
+
+/// How far the stream is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Nothing but roles, pings and empty events so far.
+    #[default]
+    Before,
+    /// Content has been written.
+    Content,
+    /// The provider said that its answer is complete.
+    Complete,
+}
+
+/// Why a model stopped, in OpenAI's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// It was done, or met a stop sequence.
+    Stop,
+    /// `max_tokens` or the context's end.
+    Length,
+    /// It waits for the results of tools.
+    ToolCalls,
+    /// It was stopped by a filter.
+    ContentFilter,
+}
+
+/// A tool call's first chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct ToolStart<'a> {
+    /// The call's id.
+    pub id: &'a str,
+    /// The function's name.
+    pub name: &'a str,
+}
+
+/// A block of reasoning that must be handed back as it is.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ThinkingBlock<'a> {
+    /// Text and its signature.
+    Thinking {
+        /// The text; may be empty where the provider omits it.
+        thinking: &'a str,
+        /// What proves it.
+        signature: &'a str,
+    },
+    /// Encrypted.
+    RedactedThinking {
+        /// The provider's bytes.
+        data: &'a str,
+    },
+}
+
+impl ChunkWriter {
+    /// A writer whose caller did or did not ask for usage.
+    #[must_use]
+    pub fn new(wants_usage: bool) -> Self {
+        Self { wants_usage, ..Self::default() }
+    }
+
+    /// Sets what all chunks have in common. To be said before the first chunk; later calls are ignored, so that a stream
+    /// keeps its id.
+    pub fn begin(&mut self, id: &str, created: u64, model: &str) {
+        if !self.head.is_empty() {
+            return;
+        }
+        self.head.extend_from_slice(b"data: {\"id\":");
+        push_json(&mut self.head, id);
+        self.head.extend_from_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
+        push_json(&mut self.head, &created);
+        self.head.extend_from_slice(b",\"model\":");
+        push_json(&mut self.head, model);
+    }
+
+    /// The opening chunk with the role; not content. Written once.
+    pub fn role(&mut self) {
+        if !self.role_sent {
+            self.role_sent = true;
+            self.delta(br#""role":"assistant","content":"""#);
+        }
+    }
+
+    /// Text of the answer.
+    pub fn text(&mut self, text: &str) {
+        self.text_field(b"\"content\":", text);
+    }
+
+    /// Text of a refusal.
+    pub fn refusal(&mut self, text: &str) {
+        self.text_field(b"\"refusal\":", text);
+    }
+
+    /// Text of the model's reasoning.
+    pub fn reasoning(&mut self, text: &str) {
+        self.text_field(b"\"reasoning_content\":", text);
+    }
+
+    /// A whole block of reasoning, to be handed back by the caller.
+    pub fn thinking_block(&mut self, block: ThinkingBlock<'_>) {
+        self.content_delta(|out| {
+            out.extend_from_slice(b"\"thinking_blocks\":[");
+            push_json(out, &block);
+            out.push(b']');
+        });
+    }
+
+    /// Annotations of the text, as a raw JSON array.
+    pub fn annotations(&mut self, array: &impl Serialize) {
+        self.content_delta(|out| {
+            out.extend_from_slice(b"\"annotations\":");
+            push_json(out, array);
+        });
+    }
+
+    /// A tool call begins; the index is what its arguments are written under.
+    pub fn tool_start(&mut self, start: ToolStart<'_>) -> u32 {
+        let index = self.tools;
+        self.tools += 1;
+        self.content_delta(|out| {
+            out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+            push_json(out, &index);
+            out.extend_from_slice(b",\"id\":");
+            push_json(out, start.id);
+            out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
+            push_json(out, start.name);
+            out.extend_from_slice(b",\"arguments\":\"\"}}]");
+        });
+        index
+    }
+
+    /// A piece of a tool call's arguments.
+    pub fn tool_arguments(&mut self, index: u32, piece: &str) {
+        if piece.is_empty() {
+            return;
+        }
+        self.content_delta(|out| {
+            out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+            push_json(out, &index);
+            out.extend_from_slice(b",\"function\":{\"arguments\":");
+            push_json(out, piece);
+            out.extend_from_slice(b"}}]");
+        });
+    }
+
+    /// The choice has ended.
+    pub fn finish(&mut self, reason: FinishReason) {
+        self.role();
+        self.out.extend_from_slice(&self.head);
+        self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":");
+        push_json(&mut self.out, &reason);
+        self.out.extend_from_slice(b"}]}\n\n");
+        self.content_begun();
+    }
+
+    /// An event of the pivot's own dialect, as it came.
+    pub fn raw(&mut self, event: &[u8]) {
+        self.out.extend_from_slice(event);
+    }
+
+    /// One `data:` event whose JSON is written by `write`.
+    pub fn data(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.out.extend_from_slice(b"data: ");
+        write(&mut self.out);
+        self.out.extend_from_slice(b"\n\n");
+    }
+
+    /// Content has begun: from here on the answer's head can go out and the provider can't be changed.
+    pub fn content_begun(&mut self) {
+        if self.state == State::Before {
+            self.state = State::Content;
+        }
+        self.content_events += 1;
+    }
+
+    /// What the provider counted; the last word wins.
+    pub fn usage(&mut self, usage: Usage) {
+        self.usage = Some(usage);
+    }
+
+    /// The provider's own usage event (its JSON), to be sent at the end if the caller asked for one.
+    pub fn usage_event(&mut self, json: Vec<u8>) {
+        self.usage_event = Some(json);
+    }
+
+    /// The provider said that its answer is complete.
+    pub fn complete(&mut self) {
+        self.state = State::Complete;
+    }
+
+    /// Whether content has been written.
+    #[must_use]
+    pub fn has_content(&self) -> bool {
+        self.state != State::Before
+    }
+
+    /// Whether the provider said that its answer is complete.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.state == State::Complete
+    }
+
+    /// What the provider counted, as far as it said.
+    #[must_use]
+    pub fn counted(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// How many events carried content: about one a token with most providers, for when they do not count.
+    #[must_use]
+    pub fn content_events(&self) -> u64 {
+        self.content_events
+    }
+
+    /// Ends the stream: the usage chunk where the caller asked for it, with `extra` (a JSON value) under `weir`, and
+    /// `[DONE]`.
+    pub fn close(&mut self, extra: Option<&[u8]>) {
+        if self.wants_usage {
+            self.close_usage(extra);
+        }
+        self.out.extend_from_slice(b"data: [DONE]\n\n");
+    }
+
+    /// The bytes that wait to be sent.
+    #[must_use]
+    pub fn pending(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// Takes the bytes that wait to be sent.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    fn close_usage(&mut self, extra: Option<&[u8]>) {
+        let Some(mut json) = self.usage_event.take().or_else(|| self.own_usage_event()) else {
+            return;
+        };
+        if let (Some(extra), Some(end)) = (extra, json.iter().rposition(|b| *b == b'}')) {
+            json.truncate(end);
+            json.extend_from_slice(b",\"weir\":");
+            json.extend_from_slice(extra);
+            json.push(b'}');
+        }
+        self.out.extend_from_slice(b"data: ");
+        self.out.extend_from_slice(&json);
+        self.out.extend_from_slice(b"\n\n");
+    }
+
+    fn own_usage_event(&self) -> Option<Vec<u8>> {
+        let usage = self.usage?;
+        let mut json = self.head.get(b"data: ".len()..).unwrap_or(b"{\"object\":\"chat.completion.chunk\"").to_vec();
+        json.extend_from_slice(b",\"choices\":[],\"usage\":");
+        push_json(&mut json, &crate::openai::usage::Written::from(usage));
+        json.push(b'}');
+        Some(json)
+    }
+
+    fn text_field(&mut self, name: &[u8], text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        self.content_delta(|out| {
+            out.extend_from_slice(name);
+            push_json(out, text);
+        });
+    }
+
+    fn content_delta(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.role();
+        self.out.extend_from_slice(&self.head);
+        self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
+        write(&mut self.out);
+        self.out.extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+        self.content_begun();
+    }
+
+    fn delta(&mut self, fields: &[u8]) {
+        self.out.extend_from_slice(&self.head);
+        self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
+        self.out.extend_from_slice(fields);
+        self.out.extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+    }
+}
+
+/// Appends a value's JSON. Writing to a `Vec` cannot fail, and what is written here has no maps with odd keys.
+pub(crate) fn push_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    let _infallible = serde_json::to_writer(out, value);
+}

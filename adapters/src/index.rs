@@ -1,0 +1,389 @@
+//! Where the top-level fields of a JSON object stand in its bytes.
+//!
+//! One pass that jumps over strings; what stands between the spans is never copied or parsed. It refuses what is not an
+//! object in its structure (unclosed, unbalanced, a key twice, nested deeper than [`MAX_DEPTH`]); the inside of a value is
+//! not judged beyond its brackets and strings.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use memchr::{memchr, memchr2};
+
+/// How deep objects and arrays may nest. As many as the bits of the word that remembers each one's kind.
+pub const MAX_DEPTH: u32 = 128;
+
+/// How many fields a top-level object may have: far over any dialect's, and it bounds the search for duplicates.
+pub const MAX_FIELDS: usize = 1024;
+
+/// One field: the span of its name (without quotes) and of its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    name: Span,
+    escaped: bool,
+    value: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl Field {
+    /// Where the field starts: at the opening quote of its name.
+    #[must_use]
+    pub fn start(&self) -> usize {
+        self.name.start - 1
+    }
+
+    /// Where its value stands.
+    #[must_use]
+    pub fn value(&self) -> Range<usize> {
+        self.value.start..self.value.end
+    }
+
+    /// Its name, unescaped where it was written with escapes.
+    #[must_use]
+    pub fn name<'b>(&self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
+        let raw = slice(bytes, self.name);
+        if !self.escaped {
+            return Cow::Borrowed(raw);
+        }
+        let quoted = bytes.get(self.name.start - 1..=self.name.end).unwrap_or_default();
+        serde_json::from_slice::<String>(quoted).map_or(Cow::Borrowed(raw), |name| Cow::Owned(name.into_bytes()))
+    }
+
+    /// Whether that is its name.
+    #[must_use]
+    pub fn is_named(&self, bytes: &[u8], name: &[u8]) -> bool {
+        if self.escaped { self.name(bytes).as_ref() == name } else { slice(bytes, self.name) == name }
+    }
+}
+
+fn slice(bytes: &[u8], span: Span) -> &[u8] {
+    bytes.get(span.start..span.end).unwrap_or_default()
+}
+
+/// Why bytes are not a JSON object in their structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {at}")]
+pub struct IndexError {
+    /// The byte's offset.
+    pub at: usize,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// The fields of one object, in the order in which they were written. Reused from event to event, it allocates once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Index {
+    fields: Vec<Field>,
+    end: usize,
+}
+
+impl Index {
+    /// Reads the one object that `bytes` hold.
+    ///
+    /// # Errors
+    /// What is not an object in its structure, and where.
+    pub fn of(bytes: &[u8]) -> Result<Self, IndexError> {
+        let mut index = Self { fields: Vec::with_capacity(16), end: 0 };
+        index.read(bytes)?;
+        Ok(index)
+    }
+
+    /// Reads again, over what was known before.
+    ///
+    /// # Errors
+    /// As [`Index::of`]; the index is empty then.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<(), IndexError> {
+        self.fields.clear();
+        let read = Scanner { bytes, at: 0 }.object(&mut self.fields).and_then(|end| {
+            self.end = end;
+            refuse_duplicates(&self.fields, bytes)
+        });
+        if read.is_err() {
+            self.fields.clear();
+        }
+        read
+    }
+
+    /// The fields, in order.
+    #[must_use]
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// Where the closing brace stands.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
+    /// The field of that name.
+    #[must_use]
+    pub fn find(&self, bytes: &[u8], name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.is_named(bytes, name.as_bytes()))
+    }
+
+    /// The raw value of the field of that name.
+    #[must_use]
+    pub fn get<'b>(&self, bytes: &'b [u8], name: &str) -> Option<&'b [u8]> {
+        self.find(bytes, name).map(|field| slice(bytes, field.value))
+    }
+}
+
+fn refuse_duplicates(fields: &[Field], bytes: &[u8]) -> Result<(), IndexError> {
+    for (seen, field) in fields.iter().enumerate() {
+        let name = field.name(bytes);
+        if fields.iter().take(seen).any(|earlier| earlier.is_named(bytes, &name)) {
+            return Err(IndexError { at: field.start(), what: "a field that was already there" });
+        }
+    }
+    Ok(())
+}
+
+struct Scanner<'b> {
+    bytes: &'b [u8],
+    at: usize,
+}
+
+impl Scanner<'_> {
+    fn object(&mut self, fields: &mut Vec<Field>) -> Result<usize, IndexError> {
+        self.expect(b'{', "expected a JSON object")?;
+        if self.peek() == Some(b'}') {
+            return self.close();
+        }
+        loop {
+            let field = self.field()?;
+            if fields.len() == MAX_FIELDS {
+                return Err(self.fault("too many fields"));
+            }
+            fields.push(field);
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => return self.close(),
+                _ => return Err(self.fault("expected `,` or `}`")),
+            }
+        }
+    }
+
+    fn close(&mut self) -> Result<usize, IndexError> {
+        let end = self.at;
+        self.at += 1;
+        match self.peek() {
+            None => Ok(end),
+            Some(_) => Err(self.fault("expected nothing after the object")),
+        }
+    }
+
+    fn field(&mut self) -> Result<Field, IndexError> {
+        if self.peek() != Some(b'"') {
+            return Err(self.fault("expected a field's name in quotes"));
+        }
+        let (name, escaped) = self.string()?;
+        self.expect(b':', "expected `:`")?;
+        self.peek();
+        let start = self.at;
+        self.value()?;
+        Ok(Field { name, escaped, value: Span { start, end: self.at } })
+    }
+
+    fn value(&mut self) -> Result<(), IndexError> {
+        match self.bytes.get(self.at) {
+            Some(b'"') => self.string().map(drop),
+            Some(b'{' | b'[') => self.nested(),
+            Some(_) => self.scalar(),
+            None => Err(self.fault("expected a value")),
+        }
+    }
+
+    /// At an opening quote; leaves behind the closing one.
+    fn string(&mut self) -> Result<(Span, bool), IndexError> {
+        let start = self.at + 1;
+        let mut from = start;
+        let mut escaped = false;
+        loop {
+            let rest = self.bytes.get(from..).unwrap_or_default();
+            let Some(found) = memchr2(b'"', b'\\', rest) else {
+                return Err(self.fault("a string that does not end"));
+            };
+            let at = from + found;
+            if self.bytes.get(at) == Some(&b'"') {
+                self.at = at + 1;
+                return Ok((Span { start, end: at }, escaped));
+            }
+            escaped = true;
+            from = at + 2;
+        }
+    }
+
+    /// At an opening bracket; leaves behind the one that closes it.
+    fn nested(&mut self) -> Result<(), IndexError> {
+        let mut kinds: u128 = 0;
+        let mut depth: u32 = 0;
+        while let Some(&byte) = self.bytes.get(self.at) {
+            match byte {
+                b'"' => {
+                    self.string()?;
+                    continue;
+                }
+                b'{' | b'[' => {
+                    if depth == MAX_DEPTH {
+                        return Err(self.fault("nested too deep"));
+                    }
+                    kinds = kinds << 1 | u128::from(byte == b'{');
+                    depth += 1;
+                }
+                b'}' | b']' => {
+                    if (kinds & 1 == 1) != (byte == b'}') {
+                        return Err(self.fault("a bracket that closes another kind"));
+                    }
+                    kinds >>= 1;
+                    depth -= 1;
+                }
+                _ => {}
+            }
+            self.at += 1;
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+        Err(self.fault("an object or array that does not end"))
+    }
+
+    fn scalar(&mut self) -> Result<(), IndexError> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let length = rest.iter().position(|&b| matches!(b, b',' | b'}' | b']') || is_space(b)).unwrap_or(rest.len());
+        let word = rest.get(..length).unwrap_or_default();
+        if !is_scalar(word) {
+            return Err(self.fault("expected a value"));
+        }
+        self.at += length;
+        Ok(())
+    }
+
+    fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), IndexError> {
+        if self.peek() != Some(byte) {
+            return Err(self.fault(what));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// The next byte that is not white space, and moves there.
+    fn peek(&mut self) -> Option<u8> {
+        while let Some(&byte) = self.bytes.get(self.at) {
+            if !is_space(byte) {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+        None
+    }
+
+    fn fault(&self, what: &'static str) -> IndexError {
+        IndexError { at: self.at, what }
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+}
+
+fn is_scalar(word: &[u8]) -> bool {
+    match word.first() {
+        Some(b't') => word == b"true",
+        Some(b'f') => word == b"false",
+        Some(b'n') => word == b"null",
+        Some(b'-' | b'0'..=b'9') => word.iter().all(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')),
+        _ => false,
+    }
+}
+
+/// Whether a field `name` with a string for a value stands anywhere in `bytes`, at any depth. Quotes inside of strings are
+/// escaped, so the search cannot be fooled by text.
+#[must_use]
+pub fn has_text_field(bytes: &[u8], name: &memchr::memmem::Finder<'_>) -> bool {
+    name.find_iter(bytes).any(|at| {
+        let rest = bytes.get(at + name.needle().len()..).unwrap_or_default();
+        let rest = rest.trim_ascii_start();
+        rest.first() == Some(&b':') && rest.get(1..).unwrap_or_default().trim_ascii_start().first() == Some(&b'"')
+    })
+}
+
+/// The text of a raw JSON string, borrowed where it has no escapes. `None` for another type or invalid UTF-8.
+#[must_use]
+pub fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
+    let plain = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if memchr(b'\\', plain).is_none() {
+        return simdutf8::basic::from_utf8(plain).ok().map(Cow::Borrowed);
+    }
+    serde_json::from_slice::<String>(raw).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn names(text: &str) -> Vec<String> {
+        let index = Index::of(text.as_bytes()).unwrap();
+        index.fields().iter().map(|f| String::from_utf8(f.name(text.as_bytes()).into_owned()).unwrap()).collect()
+    }
+
+    #[test]
+    fn fields_are_found_with_their_values_as_written() {
+        let text = br#" { "a" : "x\"}" , "b":[1,{"a":2}],"c": -1.5e3 ,"d":null} "#;
+        let index = Index::of(text).unwrap();
+        assert_eq!(index.get(text, "a"), Some(&br#""x\"}""#[..]));
+        assert_eq!(index.get(text, "b"), Some(&br#"[1,{"a":2}]"#[..]));
+        assert_eq!(index.get(text, "c"), Some(&b"-1.5e3"[..]));
+        assert_eq!(index.get(text, "d"), Some(&b"null"[..]));
+        assert_eq!(index.get(text, "e"), None);
+    }
+
+    #[test]
+    fn an_escaped_name_is_the_name_that_it_means() {
+        assert_eq!(names(r#"{"mod\u0065l":1}"#), ["model"]);
+        assert_eq!(Index::of(br#"{"model":1,"mod\u0065l":2}"#).unwrap_err().what, "a field that was already there");
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_refused_where_it_breaks() {
+        for (text, at) in [
+            ("", 0),
+            ("[]", 0),
+            ("{", 1),
+            ("{\"a\"", 4),
+            ("{\"a\":", 5),
+            ("{\"a\":}", 5),
+            ("{\"a\":1", 6),
+            ("{\"a\":1,}", 7),
+            ("{\"a\":1}x", 7),
+            ("{\"a\":[1}", 7),
+            ("{\"a\":tru}", 5),
+            ("{\"a\":\"\\\"}", 5),
+            ("{a:1}", 1),
+            ("{\"a\" 1}", 5),
+        ] {
+            assert_eq!(Index::of(text.as_bytes()).unwrap_err().at, at, "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let deep = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
+        assert!(Index::of(deep(MAX_DEPTH as usize).as_bytes()).is_ok());
+        assert_eq!(Index::of(deep(MAX_DEPTH as usize + 1).as_bytes()).unwrap_err().what, "nested too deep");
+    }
+
+    #[test]
+    fn a_text_field_is_told_from_null_and_from_text_that_looks_like_one() {
+        let finder = memchr::memmem::Finder::new("\"finish_reason\"");
+        assert!(has_text_field(br#"{"choices":[{"finish_reason" : "stop"}]}"#, &finder));
+        assert!(!has_text_field(br#"{"choices":[{"finish_reason":null}]}"#, &finder));
+        assert!(!has_text_field(br#"{"content":"\"finish_reason\":\"stop\""}"#, &finder));
+    }
+}

@@ -1,0 +1,257 @@
+//! OpenAI, and every host that speaks as it does: the caller's bytes go out with two or three spans spliced, and what
+//! comes back passes unchanged but for the model's name, where it was an alias, and the usage.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use memchr::memmem::Finder;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::adapter::{Adapter, DecodeError, EncodeError, EventDecoder, NativeRequest, Reply, Target};
+use crate::chunk::ChunkWriter;
+use crate::frame::Event;
+use crate::index::{Index, has_text_field};
+use crate::openai::embedding::{Encoding, in_encoding};
+use crate::openai::{error, usage};
+use crate::refusal::Refusal;
+use crate::request::{Edit, Operation, Request, rewrite, rewrite_into};
+
+/// The dialect.
+pub struct OpenAi;
+
+/// Headers of the caller's that go on to the provider.
+const PASSED_ON: [HeaderName; 1] = [HeaderName::from_static("openai-beta")];
+
+impl Adapter for OpenAi {
+    fn name(&self) -> &'static str {
+        "openai"
+    }
+
+    fn serves(&self, _operation: Operation) -> bool {
+        true
+    }
+
+    fn authorize(&self, api_key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
+        Ok(vec![(header::AUTHORIZATION, secret_header(&format!("Bearer {api_key}"))?)])
+    }
+
+    fn encode(&self, request: &Request, to: &Target<'_>) -> Result<NativeRequest, EncodeError> {
+        let mut edits = Vec::with_capacity(2);
+        if request.get("model") != Some(quoted(to.model).as_ref()) {
+            edits.push(Edit::Set("model", quoted(to.model)));
+        }
+        match request.operation() {
+            Operation::Embeddings => edits.extend(without_null_encoding(request)),
+            Operation::Chat | Operation::Completions => edits.extend(with_usage(request)),
+        }
+        Ok(NativeRequest {
+            path: path(request.operation()).to_owned(),
+            headers: passed_on(to.caller),
+            body: request.rewrite(&edits),
+            dropped: Vec::new(),
+        })
+    }
+
+    fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes) -> Result<Reply, DecodeError> {
+        let index = Index::of(&body).map_err(|e| DecodeError::Malformed(format!("the provider's answer: {e}")))?;
+        if is_error(&index, &body) {
+            return Err(DecodeError::Refused(Box::new(error::read_in_success(&body))));
+        }
+        let usage = index.get(&body, "usage").and_then(usage::read);
+        let edits = renamed(to).map(|name| Edit::Set("model", name));
+        let renamed = rewrite(&body, &index, edits.as_slice());
+        let body = match request.operation() {
+            Operation::Chat | Operation::Completions => renamed,
+            Operation::Embeddings => {
+                let renamed = renamed.joined();
+                let index = Index::of(&renamed).map_err(|e| DecodeError::Malformed(e.to_string()))?;
+                in_encoding(&renamed, &index, Encoding::asked(request.get("encoding_format")))?
+            }
+        };
+        Ok(Reply { body, usage })
+    }
+
+    fn events(&self, request: &Request, to: &Target<'_>) -> Box<dyn EventDecoder> {
+        Box::new(PassThrough {
+            index: Index::default(),
+            name: renamed(to),
+            wants_usage: request.wants_usage(),
+            choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1),
+            finished: 0,
+        })
+    }
+
+    fn refusal(&self, status: StatusCode, _headers: &HeaderMap, body: &[u8]) -> Refusal {
+        error::read(status, body)
+    }
+}
+
+/// A header value that is never shown in logs.
+///
+/// # Errors
+/// Characters that cannot stand in a header.
+pub fn secret_header(value: &str) -> Result<HeaderValue, EncodeError> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| EncodeError::Invalid {
+        param: "api_key".to_owned(),
+        message: "The key has characters that cannot stand in a header.".to_owned(),
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn path(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Chat => "/chat/completions",
+        Operation::Completions => "/completions",
+        Operation::Embeddings => "/embeddings",
+    }
+}
+
+fn passed_on(caller: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let one = |name: HeaderName| caller.get(&name).map(|value| (name, value.clone()));
+    PASSED_ON.into_iter().filter_map(one).collect()
+}
+
+fn quoted(text: &str) -> Bytes {
+    let mut json = Vec::with_capacity(text.len() + 2);
+    crate::chunk::push_json(&mut json, text);
+    json.into()
+}
+
+/// The caller's name for the model as JSON, where it is not the provider's.
+fn renamed(to: &Target<'_>) -> Option<Bytes> {
+    (to.asked != to.model).then(|| quoted(to.asked))
+}
+
+/// Usage is always asked for, whatever the caller wants to see of it.
+fn with_usage(request: &Request) -> Option<Edit> {
+    if !request.is_stream() || request.wants_usage() {
+        return None;
+    }
+    let ask = Edit::Set("include_usage", Bytes::from_static(b"true"));
+    let options = request.get("stream_options").unwrap_or(b"null");
+    let asked = match Index::of(options) {
+        Ok(index) => rewrite(&Bytes::copy_from_slice(options), &index, &[ask]).joined(),
+        Err(_) => Bytes::from_static(b"{\"include_usage\":true}"),
+    };
+    Some(Edit::Set("stream_options", asked))
+}
+
+/// `"encoding_format": null` means what its absence means, but some hosts refuse it.
+fn without_null_encoding(request: &Request) -> Option<Edit> {
+    (request.get("encoding_format") == Some(b"null")).then(|| Edit::Remove("encoding_format".into()))
+}
+
+fn is_error(index: &Index, bytes: &[u8]) -> bool {
+    index.get(bytes, "error").is_some_and(|error| error != b"null")
+        && index.get(bytes, "choices").is_none_or(is_empty_array)
+}
+
+fn is_empty_array(raw: &[u8]) -> bool {
+    raw.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start() == b"]")
+}
+
+/// A stream in the pivot's own dialect.
+struct PassThrough {
+    index: Index,
+    name: Option<Bytes>,
+    wants_usage: bool,
+    choices: u32,
+    finished: u32,
+}
+
+static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
+
+impl EventDecoder for PassThrough {
+    fn event(&mut self, event: Event<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
+        if event.data == b"[DONE]" {
+            out.complete();
+            return Ok(());
+        }
+        self.index.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
+        if is_error(&self.index, event.data) {
+            return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
+        }
+        self.pass(event, out);
+        Ok(())
+    }
+
+    /// Some hosts end without `[DONE]`; a stream whose every choice has its reason to stop is whole all the same.
+    fn end(&mut self, out: &mut ChunkWriter) -> Result<(), DecodeError> {
+        if self.finished >= self.choices {
+            out.complete();
+        }
+        Ok(())
+    }
+}
+
+impl PassThrough {
+    fn pass(&mut self, event: Event<'_>, out: &mut ChunkWriter) {
+        let data = event.data;
+        let choices = self.index.get(data, "choices").unwrap_or(b"[]");
+        let counted = self.index.get(data, "usage").and_then(usage::read);
+        let mut edits = Vec::new();
+        if self.index.find(data, "model").is_some() {
+            edits.extend(self.name.clone().map(|name| Edit::Set("model", name)));
+        }
+        if let Some(counted) = counted {
+            out.usage(counted);
+            if is_empty_array(choices) {
+                let mut json = Vec::with_capacity(data.len());
+                rewrite_into(data, &self.index, &edits, &mut json);
+                return out.usage_event(json);
+            }
+            self.begin_own_usage(data, out);
+        }
+        if self.index.find(data, "usage").is_some() && (counted.is_some() || !self.wants_usage) {
+            edits.push(Edit::Remove("usage".into()));
+        }
+        if edits.is_empty() {
+            out.raw(event.raw);
+        } else {
+            out.data(|json| rewrite_into(data, &self.index, &edits, json));
+        }
+        if has_text_field(data, &FINISH_REASON) {
+            self.finished += 1;
+        }
+        if out.has_content() || has_content(choices) {
+            out.content_begun();
+        }
+    }
+
+    /// A host that counts in its last chunk of content: the usage chunk at the end will be ours, under this stream's id.
+    fn begin_own_usage(&self, data: &[u8], out: &mut ChunkWriter) {
+        let text = |name| self.index.get(data, name).and_then(crate::index::text).unwrap_or_default();
+        let created = self.index.get(data, "created").and_then(|raw| serde_json::from_slice(raw).ok());
+        let asked = self.name.as_deref().and_then(crate::index::text);
+        out.begin(&text("id"), created.unwrap_or_default(), &asked.unwrap_or_else(|| text("model")));
+    }
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    finish_reason: Option<&'a RawValue>,
+}
+
+/// Whether a chunk's choices say more than a role.
+fn has_content(choices: &[u8]) -> bool {
+    let Ok(choices) = serde_json::from_slice::<Vec<Choice<'_>>>(choices) else {
+        return true;
+    };
+    let says = |raw: Option<&RawValue>| raw.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\"" | "[]" | "{}"));
+    choices.iter().any(|choice| says(choice.finish_reason) || says(choice.text) || choice.delta.is_some_and(delta_says))
+}
+
+fn delta_says(delta: &RawValue) -> bool {
+    let bytes = delta.get().as_bytes();
+    let Ok(index) = Index::of(bytes) else { return false };
+    let says = |value: &[u8]| !matches!(value, b"null" | b"\"\"" | b"[]" | b"{}");
+    index.fields().iter().any(|field| !field.is_named(bytes, b"role") && bytes.get(field.value()).is_some_and(says))
+}

@@ -1,0 +1,326 @@
+//! What a caller asked: the bytes as they came and where their top-level fields stand.
+//!
+//! A provider of the same dialect gets these bytes with one or two spans spliced ([`Request::rewrite`]) and the rest
+//! untouched; a foreign one reads borrowed views of single fields.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::body::Body;
+use crate::index::{self, Field, Index, IndexError};
+
+/// What is asked of a model: one for each endpoint of the contract that takes a JSON body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/embeddings`
+    Embeddings,
+}
+
+impl Operation {
+    /// The name that OpenTelemetry's GenAI conventions give it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Completions => "text_completion",
+            Self::Embeddings => "embeddings",
+        }
+    }
+}
+
+/// Why a body cannot be taken as a request.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RequestError {
+    /// Not a JSON object in its structure.
+    #[error("The request's body is not a valid JSON object: {0}.")]
+    Json(#[from] IndexError),
+    /// A field that the gateway itself reads has another type than it must have.
+    #[error("`{field}` must be {expected}.")]
+    Type {
+        /// Which field.
+        field: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+}
+
+/// A change of one top-level field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Gives the field this raw JSON value; it is added in front if it is not there.
+    Set(&'static str, Bytes),
+    /// Takes the field out.
+    Remove(Cow<'static, str>),
+}
+
+impl Edit {
+    fn name(&self) -> &str {
+        match self {
+            Self::Set(name, _) => name,
+            Self::Remove(name) => name,
+        }
+    }
+}
+
+/// A caller's request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    body: Bytes,
+    operation: Operation,
+    index: Index,
+    stream: bool,
+    wants_usage: bool,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+impl Request {
+    /// Indexes `body`.
+    ///
+    /// # Errors
+    /// What is not a JSON object in its structure, or whose `stream` is not a boolean.
+    pub fn parse(operation: Operation, body: Bytes) -> Result<Self, RequestError> {
+        let index = Index::of(&body)?;
+        let stream = match index.get(&body, "stream") {
+            Some(b"true") => true,
+            Some(b"false" | b"null") | None => false,
+            Some(_) => return Err(RequestError::Type { field: "stream", expected: "a boolean" }),
+        };
+        let wants_usage = stream && asks_usage(index.get(&body, "stream_options"))?;
+        Ok(Self { body, operation, index, stream, wants_usage })
+    }
+
+    /// Which endpoint it came to.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// The bytes as they came.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Whether a stream was asked for.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.stream
+    }
+
+    /// Whether the caller asked for the usage chunk at a stream's end.
+    #[must_use]
+    pub fn wants_usage(&self) -> bool {
+        self.wants_usage
+    }
+
+    /// A top-level field's raw value.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.index.get(&self.body, name)
+    }
+
+    /// All top-level fields as name and raw value, in the order in which they were written.
+    pub fn fields(&self) -> impl Iterator<Item = (Cow<'_, [u8]>, &[u8])> {
+        self.index.fields().iter().map(|f| (f.name(&self.body), self.body.get(f.value()).unwrap_or_default()))
+    }
+
+    /// The model that was asked for; `None` when it is absent or null.
+    ///
+    /// # Errors
+    /// A model that is not a string.
+    pub fn model(&self) -> Result<Option<Cow<'_, str>>, RequestError> {
+        match self.get("model") {
+            None | Some(b"null") => Ok(None),
+            Some(raw) => index::text(raw).map(Some).ok_or(RequestError::Type { field: "model", expected: "a string" }),
+        }
+    }
+
+    /// The body with these fields changed and every other byte as it was.
+    #[must_use]
+    pub fn rewrite(&self, edits: &[Edit]) -> Body {
+        rewrite(&self.body, &self.index, edits)
+    }
+}
+
+fn asks_usage(options: Option<&[u8]>) -> Result<bool, RequestError> {
+    let Some(raw) = options.filter(|raw| *raw != b"null") else {
+        return Ok(false);
+    };
+    serde_json::from_slice::<StreamOptions>(raw)
+        .map(|options| options.include_usage == Some(true))
+        .map_err(|_| RequestError::Type { field: "stream_options", expected: "an object with a boolean include_usage" })
+}
+
+/// The indexed object `bytes` with these fields changed and every other byte as it was; large parts stay slices of it.
+#[must_use]
+pub fn rewrite(bytes: &Bytes, index: &Index, edits: &[Edit]) -> Body {
+    if edits.is_empty() {
+        return bytes.clone().into();
+    }
+    let mut segments = Vec::with_capacity(2 * edits.len() + 1);
+    splice(bytes, index, edits, &mut |piece| {
+        segments.push(match piece {
+            Piece::Kept(span) => bytes.slice(span),
+            Piece::New(new) => new,
+        });
+    });
+    Body::of(segments)
+}
+
+/// As [`rewrite`], appended to `out`.
+pub fn rewrite_into(bytes: &[u8], index: &Index, edits: &[Edit], out: &mut Vec<u8>) {
+    splice(bytes, index, edits, &mut |piece| match piece {
+        Piece::Kept(span) => out.extend_from_slice(bytes.get(span).unwrap_or_default()),
+        Piece::New(new) => out.extend_from_slice(&new),
+    });
+}
+
+/// A part of a rewritten object.
+enum Piece {
+    Kept(Range<usize>),
+    New(Bytes),
+}
+
+fn splice(bytes: &[u8], index: &Index, edits: &[Edit], emit: &mut dyn FnMut(Piece)) {
+    let first = index.fields().first().map_or(index.end(), Field::start);
+    let mut splice = Splice { run: 0..first, emit };
+    let mut any = splice.add_missing(bytes, index, edits);
+    let mut previous_end = first;
+    for field in index.fields() {
+        let separator = std::mem::replace(&mut previous_end, field.value().end);
+        let edit = edits.iter().find(|e| field.is_named(bytes, e.name().as_bytes()));
+        if matches!(edit, Some(Edit::Remove(_))) {
+            continue;
+        }
+        match any {
+            true if separator == first => splice.add(Bytes::from_static(b",")),
+            true => splice.keep(separator..field.start()),
+            false => {}
+        }
+        any = true;
+        match edit {
+            Some(Edit::Set(_, value)) => {
+                splice.keep(field.start()..field.value().start);
+                splice.add(value.clone());
+            }
+            _ => splice.keep(field.start()..field.value().end),
+        }
+    }
+    splice.keep(previous_end..bytes.len());
+    splice.flush();
+}
+
+/// Emits spans of the old bytes, joined where they touch, and new bytes between them.
+struct Splice<'e> {
+    run: Range<usize>,
+    emit: &'e mut dyn FnMut(Piece),
+}
+
+impl Splice<'_> {
+    fn keep(&mut self, span: Range<usize>) {
+        if self.run.end != span.start {
+            self.flush();
+            self.run.start = span.start;
+        }
+        self.run.end = span.end;
+    }
+
+    fn add(&mut self, bytes: Bytes) {
+        self.flush();
+        (self.emit)(Piece::New(bytes));
+    }
+
+    /// Writes the fields that are set and not there yet; true if there were any.
+    fn add_missing(&mut self, bytes: &[u8], index: &Index, edits: &[Edit]) -> bool {
+        let mut any = false;
+        for edit in edits {
+            let Edit::Set(name, value) = edit else { continue };
+            if index.find(bytes, name).is_some() {
+                continue;
+            }
+            let comma = if any { "," } else { "" };
+            self.add(format!("{comma}\"{name}\":").into());
+            self.add(value.clone());
+            any = true;
+        }
+        any
+    }
+
+    fn flush(&mut self) {
+        if !self.run.is_empty() {
+            (self.emit)(Piece::Kept(self.run.clone()));
+        }
+        self.run.start = self.run.end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn rewritten(text: &'static str, edits: &[Edit]) -> String {
+        let request = Request::parse(Operation::Chat, Bytes::from_static(text.as_bytes())).unwrap();
+        String::from_utf8(request.rewrite(edits).joined().to_vec()).unwrap()
+    }
+
+    fn set(name: &'static str, value: &'static str) -> Edit {
+        Edit::Set(name, Bytes::from_static(value.as_bytes()))
+    }
+
+    fn remove(name: &'static str) -> Edit {
+        Edit::Remove(name.into())
+    }
+
+    #[test]
+    fn only_the_named_field_changes_and_all_other_bytes_stay() {
+        let text = "{ \"seed\" : 12345678901234567890123,  \"model\":\"alias\" ,\"x\":[ 1,2 ] }\n";
+        let want = "{ \"seed\" : 12345678901234567890123,  \"model\":\"real\" ,\"x\":[ 1,2 ] }\n";
+        assert_eq!(rewritten(text, &[set("model", "\"real\"")]), want);
+    }
+
+    #[test]
+    fn fields_are_added_and_removed_wherever_they_stand() {
+        assert_eq!(rewritten("{}", &[set("a", "1"), set("b", "2")]), "{\"a\":1,\"b\":2}");
+        assert_eq!(rewritten("{\"x\":0}", &[set("a", "1")]), "{\"a\":1,\"x\":0}");
+        assert_eq!(rewritten("{\"x\":0}", &[remove("x")]), "{}");
+        assert_eq!(rewritten("{\"x\":0, \"y\":1, \"z\":2}", &[remove("x")]), "{\"y\":1, \"z\":2}");
+        assert_eq!(rewritten("{\"x\":0, \"y\":1, \"z\":2}", &[remove("y")]), "{\"x\":0, \"z\":2}");
+        assert_eq!(rewritten("{\"x\":0, \"y\":1, \"z\":2 }", &[remove("y"), remove("z")]), "{\"x\":0 }");
+        assert_eq!(rewritten("{\"x\":0, \"y\":1}", &[remove("x"), set("a", "1")]), "{\"a\":1, \"y\":1}");
+        assert_eq!(rewritten("{\"x\":0}", &[remove("x"), set("a", "1")]), "{\"a\":1}");
+        assert_eq!(rewritten("{\"x\":0}", &[remove("nothing")]), "{\"x\":0}");
+    }
+
+    #[test]
+    fn a_large_body_is_not_copied() {
+        let text = format!("{{\"model\":\"a\",\"x\":\"{}\"}}", "y".repeat(100_000));
+        let request = Request::parse(Operation::Chat, text.clone().into()).unwrap();
+        let body = request.rewrite(&[set("model", "\"b\"")]);
+        assert_eq!(body.len(), text.len());
+        let tail = body.segments().last().unwrap();
+        assert!(request.body().as_ptr_range().contains(&tail.as_ptr()));
+    }
+
+    #[test]
+    fn stream_and_usage_are_read_and_wrong_types_named() {
+        let parse = |text: &'static str| Request::parse(Operation::Chat, Bytes::from_static(text.as_bytes()));
+        let asked = parse("{\"stream\":true,\"stream_options\":{\"include_usage\":true}}").unwrap();
+        assert!(asked.is_stream() && asked.wants_usage());
+        assert!(!parse("{\"stream\":true,\"stream_options\":null}").unwrap().wants_usage());
+        assert_eq!(parse("{\"stream\":1}").unwrap_err(), RequestError::Type { field: "stream", expected: "a boolean" });
+        assert!(parse("{\"model\":7}").unwrap().model().is_err());
+    }
+}

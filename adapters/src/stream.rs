@@ -1,0 +1,98 @@
+//! The only streaming loop: bytes in, framed, decoded, written as chunks.
+
+use http::StatusCode;
+
+use crate::adapter::{DecodeError, EventDecoder};
+use crate::chunk::ChunkWriter;
+use crate::frame::sse::Framer;
+use crate::frame::{FrameError, Framing};
+use crate::refusal::Refusal;
+
+/// Why a stream cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamFault {
+    /// The provider reported an error inside of the stream.
+    Refused(Box<Refusal>),
+    /// Its bytes are not its dialect.
+    Malformed(String),
+    /// It ended before it was complete.
+    Incomplete,
+}
+
+impl From<FrameError> for StreamFault {
+    fn from(error: FrameError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+impl From<DecodeError> for StreamFault {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Refused(refusal) => Self::Refused(refusal),
+            DecodeError::Malformed(what) => Self::Malformed(what),
+        }
+    }
+}
+
+impl StreamFault {
+    /// The status that it stands for when no byte has gone out yet.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Refused(refusal) => refusal.status,
+            Self::Malformed(_) | Self::Incomplete => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+/// One stream's way from a provider's bytes to OpenAI chunks.
+pub struct Translator {
+    framer: Framer,
+    decoder: Box<dyn EventDecoder>,
+    writer: ChunkWriter,
+}
+
+impl Translator {
+    /// A translator for one stream.
+    #[must_use]
+    pub fn new(framing: Framing, decoder: Box<dyn EventDecoder>, wants_usage: bool) -> Self {
+        match framing {
+            Framing::Sse => Self { framer: Framer::default(), decoder, writer: ChunkWriter::new(wants_usage) },
+        }
+    }
+
+    /// Takes what was read and writes the chunks that it makes. What follows a complete answer is ignored.
+    ///
+    /// # Errors
+    /// The stream can't go on; what was written before the fault is still to be taken.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), StreamFault> {
+        self.framer.feed(bytes);
+        while !self.writer.is_complete() {
+            let Some(event) = self.framer.next_event()? else { break };
+            self.decoder.event(event, &mut self.writer)?;
+        }
+        Ok(())
+    }
+
+    /// The provider's body has ended.
+    ///
+    /// # Errors
+    /// It ended before the answer was complete.
+    pub fn end(&mut self) -> Result<(), StreamFault> {
+        if !self.writer.is_complete() && !self.framer.has_rest() {
+            self.decoder.end(&mut self.writer)?;
+        }
+        if self.writer.is_complete() { Ok(()) } else { Err(StreamFault::Incomplete) }
+    }
+
+    /// What has been written so far.
+    #[must_use]
+    pub fn writer(&self) -> &ChunkWriter {
+        &self.writer
+    }
+
+    /// What has been written so far, to take bytes from or to close.
+    pub fn writer_mut(&mut self) -> &mut ChunkWriter {
+        &mut self.writer
+    }
+}
