@@ -1,0 +1,144 @@
+//! Who calls: a key is hashed once and looked up once.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderName, header};
+use sha2::{Digest, Sha256};
+
+use crate::config::Expiry;
+use crate::error::Fault;
+use crate::model::pattern::Patterns;
+use crate::model::Type;
+
+/// Someone who may call, as requests see them.
+#[derive(Debug)]
+pub struct Tenant {
+    /// The name in logs and metrics.
+    pub id: String,
+    /// The models that it may call; `None`: all.
+    pub models: Option<Patterns>,
+    /// Models that it may not call all the same.
+    pub disabled: Patterns,
+    /// The model for requests that name none.
+    pub defaults: HashMap<Type, String>,
+}
+
+/// A virtual key.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name in logs and metrics.
+    pub id: String,
+    /// Whose it is.
+    pub tenant: Arc<Tenant>,
+    /// From when on it is refused.
+    pub expires: Option<Expiry>,
+    /// The models that it may call, of those that its tenant may; `None`: all of them.
+    pub models: Option<Patterns>,
+}
+
+/// A key's SHA-256.
+pub type Hash = [u8; 32];
+
+/// All keys by their hash.
+pub type Keys = HashMap<Hash, Arc<Key>, BuildHasherDefault<AlreadyHashed>>;
+
+/// A SHA-256 is spread evenly: its first eight bytes are hash enough.
+#[derive(Debug, Default)]
+pub struct AlreadyHashed(u64);
+
+impl Hasher for AlreadyHashed {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_ne_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Where callers put their key, in this order: OpenAI's, Anthropic's, Azure's, Google's way.
+static CARRIERS: [HeaderName; 4] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
+
+/// The key that these headers carry, if it is one of `keys` and still valid.
+///
+/// # Errors
+/// A 401 that says what is wrong with the key and never shows it.
+pub fn authenticate<'k>(keys: &'k Keys, headers: &HeaderMap, now: SystemTime) -> Result<&'k Arc<Key>, Fault> {
+    let Some(secret) = carried(headers) else {
+        return Err(Fault::auth("No API key was given. Send it as `Authorization: Bearer YOUR_KEY`."));
+    };
+    let hash: Hash = Sha256::digest(secret).into();
+    let Some(key) = keys.get(&hash) else {
+        return Err(Fault::auth("The API key is not known here."));
+    };
+    if key.expires.is_some_and(|expires| expires.is_past(now)) {
+        return Err(Fault::auth("The API key has expired."));
+    }
+    Ok(key)
+}
+
+fn carried(headers: &HeaderMap) -> Option<&[u8]> {
+    CARRIERS.iter().find_map(|name| {
+        let value = headers.get(name)?.as_bytes();
+        let secret = if *name == header::AUTHORIZATION { bearer(value)? } else { value };
+        Some(secret.trim_ascii()).filter(|secret| !secret.is_empty())
+    })
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, secret) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn keys(secret: &str) -> Keys {
+        let tenant = Tenant { id: "t".into(), models: None, disabled: Patterns::default(), defaults: HashMap::new() };
+        let key = Key { id: "k".into(), tenant: tenant.into(), expires: None, models: None };
+        Keys::from_iter([(Sha256::digest(secret).into(), Arc::new(key))])
+    }
+
+    fn with(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_the_sdks_put_it() {
+        let keys = keys("sk-weir-1");
+        for (name, value) in [
+            ("authorization", "Bearer sk-weir-1"),
+            ("authorization", "bearer  sk-weir-1 "),
+            ("x-api-key", "sk-weir-1"),
+            ("api-key", "sk-weir-1"),
+            ("x-goog-api-key", "sk-weir-1"),
+        ] {
+            assert!(authenticate(&keys, &with(name, value), SystemTime::UNIX_EPOCH).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_key_an_empty_one_and_an_unknown_one_are_a_401() {
+        let keys = keys("sk-weir-1");
+        for (name, value) in [("accept", "x"), ("authorization", "Bearer "), ("authorization", "Basic x"), ("api-key", "no")] {
+            let fault = authenticate(&keys, &with(name, value), SystemTime::UNIX_EPOCH).unwrap_err();
+            assert_eq!((fault.status.as_u16(), fault.code.as_ref()), (401, "invalid_api_key"));
+            assert!(!fault.message.contains("no\""));
+        }
+    }
+}

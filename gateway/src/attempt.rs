@@ -1,0 +1,211 @@
+//! One attempt at one target: the request in its words, its head, and what comes before the caller can be answered: the
+//! whole answer, or a stream's first content. Until then a failure costs nothing but this attempt.
+
+use adapters::{Operation, Reply, Request, Target, Translator};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use crate::error::{self, Fault, Kind};
+use crate::headers;
+use crate::model::{ModelInstance, Picked};
+use crate::net::upstream::{self, Answer, Cause, Outgoing, Upstreams};
+use crate::turn::Turn;
+
+/// The largest whole answer that is taken: the largest batch of embeddings in decimal fits.
+const MOST_ANSWER: usize = 256 * 1024 * 1024;
+
+/// The largest error body that is read.
+const MOST_REFUSAL: usize = 64 * 1024;
+
+/// How much of a stream is held back at most while it has no content.
+const MOST_HELD: usize = 64 * 1024;
+
+/// An answer that can be relayed.
+pub struct Begun {
+    /// The provider's own id of the request.
+    pub provider_request_id: Option<HeaderValue>,
+    /// Parameters that could not be carried, joined by commas.
+    pub dropped: Option<HeaderValue>,
+    /// The answer itself.
+    pub answer: Answering,
+}
+
+/// The two forms of an answer.
+pub enum Answering {
+    /// All of it.
+    Whole(Reply),
+    /// Its beginning, and where the rest comes from.
+    Stream(Box<Stream>),
+}
+
+/// A stream under way.
+pub struct Stream {
+    /// The provider's bytes.
+    pub source: Answer,
+    /// What makes chunks of them; holds what is to be sent first.
+    pub translator: Translator,
+}
+
+/// Asks one target.
+///
+/// # Errors
+/// What went wrong with this attempt.
+pub async fn run(
+    upstreams: &Upstreams,
+    turn: &mut Turn<'_, '_>,
+    picked: &Picked<'_>,
+    instance: &ModelInstance<'_>,
+    request: &Request,
+) -> Result<Begun, Fault> {
+    let provider = &picked.target.provider;
+    let timeouts = instance.model().timeouts;
+    turn.on_disconnect = provider.on_disconnect;
+    refuse_unserved(picked, request.operation())?;
+    let caller = turn.client.headers().clone();
+    let to = Target {
+        model: &picked.upstream_model,
+        asked: instance.asked(),
+        options: &provider.options,
+        caller: &caller,
+        now: now(),
+    };
+    let native = provider.adapter.encode(request, &to)?;
+    let path = [provider.endpoint.base_path(), native.path.as_str()].concat();
+    let mut sent = picked.target.credential.headers.clone();
+    sent.extend(native.headers.iter().cloned());
+    let outgoing = Outgoing { method: Method::POST, path: &path, headers: &sent, body: native.body.segments() };
+    turn.timer.phase(timeouts.first_byte, "first byte");
+    let send = upstreams.send(&provider.endpoint, outgoing, timeouts.connect);
+    let mut source = turn.wait(send).await?.map_err(unreachable)?;
+    if !source.status.is_success() {
+        return Err(refused(turn, picked, source).await?);
+    }
+    let provider_request_id = provider_request_id(&source.headers);
+    let answer = if request.is_stream() && is_event_stream(&source) {
+        let decoder = provider.adapter.events(request, &to);
+        let translator = Translator::new(provider.adapter.framing(), decoder, request.wants_usage());
+        let mut stream = Box::new(Stream { source, translator });
+        until_content(turn, &mut stream).await?;
+        Answering::Stream(stream)
+    } else {
+        let body = whole(turn, &mut source, MOST_ANSWER).await?;
+        source.release().await;
+        let reply = provider.adapter.decode(request, &to, body)?;
+        refuse_whole_for_stream(request)?;
+        Answering::Whole(reply)
+    };
+    turn.timer.phase(timeouts.idle, "idle");
+    Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
+}
+
+fn refuse_unserved(picked: &Picked<'_>, operation: Operation) -> Result<(), Fault> {
+    let adapter = picked.target.provider.adapter;
+    if adapter.serves(operation) {
+        return Ok(());
+    }
+    let message = format!("The provider of this model has no endpoint for {}.", operation.name());
+    Err(Fault::request(StatusCode::BAD_REQUEST, "unsupported_endpoint", message).of_param("model"))
+}
+
+/// A success that is not a stream where one was asked for; an error in its clothes was found by decoding it.
+fn refuse_whole_for_stream(request: &Request) -> Result<(), Fault> {
+    if request.is_stream() { Err(error::incomplete("the provider answered a stream request with one document")) } else { Ok(()) }
+}
+
+fn is_event_stream(source: &Answer) -> bool {
+    let kind = source.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_none_or(|kind| !kind.to_ascii_lowercase().starts_with(b"application/json"))
+}
+
+/// Reads a stream until it says more than that it lives.
+async fn until_content(turn: &mut Turn<'_, '_>, stream: &mut Stream) -> Result<(), Fault> {
+    let Stream { source, translator } = stream;
+    loop {
+        match turn.wait(source.read()).await?.map_err(broken)? {
+            Some(bytes) => translator.feed(&bytes)?,
+            None => translator.end()?,
+        }
+        let writer = translator.writer();
+        if writer.has_content() || writer.pending().len() > MOST_HELD {
+            return Ok(());
+        }
+    }
+}
+
+async fn whole(turn: &mut Turn<'_, '_>, source: &mut Answer, most: usize) -> Result<Bytes, Fault> {
+    let Some(first) = turn.wait(source.read()).await?.map_err(broken)? else { return Ok(Bytes::new()) };
+    let Some(second) = turn.wait(source.read()).await?.map_err(broken)? else { return Ok(first) };
+    let announced = source.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+    let mut body = BytesMut::with_capacity(announced.min(most).max(first.len() + second.len()));
+    body.extend_from_slice(&first);
+    body.extend_from_slice(&second);
+    while let Some(piece) = turn.wait(source.read()).await?.map_err(broken)? {
+        if body.len() + piece.len() > most {
+            return Err(error::incomplete(format!("an answer over {most} bytes")));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.freeze())
+}
+
+/// Reads what a provider says of its refusal; a refusal without a readable body is one all the same.
+async fn refused(turn: &mut Turn<'_, '_>, picked: &Picked<'_>, mut source: Answer) -> Result<Fault, Fault> {
+    let body = match whole(turn, &mut source, MOST_REFUSAL).await {
+        Ok(body) => body,
+        Err(fault) if fault.kind == Kind::CallerGone => return Err(fault),
+        Err(_) => Bytes::new(),
+    };
+    let mut refusal = picked.target.provider.adapter.refusal(source.status, &source.headers, &body);
+    if refusal.retry_after.is_none() {
+        refusal.retry_after = adapters::refusal::retry_after(&source.headers, std::time::SystemTime::now());
+    }
+    source.release().await;
+    Ok(refusal.into())
+}
+
+/// No answer came.
+fn unreachable(fault: upstream::Fault) -> Fault {
+    let detail = format!("{:?}: {} ({:?})", fault.cause, fault.detail, fault.address);
+    let at = |kind, status, code, message: &str| Fault::new(kind, status, code, message).with_detail(detail.clone());
+    match fault.cause {
+        Cause::ConnectTimeout => at(
+            Kind::ProviderTimeout,
+            StatusCode::GATEWAY_TIMEOUT,
+            "provider_timeout",
+            "The provider did not accept a connection in time.",
+        ),
+        Cause::Malformed | Cause::TooLarge | Cause::Truncated => at(
+            Kind::ProviderError,
+            StatusCode::BAD_GATEWAY,
+            "provider_error",
+            "The provider's answer cannot be read.",
+        ),
+        _ => at(
+            Kind::ProviderUnreachable,
+            StatusCode::BAD_GATEWAY,
+            "provider_unreachable",
+            "The provider cannot be reached.",
+        ),
+    }
+}
+
+/// An answer broke off.
+pub fn broken(fault: upstream::Fault) -> Fault {
+    error::incomplete(format!("{:?}: {}", fault.cause, fault.detail))
+}
+
+fn provider_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(headers::REQUEST_ID).or_else(|| headers.get("request-id")).cloned()
+}
+
+fn dropped(dropped: &[adapters::Dropped]) -> Option<HeaderValue> {
+    if dropped.is_empty() {
+        return None;
+    }
+    let names: Vec<&str> = dropped.iter().map(|dropped| dropped.param.as_str()).collect();
+    HeaderValue::try_from(names.join(",")).ok()
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

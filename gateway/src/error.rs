@@ -1,0 +1,342 @@
+//! What went wrong with a request, whose fault it was, and the one function that makes it HTTP.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use adapters::refusal::Class;
+use adapters::request::RequestError;
+use adapters::{DecodeError, EncodeError, Refusal, StreamFault};
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Serialize;
+
+/// Whose fault: the closed set of `x-weir-error` that answer, log and metric share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// No key, or one that is not valid.
+    CallerAuth,
+    /// The request can't be served as it is.
+    CallerRequest,
+    /// The key may not.
+    PolicyForbidden,
+    /// Every candidate is limited.
+    ProviderLimit,
+    /// Weir's own credential was refused.
+    ProviderAuth,
+    /// The provider's fault or refusal.
+    ProviderError,
+    /// A clock ran out on the provider.
+    ProviderTimeout,
+    /// It could not be reached.
+    ProviderUnreachable,
+    /// The caller left.
+    CallerGone,
+    /// Weir's own.
+    GatewayFault,
+}
+
+impl Kind {
+    /// All of them, for metrics that are made once.
+    pub const ALL: [Self; 10] = [
+        Self::CallerAuth,
+        Self::CallerRequest,
+        Self::PolicyForbidden,
+        Self::ProviderLimit,
+        Self::ProviderAuth,
+        Self::ProviderError,
+        Self::ProviderTimeout,
+        Self::ProviderUnreachable,
+        Self::CallerGone,
+        Self::GatewayFault,
+    ];
+
+    /// Its word in headers, logs and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CallerAuth => "caller_auth",
+            Self::CallerRequest => "caller_request",
+            Self::PolicyForbidden => "policy_forbidden",
+            Self::ProviderLimit => "provider_limit",
+            Self::ProviderAuth => "provider_auth",
+            Self::ProviderError => "provider_error",
+            Self::ProviderTimeout => "provider_timeout",
+            Self::ProviderUnreachable => "provider_unreachable",
+            Self::CallerGone => "caller_gone",
+            Self::GatewayFault => "gateway_fault",
+        }
+    }
+}
+
+/// One failure of one request.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// Whose.
+    pub kind: Kind,
+    /// The status that the caller gets, if nothing has been sent yet.
+    pub status: StatusCode,
+    /// OpenAI's `code`.
+    pub code: Cow<'static, str>,
+    /// OpenAI's `type`, where the provider gave one; else the status's.
+    pub error_type: Option<String>,
+    /// For the caller: no secret, no other tenant's name, no internal address.
+    pub message: String,
+    /// Which field of the request.
+    pub param: Option<String>,
+    /// When to come again.
+    pub retry_after: Option<Duration>,
+    /// For the log only.
+    pub detail: Option<String>,
+}
+
+impl Fault {
+    /// A fault of that kind.
+    #[must_use]
+    pub fn new(kind: Kind, status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            status,
+            code: Cow::Borrowed(code),
+            error_type: None,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            detail: None,
+        }
+    }
+
+    /// The request is not one that Weir can serve.
+    #[must_use]
+    pub fn request(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Kind::CallerRequest, status, code, message)
+    }
+
+    /// The key is missing or not valid.
+    #[must_use]
+    pub fn auth(message: impl Into<String>) -> Self {
+        Self::new(Kind::CallerAuth, StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
+    /// The caller left; nobody reads the answer.
+    #[must_use]
+    pub fn gone() -> Self {
+        let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+        Self::new(Kind::CallerGone, status, "caller_gone", "The caller closed the connection.")
+    }
+
+    /// A clock ran out.
+    #[must_use]
+    pub fn timeout(what: &'static str) -> Self {
+        let message = format!("The provider did not answer in time ({what}).");
+        Self::new(Kind::ProviderTimeout, StatusCode::GATEWAY_TIMEOUT, "provider_timeout", message)
+    }
+
+    /// Weir's own.
+    #[must_use]
+    pub fn internal(detail: impl Into<String>) -> Self {
+        let message = "The gateway failed. The request's id tells the operator where to look.";
+        Self {
+            detail: Some(detail.into()),
+            ..Self::new(Kind::GatewayFault, StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+        }
+    }
+
+    /// With the field that is meant.
+    #[must_use]
+    pub fn of_param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// With what only the log may know.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The body, in OpenAI's shape.
+    #[must_use]
+    pub fn body(&self) -> Bytes {
+        let error = Inner {
+            message: &self.message,
+            kind: self.error_type.as_deref().unwrap_or_else(|| default_type(self.status, &self.code)),
+            param: self.param.as_deref(),
+            code: &self.code,
+        };
+        serde_json::to_vec(&Envelope { error }).unwrap_or_default().into()
+    }
+
+    /// The body as the one event that ends a stream that can't go on.
+    #[must_use]
+    pub fn event(&self) -> Bytes {
+        let mut event = b"data: ".to_vec();
+        event.extend_from_slice(&self.body());
+        event.extend_from_slice(b"\n\n");
+        event.into()
+    }
+
+    /// Whether another target may do better.
+    #[must_use]
+    pub fn may_retry_elsewhere(&self) -> bool {
+        match self.kind {
+            Kind::ProviderLimit | Kind::ProviderAuth | Kind::ProviderTimeout | Kind::ProviderUnreachable => true,
+            Kind::ProviderError => self.status.is_server_error(),
+            Kind::CallerAuth
+            | Kind::CallerRequest
+            | Kind::PolicyForbidden
+            | Kind::CallerGone
+            | Kind::GatewayFault => false,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Inner<'a>,
+}
+
+#[derive(Serialize)]
+struct Inner<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    param: Option<&'a str>,
+    code: &'a str,
+}
+
+fn default_type(status: StatusCode, code: &str) -> &'static str {
+    match (status.as_u16(), code) {
+        (_, "insufficient_quota") => "insufficient_quota",
+        (401, _) => "authentication_error",
+        (403, _) => "permission_error",
+        (429, _) => "rate_limit_error",
+        (400..=499, _) => "invalid_request_error",
+        _ => "api_error",
+    }
+}
+
+/// A provider's refusal as the caller sees it: Weir's own credential trouble is never a 401, the provider's failures are
+/// a 502, and a 4xx about the request keeps its status.
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        let mut fault = match refusal.class {
+            Class::RateLimit | Class::Quota => {
+                Self::new(Kind::ProviderLimit, StatusCode::TOO_MANY_REQUESTS, "provider_rate_limited", refusal.message)
+            }
+            Class::Authorization => {
+                let message = "The provider refused the gateway's credential.";
+                Self::new(Kind::ProviderAuth, StatusCode::BAD_GATEWAY, "provider_auth_failed", message)
+                    .with_detail(refusal.message)
+            }
+            Class::Server => {
+                Self::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", refusal.message)
+                    .with_detail(format!("provider status {}", refusal.status))
+            }
+            Class::ContextLength => Self {
+                code: Cow::Borrowed("context_length_exceeded"),
+                ..refused(refusal.status, refusal.message, refusal.code)
+            },
+            Class::BadRequest | Class::ContentPolicy | Class::NotFound => {
+                refused(refusal.status, refusal.message, refusal.code)
+            }
+        };
+        fault.retry_after = refusal.retry_after;
+        if fault.kind == Kind::ProviderError {
+            fault.error_type = refusal.kind;
+            fault.param = refusal.param;
+        }
+        fault
+    }
+}
+
+fn refused(status: StatusCode, message: String, code: Option<String>) -> Fault {
+    let mut fault = Fault::new(Kind::ProviderError, status, "provider_error", message);
+    if let Some(code) = code {
+        fault.code = Cow::Owned(code);
+    }
+    fault
+}
+
+impl From<RequestError> for Fault {
+    fn from(error: RequestError) -> Self {
+        let fault = Self::request(StatusCode::BAD_REQUEST, "invalid_request", error.to_string());
+        match error {
+            RequestError::Json(_) => fault,
+            RequestError::Type { field, .. } => fault.of_param(field),
+        }
+    }
+}
+
+impl From<EncodeError> for Fault {
+    fn from(error: EncodeError) -> Self {
+        let (code, param, message) = match error {
+            EncodeError::Invalid { param, message } => ("invalid_request", param, message),
+            EncodeError::Unsupported { param, message } => ("unsupported_parameter", param, message),
+        };
+        Self::request(StatusCode::BAD_REQUEST, code, message).of_param(param)
+    }
+}
+
+impl From<DecodeError> for Fault {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Refused(refusal) => (*refusal).into(),
+            DecodeError::Malformed(what) => malformed(what),
+        }
+    }
+}
+
+impl From<StreamFault> for Fault {
+    fn from(fault: StreamFault) -> Self {
+        match fault {
+            StreamFault::Refused(refusal) => (*refusal).into(),
+            StreamFault::Malformed(what) => malformed(what),
+            StreamFault::Incomplete => incomplete("the body ended early"),
+        }
+    }
+}
+
+/// The provider's answer cannot be read.
+fn malformed(what: String) -> Fault {
+    let message = "The provider's answer cannot be read.";
+    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message).with_detail(what)
+}
+
+/// The provider's answer broke off.
+#[must_use]
+pub fn incomplete(detail: impl Into<String>) -> Fault {
+    let message = "The provider's answer broke off before it was complete.";
+    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message).with_detail(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(status: u16, class: Class) -> Refusal {
+        let status = StatusCode::from_u16(status).unwrap_or_default();
+        let message = "m".to_owned();
+        Refusal { class, status, retry_after: None, message, kind: None, code: Some("c".into()), param: None }
+    }
+
+    #[test]
+    fn a_refusal_of_the_request_keeps_its_status_and_is_not_tried_elsewhere() {
+        let fault = Fault::from(refusal(422, Class::BadRequest));
+        assert_eq!((fault.status.as_u16(), fault.code.as_ref(), fault.may_retry_elsewhere()), (422, "c", false));
+    }
+
+    #[test]
+    fn a_refused_credential_is_never_a_401() {
+        let fault = Fault::from(refusal(401, Class::Authorization));
+        assert_eq!((fault.status.as_u16(), fault.kind), (502, Kind::ProviderAuth));
+        assert!(fault.may_retry_elsewhere() && fault.message != "m");
+    }
+
+    #[test]
+    fn the_body_has_openais_shape_and_a_string_for_a_code() {
+        let body = Fault::auth("no").body();
+        let want = br#"{"error":{"message":"no","type":"authentication_error","param":null,"code":"invalid_api_key"}}"#;
+        assert_eq!(body.as_ref(), want);
+    }
+}

@@ -1,0 +1,237 @@
+//! One request from its first byte to its last: the file to read first.
+//!
+//! The ten steps: the head is read and the record opened; the key is looked up; (limits); the body is read and indexed;
+//! the model is resolved; (reservation); a target is picked and asked, and another one when it fails; the answer is
+//! relayed, whole or as a stream; and the record, dropped at the end, logs and counts.
+
+use std::time::SystemTime;
+
+use adapters::{Operation, Request};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+
+use crate::access::{self, Key};
+use crate::attempt::{self, Begun};
+use crate::error::{Fault, Kind};
+use crate::gateway::Gateway;
+use crate::headers;
+use crate::listing;
+use crate::model::{ModelInstance, Snapshot, Tried, Type};
+use crate::net::client::{BodyFault, Client, Head};
+use crate::record::{Outcome, Record};
+use crate::relay;
+use crate::retry::{self, Step};
+use crate::route::Route;
+use crate::timer::Timer;
+use crate::turn::Turn;
+
+/// Serves one request of `client`.
+pub async fn serve(gateway: &Gateway, client: &mut Client) {
+    let snapshot = gateway.models.load();
+    let mut record = Record::open(gateway, client.headers());
+    if gateway.is_draining() {
+        client.close_after();
+    }
+    if let Err(fault) = answer(gateway, &snapshot, client, &mut record).await {
+        refuse(client, &mut record, fault).await;
+    }
+}
+
+async fn answer<'s>(
+    gateway: &'s Gateway,
+    snapshot: &'s Snapshot,
+    client: &mut Client,
+    record: &mut Record<'s>,
+) -> Result<(), Fault> {
+    let route = Route::of(client.method(), client.uri().path())?;
+    record.route = route.name();
+    match route {
+        Route::Call(operation) => call(gateway, snapshot, client, record, operation).await,
+        Route::Models => {
+            let key = authenticate(snapshot, client, record)?;
+            json(client, record, StatusCode::OK, listing::models(snapshot, key)).await
+        }
+        Route::Model(name) => {
+            let key = authenticate(snapshot, client, record)?;
+            json(client, record, StatusCode::OK, listing::model(snapshot, key, &name)?).await
+        }
+        Route::Healthz => json(client, record, StatusCode::OK, listing::health("ok")).await,
+        Route::Readyz if gateway.is_draining() => {
+            json(client, record, StatusCode::SERVICE_UNAVAILABLE, listing::health("draining")).await
+        }
+        Route::Readyz => json(client, record, StatusCode::OK, listing::health("ready")).await,
+    }
+}
+
+/// A request to a model.
+async fn call<'s>(
+    gateway: &'s Gateway,
+    snapshot: &'s Snapshot,
+    client: &mut Client,
+    record: &mut Record<'s>,
+    operation: Operation,
+) -> Result<(), Fault> {
+    record.operation = Some(operation);
+    let key = authenticate(snapshot, client, record)?;
+    refuse_encoded(client)?;
+    let request = read(snapshot, client, record, operation).await?;
+    let asked = request.model()?;
+    record.asked = asked.as_deref().unwrap_or_default().to_owned();
+    record.stream = request.is_stream();
+    let instance = snapshot.resolve(key, type_of(operation), asked.as_deref())?;
+    instance.asked().clone_into(&mut record.asked);
+    record.model = Some(instance.model());
+    let mut turn = Turn::new(client, record, timer(client, &instance, &request)?, &request);
+    let begun = first_answer(gateway, &mut turn, &instance, &request).await?;
+    relay::answer(&mut turn, begun).await
+}
+
+fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record<'s>) -> Result<&'s Key, Fault> {
+    let key = access::authenticate(&snapshot.keys, client.headers(), SystemTime::now())?;
+    record.key = Some(key);
+    Ok(key)
+}
+
+/// Asks one target after the other until one begins to answer.
+async fn first_answer<'s>(
+    gateway: &'s Gateway,
+    turn: &mut Turn<'_, 's>,
+    instance: &ModelInstance<'s>,
+    request: &Request,
+) -> Result<Begun, Fault> {
+    let policy = retries(turn, instance);
+    let mut tried = Tried::default();
+    let mut fault: Option<Fault> = None;
+    for attempt in 1.. {
+        let Some(picked) = instance.pick(&mut tried) else { break };
+        turn.record.attempt(picked.target, &picked.upstream_model);
+        let failed = match attempt::run(&gateway.upstreams, turn, &picked, instance, request).await {
+            Ok(begun) => return Ok(begun),
+            Err(failed) => failed,
+        };
+        turn.record.attempt_ended(Outcome::Failed(failed.kind));
+        let step = policy.next(attempt, &failed);
+        fault = Some(worse(fault, failed));
+        if step == Step::GiveUp {
+            break;
+        }
+    }
+    Err(fault.unwrap_or_else(|| Fault::internal("a model without targets")))
+}
+
+/// The last failure is what the caller is told; of limits the one that ends the soonest.
+fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
+    if let Some(before) = before.filter(|before| before.kind == Kind::ProviderLimit && last.kind == Kind::ProviderLimit) {
+        last.retry_after = match (before.retry_after, last.retry_after) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+    last
+}
+
+fn retries(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> retry::Policy {
+    let refused = turn.client.headers().get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
+    if refused { retry::Policy { max: 0 } } else { instance.model().retries }
+}
+
+fn is_false(value: &HeaderValue) -> bool {
+    matches!(value.as_bytes(), b"0" | b"false")
+}
+
+fn timer(client: &Client, instance: &ModelInstance<'_>, request: &Request) -> Result<Timer, Fault> {
+    let clocks = instance.model().timeouts;
+    let callers = client.headers().get(headers::TIMEOUT).map(milliseconds).transpose()?;
+    let total = match (clocks.total, callers) {
+        (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
+        (ours, theirs) => ours.or(theirs),
+    };
+    Ok(Timer::start(total, clocks.keepalive.filter(|_| request.is_stream())))
+}
+
+fn milliseconds(value: &HeaderValue) -> Result<std::time::Duration, Fault> {
+    let parsed = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|ms| *ms > 0);
+    parsed.map(std::time::Duration::from_millis).ok_or_else(|| {
+        let message = "x-weir-timeout-ms must be a whole number of milliseconds over 0.";
+        Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message).of_param("x-weir-timeout-ms")
+    })
+}
+
+async fn read(
+    snapshot: &Snapshot,
+    client: &mut Client,
+    record: &mut Record<'_>,
+    operation: Operation,
+) -> Result<Request, Fault> {
+    let since = std::time::Instant::now();
+    let body = client.read_body(snapshot.max_body).await;
+    record.waited(since);
+    let body = body.map_err(|fault| match fault {
+        BodyFault::Gone => Fault::gone(),
+        BodyFault::TooLarge => {
+            let message = format!("The request's body is larger than {} bytes.", snapshot.max_body);
+            Fault::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
+        }
+    })?;
+    Ok(Request::parse(operation, body)?)
+}
+
+/// JSON is read whatever the content type says, since many clients say nothing useful; what is surely something else is
+/// refused by name.
+fn refuse_encoded(client: &Client) -> Result<(), Fault> {
+    let unsupported = |message: String| {
+        Err(Fault::request(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
+    };
+    let text = |name| client.headers().get(name).and_then(|value| value.to_str().ok());
+    if let Some(encoding) = text(header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return unsupported(format!("A body with content-encoding {encoding} is not read; send it as it is."));
+    }
+    if text(header::CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/")) {
+        return unsupported("This endpoint takes JSON, not multipart.".to_owned());
+    }
+    Ok(())
+}
+
+fn type_of(operation: Operation) -> Type {
+    match operation {
+        Operation::Chat | Operation::Completions => Type::Llm,
+        Operation::Embeddings => Type::TextEmbedding,
+    }
+}
+
+async fn json(client: &mut Client, record: &mut Record<'_>, status: StatusCode, body: Bytes) -> Result<(), Fault> {
+    let mut head = Head::new(status);
+    head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    head.add(headers::REQUEST_ID, record.id.clone());
+    record.status = Some(status);
+    client.send(head, &[body]).await.map_err(|_| Fault::gone())
+}
+
+/// Tells the caller what went wrong: by a status while that is possible, else by the event that ends a stream.
+async fn refuse(client: &mut Client, record: &mut Record<'_>, fault: Fault) {
+    if fault.kind == Kind::CallerGone {
+        client.abort().await;
+    } else if client.is_answered() {
+        let _nobody_listens = client.push(fault.event()).await;
+        client.abort().await;
+    } else {
+        record.status = Some(fault.status);
+        let head = refusal(record, &fault, client);
+        let _nobody_listens = client.send(head, &[fault.body()]).await;
+    }
+    record.fault = Some(fault);
+}
+
+fn refusal(record: &Record<'_>, fault: &Fault, client: &Client) -> Head {
+    let mut head = relay::head(record, fault.status);
+    head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    head.add(headers::ERROR, HeaderValue::from_static(fault.kind.name()));
+    if let Some(after) = fault.retry_after {
+        head.add(header::RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(0.0) as u64));
+    }
+    if fault.status == StatusCode::METHOD_NOT_ALLOWED {
+        let allowed = if client.method() == http::Method::POST { "GET" } else { "POST" };
+        head.add(header::ALLOW, HeaderValue::from_static(allowed));
+    }
+    head
+}

@@ -1,0 +1,26 @@
+//! The names of the headers that Weir itself reads and writes.
+
+use http::HeaderName;
+
+/// The request's id.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The name that the model was asked for by.
+pub const MODEL: HeaderName = HeaderName::from_static("x-weir-model");
+/// Who answered.
+pub const PROVIDER: HeaderName = HeaderName::from_static("x-weir-provider");
+/// With which credential.
+pub const CREDENTIAL: HeaderName = HeaderName::from_static("x-weir-credential");
+/// How many attempts it took.
+pub const ATTEMPTS: HeaderName = HeaderName::from_static("x-weir-attempts");
+/// Weir's own share of the time, in microseconds.
+pub const OVERHEAD: HeaderName = HeaderName::from_static("x-weir-overhead-us");
+/// Parameters that the provider has no equal for.
+pub const DROPPED: HeaderName = HeaderName::from_static("x-weir-dropped-params");
+/// Whose fault an error is.
+pub const ERROR: HeaderName = HeaderName::from_static("x-weir-error");
+/// The provider's own id of the request.
+pub const PROVIDER_REQUEST_ID: HeaderName = HeaderName::from_static("x-weir-provider-request-id");
+/// How long the caller will wait, in milliseconds.
+pub const TIMEOUT: HeaderName = HeaderName::from_static("x-weir-timeout-ms");
+/// The caller wants one attempt only.
+pub const NO_RETRY: HeaderName = HeaderName::from_static("x-weir-no-retry");

@@ -1,0 +1,156 @@
+//! Every metric family, named once. Labels come from the configuration and from closed sets, never from a caller.
+
+use std::time::Duration;
+
+use prometheus::{
+    CounterVec, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// The families of the contract, as far as their causes exist.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// `gen_ai_client_token_usage`
+    pub token_usage: HistogramVec,
+    /// `gen_ai_server_request_duration_seconds`
+    pub duration: HistogramVec,
+    /// `gen_ai_server_time_to_first_token_seconds`
+    pub first_token: HistogramVec,
+    /// `gen_ai_server_time_per_output_token_seconds`
+    pub per_output_token: HistogramVec,
+    /// `weir_requests_total`
+    pub requests: IntCounterVec,
+    /// `weir_overhead_seconds`
+    pub overhead: HistogramVec,
+    /// `weir_in_flight`
+    pub in_flight: IntGauge,
+    /// `weir_attempts_total`
+    pub attempts: IntCounterVec,
+    /// `weir_tokens_total`
+    pub tokens: IntCounterVec,
+    /// `weir_config_generation`
+    pub config_generation: IntGauge,
+    /// `weir_config_info`, 1 for the hash that is served
+    pub config_info: CounterVec,
+    /// `weir_config_reload_failures_total`
+    pub reload_failures: IntCounter,
+    /// `weir_access_log_dropped_total`
+    pub log_dropped: IntCounter,
+}
+
+const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
+const SMALL: &[f64] = &[1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1, 1.0];
+const TOKENS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0];
+
+/// The labels of OpenTelemetry's GenAI conventions.
+const GEN_AI: &[&str] = &["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"];
+
+impl Metrics {
+    /// Registers every family.
+    ///
+    /// # Errors
+    /// A family named twice: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let families = Families(&registry);
+        let labels = |more: &[&'static str]| [GEN_AI, more].concat();
+        Ok(Self {
+            token_usage: families.histogram(
+                "gen_ai_client_token_usage",
+                "Tokens of a request.",
+                TOKENS,
+                &labels(&["gen_ai_token_type"]),
+            )?,
+            duration: families.histogram(
+                "gen_ai_server_request_duration_seconds",
+                "From a request's head to the end of its answer.",
+                SECONDS,
+                &labels(&["error_type"]),
+            )?,
+            first_token: families.histogram(
+                "gen_ai_server_time_to_first_token_seconds",
+                "From a request's head to the first content of its stream.",
+                SECONDS,
+                GEN_AI,
+            )?,
+            per_output_token: families.histogram(
+                "gen_ai_server_time_per_output_token_seconds",
+                "A stream's time after its first content, by output token.",
+                SMALL,
+                GEN_AI,
+            )?,
+            requests: families.counters(
+                "weir_requests_total",
+                "Requests by what became of them.",
+                &["operation", "model", "status", "error"],
+            )?,
+            overhead: families.histogram("weir_overhead_seconds", "Weir's own share of a request.", SMALL, &["operation"])?,
+            in_flight: families.gauge("weir_in_flight", "Requests that are being served.")?,
+            attempts: families.counters(
+                "weir_attempts_total",
+                "Attempts by target and outcome.",
+                &["provider", "credential", "outcome"],
+            )?,
+            tokens: families.counters("weir_tokens_total", "Tokens by kind.", &["provider", "model", "kind"])?,
+            config_generation: families.gauge("weir_config_generation", "Counts the configurations served.")?,
+            config_info: families.floats("weir_config_info", "The hash of the configuration that is served.", &["hash"])?,
+            reload_failures: families.counter("weir_config_reload_failures_total", "Reloads that were refused.")?,
+            log_dropped: families.counter("weir_access_log_dropped_total", "Lines lost because the log was too slow.")?,
+            registry,
+        })
+    }
+
+    /// The page at `/metrics`.
+    #[must_use]
+    pub fn page(&self) -> Vec<u8> {
+        let mut page = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut page) {
+            tracing::error!(%error, "the metrics cannot be written");
+        }
+        page
+    }
+
+    /// The configuration that is served now.
+    pub fn configured(&self, generation: u64, hash: &str) {
+        self.config_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.config_info.reset();
+        self.config_info.with_label_values(&[hash]).inc();
+    }
+}
+
+/// Makes families and registers them.
+struct Families<'r>(&'r Registry);
+
+impl Families<'_> {
+    fn registered<C: prometheus::core::Collector + Clone + 'static>(&self, family: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.registered(HistogramVec::new(options, labels)?)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.registered(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn floats(&self, name: &str, help: &str, labels: &[&str]) -> Result<CounterVec, prometheus::Error> {
+        self.registered(CounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.registered(IntGauge::new(name, help)?)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.registered(IntCounter::new(name, help)?)
+    }
+}
+
+/// Seconds as metrics count them.
+#[must_use]
+pub fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}

@@ -1,0 +1,46 @@
+//! A provider as requests see it: its dialect, its address, and credentials whose headers are made already.
+
+use std::sync::Arc;
+
+use adapters::{Adapter, Options};
+use http::{HeaderMap, HeaderValue};
+
+use crate::config::OnDisconnect;
+use crate::net::upstream::Endpoint;
+
+/// A provider.
+pub struct Provider {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The same as a header's value.
+    pub header: HeaderValue,
+    /// How it speaks.
+    pub adapter: &'static dyn Adapter,
+    /// Where it is.
+    pub endpoint: Arc<Endpoint>,
+    /// What its dialect must know.
+    pub options: Options,
+    /// The operator's credentials. One without a key stands for "none is sent".
+    pub credentials: Vec<Arc<Credential>>,
+    /// What becomes of its request when the caller leaves.
+    pub on_disconnect: OnDisconnect,
+}
+
+impl std::fmt::Debug for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Provider").field("name", &self.name).field("kind", &self.adapter.name()).finish_non_exhaustive()
+    }
+}
+
+/// A credential.
+#[derive(Debug)]
+pub struct Credential {
+    /// Its name in answers, logs and metrics; `None` where no credential is sent.
+    pub id: Option<String>,
+    /// The same as a header's value.
+    pub header: Option<HeaderValue>,
+    /// Every header that is the same for all requests with it: the secret, the host and the provider's own.
+    pub headers: HeaderMap,
+    /// Its share beside the provider's others.
+    pub weight: u64,
+}

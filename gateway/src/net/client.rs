@@ -1,0 +1,303 @@
+//! One client's request and the answer to it, over HTTP/1.1 or HTTP/2: the only place that knows Pingora's server session.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+
+/// How long a client may leave a read or a write hanging.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long and how much of a refused body is read on, so that the client sees the answer and not a reset.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 32 * 1024 * 1024;
+
+/// Below this, the rest of a refused body is read to keep the connection.
+const WORTH_READING: u64 = 64 * 1024;
+
+/// A request that is being answered.
+pub struct Client {
+    session: ServerSession,
+    reusable: bool,
+    answered: bool,
+}
+
+/// Why a body could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFault {
+    /// It is larger than allowed.
+    TooLarge,
+    /// The client left, sent bytes that are no body, or was too slow.
+    Gone,
+}
+
+/// The client cannot be written to any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Head {
+    status: StatusCode,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Head {
+    /// A head with no headers yet.
+    #[must_use]
+    pub fn new(status: StatusCode) -> Self {
+        Self { status, headers: Vec::with_capacity(16) }
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Adds a header.
+    pub fn add(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.push((name, value));
+    }
+
+    /// Adds a header, if there is a value for it.
+    pub fn add_some(&mut self, name: HeaderName, value: Option<HeaderValue>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+
+    fn into_pingora(self, length: Option<usize>) -> Option<Box<ResponseHeader>> {
+        let mut head = ResponseHeader::build_no_case(self.status, Some(self.headers.len() + 1)).ok()?;
+        for (name, value) in self.headers {
+            head.append_header(name, value).ok()?;
+        }
+        match length {
+            Some(length) => head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length)).ok()?,
+            None => head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")).ok()?,
+        }
+        Some(Box::new(head))
+    }
+}
+
+impl Client {
+    /// The request in `session`, whose head was read.
+    #[must_use]
+    pub fn new(mut session: ServerSession) -> Self {
+        session.set_read_timeout(Some(CLIENT_TIMEOUT));
+        session.set_write_timeout(Some(CLIENT_TIMEOUT));
+        Self { session, reusable: true, answered: false }
+    }
+
+    /// The request's method.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.session.req_header().method
+    }
+
+    /// The request's target.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        &self.session.req_header().uri
+    }
+
+    /// The request's headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.session.req_header().headers
+    }
+
+    /// Whether anything of the answer has been sent.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Reads the whole body, up to `limit` bytes. A body that came in one piece is not copied.
+    ///
+    /// # Errors
+    /// It is too large, or the client is gone.
+    pub async fn read_body(&mut self, limit: u64) -> Result<Bytes, BodyFault> {
+        let announced = self.content_length();
+        if announced.is_some_and(|length| length > limit) {
+            return Err(BodyFault::TooLarge);
+        }
+        self.say_continue().await?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut body = Gathered::default();
+        while let Some(piece) = self.read_piece().await? {
+            if body.len().saturating_add(piece.len()) > limit {
+                return Err(BodyFault::TooLarge);
+            }
+            body.add(piece, announced.and_then(|length| usize::try_from(length).ok()));
+        }
+        Ok(body.into_bytes())
+    }
+
+    /// Resolves when the client has left. Safe to cancel.
+    pub async fn gone(&mut self) {
+        // Pingora waits for ever after the body's end, unless the client closes or breaks the protocol.
+        while let Ok(Some(_)) = self.session.read_body_or_idle(true).await {}
+    }
+
+    /// Sends a whole answer in one write.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn send(&mut self, head: Head, body: &[Bytes]) -> Result<(), Gone> {
+        self.leave_unread_body();
+        let length = body.iter().map(Bytes::len).sum();
+        let bodiless = *self.method() == Method::HEAD;
+        let head = head.into_pingora(Some(length)).ok_or(Gone)?;
+        self.answered = true;
+        self.write_head(head).await?;
+        let last = body.len().saturating_sub(1);
+        for (place, piece) in body.iter().enumerate().filter(|_| !bodiless) {
+            self.write(piece.clone(), place == last).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins a streamed answer; the head goes out at once.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn begin(&mut self, head: Head) -> Result<(), Gone> {
+        let mut head = head.into_pingora(None).ok_or(Gone)?;
+        if self.session.is_http2() {
+            head.remove_header(&header::TRANSFER_ENCODING);
+        }
+        self.answered = true;
+        self.write_head(head).await
+    }
+
+    /// Sends a piece of a streamed answer and waits until the socket has taken it.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn push(&mut self, piece: Bytes) -> Result<(), Gone> {
+        if piece.is_empty() { Ok(()) } else { self.write(piece, false).await }
+    }
+
+    /// The streamed answer is whole.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn end(&mut self) -> Result<(), Gone> {
+        self.session.finish_body().await.map_err(|_| self.lost())
+    }
+
+    /// The streamed answer broke off: the connection is closed, or the HTTP/2 stream reset, so that the client cannot take
+    /// what it has for the whole.
+    pub async fn abort(&mut self) {
+        self.reusable = false;
+        self.session.shutdown().await;
+    }
+
+    /// The connection closes after this answer.
+    pub fn close_after(&mut self) {
+        self.session.set_keepalive(None);
+    }
+
+    /// Gives the session back where its connection can serve another request.
+    pub async fn into_reusable(mut self) -> Option<ServerSession> {
+        self.linger().await;
+        self.reusable.then_some(self.session)
+    }
+
+    fn content_length(&self) -> Option<u64> {
+        self.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    async fn say_continue(&mut self) -> Result<(), BodyFault> {
+        let expects = self.headers().get(header::EXPECT).map(HeaderValue::as_bytes);
+        if !expects.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+            return Ok(());
+        }
+        self.session.write_continue_response().await.map_err(|_| {
+            self.reusable = false;
+            BodyFault::Gone
+        })
+    }
+
+    async fn read_piece(&mut self) -> Result<Option<Bytes>, BodyFault> {
+        let http2 = self.session.is_http2();
+        let read = self.session.read_request_body();
+        // Pingora's own read timeout covers HTTP/1 only; an HTTP/2 client could hold a body back for ever.
+        let read = if http2 { tokio::time::timeout(CLIENT_TIMEOUT, read).await.ok() } else { Some(read.await) };
+        read.and_then(Result::ok).ok_or_else(|| {
+            self.reusable = false;
+            BodyFault::Gone
+        })
+    }
+
+    async fn write_head(&mut self, head: Box<ResponseHeader>) -> Result<(), Gone> {
+        self.session.write_response_header(head).await.map_err(|_| self.lost())
+    }
+
+    async fn write(&mut self, piece: Bytes, last: bool) -> Result<(), Gone> {
+        self.session.write_response_body(piece, last).await.map_err(|_| self.lost())
+    }
+
+    fn lost(&mut self) -> Gone {
+        self.reusable = false;
+        Gone
+    }
+
+    /// An answer before the body was read: a short rest is read to keep the connection, a long one costs it.
+    fn leave_unread_body(&mut self) {
+        if !self.session.is_body_done() && self.content_length().is_none_or(|length| length > WORTH_READING) {
+            self.close_after();
+        }
+    }
+
+    /// Reads on for a while what a client still sends after it was refused; closing at once would reset the connection
+    /// before the client has read why.
+    async fn linger(&mut self) {
+        if !self.reusable || self.session.is_http2() || self.session.is_body_done() {
+            return;
+        }
+        let mut left = LINGER_BYTES;
+        let read_on = async {
+            while let Ok(Some(piece)) = self.session.read_request_body().await {
+                left = left.saturating_sub(piece.len());
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        let _enough = tokio::time::timeout(LINGER, read_on).await;
+        self.reusable = self.session.is_body_done();
+    }
+}
+
+/// A body in the making: one piece stays as it is, several are joined in one buffer of the announced size.
+#[derive(Default)]
+struct Gathered {
+    only: Bytes,
+    joined: BytesMut,
+}
+
+impl Gathered {
+    fn len(&self) -> usize {
+        self.only.len() + self.joined.len()
+    }
+
+    fn add(&mut self, piece: Bytes, announced: Option<usize>) {
+        if self.len() == 0 {
+            self.only = piece;
+            return;
+        }
+        if self.joined.is_empty() {
+            self.joined.reserve(announced.unwrap_or_default().max(self.only.len() + piece.len()));
+            self.joined.extend_from_slice(&std::mem::take(&mut self.only));
+        }
+        self.joined.extend_from_slice(&piece);
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.joined.is_empty() { self.only } else { self.joined.freeze() }
+    }
+}

@@ -1,0 +1,340 @@
+//! What is known of one request: opened with its head, logged and counted once when it is dropped, whatever happened.
+
+use std::time::{Duration, Instant};
+
+use adapters::{Operation, Usage};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::access::Key;
+use crate::error::{Fault, Kind};
+use crate::gateway::Gateway;
+use crate::headers;
+use crate::metrics::seconds;
+use crate::model::{Model, Target};
+
+/// The longest id of a caller's that is taken over.
+const MOST_ID: usize = 128;
+
+/// One request's record.
+pub struct Record<'s> {
+    gateway: &'s Gateway,
+    /// The request's id, the caller's own where it gave a sane one.
+    pub id: HeaderValue,
+    /// The endpoint's name.
+    pub route: &'static str,
+    /// What was asked, for requests to a model.
+    pub operation: Option<Operation>,
+    /// Whether a stream was asked for.
+    pub stream: bool,
+    /// Who asked.
+    pub key: Option<&'s Key>,
+    /// What for.
+    pub model: Option<&'s Model>,
+    /// The name that it was asked for by.
+    pub asked: String,
+    /// Where it went.
+    pub attempts: Vec<Attempt<'s>>,
+    /// What the provider counted.
+    pub usage: Option<Usage>,
+    /// The status that was sent.
+    pub status: Option<StatusCode>,
+    /// What went wrong.
+    pub fault: Option<Fault>,
+    /// Parameters that could not be carried.
+    pub dropped: Option<HeaderValue>,
+    /// The provider's own id of the request.
+    pub provider_request_id: Option<HeaderValue>,
+    started: Instant,
+    waited: Duration,
+    first_content: Option<Duration>,
+}
+
+/// One attempt.
+#[derive(Debug)]
+pub struct Attempt<'s> {
+    /// Where it went.
+    pub target: &'s Target,
+    /// The provider's name for the model.
+    pub upstream_model: String,
+    /// What became of it; `None` while it runs.
+    pub outcome: Option<Outcome>,
+    started: Instant,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "&'static str")]
+pub enum Outcome {
+    /// It answered.
+    Ok,
+    /// It failed.
+    Failed(Kind),
+}
+
+impl From<Outcome> for &'static str {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Ok => "ok",
+            Outcome::Failed(kind) => kind.name(),
+        }
+    }
+}
+
+impl<'s> Record<'s> {
+    /// Opens the record of a request with these headers.
+    #[must_use]
+    pub fn open(gateway: &'s Gateway, headers: &HeaderMap) -> Self {
+        gateway.metrics.in_flight.inc();
+        Self {
+            gateway,
+            id: request_id(headers),
+            route: "unknown",
+            operation: None,
+            stream: false,
+            key: None,
+            model: None,
+            asked: String::new(),
+            attempts: Vec::new(),
+            usage: None,
+            status: None,
+            fault: None,
+            dropped: None,
+            provider_request_id: None,
+            started: Instant::now(),
+            waited: Duration::ZERO,
+            first_content: None,
+        }
+    }
+
+    /// Time that passed while others were waited for.
+    pub fn waited(&mut self, since: Instant) {
+        self.waited += since.elapsed();
+    }
+
+    /// Weir's own share of the time so far.
+    #[must_use]
+    pub fn overhead(&self) -> Duration {
+        self.started.elapsed().saturating_sub(self.waited)
+    }
+
+    /// The first content of a stream has come.
+    pub fn content_begun(&mut self) {
+        self.first_content.get_or_insert(self.started.elapsed());
+    }
+
+    /// An attempt begins.
+    pub fn attempt(&mut self, target: &'s Target, upstream_model: &str) {
+        let upstream_model = upstream_model.to_owned();
+        self.attempts.push(Attempt { target, upstream_model, outcome: None, started: Instant::now() });
+    }
+
+    /// The attempt that was begun last has ended.
+    pub fn attempt_ended(&mut self, outcome: Outcome) {
+        let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.outcome.is_none()) else { return };
+        attempt.outcome = Some(outcome);
+        let credential = attempt.target.credential.id.as_deref().unwrap_or("none");
+        let labels = [attempt.target.provider.name.as_str(), credential, outcome.into()];
+        self.gateway.metrics.attempts.with_label_values(&labels).inc();
+    }
+
+    fn model_label(&self) -> &str {
+        self.model.map_or("other", |model| model.name.as_str())
+    }
+
+    fn provider_label(&self) -> &str {
+        self.attempts.last().map_or("none", |attempt| attempt.target.provider.name.as_str())
+    }
+
+    fn count(&self) {
+        let metrics = &self.gateway.metrics;
+        let status = self.status.map_or("none", status_class);
+        let error = self.fault.as_ref().map_or("", |fault| fault.kind.name());
+        metrics.requests.with_label_values(&[self.route, self.model_label(), status, error]).inc();
+        let Some(operation) = self.operation else { return };
+        metrics.overhead.with_label_values(&[operation.name()]).observe(seconds(self.overhead()));
+        let labels = [operation.name(), self.provider_label(), self.model_label()];
+        let [operation, provider, model] = labels;
+        metrics.duration.with_label_values(&[operation, provider, model, error]).observe(seconds(self.started.elapsed()));
+        if let Some(first) = self.first_content {
+            metrics.first_token.with_label_values(&labels).observe(seconds(first));
+        }
+        if let Some(usage) = self.usage {
+            self.count_tokens(usage, labels);
+        }
+    }
+
+    fn count_tokens(&self, usage: Usage, labels: [&str; 3]) {
+        let metrics = &self.gateway.metrics;
+        let [operation, provider, model] = labels;
+        for (kind, count) in [("input", usage.input_tokens), ("output", usage.output_tokens)] {
+            #[expect(clippy::cast_precision_loss, reason = "a histogram needs no exact counts over 2^52")]
+            metrics.token_usage.with_label_values(&[operation, provider, model, kind]).observe(count as f64);
+        }
+        for (kind, count) in kinds(usage) {
+            if count > 0 {
+                metrics.tokens.with_label_values(&[provider, model, kind]).inc_by(count);
+            }
+        }
+        if let (Some(first), 1..) = (self.first_content, usage.output_tokens) {
+            let rest = seconds(self.started.elapsed().saturating_sub(first));
+            #[expect(clippy::cast_precision_loss, reason = "a histogram needs no exact counts over 2^52")]
+            metrics.per_output_token.with_label_values(&labels).observe(rest / usage.output_tokens as f64);
+        }
+    }
+
+    fn log(&self) {
+        let written = self.gateway.access_log.line(|line| {
+            let _infallible = serde_json::to_writer(line, &Line::of(self));
+        });
+        if !written {
+            self.gateway.metrics.log_dropped.inc();
+        }
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        if self.fault.is_none() && self.status.is_none() {
+            self.fault = Some(Fault::gone());
+        }
+        self.attempt_ended(Outcome::Failed(self.fault.as_ref().map_or(Kind::CallerGone, |fault| fault.kind)));
+        self.gateway.metrics.in_flight.dec();
+        self.count();
+        if self.gateway.access_log.is_on() {
+            self.log();
+        }
+    }
+}
+
+fn kinds(usage: Usage) -> [(&'static str, u64); 6] {
+    [
+        ("input", usage.input_tokens),
+        ("cached_input", usage.cached_input_tokens),
+        ("cache_write", usage.cache_write_tokens.saturating_add(usage.cache_write_1h_tokens)),
+        ("output", usage.output_tokens),
+        ("reasoning", usage.reasoning_tokens),
+        ("audio", usage.audio_tokens),
+    ]
+}
+
+/// A caller's id is taken over when it is a short token, so that it can stand in a header and a log as it is.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let sane = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=MOST_ID).contains(&bytes.len())
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
+    };
+    headers.get(headers::REQUEST_ID).filter(sane).cloned().unwrap_or_else(new_id)
+}
+
+fn new_id() -> HeaderValue {
+    let id = format!("req_{:032x}", rand::random::<u128>());
+    HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("req_"))
+}
+
+fn status_class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}
+
+/// The line of the access log.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: jiff::Timestamp,
+    request_id: &'a str,
+    operation: &'static str,
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    model: &'a str,
+    stream: bool,
+    incomplete: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<AttemptLine<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<UsageLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_content_ms: Option<f64>,
+    duration_ms: f64,
+    overhead_us: u64,
+}
+
+#[derive(Serialize)]
+struct AttemptLine<'a> {
+    provider: &'a str,
+    model: &'a str,
+    credential: Option<&'a str>,
+    outcome: Option<Outcome>,
+}
+
+#[derive(Serialize)]
+struct UsageLine {
+    input_tokens: u64,
+    cached_input_tokens: u64,
+    output_tokens: u64,
+}
+
+impl<'a> Line<'a> {
+    fn of(record: &'a Record<'_>) -> Self {
+        let fault = record.fault.as_ref();
+        Self {
+            time: jiff::Timestamp::now(),
+            request_id: record.id.to_str().unwrap_or_default(),
+            operation: record.route,
+            status: record.status.map(|status| status.as_u16()),
+            error: fault.map(|fault| fault.kind.name()),
+            code: fault.map(|fault| fault.code.as_ref()),
+            detail: fault.and_then(|fault| fault.detail.as_deref()),
+            tenant: record.key.map(|key| key.tenant.id.as_str()),
+            key: record.key.map(|key| key.id.as_str()),
+            model: &record.asked,
+            stream: record.stream,
+            incomplete: fault.is_some() && record.status.is_some_and(|status| status.is_success()),
+            attempts: record.attempts.iter().map(AttemptLine::of).collect(),
+            usage: record.usage.map(UsageLine::of),
+            first_content_ms: record.first_content.map(milliseconds),
+            duration_ms: milliseconds(record.started.elapsed()),
+            overhead_us: u64::try_from(record.overhead().as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl<'a> AttemptLine<'a> {
+    fn of(attempt: &'a Attempt<'_>) -> Self {
+        Self {
+            provider: &attempt.target.provider.name,
+            model: &attempt.upstream_model,
+            credential: attempt.target.credential.id.as_deref(),
+            outcome: attempt.outcome,
+        }
+    }
+}
+
+impl UsageLine {
+    fn of(usage: Usage) -> Self {
+        Self {
+            input_tokens: usage.input_tokens,
+            cached_input_tokens: usage.cached_input_tokens,
+            output_tokens: usage.output_tokens,
+        }
+    }
+}
+
+/// Milliseconds with microseconds behind the point.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

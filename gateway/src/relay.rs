@@ -1,0 +1,106 @@
+//! The answer to the client: whole in one write, or chunk by chunk as the provider sends them.
+
+use adapters::Reply;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::attempt::{Answering, Begun, Stream, broken};
+use crate::error::Fault;
+use crate::headers;
+use crate::net::client::Head;
+use crate::record::{Outcome, Record};
+use crate::turn::Turn;
+
+/// Relays an answer that has begun.
+///
+/// # Errors
+/// The provider's answer broke off, or the caller left.
+pub async fn answer(turn: &mut Turn<'_, '_>, begun: Begun) -> Result<(), Fault> {
+    turn.record.dropped = begun.dropped;
+    turn.record.provider_request_id = begun.provider_request_id;
+    match begun.answer {
+        Answering::Whole(reply) => whole(turn, reply).await,
+        Answering::Stream(stream) => {
+            let relayed = self::stream(turn, *stream).await;
+            turn.record.attempt_ended(relayed.as_ref().map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok));
+            relayed
+        }
+    }
+}
+
+async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
+    turn.record.attempt_ended(Outcome::Ok);
+    turn.record.usage = reply.usage;
+    turn.record.status = Some(StatusCode::OK);
+    let mut head = head(turn.record, StatusCode::OK);
+    head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    turn.client.send(head, reply.body.segments()).await.map_err(|_| Fault::gone())
+}
+
+async fn stream(turn: &mut Turn<'_, '_>, stream: Stream) -> Result<(), Fault> {
+    let Stream { mut source, mut translator } = stream;
+    turn.record.content_begun();
+    turn.begin().await?;
+    let idle = turn.record.model.and_then(|model| model.timeouts.idle);
+    let mut fed = Ok(());
+    while fed.is_ok() && !translator.writer().is_complete() {
+        turn.push(translator.writer_mut().take()).await?;
+        turn.timer.phase(idle, "idle");
+        fed = match turn.wait(source.read()).await?.map_err(broken)? {
+            Some(bytes) => translator.feed(&bytes).map_err(Fault::from),
+            None => translator.end().map_err(Fault::from),
+        };
+        turn.record.usage = translator.writer().counted();
+    }
+    if let Err(fault) = fed {
+        turn.push(translator.writer_mut().take()).await?;
+        return Err(fault);
+    }
+    let writer = translator.writer_mut();
+    writer.close(route(turn.record).as_deref());
+    turn.record.usage = writer.counted();
+    turn.push(writer.take()).await?;
+    source.release().await;
+    turn.end().await
+}
+
+/// What every answer of a model carries.
+pub fn head(record: &Record<'_>, status: StatusCode) -> Head {
+    let mut head = Head::new(status);
+    head.add(headers::REQUEST_ID, record.id.clone());
+    if let Some(model) = record.model {
+        head.add_some(headers::MODEL, model.header.clone().or_else(|| HeaderValue::try_from(record.asked.as_str()).ok()));
+    }
+    if let Some(attempt) = record.attempts.last() {
+        head.add(headers::PROVIDER, attempt.target.provider.header.clone());
+        head.add_some(headers::CREDENTIAL, attempt.target.credential.header.clone());
+    }
+    if record.operation.is_some() {
+        head.add(headers::ATTEMPTS, HeaderValue::from(record.attempts.len()));
+        head.add(headers::OVERHEAD, HeaderValue::from(u64::try_from(record.overhead().as_micros()).unwrap_or(u64::MAX)));
+    }
+    head.add_some(headers::DROPPED, record.dropped.clone());
+    head.add_some(headers::PROVIDER_REQUEST_ID, record.provider_request_id.clone());
+    head
+}
+
+/// The route, for the usage chunk at a stream's end.
+#[derive(Serialize)]
+struct Route<'a> {
+    model: &'a str,
+    provider: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'a str>,
+    attempts: usize,
+}
+
+fn route(record: &Record<'_>) -> Option<Vec<u8>> {
+    let attempt = record.attempts.last()?;
+    let route = Route {
+        model: &record.asked,
+        provider: &attempt.target.provider.name,
+        credential: attempt.target.credential.id.as_deref(),
+        attempts: record.attempts.len(),
+    };
+    serde_json::to_vec(&route).ok()
+}

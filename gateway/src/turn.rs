@@ -1,0 +1,147 @@
+//! The caller's side of one call to a model, while a provider is waited for: its connection, its clocks and its record.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Instant;
+
+use adapters::Request;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+
+use crate::config::OnDisconnect;
+use crate::error::Fault;
+use crate::net::client::{Client, Gone};
+use crate::record::Record;
+use crate::relay;
+use crate::timer::{Due, Timer};
+
+/// What proxies and clients read as a sign of life, and SDKs skip.
+const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+/// One call's caller.
+pub struct Turn<'c, 's> {
+    /// Its connection.
+    pub client: &'c mut Client,
+    /// What is known of the request.
+    pub record: &'c mut Record<'s>,
+    /// Its clocks.
+    pub timer: Timer,
+    /// What becomes of the provider's request when the caller leaves.
+    pub on_disconnect: OnDisconnect,
+    stream: bool,
+    left: bool,
+}
+
+enum Woken<T> {
+    Done(T),
+    Gone,
+    Due(Due),
+}
+
+impl<'c, 's> Turn<'c, 's> {
+    /// The caller of `request`.
+    #[must_use]
+    pub fn new(client: &'c mut Client, record: &'c mut Record<'s>, timer: Timer, request: &Request) -> Self {
+        Self { client, record, timer, on_disconnect: OnDisconnect::Cancel, stream: request.is_stream(), left: false }
+    }
+
+    /// Waits for `what`, a provider's doing, as long as the clocks allow and the caller stays; sends a sign of life when
+    /// the caller has heard nothing for too long.
+    ///
+    /// # Errors
+    /// A clock ran out, or the caller left and what it asked for need not be finished.
+    pub async fn wait<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Fault> {
+        let since = Instant::now();
+        let waited = self.wait_unmeasured(what).await;
+        self.record.waited(since);
+        waited
+    }
+
+    async fn wait_unmeasured<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Fault> {
+        let mut what = pin!(what);
+        loop {
+            let woken = tokio::select! {
+                biased;
+                done = &mut what => Woken::Done(done),
+                () = self.client.gone(), if !self.left => Woken::Gone,
+                due = self.timer.due() => Woken::Due(due),
+            };
+            match woken {
+                Woken::Done(done) => return Ok(done),
+                Woken::Gone => self.leave()?,
+                Woken::Due(Due::Timeout(name)) => return Err(Fault::timeout(name)),
+                Woken::Due(Due::KeepAlive) => self.keep_alive().await?,
+            }
+        }
+    }
+
+    /// Begins a streamed answer, if that has not happened yet.
+    ///
+    /// # Errors
+    /// The caller left.
+    pub async fn begin(&mut self) -> Result<(), Fault> {
+        if self.left || self.client.is_answered() {
+            return Ok(());
+        }
+        let mut head = relay::head(self.record, StatusCode::OK);
+        head.add(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        head.add(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        self.record.status = Some(StatusCode::OK);
+        let begun = self.client.begin(head).await;
+        self.heard(begun)
+    }
+
+    /// Sends a piece of a streamed answer and waits until the caller's socket has taken it.
+    ///
+    /// # Errors
+    /// The caller left.
+    pub async fn push(&mut self, piece: Vec<u8>) -> Result<(), Fault> {
+        if self.left || piece.is_empty() {
+            return Ok(());
+        }
+        let since = Instant::now();
+        let pushed = self.client.push(piece.into()).await;
+        self.record.waited(since);
+        self.heard(pushed)
+    }
+
+    /// Ends a streamed answer that is whole.
+    ///
+    /// # Errors
+    /// The caller left, now or before.
+    pub async fn end(&mut self) -> Result<(), Fault> {
+        if self.left {
+            return Err(Fault::gone());
+        }
+        self.client.end().await.map_err(|Gone| Fault::gone())
+    }
+
+    async fn keep_alive(&mut self) -> Result<(), Fault> {
+        self.timer.heard();
+        if !self.stream || self.left {
+            return Ok(());
+        }
+        self.begin().await?;
+        let pushed = self.client.push(KEEP_ALIVE).await;
+        self.heard(pushed)
+    }
+
+    fn heard(&mut self, sent: Result<(), Gone>) -> Result<(), Fault> {
+        match sent {
+            Ok(()) => {
+                self.timer.heard();
+                Ok(())
+            }
+            Err(Gone) => self.leave(),
+        }
+    }
+
+    /// The caller has left: what it asked for ends with it, unless it is to be read to its end.
+    fn leave(&mut self) -> Result<(), Fault> {
+        self.left = true;
+        match self.on_disconnect {
+            OnDisconnect::Cancel => Err(Fault::gone()),
+            OnDisconnect::Drain => Ok(()),
+        }
+    }
+}
