@@ -1,0 +1,293 @@
+//! `ProviderManager`: builds a snapshot from a configuration and the snapshot before it, off the request's path.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use adapters::Options;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::access::{Key, Keys, Tenant};
+use crate::balance::{self, Rotation};
+use crate::config::{self, Balance, Config, Fault, Faults, HttpVersion};
+use crate::model::pattern::Pattern;
+use crate::model::provider::{Credential, Provider};
+use crate::model::snapshot::{Clocks, Model, Models, Snapshot, Target, UpstreamName};
+use crate::model::Type;
+use crate::net::proxy::{Proxies, Proxy};
+use crate::net::upstream::{Endpoint, EndpointSpec, Version};
+use crate::retry;
+
+/// What Weir tells providers that it is.
+const USER_AGENT: &str = concat!("weir/", env!("CARGO_PKG_VERSION"));
+
+/// Weights are multiplied by this before they are split among credentials, so that small ones stay exact.
+const WEIGHT_SCALE: u64 = 1 << 20;
+
+/// Builds snapshots.
+#[derive(Clone, Debug)]
+pub struct ProviderManager {
+    /// The proxies that the environment names, for providers that name none.
+    pub proxies: Proxies,
+    /// Where simulated providers are, when there are any.
+    pub simulator: Option<std::net::SocketAddr>,
+}
+
+impl ProviderManager {
+    /// Makes a snapshot of `config`; what did not change since `previous` lives on.
+    ///
+    /// # Errors
+    /// Everything that cannot be made: secrets that are not there, certificates that cannot be read.
+    pub fn build(&self, config: &Config, hash: String, previous: Option<&Snapshot>) -> Result<Snapshot, Faults> {
+        let mut faults = Faults::default();
+        let mut providers = HashMap::with_capacity(config.providers.len());
+        for (name, written) in &config.providers {
+            match self.provider(name, written) {
+                Ok(provider) => drop(providers.insert(name.clone(), Arc::new(provider))),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Snapshot {
+            generation: previous.map_or(1, |previous| previous.generation + 1),
+            hash,
+            max_body: config.server.max_body.get(),
+            keys: keys(config),
+            models: models(config, &providers, previous),
+            providers,
+        })
+    }
+
+    fn provider(&self, name: &str, written: &config::Provider) -> Result<Provider, Fault> {
+        let at = |message: String| fault(format!("providers.{name}"), message);
+        let kind = written.kind.as_deref().unwrap_or(name);
+        let preset = config::presets::of(kind);
+        let dialect = preset.map_or(kind, |preset| preset.kind);
+        let adapter = adapters::provider::of_kind(dialect).ok_or_else(|| at(format!("no dialect is called {dialect:?}")))?;
+        let base_url = match (written.simulated, self.simulator) {
+            (true, Some(simulator)) => simulated_url(adapter, simulator),
+            (true, None) => return Err(at("the simulator is not running".to_owned())),
+            (false, _) => written
+                .base_url
+                .as_ref()
+                .map(|url| url.as_str().to_owned())
+                .or_else(|| preset.map(|preset| preset.base_url.to_owned()))
+                .ok_or_else(|| at("base_url is missing".to_owned()))?,
+        };
+        let endpoint = Endpoint::new(self.endpoint(base_url, written)?).map_err(|error| at(error.to_string()))?;
+        let common = common_headers(name, written)?;
+        Ok(Provider {
+            header: header_value(name, "the provider's name")?,
+            name: name.to_owned(),
+            credentials: credentials(name, written, adapter, &common)?,
+            adapter,
+            endpoint: Arc::new(endpoint),
+            options: Options {
+                api_version: written.anthropic_version.clone().or_else(|| written.api_version.clone()),
+                default_max_tokens: None,
+            },
+            on_disconnect: written.on_disconnect,
+        })
+    }
+
+    fn endpoint(&self, base_url: String, written: &config::Provider) -> Result<EndpointSpec, Fault> {
+        let mut spec = EndpointSpec::new(base_url);
+        spec.version = match written.http {
+            HttpVersion::Auto => Version::Auto,
+            HttpVersion::Http1 => Version::Http1,
+            HttpVersion::Http2 => Version::Http2,
+        };
+        spec.ca_file = written.ca.clone();
+        spec.proxies = match &written.proxy {
+            config::Proxy::None => Proxies::none(),
+            config::Proxy::Environment => self.proxies.clone(),
+            config::Proxy::Url(url) => {
+                Proxies::only(Proxy::parse(url.as_str()).map_err(|error| fault("proxy".to_owned(), error.to_string()))?)
+            }
+        };
+        Ok(spec)
+    }
+}
+
+fn fault(path: String, message: String) -> Fault {
+    Fault { place: None, path, message, help: None }
+}
+
+/// The simulator serves each dialect at its native paths below one address.
+fn simulated_url(adapter: &dyn adapters::Adapter, simulator: std::net::SocketAddr) -> String {
+    match adapter.name() {
+        "openai" => format!("http://{simulator}/v1"),
+        _ => format!("http://{simulator}"),
+    }
+}
+
+fn header_value(text: &str, what: &str) -> Result<HeaderValue, Fault> {
+    HeaderValue::from_str(text).map_err(|_| fault(text.to_owned(), format!("{what} has characters that cannot stand in a header")))
+}
+
+/// What all requests to a provider carry. Weir reads answers, so it asks for them uncompressed.
+fn common_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, Fault> {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if !written.anthropic_beta.is_empty() {
+        let beta = header_value(&written.anthropic_beta.join(","), "anthropic_beta")?;
+        headers.insert(HeaderName::from_static("anthropic-beta"), beta);
+    }
+    for (header, secret) in &written.headers {
+        let at = || format!("providers.{name}.headers.{}", header.0);
+        let text = secret.resolve().map_err(|error| fault(at(), error.to_string()))?;
+        let mut value = HeaderValue::from_str(&text).map_err(|_| fault(at(), "not a header's value".to_owned()))?;
+        value.set_sensitive(true);
+        headers.insert(header.0.clone(), value);
+    }
+    Ok(headers)
+}
+
+fn credentials(
+    name: &str,
+    written: &config::Provider,
+    adapter: &dyn adapters::Adapter,
+    common: &HeaderMap,
+) -> Result<Vec<Arc<Credential>>, Fault> {
+    if written.credentials.is_empty() {
+        let none = Credential { id: None, header: None, headers: common.clone(), weight: 1 };
+        return Ok(vec![Arc::new(none)]);
+    }
+    let enabled = written.credentials.iter().filter(|credential| credential.enabled);
+    enabled.map(|credential| self::credential(name, credential, adapter, common).map(Arc::new)).collect()
+}
+
+fn credential(
+    provider: &str,
+    written: &config::Credential,
+    adapter: &dyn adapters::Adapter,
+    common: &HeaderMap,
+) -> Result<Credential, Fault> {
+    let at = |message: String| fault(format!("providers.{provider}.credentials.{}", written.id), message);
+    let mut headers = common.clone();
+    if let Some(secret) = &written.api_key {
+        let key = secret.resolve().map_err(|error| at(error.to_string()))?;
+        let carried = adapter.authorize(&key).map_err(|error| at(error.to_string()))?;
+        headers.extend(carried);
+    }
+    Ok(Credential {
+        header: Some(header_value(&written.id, "the credential's id")?),
+        id: Some(written.id.clone()),
+        headers,
+        weight: u64::from(written.weight),
+    })
+}
+
+fn keys(config: &Config) -> Keys {
+    let mut keys = Keys::default();
+    for written in &config.tenants {
+        let tenant = Arc::new(tenant(written));
+        for key in &written.keys {
+            let made = Key {
+                id: key.id.clone(),
+                tenant: Arc::clone(&tenant),
+                expires: key.expires,
+                models: key.models.as_ref().map(|models| models.iter().collect()),
+            };
+            keys.insert(*key.hash.bytes(), Arc::new(made));
+        }
+    }
+    keys
+}
+
+fn tenant(written: &config::Tenant) -> Tenant {
+    Tenant {
+        id: written.id.clone(),
+        models: written.models.as_ref().map(|models| models.iter().collect()),
+        disabled: written.disabled_models.iter().collect(),
+        defaults: written.default_models.iter().map(|(kind, model)| (*kind, model.clone())).collect(),
+    }
+}
+
+fn models(config: &Config, providers: &HashMap<String, Arc<Provider>>, previous: Option<&Snapshot>) -> Models {
+    let mut models = Models::default();
+    for written in &config.models {
+        let kept = previous.and_then(|previous| previous.models.named(written.model_type, &written.name));
+        let rotation = kept.map_or_else(Arc::default, |model| Arc::clone(&model.rotation));
+        models.insert(written.model_type, model(written, providers, rotation));
+    }
+    for (name, provider) in providers {
+        let kept = previous.and_then(|previous| previous.models.direct.get(name));
+        let rotation = kept.map_or_else(Arc::default, |model| Arc::clone(&model.rotation));
+        models.direct.insert(name.clone(), Arc::new(direct(provider, rotation)));
+    }
+    models
+}
+
+fn model(written: &config::Model, providers: &HashMap<String, Arc<Provider>>, rotation: Arc<Rotation>) -> Model {
+    let mut made = Model {
+        header: HeaderValue::from_str(&written.name).ok().filter(|_| !written.name.contains('*')),
+        name: written.name.clone(),
+        model_type: Some(written.model_type),
+        targets: Vec::new(),
+        shares: Vec::new(),
+        policy: match written.balance {
+            Balance::RoundRobin => balance::Policy::RoundRobin,
+            _ => balance::Policy::Weighted,
+        },
+        rotation,
+        timeouts: Clocks::from(&written.timeouts),
+        retries: retry::Policy { max: written.retries.max },
+    };
+    for target in &written.targets {
+        if let Some(provider) = providers.get(&target.provider) {
+            add_target(&mut made, target, provider);
+        }
+    }
+    made
+}
+
+/// A target with each credential that it may use; its weight is split among them.
+fn add_target(model: &mut Model, written: &config::Target, provider: &Arc<Provider>) {
+    let wanted = |credential: &&Arc<Credential>| {
+        written.credential.is_none() || written.credential.as_deref() == credential.id.as_deref()
+    };
+    let credentials: Vec<_> = provider.credentials.iter().filter(wanted).collect();
+    let total: u64 = credentials.iter().map(|credential| credential.weight).sum();
+    for credential in credentials {
+        let share = u64::from(written.weight) * WEIGHT_SCALE * credential.weight / total.max(1);
+        model.shares.push(balance::Candidate { tier: written.tier, weight: share });
+        model.targets.push(Target {
+            provider: Arc::clone(provider),
+            credential: Arc::clone(credential),
+            model: upstream_name(&written.model),
+        });
+    }
+}
+
+fn upstream_name(written: &str) -> UpstreamName {
+    Pattern::of(written).map_or_else(|| UpstreamName::Fixed(written.to_owned()), UpstreamName::Filled)
+}
+
+/// `provider/model` for any model of a provider.
+fn direct(provider: &Arc<Provider>, rotation: Arc<Rotation>) -> Model {
+    let mut model = Model {
+        name: format!("{}/*", provider.name),
+        header: None,
+        model_type: None,
+        targets: Vec::new(),
+        shares: Vec::new(),
+        policy: balance::Policy::Weighted,
+        rotation,
+        timeouts: Clocks::from(&config::Timeouts::default()),
+        retries: retry::Policy { max: config::Retries::default().max },
+    };
+    let any = config::Target {
+        provider: provider.name.clone(),
+        model: "*".to_owned(),
+        tier: 0,
+        weight: 1,
+        credential: None,
+    };
+    add_target(&mut model, &any, provider);
+    model
+}

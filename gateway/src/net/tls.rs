@@ -1,0 +1,108 @@
+//! Whom Weir believes: the machine's root certificates, or one endpoint's own authorities.
+//!
+//! Certificates are always checked, chain and name; there is no switch. A `ca_file` stands in the
+//! roots' place (as with curl's `--cacert`, nginx and Envoy): whoever names a private authority
+//! does not want a hundred public ones to vouch for that host. A bundle may name both.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pingora::protocols::tls::CaType;
+use pingora::tls::{RootCertStore, load_native_certs};
+use pingora::utils::tls::WrappedX509;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// The certificate authorities of one endpoint, read from its `ca_file`.
+#[derive(Clone)]
+pub struct Authorities {
+    pub(super) certificates: Arc<CaType>,
+    /// Keeps connections that trust different authorities apart.
+    pub(super) fingerprint: u64,
+}
+
+/// Why certificate authorities could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The file is missing, unreadable or not PEM.
+    #[error("cannot read certificates from {}: {why}", file.display())]
+    Unreadable {
+        /// The file as configured.
+        file: PathBuf,
+        /// What reading it said.
+        why: String,
+    },
+    /// The file has no certificate in it.
+    #[error("there is no certificate in {}", .0.display())]
+    Empty(PathBuf),
+    /// The machine has no usable root certificates.
+    #[error(
+        "this machine has no usable root certificates ({0}): install the package ca-certificates, \
+         point SSL_CERT_FILE at a bundle, or give the provider a ca_file"
+    )]
+    NoRoots(String),
+}
+
+impl Authorities {
+    /// Reads every certificate of a PEM file. Blocks on the file; call it at start or reload.
+    pub fn read(file: &Path) -> Result<Authorities, TrustError> {
+        let unreadable = |why: String| TrustError::Unreadable {
+            file: file.to_owned(),
+            why,
+        };
+        let certificates = CertificateDer::pem_file_iter(file)
+            .map_err(|error| unreadable(error.to_string()))?
+            .map(|read| read.map_err(|error| unreadable(error.to_string())))
+            .map(|read| authority(read?).map_err(unreadable))
+            .collect::<Result<Vec<_>, _>>()?;
+        if certificates.is_empty() {
+            return Err(TrustError::Empty(file.to_owned()));
+        }
+        Ok(Authorities {
+            fingerprint: fingerprint(&certificates),
+            certificates: certificates.into(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Authorities {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Authorities({} certificates)", self.certificates.len())
+    }
+}
+
+/// Looks the machine's root certificates over, so that pingora's loader, which panics, need not.
+/// Blocks on files; call it at start.
+pub(super) fn check_system_roots() -> Result<(), TrustError> {
+    let roots = load_native_certs().map_err(|error| TrustError::NoRoots(error.to_string()))?;
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store
+            .add(root)
+            .map_err(|error| TrustError::NoRoots(error.to_string()))?;
+    }
+    if store.is_empty() {
+        return Err(TrustError::NoRoots("none found".into()));
+    }
+    Ok(())
+}
+
+/// Takes a certificate only if both libraries that will read it can: pingora's parser panics.
+fn authority(certificate: CertificateDer<'static>) -> Result<WrappedX509, String> {
+    RootCertStore::empty()
+        .add(certificate.clone())
+        .map_err(|error| error.to_string())?;
+    WrappedX509::try_new(certificate.to_vec(), |der| {
+        x509_parser::parse_x509_certificate(der).map(|(_, certificate)| certificate)
+    })
+    .map_err(|error| error.to_string())
+}
+
+fn fingerprint(certificates: &[WrappedX509]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for certificate in certificates {
+        certificate.borrow_raw_cert().hash(&mut hasher);
+    }
+    hasher.finish()
+}

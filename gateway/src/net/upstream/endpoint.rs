@@ -1,0 +1,540 @@
+//! Where a provider listens, with all that can be prepared before the first request: the head's
+//! fixed part, the TLS trust, the way through a proxy, and one pingora peer for each address.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::HeaderValue;
+use http::uri::{Authority, Scheme, Uri};
+use pingora::protocols::TcpKeepalive;
+use pingora::upstreams::peer::{HttpPeer, Peer, PeerOptions};
+use rustls::pki_types::ServerName;
+
+use super::fault::{Cause, Fault};
+use crate::net::dns::Resolver;
+use crate::net::proxy::{Proxies, Proxy, Tunnel};
+use crate::net::tls::{Authorities, TrustError};
+
+/// Streams that share one HTTP/2 connection: what most servers allow. Pingora's own default is 1.
+const MOST_STREAMS: usize = 100;
+/// What an HTTP/2 stream may send ahead of its reader, which bounds what a slow client costs.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// All streams' windows together, so that no stalled stream can starve its neighbours.
+const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+/// A dead HTTP/2 connection takes up to [`MOST_STREAMS`] requests with it, so it is asked for a sign of life.
+const PING: Duration = Duration::from_secs(30);
+/// How long an address that failed is tried last.
+const DISTRUST: Duration = Duration::from_secs(10);
+/// Addresses tried for one request; more would cut the connect timeout into slices too thin.
+const MOST_TRIES: usize = 4;
+
+/// What is known of an endpoint before it is built.
+#[derive(Clone, Debug)]
+pub struct EndpointSpec {
+    /// `http://` or `https://`, host, port and base path.
+    pub base_url: String,
+    /// The HTTP versions spoken with it.
+    pub version: Version,
+    /// PEM file of the authorities to believe in the system roots' place.
+    pub ca_file: Option<PathBuf>,
+    /// The proxies on the way, by host.
+    pub proxies: Proxies,
+    /// Which addresses it may have.
+    pub reach: Reach,
+}
+
+/// The HTTP versions that an endpoint is spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// HTTP/1.1: one request at a time on a connection, many connections.
+    #[default]
+    Http1,
+    /// HTTP/2 only; without TLS by prior knowledge.
+    Http2,
+    /// HTTP/2 where TLS agrees on it, else HTTP/1.1.
+    Auto,
+}
+
+/// Which addresses an endpoint may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Any: the operator wrote it.
+    #[default]
+    Anywhere,
+    /// Public addresses only: a tenant wrote it. Checked on what the name resolves to, each time.
+    Public,
+}
+
+/// Why an endpoint cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// Not `http(s)://host[:port][/path]`.
+    #[error("{0:?} is not a base URL: write http(s)://host[:port][/path]")]
+    BaseUrl(String),
+    /// Its address is one that it may not have.
+    #[error("{0} is not a public address, which this endpoint may not reach")]
+    Forbidden(IpAddr),
+    /// Its `ca_file` cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// A host as a name or an address, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// To be resolved.
+    Name(String),
+    /// To be used as it is.
+    Address(IpAddr),
+}
+
+/// Where a provider listens; built once per snapshot and shared in an [`Arc`].
+pub struct Endpoint {
+    pub(super) version: Version,
+    pub(super) tls: bool,
+    pub(super) authority: Authority,
+    pub(super) own_authorities: bool,
+    /// What stands before the path in the request line: the absolute form that a proxy needs.
+    pub(super) target: Bytes,
+    /// What stands after the path: the version and the headers that never change.
+    pub(super) preamble: Bytes,
+    host_header: HeaderValue,
+    base_path: String,
+    reach: Reach,
+    /// The host and port that are connected to: the provider's, or its proxy's.
+    dial: (Host, u16),
+    template: Template,
+    places: ArcSwapOption<Places>,
+    turn: AtomicUsize,
+}
+
+/// The addresses that an endpoint has for now.
+struct Places {
+    known: Vec<Arc<Place>>,
+    until: Option<Instant>,
+}
+
+/// One address of an endpoint.
+pub(super) struct Place {
+    pub(super) peer: HttpPeer,
+    /// The key of its idle connections.
+    pub(super) key: u64,
+    pub(super) address: SocketAddr,
+    /// Milliseconds since `EPOCH` until which this address is tried last.
+    distrusted_until: AtomicU64,
+}
+
+/// What all peers of an endpoint have in common.
+struct Template {
+    tls: bool,
+    server_name: String,
+    options: PeerOptions,
+    group: u64,
+}
+
+impl EndpointSpec {
+    /// HTTP/1.1 to this base URL, directly, with the system's roots.
+    pub fn new(base_url: impl Into<String>) -> EndpointSpec {
+        EndpointSpec {
+            base_url: base_url.into(),
+            version: Version::Http1,
+            ca_file: None,
+            proxies: Proxies::none(),
+            reach: Reach::Anywhere,
+        }
+    }
+}
+
+impl Endpoint {
+    /// Checks and prepares an endpoint. Reads the `ca_file`, so it blocks; resolves nothing.
+    pub fn new(spec: EndpointSpec) -> Result<Endpoint, EndpointError> {
+        let url = BaseUrl::parse(&spec.base_url)
+            .ok_or_else(|| EndpointError::BaseUrl(without_credentials(&spec.base_url)))?;
+        let authorities = spec.ca_file.as_deref().map(Authorities::read).transpose()?;
+        let proxy = spec.proxies.serving(url.tls, &url.host, url.port);
+        let tunnelled = url.tls || spec.version == Version::Http2;
+        let dial = match &proxy {
+            Some(proxy) => (proxy.host.clone(), proxy.port),
+            None => (url.host.clone(), url.port),
+        };
+        let absolute = proxy.as_deref().filter(|_| !tunnelled);
+        let reach = spec.reach.through(proxy.as_deref(), &url.host)?;
+        Ok(Endpoint {
+            version: spec.version,
+            tls: url.tls,
+            own_authorities: authorities.is_some(),
+            target: absolute.map_or_else(Bytes::new, |_| Bytes::from(url.origin())),
+            preamble: preamble(&url.host_header, absolute),
+            template: Template::new(&url, &spec, authorities, proxy.as_deref(), tunnelled),
+            authority: url.authority,
+            host_header: url.host_header,
+            base_path: url.base_path,
+            reach,
+            dial,
+            places: ArcSwapOption::empty(),
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    /// The `host` header that requests carry.
+    pub fn host_header(&self) -> &HeaderValue {
+        &self.host_header
+    }
+
+    /// The base URL's path without a slash at its end: empty, or `/v1`.
+    pub fn base_path(&self) -> &str {
+        &self.base_path
+    }
+
+    /// The addresses to try for one request, the best first. Waits only for a name never seen before.
+    pub(super) async fn places(&self, resolver: &Resolver) -> Result<Tries, Fault> {
+        let known = self.places.load();
+        if let Some(places) = known.as_ref().filter(|places| places.are_fresh()) {
+            return Ok(self.in_turn(&places.known));
+        }
+        drop(known);
+        let places = self.find(resolver).await?;
+        Ok(self.in_turn(&places.known))
+    }
+
+    async fn find(&self, resolver: &Resolver) -> Result<Arc<Places>, Fault> {
+        let (host, port) = &self.dial;
+        let (addresses, until) = match host {
+            Host::Address(address) => (vec![*address], None),
+            Host::Name(name) => {
+                let found = resolver.resolve(name).await;
+                let found = found.map_err(|why| Fault::unresolved(&why))?;
+                (found.addresses.to_vec(), Some(found.until))
+            }
+        };
+        let allowed = addresses
+            .iter()
+            .filter(|address| self.reach.allows(**address));
+        let before = self.places.load_full();
+        let known: Vec<_> = allowed
+            .map(|address| SocketAddr::new(*address, *port))
+            .map(|address| self.place(address, before.as_deref()))
+            .collect();
+        if known.is_empty() {
+            return Err(forbidden());
+        }
+        let places = Arc::new(Places { known, until });
+        self.places.store(Some(places.clone()));
+        Ok(places)
+    }
+
+    /// The place of an address: the old one if there is one, for what it remembers.
+    fn place(&self, address: SocketAddr, before: Option<&Places>) -> Arc<Place> {
+        before
+            .and_then(|places| places.known.iter().find(|old| old.address == address))
+            .cloned()
+            .unwrap_or_else(|| Arc::new(self.template.place(address)))
+    }
+
+    /// Every address once, starting at the next in turn, those that failed lately last.
+    fn in_turn(&self, known: &[Arc<Place>]) -> Tries {
+        if let [only] = known {
+            return Tries::One(only.clone());
+        }
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % known.len().max(1);
+        let mut order: Vec<_> = known
+            .iter()
+            .cycle()
+            .skip(first)
+            .take(known.len())
+            .cloned()
+            .collect();
+        // IPv4 and IPv6 are never mixed: the resolver asks for the second only without the first.
+        let now = millis();
+        order.sort_by_key(|place| place.is_distrusted(now));
+        order.truncate(MOST_TRIES);
+        Tries::Several(order)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(out, "{scheme}://{}{}", self.authority, self.base_path)
+    }
+}
+
+/// The addresses for one request; almost always there is one, which costs no allocation.
+pub(super) enum Tries {
+    One(Arc<Place>),
+    Several(Vec<Arc<Place>>),
+}
+
+impl Tries {
+    pub(super) fn as_slice(&self) -> &[Arc<Place>] {
+        match self {
+            Tries::One(place) => std::slice::from_ref(place),
+            Tries::Several(places) => places,
+        }
+    }
+}
+
+impl Places {
+    fn are_fresh(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
+    }
+}
+
+impl Place {
+    pub(super) fn distrust(&self) {
+        let until = millis() + u64::try_from(DISTRUST.as_millis()).unwrap_or(0);
+        self.distrusted_until.store(until, Ordering::Relaxed);
+    }
+
+    pub(super) fn trust(&self) {
+        self.distrusted_until.store(0, Ordering::Relaxed);
+    }
+
+    fn is_distrusted(&self, now: u64) -> bool {
+        now < self.distrusted_until.load(Ordering::Relaxed)
+    }
+}
+
+impl Template {
+    fn new(
+        url: &BaseUrl,
+        spec: &EndpointSpec,
+        authorities: Option<Authorities>,
+        proxy: Option<&Proxy>,
+        tunnelled: bool,
+    ) -> Template {
+        let mut options = PeerOptions::new();
+        match spec.version {
+            Version::Http1 => options.set_http_version(1, 1),
+            Version::Http2 => options.set_http_version(2, 2),
+            Version::Auto => options.set_http_version(2, 1),
+        }
+        options.max_h2_streams = MOST_STREAMS;
+        options.h2_stream_window_size = Some(STREAM_WINDOW);
+        options.h2_connection_window_size = Some(CONNECTION_WINDOW);
+        options.h2_ping_interval = Some(PING);
+        options.tcp_keepalive = Some(keepalive());
+        let mut group = DefaultHasher::new();
+        // Pingora's pool key has the address, the scheme and the name, but none of these.
+        (url.authority.as_str(), spec.version, proxy, spec.reach).hash(&mut group);
+        if let Some(authorities) = authorities {
+            authorities.fingerprint.hash(&mut group);
+            options.ca = Some(authorities.certificates);
+        }
+        if let Some(proxy) = proxy.filter(|_| tunnelled) {
+            let tunnel = Tunnel::new(proxy, &format!("{}:{}", url.host.bracketed(), url.port));
+            options.custom_l4 = Some(Arc::new(tunnel));
+        }
+        Template {
+            tls: url.tls,
+            server_name: url.host.to_string(),
+            options,
+            group: group.finish(),
+        }
+    }
+
+    fn place(&self, address: SocketAddr) -> Place {
+        let mut peer = HttpPeer::new(address, self.tls, self.server_name.clone());
+        peer.options = self.options.clone();
+        peer.group_key = self.group;
+        Place {
+            key: peer.reuse_hash(),
+            peer,
+            address,
+            distrusted_until: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Reach {
+    /// What is left to check on the addresses that are connected to. Behind a proxy those are the
+    /// proxy's own, and what the provider's name means is the proxy's to know and to refuse.
+    fn through(self, proxy: Option<&Proxy>, host: &Host) -> Result<Reach, EndpointError> {
+        match host {
+            Host::Address(address) if !self.allows(*address) => {
+                Err(EndpointError::Forbidden(*address))
+            }
+            _ => Ok(proxy.map_or(self, |_| Reach::Anywhere)),
+        }
+    }
+
+    fn allows(self, address: IpAddr) -> bool {
+        match self {
+            Reach::Anywhere => true,
+            Reach::Public => is_public(address),
+        }
+    }
+}
+
+impl Host {
+    /// Reads a name or an address, IPv6 with or without brackets.
+    pub fn parse(text: &str) -> Option<Host> {
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .unwrap_or(text);
+        if let Ok(address) = bare.parse() {
+            return Some(Host::Address(address));
+        }
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_name = !text.is_empty() && text.len() <= 253 && text.bytes().all(allowed);
+        is_name.then(|| Host::Name(text.to_ascii_lowercase()))
+    }
+
+    pub(in crate::net) fn is_loopback(&self) -> bool {
+        match self {
+            Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+            Host::Address(address) => address.is_loopback(),
+        }
+    }
+
+    fn bracketed(&self) -> String {
+        match self {
+            Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Name(name) => out.write_str(name),
+            Host::Address(address) => write!(out, "{address}"),
+        }
+    }
+}
+
+/// A base URL taken apart.
+struct BaseUrl {
+    tls: bool,
+    host: Host,
+    port: u16,
+    authority: Authority,
+    host_header: HeaderValue,
+    base_path: String,
+}
+
+impl BaseUrl {
+    fn parse(text: &str) -> Option<BaseUrl> {
+        let uri: Uri = text.parse().ok()?;
+        let tls = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            _ => return None,
+        };
+        let written = uri.authority().filter(|a| !a.as_str().contains('@'))?;
+        if uri.query().is_some() || text.contains('#') {
+            return None;
+        }
+        let host = Host::parse(written.host())?;
+        if tls && ServerName::try_from(host.to_string()).is_err() {
+            return None;
+        }
+        let usual = if tls { 443 } else { 80 };
+        let port = match written.port() {
+            Some(port) => port.as_str().parse().ok().filter(|port| *port != 0)?,
+            None => usual,
+        };
+        // A server that is told its usual port in `host` may redirect or fail a signature check.
+        let shown = if port == usual {
+            host.bracketed()
+        } else {
+            format!("{}:{port}", host.bracketed())
+        };
+        Some(BaseUrl {
+            tls,
+            port,
+            authority: shown.parse().ok()?,
+            host_header: HeaderValue::from_str(&shown).ok()?,
+            base_path: uri.path().trim_end_matches('/').to_owned(),
+            host,
+        })
+    }
+
+    fn origin(&self) -> String {
+        format!("http://{}", self.authority)
+    }
+}
+
+/// A URL fit to be shown: without what stands before an `@`.
+fn without_credentials(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
+        _ => url.to_owned(),
+    }
+}
+
+fn preamble(host: &HeaderValue, absolute: Option<&Proxy>) -> Bytes {
+    let mut lines = b" HTTP/1.1\r\nhost: ".to_vec();
+    lines.extend_from_slice(host.as_bytes());
+    lines.extend_from_slice(b"\r\n");
+    if let Some(authorization) = absolute.and_then(|proxy| proxy.authorization.as_ref()) {
+        lines.extend_from_slice(b"proxy-authorization: ");
+        lines.extend_from_slice(authorization.as_bytes());
+        lines.extend_from_slice(b"\r\n");
+    }
+    lines.into()
+}
+
+/// A silent stream can be a thinking model or a dead peer: the kernel asks after a minute.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive {
+        idle: Duration::from_secs(60),
+        interval: Duration::from_secs(10),
+        count: 3,
+        #[cfg(target_os = "linux")]
+        user_timeout: Duration::ZERO,
+    }
+}
+
+fn forbidden() -> Fault {
+    Fault::new(
+        Cause::Forbidden,
+        "the provider's address is not a public one, which this endpoint may not reach",
+    )
+}
+
+/// Whether an address belongs to the public internet, in whatever form it is written.
+fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            let shared = a == 100 && (64..128).contains(&b);
+            let benchmarking = a == 198 && (b == 18 || b == 19);
+            let protocols = a == 192 && b == 0 && c == 0;
+            !(v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_broadcast()
+                || v4.is_documentation()
+                || a == 0
+                || a >= 224
+                || shared
+                || benchmarking
+                || protocols)
+        }
+        IpAddr::V6(v6) => {
+            let [first, second, ..] = v6.segments();
+            let global = first & 0xe000 == 0x2000;
+            let documentation = first == 0x2001 && second == 0xdb8;
+            // 6to4 and Teredo carry an IPv4 address that was not looked at.
+            let carries_v4 = first == 0x2002 || (first == 0x2001 && second == 0);
+            global && !documentation && !carries_v4
+        }
+    }
+}
+
+/// Milliseconds on a clock that starts with the process.
+fn millis() -> u64 {
+    static EPOCH: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let elapsed = EPOCH.get_or_init(Instant::now).elapsed();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,268 @@
+//! The sending side: one HTTP request to a provider, and its answer as it comes.
+//!
+//! No timers but for connecting: the exchange has one clock for all of a request's limits and drops
+//! these futures when it strikes. Dropping [`Upstreams::send`]'s future or an unfinished [`Answer`]
+//! closes the connection, or resets the HTTP/2 stream, at once.
+
+mod body;
+mod decode;
+mod endpoint;
+mod fault;
+mod h1;
+mod h2;
+mod head;
+mod pool;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, StatusCode};
+use pingora::protocols::Stream;
+use pingora::protocols::http::v2::client::Http2Session;
+
+use self::decode::Decoder;
+use self::endpoint::Place;
+pub use self::endpoint::{Endpoint, EndpointError, EndpointSpec, Host, Reach, Version};
+pub use self::fault::{Cause, Fault};
+use self::h1::{Failed, Upload};
+use self::pool::{Freshness, Line, Pool, Taken};
+use super::dns::Resolver;
+use super::tls::TrustError;
+
+/// Head and body up to this size leave in one write; copying more costs more than a second slice.
+const ONE_WRITE: usize = 32 * 1024;
+
+/// The connections to all providers: one for the process, cheap to clone, unharmed by reloads.
+#[derive(Clone)]
+pub struct Upstreams {
+    pool: Arc<Pool>,
+}
+
+/// One request, borrowed from whoever made it.
+#[derive(Clone, Debug)]
+pub struct Outgoing<'a> {
+    /// The method.
+    pub method: Method,
+    /// Path and query in origin form, the endpoint's base path already in front.
+    pub path: &'a str,
+    /// The headers. Those about the connection and `host` and `content-length` are left out and
+    /// written anew.
+    pub headers: &'a HeaderMap,
+    /// The body in segments, sent as one with its length. The bytes are shared, not copied.
+    pub body: &'a [Bytes],
+}
+
+/// A provider's answer: its head, and its body as it comes.
+pub struct Answer {
+    /// The status, never an interim one.
+    pub status: StatusCode,
+    /// The headers, without those about the connection, and without those that decoding made wrong.
+    pub headers: HeaderMap,
+    decoder: Option<Box<Decoder>>,
+    source: Source,
+    place: Arc<Place>,
+    pool: Arc<Pool>,
+}
+
+enum Source {
+    Http1(Box<h1::Exchange>),
+    Http2(Box<h2::Exchange>),
+}
+
+impl Upstreams {
+    /// Starts without connections. Reads the system's root certificates, so call it at start.
+    pub fn new(resolver: Resolver) -> Upstreams {
+        Upstreams {
+            pool: Arc::new(Pool::new(resolver)),
+        }
+    }
+
+    /// Whether the machine has root certificates, without which only endpoints with their own
+    /// `ca_file` can be believed: worth a line in the log at start.
+    pub fn system_roots(&self) -> Result<(), &TrustError> {
+        self.pool.roots()
+    }
+
+    /// Sends a request; resolves when the head of the answer is there.
+    ///
+    /// A connection that lay idle and turns out to have been closed meanwhile is replaced once,
+    /// provided that no byte of an answer came and that nobody can have worked on the request.
+    pub async fn send(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: Outgoing<'_>,
+        connect_timeout: Duration,
+    ) -> Result<Answer, Fault> {
+        check_path(request.path)?;
+        let taken = self
+            .pool
+            .line(endpoint, Freshness::Any, connect_timeout)
+            .await?;
+        let reused = taken.reused;
+        match self.ask(endpoint, &request, taken).await {
+            Ok(answer) => Ok(answer),
+            Err(failed) if failed.stale && reused => {
+                let line = self.pool.line(endpoint, Freshness::New, connect_timeout);
+                let again = self.ask(endpoint, &request, line.await?).await;
+                again.map_err(|failed| failed.fault)
+            }
+            Err(failed) => Err(failed.fault),
+        }
+    }
+
+    async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        request: &Outgoing<'_>,
+        taken: Taken,
+    ) -> Result<Answer, Failed> {
+        let Taken {
+            line,
+            place,
+            reused,
+        } = taken;
+        let address = place.address;
+        let answer = match line {
+            Line::Http1(stream) => self.ask_http1(endpoint, request, stream, place).await,
+            Line::Http2(session) => {
+                self.ask_http2(endpoint, request, session, place, reused)
+                    .await
+            }
+        };
+        answer.map_err(|failed| failed.at(address))
+    }
+
+    async fn ask_http1(
+        &self,
+        endpoint: &Endpoint,
+        request: &Outgoing<'_>,
+        stream: Stream,
+        place: Arc<Place>,
+    ) -> Result<Answer, Failed> {
+        let upload = Upload::new(wire(endpoint, request));
+        let mut exchange = Box::new(h1::Exchange::new(stream, upload));
+        let head = exchange.head(&request.method).await?;
+        let source = Source::Http1(exchange);
+        self.answer(head.status, head.headers, source, place)
+    }
+
+    async fn ask_http2(
+        &self,
+        endpoint: &Endpoint,
+        request: &Outgoing<'_>,
+        session: Box<Http2Session>,
+        place: Arc<Place>,
+        reused: bool,
+    ) -> Result<Answer, Failed> {
+        let connector = self.pool.connector();
+        let sent = h2::Exchange::send(session, connector, place.clone(), endpoint, request, reused);
+        let (exchange, status, headers) = sent.await?;
+        let source = Source::Http2(Box::new(exchange));
+        self.answer(status, headers, source, place)
+    }
+
+    fn answer(
+        &self,
+        status: StatusCode,
+        mut headers: HeaderMap,
+        source: Source,
+        place: Arc<Place>,
+    ) -> Result<Answer, Failed> {
+        let decoder = Decoder::of(&mut headers);
+        let decoder = decoder.map_err(|fault| Failed::for_good(fault.sent(true)))?;
+        Ok(Answer {
+            status,
+            headers,
+            decoder,
+            source,
+            place,
+            pool: self.pool.clone(),
+        })
+    }
+}
+
+impl Answer {
+    /// The next piece of the body as it came, or `None` when the body is complete. A body whose
+    /// framing was cut is a [`Cause::Truncated`] fault, never an end. Safe to cancel.
+    pub async fn read(&mut self) -> Result<Option<Bytes>, Fault> {
+        let Some(decoder) = &mut self.decoder else {
+            return self.source.read().await;
+        };
+        loop {
+            if let Some(decoded) = decoder.next()? {
+                return Ok(Some(decoded));
+            }
+            match self.source.read().await? {
+                Some(bytes) => decoder.feed(bytes),
+                None => return decoder.finish(),
+            }
+        }
+    }
+
+    /// The body's length, if the provider told it and it is still true after decoding.
+    pub fn content_length(&self) -> Option<u64> {
+        let value = self.headers.get(CONTENT_LENGTH)?;
+        value.to_str().ok()?.parse().ok()
+    }
+
+    /// The address that answered, for the log.
+    pub fn address(&self) -> SocketAddr {
+        self.place.address
+    }
+
+    /// Ends the exchange: a connection whose answer was read to its end goes back to the pool, any
+    /// other is closed. Takes along an end that has come but was not asked for.
+    pub async fn release(self) {
+        if let Source::Http1(exchange) = self.source
+            && let Some(stream) = exchange.into_reusable().await
+        {
+            self.pool.release(stream, &self.place);
+        }
+    }
+}
+
+impl Source {
+    async fn read(&mut self) -> Result<Option<Bytes>, Fault> {
+        match self {
+            Source::Http1(exchange) => exchange.read().await,
+            Source::Http2(exchange) => exchange.read().await,
+        }
+    }
+}
+
+impl Failed {
+    fn at(mut self, address: SocketAddr) -> Failed {
+        self.fault = self.fault.at(address);
+        self
+    }
+}
+
+/// The request as it is written: in one piece if it is small, else the head and the shared segments.
+fn wire(endpoint: &Endpoint, request: &Outgoing<'_>) -> VecDeque<Bytes> {
+    let length = request.body.iter().map(Bytes::len).sum();
+    let small = length <= ONE_WRITE;
+    let mut head = head::write_head(endpoint, request, length, if small { length } else { 0 });
+    if small {
+        for segment in request.body {
+            head.extend_from_slice(segment);
+        }
+        return VecDeque::from([head.freeze()]);
+    }
+    let segments = request.body.iter().filter(|segment| !segment.is_empty());
+    std::iter::once(head.freeze())
+        .chain(segments.cloned())
+        .collect()
+}
+
+/// A path with a space or a line end in it would be another request.
+fn check_path(path: &str) -> Result<(), Fault> {
+    let clean = path.bytes().all(|byte| byte.is_ascii_graphic());
+    if clean && path.starts_with('/') {
+        return Ok(());
+    }
+    Err(Fault::unsendable())
+}
