@@ -54,19 +54,11 @@ impl Faults {
             self.more += 1;
         }
     }
-
-    /// Puts them in the order of the files and lines.
-    pub(super) fn sort(&mut self) {
-        self.faults.sort_by(|a, b| a.place.cmp(&b.place));
-    }
 }
 
 impl From<Fault> for Faults {
     fn from(fault: Fault) -> Self {
-        Self {
-            faults: vec![fault],
-            more: 0,
-        }
+        Self { faults: vec![fault], more: 0 }
     }
 }
 

@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 
 use super::read::{Read, choices, section};
 use super::value::{
-    AccessLog, Address, AffinityBy, BaseUrl, ByteSize, Count, Duration, DurationRange, Expiry,
-    Header, Json, KeyHash, Money, Percent, Proxy, Secret, Upstream, Zone,
+    AccessLog, Address, AffinityBy, BaseUrl, ByteSize, Count, Duration, DurationRange, Expiry, Header, Json, KeyHash,
+    Money, Percent, Proxy, Secret, Upstream, Zone,
 };
 
 section! {
@@ -73,10 +73,7 @@ impl Listener {
     /// Without TLS on loopback.
     #[must_use]
     pub const fn loopback(port: u16) -> Self {
-        Self {
-            address: Address::loopback(port),
-            tls: None,
-        }
+        Self { address: Address::loopback(port), tls: None }
     }
 }
 
@@ -153,7 +150,7 @@ section! {
         base_url: Option<BaseUrl> = None;
         /// The credentials to call it with. None: the request carries none.
         credentials: Vec<Credential> = Vec::new();
-        /// The version of its API (Azure).
+        /// The version of its API: Azure's `api-version`, Anthropic's `anthropic-version`.
         api_version: Option<String> = None;
         /// The region (Bedrock, Vertex).
         region: Option<String> = None;
@@ -161,10 +158,8 @@ section! {
         project: Option<String> = None;
         /// The organization (OpenAI).
         organization: Option<String> = None;
-        /// The `anthropic-version` header (Anthropic).
-        anthropic_version: Option<String> = None;
-        /// `anthropic-beta` features for every request (Anthropic).
-        anthropic_beta: Vec<String> = Vec::new();
+        /// `max_tokens` for callers that give none, where the provider needs one (Anthropic).
+        default_max_tokens: Option<Count> = None;
         /// The version of HTTP to call it with.
         http: HttpVersion = HttpVersion::Http1;
         /// Certificates that it may be signed by besides the system's, PEM.

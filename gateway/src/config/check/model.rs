@@ -1,0 +1,227 @@
+//! Models: their targets, fallbacks, parameters and prices.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{At, Check};
+use crate::config::file::{Model, ParameterRule, Pricing, Target};
+use crate::config::value::Duration;
+
+/// A model's name goes out in a header.
+const LONGEST_NAME: usize = 256;
+
+/// More retries than this are a storm.
+const MOST_RETRIES: u32 = 20;
+
+/// The templates of parameter rules.
+const TEMPLATES: &[&str] = &[
+    "temperature",
+    "top_p",
+    "top_k",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_tokens",
+    "response_format",
+    "json_schema",
+];
+
+pub(super) fn models(check: &mut Check<'_>, at: &At<'_>) {
+    let models = &check.config.models;
+    check.unique(models.iter().map(|m| ((m.name.as_str(), m.model_type), m.name.clone())), at, "name", "the model");
+    for (i, model) in models.iter().enumerate() {
+        self::model(check, model, &at.index(i));
+    }
+    for list in ["any", "context_window", "content_policy"] {
+        cycles(check, list, at);
+    }
+}
+
+fn model(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
+    name(check, model, &at.key("name"));
+    targets(check, model, &at.key("targets"));
+    policy(check, model, at);
+    fallbacks(check, model, &at.key("fallbacks"));
+    rules(check, &model.params.rules, &at.key("params").key("rules"));
+    if let Some(pricing) = &model.pricing {
+        self::pricing(check, pricing, &at.key("pricing"));
+    }
+}
+
+fn name(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
+    let name = &model.name;
+    if name.len() > LONGEST_NAME || !name.bytes().all(|b| b.is_ascii_graphic()) {
+        check.fault(
+            at,
+            format!("a model's name is at most {LONGEST_NAME} visible ASCII characters without spaces"),
+            None,
+        );
+    }
+    if name.matches('*').count() > 1 {
+        check.fault(at, "a model's name has at most one `*`", None);
+    }
+    if name == "default" {
+        check.fault(at, "`default` stands for the tenant's default model", None);
+    }
+}
+
+fn targets(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
+    if model.targets.is_empty() {
+        check.fault(at, "there is no target", "add `{provider: …, model: …}`".to_owned());
+    }
+    let mut tiers: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut seen = HashSet::new();
+    for (i, target) in model.targets.iter().enumerate() {
+        let at = at.index(i);
+        *tiers.entry(target.tier).or_default() += u64::from(target.weight);
+        if !seen.insert((target.tier, &target.provider, &target.model, &target.credential)) {
+            check.warn(&at, "this target is there already", "one with the sum of the weights does the same".to_owned());
+        }
+        self::target(check, model, target, &at);
+    }
+    for tier in tiers.into_iter().filter(|(_, weight)| *weight == 0).map(|(tier, _)| tier) {
+        check.fault(at, format!("every target of tier {tier} has weight 0"), "give one of them a weight".to_owned());
+    }
+}
+
+fn target(check: &mut Check<'_>, model: &Model, target: &Target, at: &At<'_>) {
+    check.provider(&target.provider, &at.key("provider"));
+    if target.model.contains('*') && !model.name.contains('*') {
+        let help = format!("name the provider's model, or put a `*` into the name `{}`", model.name);
+        check.fault(&at.key("model"), "a `*` stands for nothing here, because the model's name has none", help);
+    }
+    if target.model.matches('*').count() > 1 {
+        check.fault(&at.key("model"), "a target's model has at most one `*`", None);
+    }
+    let Some(wanted) = &target.credential else { return };
+    let Some(provider) = check.config.providers.get(&target.provider) else { return };
+    if !provider.credentials.iter().any(|credential| credential.id == *wanted) {
+        let help = super::near(wanted, provider.credentials.iter().map(|c| c.id.as_str()));
+        check.fault(&at.key("credential"), format!("`{}` has no credential `{wanted}`", target.provider), help);
+    }
+}
+
+fn policy(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
+    if model.retries.max > MOST_RETRIES {
+        check.fault(&at.key("retries").key("max"), format!("at most {MOST_RETRIES} retries"), None);
+    }
+    if model.affinity.as_ref().is_some_and(|affinity| affinity.by.is_empty()) {
+        let help = "such as `by: [header:x-session-id]`".to_owned();
+        check.fault(&at.key("affinity").key("by"), "nothing makes requests related", help);
+    }
+    let times = &model.timeouts;
+    let limited = |d: Duration| !d.is_zero();
+    if limited(times.first_byte) && limited(times.total) && times.first_byte > times.total {
+        check.warn(&at.key("timeouts").key("first_byte"), "`total` fires before this", None);
+    }
+}
+
+fn fallbacks(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
+    for (list, names) in lists(model) {
+        let at = at.key(list);
+        for (i, name) in names.iter().enumerate() {
+            let at = at.index(i);
+            if *name == model.name {
+                check.fault(&at, "a model cannot take over from itself", None);
+            } else {
+                check.model(name, Some(model.model_type), &at);
+            }
+        }
+    }
+}
+
+fn lists(model: &Model) -> [(&'static str, &[String]); 3] {
+    let fallbacks = &model.fallbacks;
+    [
+        ("any", &fallbacks.any),
+        ("context_window", &fallbacks.context_window),
+        ("content_policy", &fallbacks.content_policy),
+    ]
+}
+
+/// Chains of fallbacks that come back to where they began; each is told once. Iterative, because a chain can be long.
+fn cycles(check: &mut Check<'_>, list: &'static str, at: &At<'_>) {
+    let models = &check.config.models;
+    let index: HashMap<_, usize> =
+        models.iter().enumerate().map(|(i, m)| ((m.name.as_str(), m.model_type), i)).collect();
+    let edges = |i: usize| -> Vec<usize> {
+        let Some(model) = models.get(i) else { return Vec::new() };
+        let names =
+            lists(model).into_iter().find(|(name, _)| *name == list).map(|(_, names)| names).unwrap_or_default();
+        names
+            .iter()
+            .filter_map(|name| index.get(&(name.as_str(), model.model_type)).copied())
+            .filter(|to| *to != i)
+            .collect()
+    };
+    for cycle in walk(models.len(), edges) {
+        let names = cycle.iter().filter_map(|i| models.get(*i)).map(|m| m.name.as_str()).collect::<Vec<_>>();
+        let Some(first) = cycle.first() else { continue };
+        let chain = format!("{} → {}", names.join(" → "), names.first().copied().unwrap_or_default());
+        check.fault(
+            &at.index(*first).key("fallbacks").key(list),
+            format!("these fallbacks go in a circle: {chain}"),
+            None,
+        );
+    }
+}
+
+/// The cycles that a depth-first walk closes.
+fn walk(nodes: usize, edges: impl Fn(usize) -> Vec<usize>) -> Vec<Vec<usize>> {
+    let mut done = HashSet::new();
+    let mut cycles = Vec::new();
+    for start in 0..nodes {
+        let mut trail: Vec<(usize, Vec<usize>)> = Vec::new();
+        let mut on_trail = HashMap::new();
+        let mut next = Some(start);
+        while let Some(node) = next {
+            match on_trail.get(&node) {
+                Some(from) => cycles.push(trail.iter().skip(*from).map(|(node, _)| *node).collect()),
+                None if done.insert(node) => {
+                    on_trail.insert(node, trail.len());
+                    trail.push((node, edges(node)));
+                }
+                None => {}
+            }
+            next = step(&mut trail, &mut on_trail);
+        }
+    }
+    cycles
+}
+
+/// The next node to look at: a child of the last on the trail, or of one before it.
+fn step(trail: &mut Vec<(usize, Vec<usize>)>, on_trail: &mut HashMap<usize, usize>) -> Option<usize> {
+    while let Some((node, children)) = trail.last_mut() {
+        if let Some(child) = children.pop() {
+            return Some(child);
+        }
+        on_trail.remove(node);
+        trail.pop();
+    }
+    None
+}
+
+fn rules(check: &mut Check<'_>, rules: &[ParameterRule], at: &At<'_>) {
+    check.unique(rules.iter().map(|rule| (rule.name.as_str(), rule.name.clone())), at, "name", "the rule for");
+    for (i, rule) in rules.iter().enumerate() {
+        let at = at.index(i);
+        if rule.min.zip(rule.max).is_some_and(|(min, max)| min > max) {
+            check.fault(&at.key("min"), "`min` is over `max`", None);
+        }
+        let Some(template) = &rule.use_template else { continue };
+        if !TEMPLATES.contains(&template.as_str()) {
+            let help = super::near(template, TEMPLATES.iter().copied());
+            check.fault(&at.key("use_template"), format!("there is no template `{template}`"), help);
+        }
+    }
+}
+
+fn pricing(check: &mut Check<'_>, pricing: &Pricing, at: &At<'_>) {
+    if pricing.per.get() == 0 {
+        check.fault(&at.key("per"), "a price is for one token or more", "write `per: 1M`".to_owned());
+    }
+    let tiers = at.key("tiers");
+    for (i, (a, b)) in pricing.tiers.iter().zip(pricing.tiers.iter().skip(1)).enumerate() {
+        if a.above >= b.above {
+            check.fault(&tiers.index(i + 1).key("above"), "tiers go upwards", None);
+        }
+    }
+}

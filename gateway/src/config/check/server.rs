@@ -1,0 +1,146 @@
+//! Listeners, the store, health and logs.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{At, Check};
+use crate::config::file::{Listener, LogBodies, Redis, Server, Store};
+use crate::config::value::{Duration, Secret};
+
+pub(super) fn server(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
+    check.secret(server.admin_token.as_ref(), &at.key("admin_token"));
+    if server.listen.0.is_empty() {
+        check.fault(&at.key("listen"), "there is no address to listen on", "write `listen: 127.0.0.1:8080`".to_owned());
+    }
+    if server.max_body.get() == 0 {
+        check.fault(&at.key("max_body"), "no request has room in this", "write `max_body: 64MiB`".to_owned());
+    }
+    if server.threads.is_some_and(|threads| !(1..=1_024).contains(&threads.get())) {
+        check.fault(&at.key("threads"), "this must be from 1 to 1024", None);
+    }
+    addresses(check, server, at);
+    if let Some(admin) = &server.admin {
+        open_admin(check, server, admin, &at.key("admin"));
+    }
+}
+
+/// Two listeners cannot have one address; port 0 is a free one.
+fn addresses(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
+    let mut seen = Vec::new();
+    for listener in server.listen.0.iter().chain(&server.admin) {
+        let address = listener.address.get();
+        if address.port() != 0 && seen.contains(&address) {
+            check.fault(at, format!("two listeners have the address {address}"), None);
+        }
+        seen.push(address);
+    }
+}
+
+/// Whoever reaches the admin listener off loopback must show a token, over TLS.
+fn open_admin(check: &mut Check<'_>, server: &Server, admin: &Listener, at: &At<'_>) {
+    if admin.address.get().ip().is_loopback() || server.insecure_admin {
+        return;
+    }
+    let mut missing = Vec::new();
+    if server.admin_token.is_none() {
+        missing.push("a token (`server.admin_token`)");
+    }
+    if admin.tls.is_none() && server.tls.is_none() {
+        missing.push("TLS (`server.tls`)");
+    }
+    if missing.is_empty() {
+        return;
+    }
+    let message = format!("the admin listener is open to the network without {}", missing.join(" and "));
+    check.fault(
+        at,
+        message,
+        "add that, listen on loopback, or accept it with `server.insecure_admin: true`".to_owned(),
+    );
+}
+
+pub(super) fn store(check: &mut Check<'_>, store: &Store, at: &At<'_>) {
+    let key = at.key("master_key");
+    check.secret(store.master_key.as_ref(), &key);
+    if let Some(Secret::Literal(text)) = &store.master_key
+        && !is_master_key(text)
+    {
+        check.fault(&key, "a master key is 32 bytes in base64", "`openssl rand -base64 32` makes one".to_owned());
+    }
+    if store.commit_within > Duration::secs(10) {
+        check.fault(&at.key("commit_within"), "rows would wait longer than 10s for the disk", None);
+    }
+    if let Some(redis) = &store.redis {
+        self::redis(check, redis, &at.key("redis"));
+    }
+}
+
+/// Whether a master key has the right form.
+pub(crate) fn is_master_key(text: &str) -> bool {
+    STANDARD.decode(text.trim()).is_ok_and(|key| key.len() == 32)
+}
+
+fn redis(check: &mut Check<'_>, redis: &Redis, at: &At<'_>) {
+    let ways = [redis.url.is_some(), !redis.cluster.is_empty(), redis.sentinel.is_some()];
+    if ways.iter().filter(|way| **way).count() != 1 {
+        check.fault(
+            at,
+            "give one of `url`, `cluster` and `sentinel`",
+            "such as `redis: redis://127.0.0.1:6379`".to_owned(),
+        );
+    }
+    check.secret(redis.password.as_ref(), &at.key("password"));
+    if let Some(url) = &redis.url {
+        redis_url(check, url, &at.key("url"));
+    }
+    let cluster = at.key("cluster");
+    for (i, url) in redis.cluster.iter().enumerate() {
+        redis_url(check, url, &cluster.index(i));
+    }
+    let Some(sentinel) = &redis.sentinel else { return };
+    let at = at.key("sentinel");
+    let nodes = at.key("nodes");
+    if sentinel.nodes.is_empty() {
+        check.fault(&nodes, "there is no sentinel to ask", None);
+    }
+    for (i, url) in sentinel.nodes.iter().enumerate() {
+        redis_url(check, url, &nodes.index(i));
+    }
+}
+
+fn redis_url(check: &mut Check<'_>, url: &Secret, at: &At<'_>) {
+    let Secret::Literal(text) = url else { return };
+    if !["redis://", "rediss://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
+        check.fault(at, "a Redis URL begins with redis:// or rediss://", None);
+    }
+    if text.contains('@') {
+        check.secret(Some(url), at);
+    }
+}
+
+pub(super) fn rest(check: &mut Check<'_>, top: &At<'_>) {
+    let config = check.config;
+    if config.version != 1 {
+        check.fault(&top.key("version"), "this Weir knows version 1", None);
+    }
+    let health = top.key("health");
+    if config.health.min_samples.get() == 0 {
+        check.fault(&health.key("min_samples"), "this must be 1 or more", None);
+    }
+    let cooldown = &config.health.cooldown;
+    let longest = [cooldown.rate_limit, cooldown.auth, cooldown.connection, cooldown.server].into_iter().max();
+    if longest.is_some_and(|longest| longest > config.health.max_cooldown) {
+        check.warn(&health.key("max_cooldown"), "a cooldown is longer than this, and will be cut to it", None);
+    }
+    let observability = top.key("observability");
+    if let Err(error) = config.observability.log.parse::<tracing_subscriber::EnvFilter>() {
+        check.fault(
+            &observability.key("log"),
+            format!("this is no log filter: {error}"),
+            "write a level, such as `info`".to_owned(),
+        );
+    }
+    if config.observability.log_bodies != LogBodies::None {
+        check.warn(&observability.key("log_bodies"), "what callers write and read will be in the log", None);
+    }
+}
