@@ -1,3 +1,26 @@
-//! Weir.
+//! Weir: an OpenAI-compatible reverse proxy gateway.
+//!
+//! [`exchange`] is the file to read first: one request from its first byte to its last. It alone knows the order of the
+//! other rooms: [`access`] (who calls), [`model`] (what for, and where it can go), [`balance`] and [`retry`] (where it goes
+//! next), [`attempt`] (one target asked), [`relay`] (the answer), and [`record`] (logged and counted). [`net`] is the only
+//! room with sockets; [`config`] is what was written; [`serve`] starts the process.
 
+pub mod access;
+pub mod access_log;
+mod attempt;
+pub mod balance;
 pub mod config;
+pub mod error;
+mod exchange;
+pub mod gateway;
+pub mod headers;
+mod listing;
+pub mod metrics;
+pub mod model;
+pub mod net;
+mod record;
+mod relay;
+pub mod retry;
+mod route;
+mod timer;
+mod turn;

@@ -164,8 +164,8 @@ section! {
         http: HttpVersion = HttpVersion::Http1;
         /// Certificates that it may be signed by besides the system's, PEM.
         ca: Option<PathBuf> = None;
-        /// The HTTP proxy on the way to it.
-        proxy: Proxy = Proxy::None;
+        /// The HTTP proxy on the way to it, or `none`; by default what `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say.
+        proxy: Option<Proxy> = None;
         /// What becomes of its request when the caller leaves.
         on_disconnect: OnDisconnect = OnDisconnect::Cancel;
         /// Headers for every request to it, each a secret or a text.

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use adapters::Options;
+use adapters::provider::openai::secret_header;
+use adapters::{Adapter, EncodeError, Options};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::access::{Key, Keys, Tenant};
 use crate::balance::{self, Rotation};
-use crate::config::{self, Balance, Config, Fault, Faults, HttpVersion};
+use crate::config::{self, Auth, Balance, Config, Fault, Faults, HttpVersion, Loaded, Manifest, Manifests};
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
 use crate::model::snapshot::{Clocks, Model, Models, Snapshot, Target, UpstreamName};
@@ -33,15 +34,16 @@ pub struct ProviderManager {
 }
 
 impl ProviderManager {
-    /// Makes a snapshot of `config`; what did not change since `previous` lives on.
+    /// Makes a snapshot of a configuration; what did not change since `previous` lives on.
     ///
     /// # Errors
     /// Everything that cannot be made: secrets that are not there, certificates that cannot be read.
-    pub fn build(&self, config: &Config, hash: String, previous: Option<&Snapshot>) -> Result<Snapshot, Faults> {
+    pub fn build(&self, loaded: &Loaded, previous: Option<&Snapshot>) -> Result<Snapshot, Faults> {
+        let config = &loaded.config;
         let mut faults = Faults::default();
         let mut providers = HashMap::with_capacity(config.providers.len());
         for (name, written) in &config.providers {
-            match self.provider(name, written) {
+            match self.provider(name, written, &loaded.manifests) {
                 Ok(provider) => drop(providers.insert(name.clone(), Arc::new(provider))),
                 Err(fault) => faults.push(fault),
             }
@@ -51,7 +53,7 @@ impl ProviderManager {
         }
         Ok(Snapshot {
             generation: previous.map_or(1, |previous| previous.generation + 1),
-            hash,
+            hash: loaded.hash.clone(),
             max_body: config.server.max_body.get(),
             keys: keys(config),
             models: models(config, &providers, previous),
@@ -59,28 +61,20 @@ impl ProviderManager {
         })
     }
 
-    fn provider(&self, name: &str, written: &config::Provider) -> Result<Provider, Fault> {
+    fn provider(&self, name: &str, written: &config::Provider, manifests: &Manifests) -> Result<Provider, Fault> {
         let at = |message: String| fault(format!("providers.{name}"), message);
         let kind = written.kind.as_deref().unwrap_or(name);
-        let preset = config::presets::of(kind);
-        let dialect = preset.map_or(kind, |preset| preset.kind);
-        let adapter = adapters::provider::of_kind(dialect).ok_or_else(|| at(format!("no dialect is called {dialect:?}")))?;
-        let base_url = match (written.simulated, self.simulator) {
-            (true, Some(simulator)) => simulated_url(adapter, simulator),
-            (true, None) => return Err(at("the simulator is not running".to_owned())),
-            (false, _) => written
-                .base_url
-                .as_ref()
-                .map(|url| url.as_str().to_owned())
-                .or_else(|| preset.map(|preset| preset.base_url.to_owned()))
-                .ok_or_else(|| at("base_url is missing".to_owned()))?,
-        };
+        let manifest = manifests.get(kind);
+        let dialect = manifest.map_or(kind, |manifest| manifest.kind.as_str());
+        let adapter = adapters::provider::of_kind(dialect)
+            .ok_or_else(|| at(format!("this version of Weir does not speak {dialect:?}")))?;
+        let base_url = self.base_url(written, manifest, adapter).map_err(at)?;
         let endpoint = Endpoint::new(self.endpoint(base_url, written)?).map_err(|error| at(error.to_string()))?;
-        let common = common_headers(name, written)?;
+        let carrier = Carrier { adapter, auth: manifest.and_then(|manifest| manifest.auth.as_ref()) };
         Ok(Provider {
             header: header_value(name, "the provider's name")?,
             name: name.to_owned(),
-            credentials: credentials(name, written, adapter, &common)?,
+            credentials: credentials(name, written, &carrier, &common_headers(name, written)?)?,
             adapter,
             endpoint: Arc::new(endpoint),
             options: Options {
@@ -89,6 +83,20 @@ impl ProviderManager {
             },
             on_disconnect: written.on_disconnect,
         })
+    }
+
+    fn base_url(
+        &self,
+        written: &config::Provider,
+        manifest: Option<&Manifest>,
+        adapter: &dyn Adapter,
+    ) -> Result<String, String> {
+        if written.simulated {
+            let simulator = self.simulator.ok_or("the simulator is not running")?;
+            return Ok(simulated_url(adapter, simulator));
+        }
+        let known = manifest.and_then(|manifest| manifest.base_url.as_ref());
+        written.base_url.as_ref().or(known).map(|url| url.as_str().to_owned()).ok_or("base_url is missing".to_owned())
     }
 
     fn endpoint(&self, base_url: String, written: &config::Provider) -> Result<EndpointSpec, Fault> {
@@ -100,13 +108,33 @@ impl ProviderManager {
         };
         spec.ca_file = written.ca.clone();
         spec.proxies = match &written.proxy {
-            config::Proxy::None => Proxies::none(),
-            config::Proxy::Environment => self.proxies.clone(),
-            config::Proxy::Url(url) => {
+            None => self.proxies.clone(),
+            Some(config::Proxy::None) => Proxies::none(),
+            Some(config::Proxy::Via(url)) => {
                 Proxies::only(Proxy::parse(url.as_str()).map_err(|error| fault("proxy".to_owned(), error.to_string()))?)
             }
         };
         Ok(spec)
+    }
+}
+
+/// How a provider's keys are carried: as its manifest says, else as its dialect does.
+struct Carrier<'a> {
+    adapter: &'static dyn Adapter,
+    auth: Option<&'a Auth>,
+}
+
+impl Carrier<'_> {
+    fn headers(&self, key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
+        let one = |name: &HeaderName, value: &str| Ok(vec![(name.clone(), secret_header(value)?)]);
+        match self.auth {
+            Some(Auth::Bearer) => one(&header::AUTHORIZATION, &format!("Bearer {key}")),
+            Some(Auth::Scheme(scheme)) => one(&header::AUTHORIZATION, &format!("{scheme} {key}")),
+            Some(Auth::Header(name)) if self.adapter.name() == "openai" => one(name, key),
+            Some(Auth::Header(_) | Auth::Query(_) | Auth::Aws | Auth::Google | Auth::None) | None => {
+                self.adapter.authorize(key)
+            }
+        }
     }
 }
 
@@ -115,7 +143,7 @@ fn fault(path: String, message: String) -> Fault {
 }
 
 /// The simulator serves each dialect at its native paths below one address.
-fn simulated_url(adapter: &dyn adapters::Adapter, simulator: std::net::SocketAddr) -> String {
+fn simulated_url(adapter: &dyn Adapter, simulator: std::net::SocketAddr) -> String {
     match adapter.name() {
         "openai" => format!("http://{simulator}/v1"),
         _ => format!("http://{simulator}"),
@@ -150,7 +178,7 @@ fn common_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, F
 fn credentials(
     name: &str,
     written: &config::Provider,
-    adapter: &dyn adapters::Adapter,
+    carrier: &Carrier<'_>,
     common: &HeaderMap,
 ) -> Result<Vec<Arc<Credential>>, Fault> {
     if written.credentials.is_empty() {
@@ -158,21 +186,20 @@ fn credentials(
         return Ok(vec![Arc::new(none)]);
     }
     let enabled = written.credentials.iter().filter(|credential| credential.enabled);
-    enabled.map(|credential| self::credential(name, credential, adapter, common).map(Arc::new)).collect()
+    enabled.map(|credential| self::credential(name, credential, carrier, common).map(Arc::new)).collect()
 }
 
 fn credential(
     provider: &str,
     written: &config::Credential,
-    adapter: &dyn adapters::Adapter,
+    carrier: &Carrier<'_>,
     common: &HeaderMap,
 ) -> Result<Credential, Fault> {
     let at = |message: String| fault(format!("providers.{provider}.credentials.{}", written.id), message);
     let mut headers = common.clone();
     if let Some(secret) = &written.api_key {
         let key = secret.resolve().map_err(|error| at(error.to_string()))?;
-        let carried = adapter.authorize(&key).map_err(|error| at(error.to_string()))?;
-        headers.extend(carried);
+        headers.extend(carrier.headers(&key).map_err(|error| at(error.to_string()))?);
     }
     Ok(Credential {
         header: Some(header_value(&written.id, "the credential's id")?),
