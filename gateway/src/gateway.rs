@@ -1,8 +1,9 @@
 //! What all requests share: one value for the process, that survives reloads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, Writer};
 use crate::metrics::Metrics;
 use crate::model::ModelManager;
 use crate::net::upstream::Upstreams;
@@ -17,6 +18,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// One line a request.
     pub access_log: AccessLog,
+    /// Who writes those lines.
+    pub log_writer: Mutex<Option<Writer>>,
     /// Set once the process is to end.
     pub draining: AtomicBool,
 }
@@ -26,5 +29,13 @@ impl Gateway {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Writes out what waits; called once, at the process's end.
+    pub fn close(&self) {
+        let writer = self.log_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            writer.close();
+        }
     }
 }

@@ -1,0 +1,128 @@
+//! The control plane: the admin API, metrics and health, on their own listener and runtime, so that a slow console never
+//! delays a stream.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::config::Fault;
+use crate::gateway::Gateway;
+use crate::reload::Reloader;
+
+/// The control plane's router.
+#[derive(Clone)]
+pub struct Admin(Router);
+
+#[derive(Clone)]
+struct Control {
+    gateway: Arc<Gateway>,
+    reloader: Arc<Reloader>,
+    token: Option<Arc<[u8]>>,
+}
+
+impl Admin {
+    /// The control plane of `gateway`. Without a token, whoever reaches the listener is the owner.
+    #[must_use]
+    pub fn new(gateway: Arc<Gateway>, reloader: Arc<Reloader>, token: Option<&str>) -> Self {
+        let token = token.map(|token| Sha256::digest(token).to_vec().into());
+        let control = Control { gateway, reloader, token };
+        let api = Router::new()
+            .route("/admin/v1/config", get(config))
+            .route("/admin/v1/config/reload", post(reload))
+            .fallback(unknown)
+            .layer(middleware::from_fn_with_state(control.clone(), authorize));
+        let open = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz));
+        Self(open.merge(api).with_state(control))
+    }
+
+    /// Serves one connection.
+    pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let service = TowerToHyperService::new(self.0.clone());
+        if let Err(error) = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await {
+            tracing::debug!(%error, "an admin connection broke");
+        }
+    }
+}
+
+/// An error in the API's own shape.
+#[derive(Serialize)]
+struct Problem {
+    error: ProblemBody,
+}
+
+#[derive(Serialize)]
+struct ProblemBody {
+    message: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<Fault>,
+}
+
+fn problem(status: StatusCode, code: &'static str, message: impl Into<String>, faults: Vec<Fault>) -> Response {
+    (status, Json(Problem { error: ProblemBody { message: message.into(), code, faults } })).into_response()
+}
+
+async fn authorize(State(control): State<Control>, request: Request, next: Next) -> Response {
+    if control.token.as_deref().is_none_or(|token| carries(request.headers(), token)) {
+        return next.run(request).await;
+    }
+    let message = "Send the admin token as `Authorization: Bearer TOKEN`.";
+    problem(StatusCode::UNAUTHORIZED, "unauthorized", message, Vec::new())
+}
+
+/// Compares hashes, so that the time tells nothing of the token.
+fn carries(headers: &HeaderMap, token: &[u8]) -> bool {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    value.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|given| Sha256::digest(given.trim()).as_slice() == token)
+}
+
+async fn reload(State(control): State<Control>) -> Response {
+    let reloaded = tokio::task::spawn_blocking(move || control.reloader.reload()).await;
+    match reloaded {
+        Ok(Ok(reloaded)) => Json(reloaded).into_response(),
+        Ok(Err(faults)) => {
+            let message = format!("The configuration has {} faults; the old one is served on.", faults.faults.len() + faults.more);
+            problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_configuration", message, faults.faults)
+        }
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string(), Vec::new()),
+    }
+}
+
+async fn config(State(control): State<Control>) -> Response {
+    Json(control.reloader.shown()).into_response()
+}
+
+async fn metrics(State(control): State<Control>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], control.gateway.metrics.page()).into_response()
+}
+
+async fn healthz() -> Response {
+    Json(serde_json::json!({"status": "ok"})).into_response()
+}
+
+async fn readyz(State(control): State<Control>) -> Response {
+    let (status, word) = match control.gateway.is_draining() {
+        true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        false => (StatusCode::OK, "ready"),
+    };
+    (status, Json(serde_json::json!({"status": word}))).into_response()
+}
+
+async fn unknown(request: Request) -> Response {
+    let message = format!("There is no endpoint {} here.", request.uri().path());
+    problem(StatusCode::NOT_FOUND, "not_found", message, Vec::new())
+}

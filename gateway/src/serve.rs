@@ -1,0 +1,214 @@
+//! The process: puts the rooms together, listens, and keeps the configuration fresh.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::access_log::{AccessLog, Writer};
+use crate::admin::Admin;
+use crate::cli::{INTERNAL_FAULT, WRONG_INPUT};
+use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
+use crate::gateway::Gateway;
+use crate::metrics::Metrics;
+use crate::model::{ModelManager, ProviderManager};
+use crate::net::dns::Resolver;
+use crate::net::proxy::Proxies;
+use crate::net::server::{self, Listening, Settings};
+use crate::net::upstream::Upstreams;
+use crate::reload::Reloader;
+
+/// How a process starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With its own sockets.
+    #[default]
+    Fresh,
+    /// With the sockets of the process that runs, which is then sent SIGQUIT.
+    Upgrade,
+}
+
+/// Why a process cannot serve.
+enum Refused {
+    /// The configuration cannot be served.
+    Faults(Faults),
+    /// Something about the machine.
+    Machine(String),
+}
+
+impl From<Faults> for Refused {
+    fn from(faults: Faults) -> Self {
+        Self::Faults(faults)
+    }
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        Self::Machine(error.to_string())
+    }
+}
+
+/// Serves `loaded` until the process is told to end.
+#[must_use]
+pub fn serve(loaded: Loaded, start: Start) -> ExitCode {
+    start_logging(&loaded.config.observability.log);
+    match run(loaded, start) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Refused::Faults(faults)) => {
+            eprintln!("error: the configuration cannot be served\n{faults}");
+            ExitCode::from(WRONG_INPUT)
+        }
+        Err(Refused::Machine(why)) => {
+            eprintln!("error: {why}");
+            ExitCode::from(INTERNAL_FAULT)
+        }
+    }
+}
+
+/// Runs the provider simulator until the process is told to end.
+#[must_use]
+pub fn simulate(listen: SocketAddr) -> ExitCode {
+    let run = || tokio::runtime::Runtime::new()?.block_on(simulator::run(listen));
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: the simulator cannot run on {listen}: {error}");
+            ExitCode::from(INTERNAL_FAULT)
+        }
+    }
+}
+
+fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
+    let simulator = start_simulator(&loaded.config)?;
+    let proxies = Proxies::from_environment().map_err(|error| Refused::Machine(error.to_string()))?;
+    let providers = ProviderManager { proxies, simulator: simulator.as_ref().map(simulator::Simulator::addr) };
+    let snapshot = providers.build(&loaded, None)?;
+    let settings = settings(&loaded.config, start)?;
+    let token = loaded.config.server.admin_token.as_ref().map(config::Secret::resolve).transpose();
+    let token = token.map_err(|error| Refused::Machine(format!("server.admin_token: {error}")))?;
+    let (access_log, writer) = open_access_log(&loaded.config.observability.access_log)?;
+    let metrics = Metrics::new().map_err(|error| Refused::Machine(error.to_string()))?;
+    metrics.configured(snapshot.generation, &snapshot.hash);
+    let gateway = Arc::new(Gateway {
+        models: ModelManager::new(snapshot),
+        upstreams: upstreams(),
+        metrics,
+        access_log,
+        log_writer: Mutex::new(writer),
+        draining: AtomicBool::new(false),
+    });
+    let origin = loaded.origin.clone();
+    let reloader = Arc::new(Reloader::new(Arc::clone(&gateway), providers, loaded));
+    let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&reloader), token.as_ref().map(|token| token.as_str()));
+    let _watching = keep_fresh(&origin, &reloader)?;
+    announce(&settings)?;
+    let ran = server::run(&gateway, admin, &settings).map_err(Refused::Machine);
+    gateway.close();
+    ran
+}
+
+/// Diagnostics go to standard error; standard output is the access log's.
+fn start_logging(directives: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|_| "info".into());
+    let quiet = ["pingora=warn", "pingora_core=warn"].iter().filter_map(|directive| directive.parse().ok());
+    let filter = quiet.fold(filter, tracing_subscriber::EnvFilter::add_directive);
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    if let Err(error) = logging {
+        eprintln!("warning: no log: {error}");
+    }
+}
+
+fn start_simulator(config: &Config) -> io::Result<Option<simulator::Simulator>> {
+    let wanted = config.providers.values().any(|provider| provider.simulated);
+    wanted.then(|| simulator::start(simulator::Config::default())).transpose()
+}
+
+fn upstreams() -> Upstreams {
+    let upstreams = Upstreams::new(Resolver::system());
+    if let Err(error) = upstreams.system_roots() {
+        tracing::warn!(%error, "no root certificates: only providers with a `ca` of their own can be reached by https");
+    }
+    upstreams
+}
+
+fn settings(config: &Config, start: Start) -> Result<Settings, Refused> {
+    let server = &config.server;
+    let listening = |listener: &Listener| {
+        let tls = listener.tls.as_ref().or(server.tls.as_ref()).map(|tls| (tls.cert.clone(), tls.key.clone()));
+        Listening { address: listener.address.get(), tls }.with_port()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = server.threads.and_then(|threads| usize::try_from(threads.get()).ok());
+    Ok(Settings {
+        api: server.listen.0.iter().map(listening).collect::<io::Result<_>>()?,
+        admin: server.admin.as_ref().map(listening).transpose()?,
+        threads: threads.unwrap_or(cores),
+        drain: server.drain.get(),
+        upgrade_socket: config.store.path.join("upgrade.sock"),
+        upgrade: start == Start::Upgrade,
+    })
+}
+
+fn open_access_log(wanted: &config::AccessLog) -> Result<(AccessLog, Option<Writer>), Refused> {
+    let opened = match wanted {
+        config::AccessLog::None => return Ok((AccessLog::off(), None)),
+        config::AccessLog::Stdout => AccessLog::stdout(),
+        config::AccessLog::File(path) => AccessLog::file(path),
+    };
+    let (log, writer) = opened.map_err(|error| Refused::Machine(format!("observability.access_log: {error}")))?;
+    Ok((log, Some(writer)))
+}
+
+/// Reloads when the files change and on SIGHUP. What is returned must live as long as the process serves.
+fn keep_fresh(origin: &Origin, reloader: &Arc<Reloader>) -> io::Result<Option<config::WatchGuard>> {
+    let on_signal = Arc::clone(reloader);
+    std::thread::Builder::new().name("sighup".to_owned()).spawn(move || reload_on_signal(&on_signal))?;
+    let Origin::Path(path) = origin else { return Ok(None) };
+    let on_change = Arc::clone(reloader);
+    // A refused reload has been logged and counted.
+    config::watch(path, move || drop(on_change.reload())).map(Some)
+}
+
+fn reload_on_signal(reloader: &Reloader) {
+    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let mut hangup = runtime.block_on(async { signal(SignalKind::hangup()) })?;
+        while runtime.block_on(hangup.recv()).is_some() {
+            drop(reloader.reload());
+        }
+        Ok(())
+    });
+    if let Err(error) = waiting {
+        tracing::error!(%error, "SIGHUP cannot be received");
+    }
+}
+
+/// Says where it listens, once it does.
+fn announce(settings: &Settings) -> io::Result<()> {
+    let settings = settings.clone();
+    std::thread::Builder::new().name("announce".to_owned()).spawn(move || {
+        for listening in &settings.api {
+            wait_for(listening.address);
+            println!("weir: api on {}", listening.url());
+        }
+        if let Some(listening) = &settings.admin {
+            wait_for(listening.address);
+            println!("weir: admin on {}", listening.url());
+        }
+    })?;
+    Ok(())
+}
+
+fn wait_for(address: SocketAddr) {
+    let reachable = match address.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port()),
+        ip if ip.is_unspecified() => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    };
+    while std::net::TcpStream::connect_timeout(&reachable, Duration::from_secs(1)).is_err() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
