@@ -49,6 +49,14 @@ impl AccessLog {
         Self::to(io::stdout())
     }
 
+    /// Writes to standard error.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn stderr() -> io::Result<(Self, Writer)> {
+        Self::to(io::stderr())
+    }
+
     /// Appends to a file.
     ///
     /// # Errors

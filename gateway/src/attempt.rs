@@ -109,7 +109,11 @@ fn refuse_unserved(picked: &Picked<'_>, operation: Operation) -> Result<(), Faul
 
 /// A success that is not a stream where one was asked for; an error in its clothes was found by decoding it.
 fn refuse_whole_for_stream(request: &Request) -> Result<(), Fault> {
-    if request.is_stream() { Err(error::incomplete("the provider answered a stream request with one document")) } else { Ok(()) }
+    if request.is_stream() {
+        Err(error::incomplete("the provider answered a stream request with one document"))
+    } else {
+        Ok(())
+    }
 }
 
 fn is_event_stream(source: &Answer) -> bool {
@@ -174,12 +178,9 @@ fn unreachable(fault: upstream::Fault) -> Fault {
             "provider_timeout",
             "The provider did not accept a connection in time.",
         ),
-        Cause::Malformed | Cause::TooLarge | Cause::Truncated => at(
-            Kind::ProviderError,
-            StatusCode::BAD_GATEWAY,
-            "provider_error",
-            "The provider's answer cannot be read.",
-        ),
+        Cause::Malformed | Cause::TooLarge | Cause::Truncated => {
+            at(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", "The provider's answer cannot be read.")
+        }
         _ => at(
             Kind::ProviderUnreachable,
             StatusCode::BAD_GATEWAY,

@@ -182,11 +182,9 @@ impl Fault {
         match self.kind {
             Kind::ProviderLimit | Kind::ProviderAuth | Kind::ProviderTimeout | Kind::ProviderUnreachable => true,
             Kind::ProviderError => self.status.is_server_error(),
-            Kind::CallerAuth
-            | Kind::CallerRequest
-            | Kind::PolicyForbidden
-            | Kind::CallerGone
-            | Kind::GatewayFault => false,
+            Kind::CallerAuth | Kind::CallerRequest | Kind::PolicyForbidden | Kind::CallerGone | Kind::GatewayFault => {
+                false
+            }
         }
     }
 }
@@ -229,10 +227,8 @@ impl From<Refusal> for Fault {
                 Self::new(Kind::ProviderAuth, StatusCode::BAD_GATEWAY, "provider_auth_failed", message)
                     .with_detail(refusal.message)
             }
-            Class::Server => {
-                Self::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", refusal.message)
-                    .with_detail(format!("provider status {}", refusal.status))
-            }
+            Class::Server => Self::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", refusal.message)
+                .with_detail(format!("provider status {}", refusal.status)),
             Class::ContextLength => Self {
                 code: Cow::Borrowed("context_length_exceeded"),
                 ..refused(refusal.status, refusal.message, refusal.code)

@@ -121,7 +121,8 @@ async fn first_answer<'s>(
 
 /// The last failure is what the caller is told; of limits the one that ends the soonest.
 fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
-    if let Some(before) = before.filter(|before| before.kind == Kind::ProviderLimit && last.kind == Kind::ProviderLimit) {
+    if let Some(before) = before.filter(|before| before.kind == Kind::ProviderLimit && last.kind == Kind::ProviderLimit)
+    {
         last.retry_after = match (before.retry_after, last.retry_after) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -179,11 +180,11 @@ async fn read(
 /// JSON is read whatever the content type says, since many clients say nothing useful; what is surely something else is
 /// refused by name.
 fn refuse_encoded(client: &Client) -> Result<(), Fault> {
-    let unsupported = |message: String| {
-        Err(Fault::request(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
-    };
+    let unsupported =
+        |message: String| Err(Fault::request(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     let text = |name| client.headers().get(name).and_then(|value| value.to_str().ok());
-    if let Some(encoding) = text(header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+    if let Some(encoding) = text(header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
+    {
         return unsupported(format!("A body with content-encoding {encoding} is not read; send it as it is."));
     }
     if text(header::CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/")) {

@@ -38,7 +38,8 @@ pub struct Metrics {
     pub log_dropped: IntCounter,
 }
 
-const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
+const SECONDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
 const SMALL: &[f64] = &[1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1, 1.0];
 const TOKENS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0];
 
@@ -84,7 +85,12 @@ impl Metrics {
                 "Requests by what became of them.",
                 &["operation", "model", "status", "error"],
             )?,
-            overhead: families.histogram("weir_overhead_seconds", "Weir's own share of a request.", SMALL, &["operation"])?,
+            overhead: families.histogram(
+                "weir_overhead_seconds",
+                "Weir's own share of a request.",
+                SMALL,
+                &["operation"],
+            )?,
             in_flight: families.gauge("weir_in_flight", "Requests that are being served.")?,
             attempts: families.counters(
                 "weir_attempts_total",
@@ -93,9 +99,14 @@ impl Metrics {
             )?,
             tokens: families.counters("weir_tokens_total", "Tokens by kind.", &["provider", "model", "kind"])?,
             config_generation: families.gauge("weir_config_generation", "Counts the configurations served.")?,
-            config_info: families.floats("weir_config_info", "The hash of the configuration that is served.", &["hash"])?,
+            config_info: families.floats(
+                "weir_config_info",
+                "The hash of the configuration that is served.",
+                &["hash"],
+            )?,
             reload_failures: families.counter("weir_config_reload_failures_total", "Reloads that were refused.")?,
-            log_dropped: families.counter("weir_access_log_dropped_total", "Lines lost because the log was too slow.")?,
+            log_dropped: families
+                .counter("weir_access_log_dropped_total", "Lines lost because the log was too slow.")?,
             registry,
         })
     }
@@ -127,7 +138,13 @@ impl Families<'_> {
         Ok(family)
     }
 
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        labels: &[&str],
+    ) -> Result<HistogramVec, prometheus::Error> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.registered(HistogramVec::new(options, labels)?)
     }

@@ -22,7 +22,8 @@ pub async fn answer(turn: &mut Turn<'_, '_>, begun: Begun) -> Result<(), Fault> 
         Answering::Whole(reply) => whole(turn, reply).await,
         Answering::Stream(stream) => {
             let relayed = self::stream(turn, *stream).await;
-            turn.record.attempt_ended(relayed.as_ref().map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok));
+            turn.record
+                .attempt_ended(relayed.as_ref().map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok));
             relayed
         }
     }
@@ -69,7 +70,10 @@ pub fn head(record: &Record<'_>, status: StatusCode) -> Head {
     let mut head = Head::new(status);
     head.add(headers::REQUEST_ID, record.id.clone());
     if let Some(model) = record.model {
-        head.add_some(headers::MODEL, model.header.clone().or_else(|| HeaderValue::try_from(record.asked.as_str()).ok()));
+        head.add_some(
+            headers::MODEL,
+            model.header.clone().or_else(|| HeaderValue::try_from(record.asked.as_str()).ok()),
+        );
     }
     if let Some(attempt) = record.attempts.last() {
         head.add(headers::PROVIDER, attempt.target.provider.header.clone());
@@ -77,7 +81,10 @@ pub fn head(record: &Record<'_>, status: StatusCode) -> Head {
     }
     if record.operation.is_some() {
         head.add(headers::ATTEMPTS, HeaderValue::from(record.attempts.len()));
-        head.add(headers::OVERHEAD, HeaderValue::from(u64::try_from(record.overhead().as_micros()).unwrap_or(u64::MAX)));
+        head.add(
+            headers::OVERHEAD,
+            HeaderValue::from(u64::try_from(record.overhead().as_micros()).unwrap_or(u64::MAX)),
+        );
     }
     head.add_some(headers::DROPPED, record.dropped.clone());
     head.add_some(headers::PROVIDER_REQUEST_ID, record.provider_request_id.clone());

@@ -81,12 +81,24 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
     section("health", before.health == after.health);
     section("observability", before.observability == after.observability);
     changed.extend(entries("providers", before.providers.iter(), after.providers.iter()));
-    let models = |config: &'_ Config| -> Vec<_> { config.models.iter().map(|model| (model.name.clone(), model.clone())).collect() };
+    let models = |config: &'_ Config| -> Vec<_> {
+        config.models.iter().map(|model| (model.name.clone(), model.clone())).collect()
+    };
     let (old, new) = (models(before), models(after));
-    changed.extend(entries("models", old.iter().map(|(name, model)| (name, model)), new.iter().map(|(name, model)| (name, model))));
-    let tenants = |config: &'_ Config| -> Vec<_> { config.tenants.iter().map(|tenant| (tenant.id.clone(), tenant.clone())).collect() };
+    changed.extend(entries(
+        "models",
+        old.iter().map(|(name, model)| (name, model)),
+        new.iter().map(|(name, model)| (name, model)),
+    ));
+    let tenants = |config: &'_ Config| -> Vec<_> {
+        config.tenants.iter().map(|tenant| (tenant.id.clone(), tenant.clone())).collect()
+    };
     let (old, new) = (tenants(before), tenants(after));
-    changed.extend(entries("tenants", old.iter().map(|(id, tenant)| (id, tenant)), new.iter().map(|(id, tenant)| (id, tenant))));
+    changed.extend(entries(
+        "tenants",
+        old.iter().map(|(id, tenant)| (id, tenant)),
+        new.iter().map(|(id, tenant)| (id, tenant)),
+    ));
     changed
 }
 

@@ -64,19 +64,12 @@ impl Route {
 }
 
 /// Endpoints of the contract that this version has not.
-const NOT_YET: &[&str] = &[
-    "responses",
-    "messages",
-    "audio",
-    "rerank",
-    "v2/rerank",
-    "moderations",
-    "images",
-    "usage",
-];
+const NOT_YET: &[&str] = &["responses", "messages", "audio", "rerank", "v2/rerank", "moderations", "images", "usage"];
 
 fn unknown(name: &str, path: &str) -> Fault {
-    let known = NOT_YET.iter().any(|known| name.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    let known = NOT_YET
+        .iter()
+        .any(|known| name.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
     let (code, message) = if known {
         ("endpoint_not_available", format!("This version of Weir does not serve {path} yet."))
     } else {

@@ -157,6 +157,7 @@ fn open_access_log(wanted: &config::AccessLog) -> Result<(AccessLog, Option<Writ
     let opened = match wanted {
         config::AccessLog::None => return Ok((AccessLog::off(), None)),
         config::AccessLog::Stdout => AccessLog::stdout(),
+        config::AccessLog::Stderr => AccessLog::stderr(),
         config::AccessLog::File(path) => AccessLog::file(path),
     };
     let (log, writer) = opened.map_err(|error| Refused::Machine(format!("observability.access_log: {error}")))?;
@@ -204,7 +205,9 @@ fn announce(settings: &Settings) -> io::Result<()> {
 
 fn wait_for(address: SocketAddr) {
     let reachable = match address.ip() {
-        ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port()),
+        ip if ip.is_unspecified() && ip.is_ipv4() => {
+            SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port())
+        }
         ip if ip.is_unspecified() => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port()),
         _ => address,
     };

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Expiry;
 use crate::error::Fault;
-use crate::model::pattern::Patterns;
 use crate::model::Type;
+use crate::model::pattern::Patterns;
 
 /// Someone who may call, as requests see them.
 #[derive(Debug)]
@@ -135,7 +135,9 @@ mod tests {
     #[test]
     fn no_key_an_empty_one_and_an_unknown_one_are_a_401() {
         let keys = keys("sk-weir-1");
-        for (name, value) in [("accept", "x"), ("authorization", "Bearer "), ("authorization", "Basic x"), ("api-key", "no")] {
+        for (name, value) in
+            [("accept", "x"), ("authorization", "Bearer "), ("authorization", "Basic x"), ("api-key", "no")]
+        {
             let fault = authenticate(&keys, &with(name, value), SystemTime::UNIX_EPOCH).unwrap_err();
             assert_eq!((fault.status.as_u16(), fault.code.as_ref()), (401, "invalid_api_key"));
             assert!(!fault.message.contains("no\""));

@@ -42,10 +42,8 @@ impl Admin {
             .route("/admin/v1/config/reload", post(reload))
             .fallback(unknown)
             .layer(middleware::from_fn_with_state(control.clone(), authorize));
-        let open = Router::new()
-            .route("/metrics", get(metrics))
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz));
+        let open =
+            Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthz)).route("/readyz", get(readyz));
         Self(open.merge(api).with_state(control))
     }
 
@@ -87,7 +85,9 @@ async fn authorize(State(control): State<Control>, request: Request, next: Next)
 /// Compares hashes, so that the time tells nothing of the token.
 fn carries(headers: &HeaderMap, token: &[u8]) -> bool {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    value.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|given| Sha256::digest(given.trim()).as_slice() == token)
+    value
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .is_some_and(|given| Sha256::digest(given.trim()).as_slice() == token)
 }
 
 async fn reload(State(control): State<Control>) -> Response {
@@ -95,7 +95,10 @@ async fn reload(State(control): State<Control>) -> Response {
     match reloaded {
         Ok(Ok(reloaded)) => Json(reloaded).into_response(),
         Ok(Err(faults)) => {
-            let message = format!("The configuration has {} faults; the old one is served on.", faults.faults.len() + faults.more);
+            let message = format!(
+                "The configuration has {} faults; the old one is served on.",
+                faults.faults.len() + faults.more
+            );
             problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_configuration", message, faults.faults)
         }
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string(), Vec::new()),

@@ -69,6 +69,18 @@ section! {
     }
 }
 
+impl Default for Timeouts {
+    fn default() -> Self {
+        Read::placeholder()
+    }
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Read::placeholder()
+    }
+}
+
 impl Listener {
     /// Without TLS on loopback.
     #[must_use]

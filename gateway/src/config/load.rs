@@ -7,12 +7,13 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use super::check::{Findings, Subject, check};
+use super::check::{Findings, NO_MASTER_KEY, Subject, check, is_master_key};
 use super::fault::{Fault, Faults, Place};
 use super::file::Config;
 use super::preset::{Manifest, Manifests};
 use super::read::{Found, Read, Reader};
 use super::tree::{Flaw, Mark, Node, Value, merge, parse};
+use super::value::Secret;
 
 /// All files together; 100,000 keys and 10,000 models take 17 MB.
 const LARGEST: u64 = 64 << 20;
@@ -31,6 +32,65 @@ pub struct Loaded {
     pub hash: String,
     /// The providers that are known by name: the built-in ones, and those of the folder `providers` beside it.
     pub manifests: Manifests,
+    /// Where it came from, for the next time.
+    pub origin: Origin,
+    secrets: Vec<(Place, String, Secret)>,
+}
+
+/// Where a configuration comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// This file or folder.
+    Path(PathBuf),
+    /// The binary, with the environment's keys.
+    Quickstart,
+    /// A text.
+    Text,
+}
+
+impl Origin {
+    /// Loads it again; a text is gone, so it has no fault and changes nothing.
+    ///
+    /// # Errors
+    /// Every fault, with its place.
+    pub fn load(&self) -> Result<Option<Loaded>, Faults> {
+        match self {
+            Self::Path(path) => load(path).map(Some),
+            Self::Quickstart => quickstart().map(Some),
+            Self::Text => Ok(None),
+        }
+    }
+}
+
+impl Loaded {
+    /// Fetches every `env:` and `file:` secret, and opens every certificate: what a strict check finds missing.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Fault> {
+        let secrets = self.secrets.iter().filter_map(|(place, path, secret)| {
+            let error = secret.resolve().err()?;
+            Some(Fault { place: Some(place.clone()), path: path.clone(), message: error.to_string(), help: None })
+        });
+        secrets.chain(self.missing_files()).chain(self.bad_master_key()).collect()
+    }
+
+    fn missing_files(&self) -> Vec<Fault> {
+        let server = &self.config.server;
+        let own = server.listen.0.iter().chain(&server.admin).filter_map(|listener| listener.tls.as_ref());
+        let tls = own.chain(&server.tls).flat_map(|tls| [("server.tls", &tls.cert), ("server.tls", &tls.key)]);
+        let authorities =
+            self.config.providers.values().filter_map(|provider| Some(("providers", provider.ca.as_ref()?)));
+        let unreadable = |(path, file): (&str, &PathBuf)| {
+            let error = fs::File::open(file).err()?;
+            Some(Fault { path: path.to_owned(), ..unplaced(format!("{} cannot be read: {error}", file.display())) })
+        };
+        tls.chain(authorities).filter_map(unreadable).collect()
+    }
+
+    fn bad_master_key(&self) -> Option<Fault> {
+        let key = self.config.store.master_key.as_ref()?.resolve().ok()?;
+        let fault = Fault { path: "store.master_key".to_owned(), ..unplaced(NO_MASTER_KEY.to_owned()) };
+        (!is_master_key(&key)).then_some(fault)
+    }
 }
 
 /// A text and the name of its file.
@@ -51,7 +111,32 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
     if !faults.is_empty() {
         return Err(faults);
     }
-    understand(&sources, &manifests)
+    let loaded = understand(&sources, &manifests)?;
+    Ok(Loaded { origin: Origin::Path(path.to_owned()), ..loaded })
+}
+
+/// The built-in quickstart. `OPENAI_API_KEY` and `ANTHROPIC_API_KEY` in the environment bring in the real providers.
+///
+/// # Errors
+/// None, as the tests show; the type is that of every loading.
+pub fn quickstart() -> Result<Loaded, Faults> {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    quickstart_with(is_set("OPENAI_API_KEY"), is_set("ANTHROPIC_API_KEY"))
+}
+
+/// The quickstart with these real providers.
+pub(super) fn quickstart_with(openai: bool, anthropic: bool) -> Result<Loaded, Faults> {
+    let parts = [
+        (true, "quickstart.yaml", include_str!("../../../config/quickstart.yaml")),
+        (openai, "quickstart.openai.yaml", include_str!("../../../config/quickstart.openai.yaml")),
+        (anthropic, "quickstart.anthropic.yaml", include_str!("../../../config/quickstart.anthropic.yaml")),
+    ];
+    let wanted = parts.into_iter().filter(|(wanted, ..)| *wanted);
+    let sources: Vec<_> =
+        wanted.map(|(_, name, text)| Source { name: name.to_owned(), text: text.to_owned() }).collect();
+    let loaded = understand(&sources, &[])?;
+    // That a real provider replaces its simulation is meant.
+    Ok(Loaded { origin: Origin::Quickstart, warnings: Vec::new(), ..loaded })
 }
 
 /// Reads a configuration from a text. Pure: no file, no environment, only the clock for dates that have passed.
@@ -103,7 +188,7 @@ fn read_all(path: &Path, faults: &mut Faults) -> Vec<Source> {
 }
 
 /// The file itself, or the files of the folder by name; hidden ones are not meant, and folders in it neither.
-fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -162,6 +247,7 @@ fn understand(sources: &[Source], manifests: &[Source]) -> Result<Loaded, Faults
     };
     let mut reader = Reader::default();
     let config = Config::read(&root, &mut reader);
+    let secrets = std::mem::take(&mut reader.secrets);
     findings.faults.append(&mut reader.faults);
     findings.more += reader.more;
     let subject = Subject {
@@ -176,7 +262,8 @@ fn understand(sources: &[Source], manifests: &[Source]) -> Result<Loaded, Faults
         return Err(name_all(findings, sources));
     }
     let warnings = name_warnings(findings.warnings, sources);
-    Ok(Loaded { config, warnings, hash: hash(sources), manifests })
+    let secrets = secrets.into_iter().map(|(mark, path, secret)| (place(mark, sources), path, secret)).collect();
+    Ok(Loaded { config, warnings, hash: hash(sources), manifests, origin: Origin::Text, secrets })
 }
 
 /// One tree of all files; `None` when one of them could not be read to its end.

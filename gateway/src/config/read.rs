@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::tree::{Key, Mark, Node, Value};
+use super::value::Secret;
 
 /// A type that can be read from the tree.
 pub(super) trait Read: Sized + JsonSchema + Serialize {
@@ -50,6 +51,8 @@ pub(super) struct Reader<'n> {
     pub(super) more: usize,
     /// Paths whose values are placeholders, because they are missing or wrong.
     pub(super) suspect: HashSet<String>,
+    /// Every secret that is named, with its place.
+    pub(super) secrets: Vec<(Mark, String, Secret)>,
 }
 
 /// The entries of a map that is read as a section with known keys.
@@ -80,10 +83,16 @@ impl<'n> Reader<'n> {
         self.faults.push(Found { mark, path, message: message.into(), help });
     }
 
+    /// Remembers where a secret is named, so that a strict check can fetch it.
+    pub(super) fn secret(&mut self, mark: Mark, secret: &Secret) {
+        self.secrets.push((mark, spell(&self.path), secret.clone()));
+    }
+
     /// Records that `node` is not `wanted`, and stands in for it.
     pub(super) fn wrong<T: Read>(&mut self, node: &Node, wanted: &str, help: Option<String>) -> T {
         let found = match node.text() {
-            Some(text) => format!("`{}`", clip(text)),
+            Some(text) if is_quotable(text) => format!("`{}`", clip(text)),
+            Some(text) => format!("a text of {} characters", text.chars().count()),
             None => node.kind().to_owned(),
         };
         self.fault(node.mark, format!("expected {wanted}, found {found}"), help);
@@ -215,6 +224,13 @@ pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
 fn distance(a: &str, b: &str) -> usize {
     let plain = |s: &str| s.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
     if plain(a) == plain(b) { 0 } else { strsim::damerau_levenshtein(a, b) }
+}
+
+/// Whether a text that stands in the wrong place may be shown: a secret may have been put there.
+fn is_quotable(text: &str) -> bool {
+    /// Keys are longer.
+    const LONGEST: usize = 32;
+    text.len() <= LONGEST && !text.contains('@') && !text.starts_with("sk-")
 }
 
 /// What came from the file, short enough for a message.

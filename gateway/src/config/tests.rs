@@ -539,6 +539,66 @@ fn a_configuration_that_is_written_out_reads_back_the_same() {
     assert_eq!(serde_json::to_string(&load_text(&text).config).unwrap(), text);
 }
 
+#[test]
+fn the_quickstart_loads_with_each_key_that_the_environment_may_have() {
+    for (openai, anthropic) in [(false, false), (true, false), (false, true), (true, true)] {
+        let config = super::load::quickstart_with(openai, anthropic).unwrap_or_else(|faults| panic!("{faults}")).config;
+        assert_eq!(config.providers["openai"].simulated, !openai);
+        assert_eq!(config.providers["anthropic"].simulated, !anthropic);
+        assert_eq!(config.providers.contains_key("sim-openai"), openai);
+        assert_eq!(config.providers.contains_key("sim-anthropic"), anthropic);
+        assert_eq!(config.tenants[0].keys[0].hash, KeyHash::of("sk-weir-demo"));
+    }
+}
+
+#[test]
+fn what_stands_in_the_wrong_place_is_not_quoted_when_it_may_be_a_secret() {
+    let hash = "ab".repeat(32);
+    for (from, to) in [
+        (format!("sha256:{hash}"), "sk-weir-verysecret"),
+        ("  - name: gpt".to_owned(), "  - name: gpt\n    retries: {max: sk-verysecret}"),
+        ("    credentials:".to_owned(), "    base_url: https://me:verysecret@host/v1\n    credentials:"),
+        ("    credentials:".to_owned(), "    http: verysecretverysecretverysecretverysecret\n    credentials:"),
+    ] {
+        let told = faults(&base().replace(&from, to)).iter().map(Fault::to_string).collect::<String>();
+        assert!(!told.contains("verysecret"), "{told}");
+    }
+}
+
+#[test]
+fn a_strict_check_finds_what_is_not_there() {
+    let text = base().replace("env:KEY", "env:WEIR_TEST_NOT_SET").replacen(
+        "models:",
+        "server: {tls: {cert: /none/c, key: /none/k}}\nmodels:",
+        1,
+    );
+    let missing = load_text(&text).missing();
+    let paths: Vec<_> = missing.iter().map(|fault| fault.path.as_str()).collect();
+    assert_eq!(paths, ["providers.openai.credentials[0].api_key", "server.tls", "server.tls"]);
+    assert_eq!(missing[0].place.as_ref().unwrap().line, 3);
+    assert_eq!(load_text(&base().replace("env:KEY", "env:PATH")).missing(), []);
+}
+
+#[test]
+fn the_schema_in_the_repository_is_the_one_of_this_build() {
+    let committed: serde_json::Value = serde_json::from_str(include_str!("../../../config/weir.schema.json")).unwrap();
+    assert_eq!(committed, schema(), "run `weir schema > config/weir.schema.json`");
+}
+
+#[test]
+fn the_schema_says_every_default_and_every_doc() {
+    let schema = schema();
+    assert_eq!(schema["required"], serde_json::json!(["providers", "models", "tenants"]));
+    assert_eq!(schema["$defs"]["Timeouts"]["properties"]["total"]["default"], "15m");
+    assert_eq!(schema["$defs"]["Model"]["properties"]["retries"]["default"]["backoff"], "250ms..5s");
+    for (name, section) in schema["$defs"].as_object().unwrap() {
+        let properties = section["properties"].as_object().into_iter().flatten();
+        for (field, property) in properties {
+            assert!(property["description"].as_str().is_some_and(|doc| doc.len() > 3), "{name}.{field} has no doc");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_reading_panic(text in "[ -~\n\t{}\\[\\]:&*!|>'\"#é-]{0,300}") {

@@ -563,7 +563,8 @@ impl Read for Secret {
             Self::File(path) if path.as_os_str().is_empty() => {
                 reader.fault(node.mark, "`file:` needs a path", Some("such as `file:/run/secrets/openai`".to_owned()));
             }
-            Self::Env(_) | Self::File(_) | Self::Literal(_) => {}
+            Self::Env(_) | Self::File(_) => reader.secret(node.mark, &secret),
+            Self::Literal(_) => {}
         }
         secret
     }

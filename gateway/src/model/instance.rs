@@ -10,7 +10,7 @@ use crate::model::snapshot::{Model, Target};
 pub struct Tried(u128);
 
 /// How many targets with their credentials one request looks at; those after it are never reached.
-pub const MOST_CANDIDATES: usize = 128;
+const MOST_CANDIDATES: usize = 128;
 
 impl Tried {
     fn has(self, place: usize) -> bool {

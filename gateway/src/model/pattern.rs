@@ -47,7 +47,8 @@ impl Patterns {
     /// Whether `name` is one of them.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.exact.contains(name) || self.wild.iter().any(|pattern| pattern.rest(name).is_some() || pattern.filled("*") == name)
+        self.exact.contains(name)
+            || self.wild.iter().any(|pattern| pattern.rest(name).is_some() || pattern.filled("*") == name)
     }
 }
 

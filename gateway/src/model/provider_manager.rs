@@ -13,7 +13,6 @@ use crate::config::{self, Auth, Balance, Config, Fault, Faults, HttpVersion, Loa
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
 use crate::model::snapshot::{Clocks, Model, Models, Snapshot, Target, UpstreamName};
-use crate::model::Type;
 use crate::net::proxy::{Proxies, Proxy};
 use crate::net::upstream::{Endpoint, EndpointSpec, Version};
 use crate::retry;
@@ -78,8 +77,8 @@ impl ProviderManager {
             adapter,
             endpoint: Arc::new(endpoint),
             options: Options {
-                api_version: written.anthropic_version.clone().or_else(|| written.api_version.clone()),
-                default_max_tokens: None,
+                api_version: written.api_version.clone(),
+                default_max_tokens: written.default_max_tokens.map(config::Count::get),
             },
             on_disconnect: written.on_disconnect,
         })
@@ -151,7 +150,8 @@ fn simulated_url(adapter: &dyn Adapter, simulator: std::net::SocketAddr) -> Stri
 }
 
 fn header_value(text: &str, what: &str) -> Result<HeaderValue, Fault> {
-    HeaderValue::from_str(text).map_err(|_| fault(text.to_owned(), format!("{what} has characters that cannot stand in a header")))
+    HeaderValue::from_str(text)
+        .map_err(|_| fault(text.to_owned(), format!("{what} has characters that cannot stand in a header")))
 }
 
 /// What all requests to a provider carry. Weir reads answers, so it asks for them uncompressed.
@@ -161,10 +161,6 @@ fn common_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, F
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if !written.anthropic_beta.is_empty() {
-        let beta = header_value(&written.anthropic_beta.join(","), "anthropic_beta")?;
-        headers.insert(HeaderName::from_static("anthropic-beta"), beta);
-    }
     for (header, secret) in &written.headers {
         let at = || format!("providers.{name}.headers.{}", header.0);
         let text = secret.resolve().map_err(|error| fault(at(), error.to_string()))?;
@@ -308,13 +304,8 @@ fn direct(provider: &Arc<Provider>, rotation: Arc<Rotation>) -> Model {
         timeouts: Clocks::from(&config::Timeouts::default()),
         retries: retry::Policy { max: config::Retries::default().max },
     };
-    let any = config::Target {
-        provider: provider.name.clone(),
-        model: "*".to_owned(),
-        tier: 0,
-        weight: 1,
-        credential: None,
-    };
+    let any =
+        config::Target { provider: provider.name.clone(), model: "*".to_owned(), tier: 0, weight: 1, credential: None };
     add_target(&mut model, &any, provider);
     model
 }

@@ -11,10 +11,10 @@ use crate::access::{Key, Keys};
 use crate::balance::{self, Rotation};
 use crate::config::Timeouts;
 use crate::error::{Fault, Kind};
+use crate::model::Type;
 use crate::model::instance::ModelInstance;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
-use crate::model::Type;
 use crate::retry;
 
 /// All that requests look up.
@@ -185,9 +185,8 @@ fn default_model(key: &Key, wanted: Type) -> Result<&str, Fault> {
 /// A model that is there but not this key's is forbidden; one that is not there is not found, even where a list would
 /// forbid it.
 fn refuse_forbidden(key: &Key, name: &str, exists: bool) -> Result<(), Fault> {
-    let forbidden = |code, message| {
-        Err(Fault::new(Kind::PolicyForbidden, StatusCode::FORBIDDEN, code, message).of_param("model"))
-    };
+    let forbidden =
+        |code, message| Err(Fault::new(Kind::PolicyForbidden, StatusCode::FORBIDDEN, code, message).of_param("model"));
     let listed = |patterns: &Option<super::pattern::Patterns>| patterns.as_ref().is_none_or(|list| list.has(name));
     if exists && key.tenant.disabled.has(name) {
         return forbidden("model_disabled", format!("The model `{name}` is disabled."));

@@ -1,8 +1,8 @@
 //! The rooms that touch a socket: where providers live ([`dns`], [`proxy`]), whom we believe
 //! ([`tls`]) and how one request reaches them ([`upstream`]). Nothing here knows what a request means.
 
-pub mod dns;
 pub mod client;
+pub mod dns;
 pub mod proxy;
 pub mod server;
 pub mod tls;

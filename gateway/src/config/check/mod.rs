@@ -10,6 +10,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::SystemTime;
 
+pub(super) use server::{NO_MASTER_KEY, is_master_key};
+
 use super::file::{Config, ModelType};
 use super::preset::Manifests;
 use super::read::{Found, Step, nearest, spell};

@@ -65,7 +65,7 @@ pub(super) fn store(check: &mut Check<'_>, store: &Store, at: &At<'_>) {
     if let Some(Secret::Literal(text)) = &store.master_key
         && !is_master_key(text)
     {
-        check.fault(&key, "a master key is 32 bytes in base64", "`openssl rand -base64 32` makes one".to_owned());
+        check.fault(&key, NO_MASTER_KEY, "`openssl rand -base64 32` makes one".to_owned());
     }
     if store.commit_within > Duration::secs(10) {
         check.fault(&at.key("commit_within"), "rows would wait longer than 10s for the disk", None);
@@ -75,8 +75,11 @@ pub(super) fn store(check: &mut Check<'_>, store: &Store, at: &At<'_>) {
     }
 }
 
+/// What is said of a master key without the right form.
+pub(in crate::config) const NO_MASTER_KEY: &str = "a master key is 32 bytes in base64";
+
 /// Whether a master key has the right form.
-pub(crate) fn is_master_key(text: &str) -> bool {
+pub(in crate::config) fn is_master_key(text: &str) -> bool {
     STANDARD.decode(text.trim()).is_ok_and(|key| key.len() == 32)
 }
 

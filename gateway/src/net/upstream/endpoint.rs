@@ -214,9 +214,7 @@ impl Endpoint {
                 (found.addresses.to_vec(), Some(found.until))
             }
         };
-        let allowed = addresses
-            .iter()
-            .filter(|address| self.reach.allows(**address));
+        let allowed = addresses.iter().filter(|address| self.reach.allows(**address));
         let before = self.places.load_full();
         let known: Vec<_> = allowed
             .map(|address| SocketAddr::new(*address, *port))
@@ -244,13 +242,7 @@ impl Endpoint {
             return Tries::One(only.clone());
         }
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % known.len().max(1);
-        let mut order: Vec<_> = known
-            .iter()
-            .cycle()
-            .skip(first)
-            .take(known.len())
-            .cloned()
-            .collect();
+        let mut order: Vec<_> = known.iter().cycle().skip(first).take(known.len()).cloned().collect();
         // IPv4 and IPv6 are never mixed: the resolver asks for the second only without the first.
         let now = millis();
         order.sort_by_key(|place| place.is_distrusted(now));
@@ -332,24 +324,14 @@ impl Template {
             let tunnel = Tunnel::new(proxy, &format!("{}:{}", url.host.bracketed(), url.port));
             options.custom_l4 = Some(Arc::new(tunnel));
         }
-        Template {
-            tls: url.tls,
-            server_name: url.host.to_string(),
-            options,
-            group: group.finish(),
-        }
+        Template { tls: url.tls, server_name: url.host.to_string(), options, group: group.finish() }
     }
 
     fn place(&self, address: SocketAddr) -> Place {
         let mut peer = HttpPeer::new(address, self.tls, self.server_name.clone());
         peer.options = self.options.clone();
         peer.group_key = self.group;
-        Place {
-            key: peer.reuse_hash(),
-            peer,
-            address,
-            distrusted_until: AtomicU64::new(0),
-        }
+        Place { key: peer.reuse_hash(), peer, address, distrusted_until: AtomicU64::new(0) }
     }
 }
 
@@ -358,9 +340,7 @@ impl Reach {
     /// proxy's own, and what the provider's name means is the proxy's to know and to refuse.
     fn through(self, proxy: Option<&Proxy>, host: &Host) -> Result<Reach, EndpointError> {
         match host {
-            Host::Address(address) if !self.allows(*address) => {
-                Err(EndpointError::Forbidden(*address))
-            }
+            Host::Address(address) if !self.allows(*address) => Err(EndpointError::Forbidden(*address)),
             _ => Ok(proxy.map_or(self, |_| Reach::Anywhere)),
         }
     }
@@ -376,10 +356,7 @@ impl Reach {
 impl Host {
     /// Reads a name or an address, IPv6 with or without brackets.
     pub fn parse(text: &str) -> Option<Host> {
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|text| text.strip_suffix(']'))
-            .unwrap_or(text);
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
         if let Ok(address) = bare.parse() {
             return Some(Host::Address(address));
         }
@@ -444,11 +421,7 @@ impl BaseUrl {
             None => usual,
         };
         // A server that is told its usual port in `host` may redirect or fail a signature check.
-        let shown = if port == usual {
-            host.bracketed()
-        } else {
-            format!("{}:{port}", host.bracketed())
-        };
+        let shown = if port == usual { host.bracketed() } else { format!("{}:{port}", host.bracketed()) };
         Some(BaseUrl {
             tls,
             port,
@@ -496,10 +469,7 @@ fn keepalive() -> TcpKeepalive {
 }
 
 fn forbidden() -> Fault {
-    Fault::new(
-        Cause::Forbidden,
-        "the provider's address is not a public one, which this endpoint may not reach",
-    )
+    Fault::new(Cause::Forbidden, "the provider's address is not a public one, which this endpoint may not reach")
 }
 
 /// Whether an address belongs to the public internet, in whatever form it is written.

@@ -60,11 +60,7 @@ impl Pool {
             // `line` refuses such endpoints by name, and those with a `ca_file` need no roots.
             options.ca_file = Some("/dev/null".into());
         }
-        Pool {
-            connector: Arc::new(Connector::new(Some(options))),
-            resolver,
-            roots,
-        }
+        Pool { connector: Arc::new(Connector::new(Some(options))), resolver, roots }
     }
 
     pub(super) fn roots(&self) -> Result<(), &TrustError> {
@@ -83,9 +79,8 @@ impl Pool {
         limit: Duration,
     ) -> Result<Taken, Fault> {
         let deadline = Instant::now() + limit;
-        let tries = timeout_at(deadline, endpoint.places(&self.resolver))
-            .await
-            .map_err(|_| Fault::connect_timeout())??;
+        let tries =
+            timeout_at(deadline, endpoint.places(&self.resolver)).await.map_err(|_| Fault::connect_timeout())??;
         if freshness == Freshness::Any
             && let Some(taken) = self.idle(endpoint, &tries).await
         {
@@ -99,19 +94,13 @@ impl Pool {
 
     /// Gives a connection back that can carry another request.
     pub(super) fn release(&self, stream: Stream, place: &Place) {
-        self.connector
-            .transport()
-            .release_stream(stream, place.key, Some(IDLE));
+        self.connector.transport().release_stream(stream, place.key, Some(IDLE));
     }
 
     async fn idle(&self, endpoint: &Endpoint, tries: &Tries) -> Option<Taken> {
         let place = tries.as_slice().first()?;
         let line = self.idle_line(endpoint, place).await?;
-        Some(Taken {
-            line,
-            place: place.clone(),
-            reused: true,
-        })
+        Some(Taken { line, place: place.clone(), reused: true })
     }
 
     async fn idle_line(&self, endpoint: &Endpoint, place: &Place) -> Option<Line> {
@@ -129,12 +118,7 @@ impl Pool {
     }
 
     /// Tries one address after the other, each with its share of the time that is left.
-    async fn connect(
-        &self,
-        endpoint: &Endpoint,
-        places: &[Arc<Place>],
-        deadline: Instant,
-    ) -> Result<Taken, Fault> {
+    async fn connect(&self, endpoint: &Endpoint, places: &[Arc<Place>], deadline: Instant) -> Result<Taken, Fault> {
         let mut fault = Fault::connect_timeout();
         for (tried, place) in places.iter().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -143,11 +127,7 @@ impl Pool {
             match attempt.unwrap_or_else(|_| Err(Fault::connect_timeout())) {
                 Ok(line) => {
                     place.trust();
-                    return Ok(Taken {
-                        line,
-                        place: place.clone(),
-                        reused: false,
-                    });
+                    return Ok(Taken { line, place: place.clone(), reused: false });
                 }
                 Err(failed) => {
                     place.distrust();
@@ -168,13 +148,8 @@ impl Pool {
         let session = self.connector.new_http_session::<_, ()>(&place.peer).await;
         match session.map_err(failed)? {
             HttpSession::H2(session) => Ok(Line::Http2(Box::new(session))),
-            HttpSession::H1(session) if endpoint.version == Version::Auto => {
-                Ok(Line::Http1(session.into_inner()))
-            }
-            _ => Err(Fault::new(
-                Cause::Tls,
-                "the provider does not speak the configured HTTP version",
-            )),
+            HttpSession::H1(session) if endpoint.version == Version::Auto => Ok(Line::Http1(session.into_inner())),
+            _ => Err(Fault::new(Cause::Tls, "the provider does not speak the configured HTTP version")),
         }
     }
 }

@@ -1,0 +1,133 @@
+//! The command line: what it looks like, and which room each call goes to.
+
+mod check;
+mod key;
+mod schema;
+mod serve;
+mod simulate;
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::serve::Start;
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// The user's input is wrong.
+pub(crate) const WRONG_INPUT: u8 = 1;
+
+/// Weir is wrong.
+pub(crate) const INTERNAL_FAULT: u8 = 70;
+
+/// An OpenAI-compatible gateway to every model provider.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve; what `weir` alone does too.
+    Serve(Serve),
+    /// Tell every fault of a configuration, with its place and what to write instead.
+    Check {
+        /// A file, or a folder of files.
+        file: PathBuf,
+        /// Fetch the `env:` and `file:` secrets too, and open the certificates.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Print the JSON Schema of a configuration.
+    Schema,
+    /// Mint a virtual key, or hash one.
+    #[command(subcommand)]
+    Key(Key),
+    /// Run the provider simulator as a server of its own.
+    Simulate {
+        /// The address to listen on.
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
+        listen: SocketAddr,
+    },
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// The configuration: a file, or a folder of files. Without it ./weir.yaml, else the built-in quickstart.
+    #[arg(long, value_name = "FILE", env = "WEIR_CONFIG")]
+    config: Option<PathBuf>,
+    /// Take over the sockets of the Weir that runs with the same store; then send that one SIGQUIT.
+    #[arg(long)]
+    upgrade: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Key {
+    /// Mint a key, and print it with its hash. Only the hash goes into a configuration.
+    New {
+        /// The tenant it is for: prints the lines to add as well.
+        #[arg(long, value_name = "TENANT")]
+        tenant: Option<String>,
+    },
+    /// Print the hash of the key on standard input.
+    Hash,
+}
+
+/// Runs the command that was called. A panic is an internal fault and not the user's.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    catch_unwind(AssertUnwindSafe(|| cli.run())).unwrap_or(ExitCode::from(INTERNAL_FAULT))
+}
+
+impl Cli {
+    fn run(self) -> ExitCode {
+        match self.command.unwrap_or(Command::Serve(self.serve)) {
+            Command::Serve(serve) => {
+                serve::run(serve.config, if serve.upgrade { Start::Upgrade } else { Start::Fresh })
+            }
+            Command::Check { file, strict } => {
+                check::run(&file, if strict { check::Depth::Strict } else { check::Depth::Text })
+            }
+            Command::Schema => schema::run(),
+            Command::Key(Key::New { tenant }) => key::new(tenant.as_deref()),
+            Command::Key(Key::Hash) => key::hash(),
+            Command::Simulate { listen } => simulate::run(listen),
+            Command::Completions { shell } => completions(shell),
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "weir", &mut script);
+    say(&String::from_utf8_lossy(&script))
+}
+
+/// Prints a result; a reader that has left early (`| head`) is no fault.
+fn say(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("error: cannot write: {error}\n"));
+            ExitCode::from(INTERNAL_FAULT)
+        }
+    }
+}
+
+/// Prints what is not the result. When standard error is gone there is nobody left to tell.
+fn complain(text: &str) {
+    let _: io::Result<()> = io::stderr().lock().write_all(text.as_bytes());
+}

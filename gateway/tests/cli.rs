@@ -1,0 +1,215 @@
+//! The command `weir` as a user calls it: what it prints where, and how it ends.
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Runs `weir` in a folder, with an environment of its own and `input` on standard input.
+fn weir_in(folder: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that reads nothing may be gone already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn weir(arguments: &[&str]) -> Output {
+    weir_in(&repository(), arguments, "")
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A folder of its own for one test, gone after it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn with(name: &str, files: &[(&str, &str)]) -> Self {
+        let path = std::env::temp_dir().join(format!("weir-cli-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        for (file, text) in files {
+            fs::write(path.join(file), text).unwrap();
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn check_finds_no_fault_in_the_files_of_the_repository() {
+    for file in ["config/weir.example.yaml", "config/quickstart.yaml"] {
+        let output = weir(&["check", file]);
+        assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+        assert!(out(&output).starts_with(&format!("{file}: no fault; ")));
+        assert_eq!(err(&output), "");
+    }
+}
+
+#[test]
+fn check_tells_every_fault_on_standard_error_and_exits_1() {
+    let text = "providers: {openai: {credentials: [{id: a, api_key: sk-verysecret, wieght: 2}]}}\nmodels: [{name: m, targets: [{provider: opnai, model: x}]}]\ntenants: []\n";
+    let folder = Folder::with("faults", &[("weir.yaml", text)]);
+    let output = weir_in(&folder.0, &["check", "weir.yaml"], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(out(&output), "");
+    assert_eq!(
+        err(&output),
+        "error: unknown key `wieght`
+  --> weir.yaml:1:68
+   = providers.openai.credentials[0].wieght
+   = help: did you mean `weight`?
+
+error: there is no provider `opnai`
+  --> weir.yaml:2:41
+   = models[0].targets[0].provider
+   = help: did you mean `openai`?
+
+2 faults
+"
+    );
+}
+
+#[test]
+fn check_warns_and_exits_0() {
+    let text = "providers: {openai: {credentials: [{id: a, api_key: sk-verysecret}]}}\nmodels: []\ntenants: []\n";
+    let folder = Folder::with("warns", &[("weir.yaml", text)]);
+    let output = weir_in(&folder.0, &["check", "weir.yaml"], "");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        err(&output).starts_with("warning: a secret stands here in the clear\n  --> weir.yaml:1:53\n"),
+        "{}",
+        err(&output)
+    );
+    assert!(!err(&output).contains("verysecret"));
+}
+
+#[test]
+fn check_strict_needs_the_secrets() {
+    assert_eq!(weir(&["check", "config/weir.example.yaml"]).status.code(), Some(0));
+    let output = weir(&["check", "--strict", "config/weir.example.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output)
+            .contains("error: the environment variable OPENAI_API_KEY is not set\n  --> config/weir.example.yaml:")
+    );
+}
+
+#[test]
+fn check_of_a_file_that_is_not_there_exits_1() {
+    let output = weir(&["check", "none.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("none.yaml cannot be read"));
+}
+
+#[test]
+fn schema_prints_the_committed_schema() {
+    let output = weir(&["schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let committed = fs::read_to_string(repository().join("config/weir.schema.json")).unwrap();
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(parse(&out(&output)), parse(&committed));
+}
+
+#[test]
+fn a_new_key_is_long_never_the_same_and_hashes_to_what_stands_beside_it() {
+    let mint = || {
+        let output = weir(&["key", "new"]);
+        assert_eq!(output.status.code(), Some(0));
+        let text = out(&output);
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        (field("key: "), field("hash: "))
+    };
+    let (key, hash) = mint();
+    assert!(key.starts_with("sk-weir-") && key.len() == "sk-weir-".len() + 43, "{key}");
+    assert!(key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+    assert_ne!(mint().0, key);
+    let output = weir_in(&repository(), &["key", "hash"], &format!("{key}\n"));
+    assert_eq!(out(&output).trim(), hash);
+}
+
+#[test]
+fn a_new_key_for_a_tenant_comes_with_lines_that_check() {
+    let output = weir(&["key", "new", "--tenant", "acme"]);
+    let folder = Folder::with("tenant", &[("weir.yaml", &format!("providers: {{}}\nmodels: []\n{}", err(&output)))]);
+    let checked = weir_in(&folder.0, &["check", "weir.yaml"], "");
+    assert_eq!(checked.status.code(), Some(0), "{}", err(&checked));
+    assert!(out(&checked).contains("1 tenant, 1 key"));
+}
+
+#[test]
+fn hashing_nothing_exits_1() {
+    for input in ["", "\n", "two words"] {
+        assert_eq!(weir_in(&repository(), &["key", "hash"], input).status.code(), Some(1), "{input:?}");
+    }
+}
+
+#[test]
+fn the_hash_is_that_of_the_key() {
+    let output = weir_in(&repository(), &["key", "hash"], "abc");
+    assert_eq!(out(&output), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n");
+}
+
+#[test]
+fn a_wrong_call_exits_2() {
+    for arguments in [&["frobnicate"][..], &["check"], &["key"], &["--frobnicate"], &["completions", "dos"]] {
+        let output = weir(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(out(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_version_and_completions_go_to_standard_output() {
+    for (arguments, says) in [
+        (&["--help"][..], "Usage: weir"),
+        (&["--version"], concat!("weir ", env!("CARGO_PKG_VERSION"))),
+        (&["check", "--help"], "--strict"),
+        (&["completions", "bash"], "_weir"),
+        (&["completions", "zsh"], "#compdef weir"),
+        (&["completions", "fish"], "complete -c weir"),
+    ] {
+        let output = weir(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(out(&output).contains(says), "{arguments:?}: {}", out(&output));
+    }
+}
+
+#[test]
+fn serving_a_wrong_configuration_tells_the_faults_and_exits_1() {
+    let folder = Folder::with("serve", &[("weir.yaml", "server: {lisen: 1}\n"), ("other.yaml", "models: 5\n")]);
+    for (arguments, says) in [
+        (&[][..], "weir.yaml:1:10"),
+        (&["serve"], "did you mean `listen`?"),
+        (&["--config", "other.yaml"], "other.yaml:1:9"),
+        (&["serve", "--config", "other.yaml"], "expected a list"),
+        (&["serve", "--config", "none.yaml"], "none.yaml cannot be read"),
+    ] {
+        let output = weir_in(&folder.0, arguments, "");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(err(&output).contains(says), "{arguments:?}: {}", err(&output));
+    }
+}
