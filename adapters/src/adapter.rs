@@ -143,6 +143,18 @@ pub enum EncodeError {
     },
 }
 
+impl EncodeError {
+    /// A field that is not what it must be.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { param: param.into(), message: message.into() }
+    }
+
+    /// Something that the provider has no equal for.
+    pub fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Unsupported { param: param.into(), message: message.into() }
+    }
+}
+
 /// Why an answer cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecodeError {

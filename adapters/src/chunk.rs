@@ -44,6 +44,8 @@ pub enum FinishReason {
     Length,
     /// It waits for the results of tools.
     ToolCalls,
+    /// It waits for a function's result, told to a caller that uses the older form.
+    FunctionCall,
     /// It was stopped by a filter.
     ContentFilter,
 }
@@ -60,18 +62,18 @@ pub struct ToolStart<'a> {
 /// A block of reasoning that must be handed back as it is.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum ThinkingBlock<'a> {
+pub enum ThinkingBlock<T> {
     /// Text and its signature.
     Thinking {
         /// The text; may be empty where the provider omits it.
-        thinking: &'a str,
+        thinking: T,
         /// What proves it.
-        signature: &'a str,
+        signature: T,
     },
     /// Encrypted.
     RedactedThinking {
         /// The provider's bytes.
-        data: &'a str,
+        data: T,
     },
 }
 
@@ -120,7 +122,7 @@ impl ChunkWriter {
     }
 
     /// A whole block of reasoning, to be handed back by the caller.
-    pub fn thinking_block(&mut self, block: ThinkingBlock<'_>) {
+    pub fn thinking_block(&mut self, block: ThinkingBlock<&str>) {
         self.content_delta(|out| {
             out.extend_from_slice(b"\"thinking_blocks\":[");
             push_json(out, &block);
@@ -163,6 +165,47 @@ impl ChunkWriter {
             out.extend_from_slice(b",\"function\":{\"arguments\":");
             push_json(out, piece);
             out.extend_from_slice(b"}}]");
+        });
+    }
+
+    /// What the provider wants handed back with a tool call.
+    pub fn tool_extra(&mut self, index: u32, extra_content: &impl Serialize) {
+        self.content_delta(|out| {
+            out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+            push_json(out, &index);
+            out.extend_from_slice(b",\"extra_content\":");
+            push_json(out, extra_content);
+            out.extend_from_slice(b"}]");
+        });
+    }
+
+    /// A function call begins, for a caller that uses the older form.
+    pub fn function_start(&mut self, name: &str) {
+        self.content_delta(|out| {
+            out.extend_from_slice(b"\"function_call\":{\"name\":");
+            push_json(out, name);
+            out.extend_from_slice(b",\"arguments\":\"\"}");
+        });
+    }
+
+    /// A piece of a function call's arguments.
+    pub fn function_arguments(&mut self, piece: &str) {
+        if piece.is_empty() {
+            return;
+        }
+        self.content_delta(|out| {
+            out.extend_from_slice(b"\"function_call\":{\"arguments\":");
+            push_json(out, piece);
+            out.push(b'}');
+        });
+    }
+
+    /// A block that OpenAI's format has no word for, as raw JSON, to be handed back by the caller.
+    pub fn provider_block(&mut self, json: &[u8]) {
+        self.content_delta(|out| {
+            out.extend_from_slice(b"\"provider_blocks\":[");
+            out.extend_from_slice(json);
+            out.push(b']');
         });
     }
 

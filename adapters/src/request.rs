@@ -79,6 +79,34 @@ pub struct Request {
     wants_usage: bool,
 }
 
+/// A request's top-level fields as text.
+#[derive(Clone, Copy, Debug)]
+pub struct Texts<'a> {
+    request: &'a Request,
+    text: &'a str,
+}
+
+impl<'a> Texts<'a> {
+    /// A field's raw JSON; `None` where it is absent or null.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        let field = self.request.index.find(&self.request.body, name)?;
+        self.text.get(field.value()).filter(|raw| *raw != "null")
+    }
+
+    /// All fields as name and raw JSON, in the order in which they were written.
+    pub fn iter(&self) -> impl Iterator<Item = (Cow<'a, str>, &'a str)> {
+        let Self { request, text } = *self;
+        request.index.fields().iter().map(move |field| {
+            let name = match field.name(&request.body) {
+                Cow::Borrowed(name) => String::from_utf8_lossy(name),
+                Cow::Owned(name) => Cow::Owned(String::from_utf8_lossy(&name).into_owned()),
+            };
+            (name, text.get(field.value()).unwrap_or_default())
+        })
+    }
+}
+
 #[derive(Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
@@ -133,6 +161,16 @@ impl Request {
     /// All top-level fields as name and raw value, in the order in which they were written.
     pub fn fields(&self) -> impl Iterator<Item = (Cow<'_, [u8]>, &[u8])> {
         self.index.fields().iter().map(|f| (f.name(&self.body), self.body.get(f.value()).unwrap_or_default()))
+    }
+
+    /// The fields as text, for a dialect that reads them; the body is checked to be UTF-8 once, here.
+    ///
+    /// # Errors
+    /// A body that is not UTF-8.
+    pub fn texts(&self) -> Result<Texts<'_>, RequestError> {
+        let fault = IndexError { at: 0, what: "bytes that are not UTF-8" };
+        let text = simdutf8::basic::from_utf8(&self.body).map_err(|_| fault)?;
+        Ok(Texts { request: self, text })
     }
 
     /// The model that was asked for; `None` when it is absent or null.

@@ -2,4 +2,8 @@
 
 pub mod embedding;
 pub mod error;
+pub mod message;
+pub mod reply;
+pub mod text;
+pub mod tool;
 pub mod usage;

@@ -2,10 +2,11 @@
 
 use crate::adapter::Adapter;
 
+pub mod anthropic;
 pub mod openai;
 
 /// All dialects.
-static ALL: &[&dyn Adapter] = &[&openai::OpenAi];
+static ALL: &[&dyn Adapter] = &[&openai::OpenAi, &anthropic::Anthropic];
 
 /// The dialect of that `kind`.
 #[must_use]

@@ -1,0 +1,178 @@
+//! OpenAI's tools and the ways to choose among them, as a caller wrote them, borrowed.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::text::Text;
+use crate::adapter::EncodeError;
+
+/// One tool.
+#[derive(Debug, Deserialize)]
+pub struct Tool<'a> {
+    /// `function`, `custom`, or a provider's own.
+    #[serde(rename = "type", borrow)]
+    pub kind: Text<'a>,
+    /// A function.
+    pub function: Option<Function<'a>>,
+    /// Anthropic's cache mark.
+    pub cache_control: Option<&'a RawValue>,
+    /// Anthropic's: who may call it.
+    pub allowed_callers: Option<&'a RawValue>,
+    /// Anthropic's: loaded only when it was searched for.
+    pub defer_loading: Option<&'a RawValue>,
+    /// Anthropic's: arguments stream as they are made.
+    pub eager_input_streaming: Option<&'a RawValue>,
+    /// Anthropic's: examples of arguments.
+    pub input_examples: Option<&'a RawValue>,
+}
+
+/// A function that the model may call.
+#[derive(Debug, Deserialize)]
+pub struct Function<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// What it is for, raw.
+    pub description: Option<&'a RawValue>,
+    /// The JSON Schema of its arguments, raw.
+    pub parameters: Option<&'a RawValue>,
+    /// Whether the arguments must match exactly.
+    pub strict: Option<bool>,
+}
+
+/// Which tools the model may or must call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToolChoice<'a> {
+    /// None.
+    None,
+    /// As it likes.
+    Auto,
+    /// At least one.
+    Required,
+    /// This function.
+    Function(Text<'a>),
+    /// This custom tool.
+    Custom(Text<'a>),
+    /// Some of those that are there.
+    Allowed {
+        /// Whether at least one must be called.
+        required: bool,
+        /// Their names.
+        names: Vec<Text<'a>>,
+    },
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Text<'a>,
+    function: Option<Named<'a>>,
+    custom: Option<Named<'a>>,
+    allowed_tools: Option<Allowed<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+}
+
+#[derive(Deserialize)]
+struct Allowed<'a> {
+    #[serde(borrow)]
+    mode: Option<Text<'a>>,
+    #[serde(borrow)]
+    tools: Vec<AllowedTool<'a>>,
+}
+
+#[derive(Deserialize)]
+struct AllowedTool<'a> {
+    #[serde(borrow)]
+    function: Named<'a>,
+}
+
+impl<'a> ToolChoice<'a> {
+    /// Reads a raw `tool_choice`.
+    ///
+    /// # Errors
+    /// What is none of its forms.
+    pub fn read(raw: &'a str) -> Result<Self, EncodeError> {
+        let read = if raw.starts_with('"') { Self::of_word(raw) } else { Self::of_object(raw) };
+        read.ok_or_else(|| {
+            EncodeError::invalid(
+                "tool_choice",
+                "`tool_choice` must be `none`, `auto`, `required`, or an object that names a function, a custom tool or \
+                 the allowed tools.",
+            )
+        })
+    }
+
+    /// Reads a raw `function_call`, the older form.
+    ///
+    /// # Errors
+    /// What is none of its forms.
+    pub fn read_legacy(raw: &'a str) -> Result<Self, EncodeError> {
+        let read = if raw.starts_with('"') {
+            Self::of_word(raw).filter(|choice| *choice != Self::Required)
+        } else {
+            serde_json::from_str(raw).ok().map(|Named { name }| Self::Function(name))
+        };
+        read.ok_or_else(|| {
+            EncodeError::invalid("function_call", "`function_call` must be `none`, `auto` or an object with a `name`.")
+        })
+    }
+
+    fn of_word(raw: &'a str) -> Option<Self> {
+        match &*serde_json::from_str::<Text<'a>>(raw).ok()? {
+            "none" => Some(Self::None),
+            "auto" => Some(Self::Auto),
+            "required" | "any" => Some(Self::Required),
+            _ => None,
+        }
+    }
+
+    fn of_object(raw: &'a str) -> Option<Self> {
+        let choice: Choice<'a> = serde_json::from_str(raw).ok()?;
+        match &*choice.kind {
+            "function" => choice.function.map(|function| Self::Function(function.name)),
+            "custom" => choice.custom.map(|custom| Self::Custom(custom.name)),
+            "allowed_tools" => choice.allowed_tools.and_then(Self::allowed),
+            "none" => Some(Self::None),
+            "auto" => Some(Self::Auto),
+            "required" | "any" => Some(Self::Required),
+            _ => None,
+        }
+    }
+
+    fn allowed(allowed: Allowed<'a>) -> Option<Self> {
+        let required = match allowed.mode.as_deref() {
+            None | Some("auto") => false,
+            Some("required") => true,
+            Some(_) => return None,
+        };
+        Some(Self::Allowed { required, names: allowed.tools.into_iter().map(|tool| tool.function.name).collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn every_form_of_choice_is_read_and_others_are_refused() {
+        let text = |name: &'static str| Text(name.into());
+        let read = |raw| ToolChoice::read(raw).ok();
+        assert_eq!(read(r#""none""#), Some(ToolChoice::None));
+        assert_eq!(read(r#""required""#), Some(ToolChoice::Required));
+        assert_eq!(read(r#"{"type":"function","function":{"name":"f"}}"#), Some(ToolChoice::Function(text("f"))));
+        assert_eq!(read(r#"{"type":"custom","custom":{"name":"c"}}"#), Some(ToolChoice::Custom(text("c"))));
+        let allowed = r#"{"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[{"type":"function","function":{"name":"f"}}]}}"#;
+        assert_eq!(read(allowed), Some(ToolChoice::Allowed { required: true, names: vec![text("f")] }));
+        assert_eq!(read(r#""sometimes""#), None);
+        assert_eq!(read(r#"{"type":"function"}"#), None);
+        assert_eq!(ToolChoice::read_legacy(r#"{"name":"f"}"#).unwrap(), ToolChoice::Function(text("f")));
+        assert!(ToolChoice::read_legacy(r#""required""#).is_err());
+    }
+}

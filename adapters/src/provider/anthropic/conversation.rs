@@ -1,0 +1,368 @@
+//! A caller's messages as Anthropic's system prompt and turns.
+//!
+//! Anthropic wants turns that alternate, the results of tools first in the turn behind their calls, each call answered
+//! once, and no blank text; a `system` turn only behind a user's, with an assistant's or nothing behind it.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Notes;
+use super::content::{Reader, Side, text_block};
+use super::model::Model;
+use super::native::{Block, Made, Speaker, Turn};
+use crate::adapter::EncodeError;
+use crate::openai::message::{CustomCall, FunctionCall, Message, Role, ThinkingBlock, ToolCall};
+use crate::openai::reply::Raw;
+use crate::openai::text::{is_blank, is_string, raw_string, without_trailing_space};
+
+/// What stands for the user where the assistant speaks first.
+const ASSISTANT_FIRST: &str = "(The assistant speaks first.)";
+
+/// A conversation in Anthropic's order.
+#[derive(Debug)]
+pub(super) struct Conversation<'a> {
+    /// The system prompt.
+    pub(super) system: Vec<Block<'a>>,
+    /// The turns.
+    pub(super) turns: Vec<Turn<'a>>,
+    /// The names of the tools that were called.
+    pub(super) called: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Conversation<'a> {
+    /// Reads a request's messages.
+    pub(super) fn read(messages: Vec<Message<'a>>, model: Model, notes: &mut Notes) -> Result<Self, EncodeError> {
+        let mut scribe = Scribe::new(model, notes);
+        for (at, message) in messages.into_iter().enumerate() {
+            scribe.message(at, message)?;
+        }
+        scribe.finish()
+    }
+
+    /// Whether the last answer called tools without the reasoning that led to it: with a budget to think, Anthropic then
+    /// refuses to go on.
+    pub(super) fn loop_lacks_thinking(&self) -> bool {
+        let last = self.turns.iter().rfind(|turn| turn.speaker == Speaker::Assistant);
+        last.is_some_and(|turn| {
+            turn.blocks.iter().any(Block::is_tool_use) && !turn.blocks.first().is_some_and(Block::is_thinking)
+        })
+    }
+}
+
+/// Writes turns as messages come.
+struct Scribe<'a, 'n> {
+    model: Model,
+    notes: &'n mut Notes,
+    system: Vec<Block<'a>>,
+    /// Instructions that wait for the end of the user's turn.
+    held: Vec<Block<'a>>,
+    turns: Vec<Turn<'a>>,
+    /// The calls of the last assistant message.
+    open: Vec<Call<'a>>,
+    ids: HashSet<String>,
+    called: Vec<Cow<'a, str>>,
+}
+
+/// A call that waits for its result.
+struct Call<'a> {
+    message: usize,
+    /// Its id as the caller knows it.
+    asked: Cow<'a, str>,
+    name: Cow<'a, str>,
+    /// Its id as Anthropic is told.
+    told: String,
+    answered: bool,
+}
+
+impl<'a, 'n> Scribe<'a, 'n> {
+    fn new(model: Model, notes: &'n mut Notes) -> Self {
+        Self {
+            model,
+            notes,
+            system: Vec::new(),
+            held: Vec::new(),
+            turns: Vec::new(),
+            open: Vec::new(),
+            ids: HashSet::new(),
+            called: Vec::new(),
+        }
+    }
+
+    fn message(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
+        if message.name.is_some() && message.role != Role::Function {
+            self.notes.add("messages.name", "Anthropic's messages have no names");
+        }
+        match message.role {
+            Role::System | Role::Developer => self.instruct(at, message),
+            Role::User => {
+                let blocks = self.blocks(at, Side::User, &message)?;
+                self.say(Speaker::User, blocks);
+                Ok(())
+            }
+            Role::Assistant => self.assistant(at, message),
+            Role::Tool => self.result(at, message),
+            Role::Function => self.function_result(at, message),
+        }
+    }
+
+    fn blocks(&mut self, at: usize, side: Side, message: &Message<'a>) -> Result<Vec<Block<'a>>, EncodeError> {
+        let mut blocks = Reader { message: at, side, notes: self.notes }.blocks(message.content)?;
+        if let (Some(mark), Some(last)) = (message.cache_control, blocks.last_mut()) {
+            last.mark(mark);
+        }
+        Ok(blocks)
+    }
+
+    fn instruct(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
+        let blocks = self.blocks(at, Side::System, &message)?;
+        if self.turns.is_empty() || !self.model.takes_system_turns() {
+            self.system.extend(blocks);
+        } else {
+            self.held.extend(blocks);
+        }
+        Ok(())
+    }
+
+    fn assistant(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
+        if message.audio.is_some() {
+            return Err(EncodeError::unsupported(format!("messages[{at}].audio"), "This model does not take audio."));
+        }
+        self.close_calls()?;
+        self.place_held();
+        let said = self.blocks(at, Side::Assistant, &message)?;
+        let mut blocks: Vec<_> = message.thinking_blocks.into_iter().flatten().filter_map(thinking).collect();
+        blocks.extend(message.provider_blocks.into_iter().flatten().map(Block::Native));
+        blocks.extend(said);
+        blocks.extend(message.refusal.filter(|raw| is_string(raw)).and_then(|text| text_block(text, None)));
+        for call in message.tool_calls.into_iter().flatten() {
+            blocks.push(self.call(at, call)?);
+        }
+        if let Some(call) = message.function_call {
+            blocks.push(self.function(at, None, call, None));
+        }
+        if let (Some(mark), Some(last)) = (message.cache_control, blocks.last_mut()) {
+            last.mark(mark);
+        }
+        self.say(Speaker::Assistant, blocks);
+        Ok(())
+    }
+
+    fn call(&mut self, at: usize, call: ToolCall<'a>) -> Result<Block<'a>, EncodeError> {
+        let id = call.id.map(|id| id.0);
+        let extra = call.extra_content.and_then(|extra| extra.anthropic);
+        match (call.function, call.custom) {
+            (Some(function), _) => Ok(self.function(at, id, function, extra)),
+            (None, Some(CustomCall { name, input })) => {
+                let input = input.map_or("\"\"", RawValue::get);
+                let input = object(format!("{{\"input\":{input}}}"));
+                Ok(self.tool_use(at, id, name.0, input, None))
+            }
+            (None, None) => Err(EncodeError::invalid(
+                format!("messages[{at}].tool_calls"),
+                "A tool call must have a `function` or a `custom`.",
+            )),
+        }
+    }
+
+    fn function(
+        &mut self,
+        at: usize,
+        id: Option<Cow<'a, str>>,
+        call: FunctionCall<'a>,
+        extra: Option<&'a RawValue>,
+    ) -> Block<'a> {
+        let input = arguments(call.arguments.map_or(Cow::Borrowed(""), |text| text.0));
+        self.tool_use(at, id, call.name.0, input, extra)
+    }
+
+    fn tool_use(
+        &mut self,
+        at: usize,
+        id: Option<Cow<'a, str>>,
+        name: Cow<'a, str>,
+        input: Raw<'a>,
+        extra: Option<&'a RawValue>,
+    ) -> Block<'a> {
+        let asked = id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{at}_{}", self.open.len()).into());
+        let told = self.told(&asked);
+        let extra = extra.and_then(|raw| serde_json::from_str::<CallExtra<'a>>(raw.get()).ok()).unwrap_or_default();
+        if !self.called.contains(&name) {
+            self.called.push(name.clone());
+        }
+        let id = Cow::Owned(told.clone());
+        self.open.push(Call { message: at, asked, name: name.clone(), told, answered: false });
+        let CallExtra { caller, toolset_name } = extra;
+        Block::Made(Made::ToolUse { id, name, input, caller, toolset_name, cache_control: None })
+    }
+
+    /// An id in the characters that Anthropic takes, and one that was not there before: some providers count their calls
+    /// anew in each answer.
+    fn told(&mut self, asked: &str) -> String {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' };
+        let base: String = asked.chars().map(plain).collect();
+        let mut told = base.clone();
+        let mut again = 2_usize;
+        while !self.ids.insert(told.clone()) {
+            told = format!("{base}_{again}");
+            again += 1;
+        }
+        told
+    }
+
+    fn result(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
+        let Some(id) = message.tool_call_id.as_ref() else {
+            let param = format!("messages[{at}].tool_call_id");
+            return Err(EncodeError::invalid(param, "A message of role `tool` must have a `tool_call_id`."));
+        };
+        let found = self.open.iter().position(|call| !call.answered && call.asked == id.0);
+        let found = found.ok_or_else(|| {
+            let message =
+                format!("`tool_call_id` `{}` answers no open tool call of the assistant message before it.", &**id);
+            EncodeError::invalid(format!("messages[{at}].tool_call_id"), message)
+        })?;
+        self.answer(at, found, message)
+    }
+
+    fn function_result(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
+        let name = message.name.as_deref().unwrap_or_default();
+        let found = self.open.iter().position(|call| !call.answered && call.name == name);
+        let found = found.ok_or_else(|| {
+            let message = format!("The function `{name}` was not called in the assistant message before its result.");
+            EncodeError::invalid(format!("messages[{at}].name"), message)
+        })?;
+        self.answer(at, found, message)
+    }
+
+    fn answer(&mut self, at: usize, found: usize, message: Message<'a>) -> Result<(), EncodeError> {
+        let content = Reader { message: at, side: Side::ToolResult, notes: self.notes }.blocks(message.content)?;
+        let Some(call) = self.open.get_mut(found) else { return Ok(()) };
+        call.answered = true;
+        let result = Block::Made(Made::ToolResult {
+            tool_use_id: Cow::Owned(call.told.clone()),
+            content,
+            is_error: message.is_error,
+            cache_control: message.cache_control,
+        });
+        self.in_turn(Speaker::User, |turn| {
+            turn.blocks.insert(turn.results, result);
+            turn.results += 1;
+        });
+        Ok(())
+    }
+
+    /// Adds to the speaker's turn, or begins it. Nothing said is no turn.
+    fn say(&mut self, speaker: Speaker, blocks: Vec<Block<'a>>) {
+        if !blocks.is_empty() {
+            self.in_turn(speaker, |turn| turn.blocks.extend(blocks));
+        }
+    }
+
+    fn in_turn(&mut self, speaker: Speaker, write: impl FnOnce(&mut Turn<'a>)) {
+        match self.turns.last_mut() {
+            Some(turn) if turn.speaker == speaker => write(turn),
+            _ => {
+                let mut turn = Turn { speaker, blocks: Vec::new(), results: 0 };
+                write(&mut turn);
+                self.turns.push(turn);
+            }
+        }
+    }
+
+    /// Before the assistant speaks again, all that it called must be answered.
+    fn close_calls(&mut self) -> Result<(), EncodeError> {
+        if let Some(call) = self.open.iter().find(|call| !call.answered) {
+            let message = format!("The tool call `{}` has no message of role `tool` that answers it.", call.asked);
+            return Err(EncodeError::invalid(format!("messages[{}].tool_calls", call.message), message));
+        }
+        self.open.clear();
+        Ok(())
+    }
+
+    /// Instructions given in mid-conversation go behind the user's turn, or are one where there is none.
+    fn place_held(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        let behind_user = self.turns.last().is_some_and(|turn| turn.speaker == Speaker::User);
+        self.say(if behind_user { Speaker::System } else { Speaker::User }, held);
+    }
+
+    fn finish(mut self) -> Result<Conversation<'a>, EncodeError> {
+        self.close_calls()?;
+        self.place_held();
+        if self.turns.is_empty() {
+            let system = std::mem::take(&mut self.system);
+            self.say(Speaker::User, system);
+        }
+        match self.turns.first().map(|turn| turn.speaker) {
+            None => {
+                return Err(EncodeError::invalid("messages", "`messages` must hold at least one that says something."));
+            }
+            Some(Speaker::Assistant) => self.begin_with_user(),
+            Some(Speaker::User | Speaker::System) => {}
+        }
+        self.trim_last();
+        Ok(Conversation { system: self.system, turns: self.turns, called: self.called })
+    }
+
+    fn begin_with_user(&mut self) {
+        let text = Block::text(Cow::Owned(raw_string(ASSISTANT_FIRST)), None);
+        self.turns.insert(0, Turn { speaker: Speaker::User, blocks: vec![text], results: 0 });
+    }
+
+    /// An answer that is begun by the caller may not end in white space.
+    fn trim_last(&mut self) {
+        let Some(turn) = self.turns.last_mut().filter(|turn| turn.speaker == Speaker::Assistant) else { return };
+        let Some(Block::Made(Made::Text { text, .. })) = turn.blocks.last_mut() else { return };
+        if let Some(trimmed) = without_trailing_space(text) {
+            *text = Cow::Owned(trimmed);
+        }
+    }
+}
+
+/// What of Anthropic's own rides on a call.
+#[derive(Default, Deserialize)]
+struct CallExtra<'a> {
+    #[serde(borrow)]
+    caller: Option<&'a RawValue>,
+    #[serde(borrow)]
+    toolset_name: Option<&'a RawValue>,
+}
+
+/// A block of reasoning as it was handed out, byte for byte; nothing where it has no proof, as of another provider.
+fn thinking(block: ThinkingBlock<'_>) -> Option<Block<'_>> {
+    let proof = block.signature.filter(|raw| is_string(raw) && !is_blank(raw));
+    let made = match (proof, block.data.filter(|raw| is_string(raw))) {
+        (Some(signature), _) => {
+            let thinking = block.thinking.map_or_else(|| Cow::Owned(raw_string("")), Cow::Borrowed);
+            Made::Thinking { thinking, signature }
+        }
+        (None, Some(data)) => Made::RedactedThinking { data },
+        (None, None) => return None,
+    };
+    Some(Block::Made(made))
+}
+
+/// A call's arguments as the object that Anthropic wants. What a model wrote that is no object is kept as a text, so that
+/// one slip does not end a conversation.
+fn arguments<'a>(text: Cow<'a, str>) -> Raw<'a> {
+    let is_object = text.trim_start().starts_with('{');
+    if text.trim().is_empty() {
+        return object("{}".to_owned());
+    }
+    let raw = match text {
+        Cow::Borrowed(text) if is_object => {
+            serde_json::from_str::<&RawValue>(text).map(Cow::Borrowed).map_err(|_| text.into())
+        }
+        Cow::Owned(text) if is_object => {
+            RawValue::from_string(text.clone()).map(Cow::Owned).map_err(|_| Cow::Owned(text))
+        }
+        other => Err(other),
+    };
+    raw.unwrap_or_else(|text: Cow<'a, str>| object(format!("{{\"arguments\":{}}}", raw_string(&text))))
+}
+
+fn object<'a>(json: String) -> Raw<'a> {
+    Cow::Owned(RawValue::from_string(json).unwrap_or_default())
+}

@@ -1,0 +1,391 @@
+//! A chat completion as Anthropic's `POST /v1/messages`.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::Notes;
+use super::conversation::Conversation;
+use super::format::Format;
+use super::model::{Model, OLD_VERSION};
+use super::native::{Block, Body, Metadata};
+use super::schema;
+use super::thinking::{Effort, Reasoning, Surroundings};
+use super::tools::Tools;
+use crate::adapter::{EncodeError, NativeRequest, Target};
+use crate::chunk::push_json;
+use crate::index::Index;
+use crate::openai::message::{messages, value};
+use crate::openai::reply::Raw;
+use crate::openai::text::{Text, is_blank};
+use crate::request::{Edit, Request, Texts, rewrite_into};
+
+/// Fields of the caller's that are read and said in Anthropic's words.
+pub const TRANSLATES: [&str; 27] = [
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop",
+    "n",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "functions",
+    "function_call",
+    "response_format",
+    "reasoning_effort",
+    "thinking",
+    "output_config",
+    "user",
+    "safety_identifier",
+    "metadata",
+    "service_tier",
+    "modalities",
+    "audio",
+    "web_search_options",
+];
+
+/// Fields that Anthropic has no equal for, and why an answer without them is still the one that was asked for.
+pub const DROPS: [(&str, &str); 13] = [
+    ("frequency_penalty", "Anthropic has no penalties"),
+    ("presence_penalty", "Anthropic has no penalties"),
+    ("logit_bias", "Anthropic can't weigh single tokens"),
+    ("logprobs", "Anthropic tells no probabilities"),
+    ("top_logprobs", "Anthropic tells no probabilities"),
+    ("seed", "Anthropic can't be made to repeat itself"),
+    ("prediction", "Anthropic takes no prediction of the answer"),
+    ("store", "Anthropic keeps no completions"),
+    ("verbosity", "Anthropic has no such setting; say it in the prompt"),
+    ("prompt_cache_key", "Anthropic finds its cache by the prompt alone"),
+    ("prompt_cache_options", "Anthropic's cache is steered by `cache_control`"),
+    ("prompt_cache_retention", "Anthropic's cache is steered by `cache_control`"),
+    ("moderation", "Anthropic has no moderation beside a completion"),
+];
+
+/// The longest `user_id` that Anthropic takes.
+const LONGEST_USER_ID: usize = 512;
+
+/// The header that says which version of the API is spoken.
+const VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+
+/// The header that opens features before they are for all.
+const BETA: HeaderName = HeaderName::from_static("anthropic-beta");
+
+/// Says `request` in Anthropic's words.
+pub(super) fn encode(request: &Request, to: &Target<'_>) -> Result<NativeRequest, EncodeError> {
+    let fields = request.texts().map_err(|error| EncodeError::invalid("body", error.to_string()))?;
+    let model = Model::of(to.model);
+    let version = to.options.api_version.as_deref().unwrap_or_else(|| model.version());
+    let mut notes = Notes::default();
+    let body = Encoder { fields, to, model, version, notes: &mut notes }.body()?;
+    let mut json = Vec::with_capacity(request.body().len() + 256);
+    push_json(&mut json, &body);
+    Ok(NativeRequest {
+        path: "/v1/messages".to_owned(),
+        headers: headers(version, to.caller)?,
+        body: json.into(),
+        dropped: notes.into_inner(),
+    })
+}
+
+fn headers(version: &str, caller: &HeaderMap) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
+    let version = match version {
+        OLD_VERSION => HeaderValue::from_static(OLD_VERSION),
+        other => HeaderValue::from_str(other).map_err(|_| {
+            EncodeError::invalid("api_version", "The configured `api_version` can't stand in a header.")
+        })?,
+    };
+    let betas = caller.get_all(&BETA).iter().map(|value| (BETA, value.clone()));
+    Ok(std::iter::once((VERSION, version)).chain(betas).collect())
+}
+
+/// What all steps of one encoding share.
+struct Encoder<'a, 'n> {
+    fields: Texts<'a>,
+    to: &'a Target<'a>,
+    model: Model,
+    version: &'a str,
+    notes: &'n mut Notes,
+}
+
+impl<'a> Encoder<'a, '_> {
+    fn body(mut self) -> Result<Body<'a>, EncodeError> {
+        self.refuse_what_cannot_be()?;
+        let messages =
+            self.fields.get("messages").ok_or_else(|| EncodeError::invalid("messages", "`messages` is missing."))?;
+        let mut conversation = Conversation::read(self::messages(messages)?, self.model, self.notes)?;
+        let mut tools = Tools::read(self.fields, self.model, self.notes)?;
+        tools.unforce(self.model, self.notes);
+        tools.recall(&conversation.called);
+        let max_tokens = self.max_tokens()?;
+        let reasoning = self.reasoning(max_tokens, &conversation, &tools)?;
+        let format = self.format(&reasoning, &mut tools, &mut conversation)?;
+        let mut as_written = self.sampling(reasoning.is_on())?;
+        as_written.extend(self.forwarded()?);
+        Ok(Body {
+            model: self.to.model,
+            max_tokens,
+            system: conversation.system,
+            messages: conversation.turns,
+            tools: tools.list,
+            tool_choice: tools.choice,
+            output_config: self.output_config(reasoning.effort, format)?,
+            thinking: reasoning.thinking,
+            stop_sequences: self.stop_sequences()?,
+            metadata: self.metadata()?,
+            service_tier: self.service_tier()?,
+            stream: self.fields.get("stream") == Some("true"),
+            as_written,
+        })
+    }
+
+    fn refuse_what_cannot_be(&self) -> Result<(), EncodeError> {
+        if self.fields.get("n").is_some_and(|n| n != "1") {
+            return Err(EncodeError::unsupported("n", "This model gives one answer at a time: `n` must be 1."));
+        }
+        let modalities = self.fields.get("modalities").is_some_and(|raw| raw.contains("\"audio\""));
+        if modalities || self.fields.get("audio").is_some() {
+            let param = if modalities { "modalities" } else { "audio" };
+            return Err(EncodeError::unsupported(param, "This model does not speak: `modalities` must be text only."));
+        }
+        if self.fields.get("web_search_options").is_some() {
+            let message = "On this model web search is a tool: give `web_search_20250305` among the `tools`.";
+            return Err(EncodeError::unsupported("web_search_options", message));
+        }
+        Ok(())
+    }
+
+    fn max_tokens(&self) -> Result<u64, EncodeError> {
+        for param in ["max_completion_tokens", "max_tokens"] {
+            if let Some(raw) = self.fields.get(param) {
+                return value(raw, param, "a whole number that is not negative");
+            }
+        }
+        Ok(self.to.options.default_max_tokens.unwrap_or_else(|| self.model.max_output()))
+    }
+
+    fn reasoning(
+        &mut self,
+        max_tokens: u64,
+        conversation: &Conversation<'_>,
+        tools: &Tools<'_>,
+    ) -> Result<Reasoning<'a>, EncodeError> {
+        let around = Surroundings {
+            model: self.model,
+            max_tokens,
+            is_forced: tools.is_forced(),
+            loop_lacks_thinking: conversation.loop_lacks_thinking(),
+        };
+        Reasoning::read(self.fields, around, self.notes)
+    }
+
+    /// The schema for `output_config.format`, where the answer's form can be said so; else the form is seen to by a tool
+    /// or by an instruction. A call that the caller asks for comes before any form.
+    fn format(
+        &self,
+        reasoning: &Reasoning<'_>,
+        tools: &mut Tools<'a>,
+        conversation: &mut Conversation<'a>,
+    ) -> Result<Option<Raw<'a>>, EncodeError> {
+        let format = Format::read(self.fields.get("response_format"))?;
+        if let Format::Schema(schema) = format
+            && self.model.takes_schema()
+        {
+            return Ok(Some(schema::enforceable(Cow::Borrowed(schema))));
+        }
+        let Some(arguments) = format.arguments().filter(|_| !tools.is_forced()) else { return Ok(None) };
+        if self.model.can_be_forced() && !reasoning.is_on() {
+            tools.answer_by(arguments);
+        } else {
+            conversation.system.extend(format.instruction().map(|text| Block::text(text, None)));
+        }
+        Ok(None)
+    }
+
+    /// The caller's own `output_config` with what else was asked for added, where it does not say so itself.
+    fn output_config(&self, effort: Option<Effort>, schema: Option<Raw<'a>>) -> Result<Option<Raw<'a>>, EncodeError> {
+        let given = self.fields.get("output_config");
+        if effort.is_none() && schema.is_none() {
+            return given.map(|raw| as_raw(raw, "output_config").map(Cow::Borrowed)).transpose();
+        }
+        let given = given.unwrap_or("{}");
+        let index = Index::of(given.as_bytes())
+            .map_err(|_| EncodeError::invalid("output_config", "`output_config` must be an object."))?;
+        let format = schema.as_deref().map(|schema| json(&Form { kind: "json_schema", schema }));
+        let edits: Vec<Edit> = [("effort", effort.map(|effort| json(&effort))), ("format", format)]
+            .into_iter()
+            .filter(|(name, _)| index.find(given.as_bytes(), name).is_none())
+            .filter_map(|(name, value)| Some(Edit::Set(name, value?.into())))
+            .collect();
+        let mut merged = Vec::with_capacity(given.len() + 64);
+        rewrite_into(given.as_bytes(), &index, &edits, &mut merged);
+        let merged = String::from_utf8(merged).unwrap_or_default();
+        let invalid = |_| EncodeError::invalid("output_config", "`output_config` must be an object.");
+        RawValue::from_string(merged).map(|raw| Some(Cow::Owned(raw))).map_err(invalid)
+    }
+
+    /// `temperature`, `top_p` and `top_k`, as far as the model takes them.
+    fn sampling(&mut self, thinks: bool) -> Result<Vec<(Cow<'a, str>, Raw<'a>)>, EncodeError> {
+        let mut taken: Vec<(Cow<'a, str>, Raw<'a>)> = Vec::new();
+        for param in ["temperature", "top_p", "top_k"] {
+            let Some(raw) = self.fields.get(param) else { continue };
+            let number: f64 = value(raw, param, "a number")?;
+            let why = if !self.model.samples(self.version) {
+                "this model takes no sampling parameters"
+            } else if thinks && !is_taken_while_thinking(param, number) {
+                "Anthropic does not take it while the model thinks"
+            } else if param == "top_p" && self.model.samples_by_one() && !taken.is_empty() {
+                "this model takes only one of `temperature` and `top_p`"
+            } else {
+                let is_hot = param == "temperature" && number > 1.0;
+                if is_hot {
+                    self.notes.add(param, "lowered to 1, the highest that Anthropic takes");
+                }
+                let value = if is_hot { super::tools::raw("1") } else { Cow::Borrowed(as_raw(raw, param)?) };
+                taken.push((param.into(), value));
+                continue;
+            };
+            self.notes.add(param, why);
+        }
+        Ok(taken)
+    }
+
+    /// What is neither translated nor dropped goes on as it was written: Anthropic's own fields, and what is yet to come.
+    fn forwarded(&mut self) -> Result<Vec<(Cow<'a, str>, Raw<'a>)>, EncodeError> {
+        let mut forwarded = Vec::new();
+        for (name, raw) in self.fields.iter() {
+            if TRANSLATES.contains(&&*name) {
+                continue;
+            }
+            match DROPS.iter().find(|(dropped, _)| *dropped == name) {
+                Some((_, why)) if !is_nothing(raw) => self.notes.add(&name, why),
+                Some(_) => {}
+                None => {
+                    let value = as_raw(raw, &name)?;
+                    forwarded.push((name, Cow::Borrowed(value)));
+                }
+            }
+        }
+        Ok(forwarded)
+    }
+
+    /// Sequences of white space only are refused by Anthropic.
+    fn stop_sequences(&mut self) -> Result<Vec<&'a RawValue>, EncodeError> {
+        let Some(raw) = self.fields.get("stop") else { return Ok(Vec::new()) };
+        let invalid = || EncodeError::invalid("stop", "`stop` must be a string or an array of strings.");
+        let mut all: Vec<&'a RawValue> = match raw.starts_with('"') {
+            true => vec![as_raw(raw, "stop")?],
+            false => serde_json::from_str(raw).map_err(|_| invalid())?,
+        };
+        if !all.iter().all(|stop| crate::openai::text::is_string(stop)) {
+            return Err(invalid());
+        }
+        let before = all.len();
+        all.retain(|stop| !is_blank(stop));
+        if all.len() < before {
+            self.notes.add("stop", "Anthropic takes no stop sequences that are white space only");
+        }
+        Ok(all)
+    }
+
+    fn metadata(&mut self) -> Result<Option<Metadata<'a>>, EncodeError> {
+        let text = |param: &str| match self.fields.get(param) {
+            Some(raw) => serde_json::from_str::<Text<'a>>(raw)
+                .map(Some)
+                .map_err(|_| EncodeError::invalid(param, format!("`{param}` must be a string."))),
+            None => Ok(None),
+        };
+        let user = match text("user")? {
+            Some(user) => Some(("user", user)),
+            None => text("safety_identifier")?.map(|user| ("safety_identifier", user)),
+        };
+        let own = self.own_metadata()?;
+        let Some((param, user)) = user.or_else(|| own.map(|user| ("metadata.user_id", user))) else { return Ok(None) };
+        if let Some(why) = why_refused(&user) {
+            self.notes.add(param, why);
+            return Ok(None);
+        }
+        Ok(Some(Metadata { user_id: user.0 }))
+    }
+
+    /// Anthropic's metadata knows nothing but the user.
+    fn own_metadata(&mut self) -> Result<Option<Text<'a>>, EncodeError> {
+        let Some(raw) = self.fields.get("metadata") else { return Ok(None) };
+        let invalid = |_| EncodeError::invalid("metadata", "`metadata` must be an object of strings.");
+        let OwnMetadata { user_id } = serde_json::from_str(raw).map_err(invalid)?;
+        let known = usize::from(user_id.is_some());
+        if Index::of(raw.as_bytes()).is_ok_and(|index| index.fields().len() > known) {
+            self.notes.add("metadata", "Anthropic takes nothing but a `user_id`");
+        }
+        Ok(user_id)
+    }
+
+    fn service_tier(&mut self) -> Result<Option<&'static str>, EncodeError> {
+        let Some(raw) = self.fields.get("service_tier") else { return Ok(None) };
+        match raw {
+            r#""auto""# | r#""priority""# => Ok(Some("auto")),
+            r#""default""# | r#""standard_only""# => Ok(Some("standard_only")),
+            _ if raw.starts_with('"') => {
+                self.notes.add("service_tier", "Anthropic has no such tier");
+                Ok(None)
+            }
+            _ => Err(EncodeError::invalid("service_tier", "`service_tier` must be a string.")),
+        }
+    }
+}
+
+/// `output_config.format`.
+#[derive(Serialize)]
+struct Form<'s> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    schema: &'s RawValue,
+}
+
+#[derive(Deserialize)]
+struct OwnMetadata<'a> {
+    #[serde(borrow)]
+    user_id: Option<Text<'a>>,
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut json = Vec::new();
+    push_json(&mut json, value);
+    json
+}
+
+fn as_raw<'a>(raw: &'a str, param: &str) -> Result<&'a RawValue, EncodeError> {
+    serde_json::from_str(raw).map_err(|_| EncodeError::invalid(param, format!("`{param}` is not valid JSON.")))
+}
+
+/// A value that asks for nothing: what its absence would mean.
+fn is_nothing(raw: &str) -> bool {
+    matches!(raw, "null" | "false" | "0" | "0.0" | "{}" | "[]" | "\"\"")
+}
+
+fn is_taken_while_thinking(param: &str, number: f64) -> bool {
+    match param {
+        "temperature" => number == 1.0,
+        "top_p" => number >= 0.95,
+        _ => false,
+    }
+}
+
+/// Anthropic wants an opaque id, and refuses what it takes for an e-mail address or a telephone number.
+fn why_refused(user: &str) -> Option<&'static str> {
+    let has_domain = user.split_once('@').is_some_and(|(_, domain)| domain.contains('.'));
+    let digits = user.chars().filter(char::is_ascii_digit).count();
+    let is_telephone = digits >= 7 && user.chars().all(|c| c.is_ascii_digit() || " +-()".contains(c));
+    if has_domain || is_telephone {
+        return Some("Anthropic refuses e-mail addresses and telephone numbers");
+    }
+    (user.len() > LONGEST_USER_ID).then_some("Anthropic takes no user longer than 512 characters")
+}

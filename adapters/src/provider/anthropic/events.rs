@@ -1,0 +1,331 @@
+//! Anthropic's stream: blocks that open, grow and close, one after another, between a start and a stop of the message.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::decode::{Block, Calls, StopDetails, annotation, finish_reason, refusal_text};
+use super::usage::Told;
+use super::{error, is_legacy};
+use crate::adapter::{DecodeError, EventDecoder, Target};
+use crate::chunk::{ChunkWriter, ThinkingBlock, ToolStart};
+use crate::frame::Event;
+use crate::index::Index;
+use crate::openai::text::Text;
+use crate::request::{Edit, Request, rewrite_into};
+use crate::usage::Usage;
+
+/// How many blocks may be open at a time; Anthropic opens one.
+const MAX_OPEN: usize = 64;
+
+/// How much of open blocks is kept: reasoning to be handed back, and arguments of the provider's own tools.
+const MAX_KEPT: usize = 16 * 1024 * 1024;
+
+/// Reads one stream.
+pub(super) struct Decoder {
+    created: u64,
+    model: String,
+    legacy: bool,
+    told: Told,
+    open: Vec<(u64, Open)>,
+    kept: usize,
+    /// Characters of text so far: citations count in them.
+    chars: usize,
+    calls: Calls,
+    finished: bool,
+}
+
+/// A block that has not ended.
+enum Open {
+    Text {
+        start: usize,
+        citations: Vec<Box<RawValue>>,
+    },
+    Thinking {
+        text: String,
+        signature: String,
+    },
+    Call {
+        sink: Sink,
+        given: Option<Box<RawValue>>,
+        any: bool,
+    },
+    /// A block that OpenAI's format has no word for, as it began, and the arguments that followed.
+    Other {
+        block: Box<RawValue>,
+        input: String,
+    },
+}
+
+/// Where a call's arguments go.
+#[derive(Clone, Copy)]
+enum Sink {
+    /// Into the tool call of that index.
+    Tool(u32),
+    /// Into the one function call of the older form.
+    Function,
+    /// They are the answer.
+    Answer,
+}
+
+impl Sink {
+    fn write(self, piece: &str, out: &mut ChunkWriter) {
+        match self {
+            Self::Tool(index) => out.tool_arguments(index, piece),
+            Self::Function => out.function_arguments(piece),
+            Self::Answer => out.text(piece),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Text<'a>,
+    index: Option<u64>,
+    message: Option<Start<'a>>,
+    content_block: Option<&'a RawValue>,
+    delta: Option<Delta<'a>>,
+    usage: Option<Told>,
+}
+
+#[derive(Deserialize)]
+struct Start<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    usage: Option<Told>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    partial_json: Option<Text<'a>>,
+    thinking: Option<Text<'a>>,
+    signature: Option<Text<'a>>,
+    citation: Option<&'a RawValue>,
+    stop_reason: Option<Text<'a>>,
+    stop_details: Option<StopDetails<'a>>,
+}
+
+impl EventDecoder for Decoder {
+    fn event(&mut self, event: Event<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
+        let text = simdutf8::basic::from_utf8(event.data).map_err(|_| malformed("bytes that are not UTF-8"))?;
+        let wire: Wire<'_> = serde_json::from_str(text).map_err(|_| malformed("not an event of Anthropic's"))?;
+        match &*wire.kind {
+            "message_start" => self.start(wire.message, out),
+            "content_block_start" => self.open(wire.index, wire.content_block, out)?,
+            "content_block_delta" => self.grow(wire.index, wire.delta, out)?,
+            "content_block_stop" => self.close(wire.index.unwrap_or_default(), out),
+            "message_delta" => self.stop(wire.delta, wire.usage.as_ref(), out),
+            "message_stop" if self.finished => out.complete(),
+            "error" => return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data)))),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn malformed(what: &str) -> DecodeError {
+    DecodeError::Malformed(format!("the provider's event: {what}"))
+}
+
+impl Decoder {
+    /// A decoder for the stream that answers `request`.
+    pub(super) fn new(request: &Request, to: &Target<'_>) -> Self {
+        Self {
+            created: to.now,
+            model: to.asked.to_owned(),
+            legacy: is_legacy(request),
+            told: Told::default(),
+            open: Vec::new(),
+            kept: 0,
+            chars: 0,
+            calls: Calls::None,
+            finished: false,
+        }
+    }
+
+    fn start(&mut self, message: Option<Start<'_>>, out: &mut ChunkWriter) {
+        let (id, usage) = message.map_or((None, None), |message| (message.id, message.usage));
+        out.begin(id.as_deref().unwrap_or_default(), self.created, &self.model);
+        out.role();
+        self.count(usage.as_ref(), out);
+    }
+
+    fn count(&mut self, told: Option<&Told>, out: &mut ChunkWriter) {
+        if let Some(told) = told {
+            self.told.update(told);
+            out.usage(Usage::from(self.told));
+        }
+    }
+
+    fn open(&mut self, index: Option<u64>, raw: Option<&RawValue>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
+        let (Some(index), Some(raw)) = (index, raw) else { return Err(malformed("a block without index or content")) };
+        let block: Block<'_> = serde_json::from_str(raw.get()).map_err(|_| malformed("a broken block"))?;
+        if self.open.len() == MAX_OPEN {
+            return Err(malformed("too many open blocks"));
+        }
+        out.begin("", self.created, &self.model);
+        if let Some(open) = self.opened(raw, &block, out) {
+            self.open.push((index, open));
+        }
+        self.begun_with(index, &block, out)
+    }
+
+    /// What is to be remembered of a block; an encrypted one is whole at once.
+    fn opened(&mut self, raw: &RawValue, block: &Block<'_>, out: &mut ChunkWriter) -> Option<Open> {
+        Some(match &*block.kind {
+            "text" => Open::Text { start: self.chars, citations: Vec::new() },
+            "thinking" => Open::Thinking { text: String::new(), signature: String::new() },
+            "redacted_thinking" => {
+                if let Some(data) = string(block.data) {
+                    out.thinking_block(ThinkingBlock::RedactedThinking { data: &data });
+                }
+                return None;
+            }
+            "tool_use" => {
+                Open::Call { sink: self.sink(block, out), given: block.input.map(ToOwned::to_owned), any: false }
+            }
+            _ => {
+                self.kept = self.kept.saturating_add(raw.get().len());
+                Open::Other { block: raw.to_owned(), input: String::new() }
+            }
+        })
+    }
+
+    fn sink(&mut self, block: &Block<'_>, out: &mut ChunkWriter) -> Sink {
+        if block.is_answer() {
+            return Sink::Answer;
+        }
+        let name = block.name.as_deref().unwrap_or_default();
+        if self.legacy && self.calls == Calls::None {
+            self.calls = Calls::Function;
+            out.function_start(name);
+            return Sink::Function;
+        }
+        self.calls = Calls::Tools;
+        let index = out.tool_start(ToolStart { id: block.id.as_deref().unwrap_or_default(), name });
+        if let Some(extra) = block.extra() {
+            out.tool_extra(index, &extra);
+        }
+        Sink::Tool(index)
+    }
+
+    /// Some hosts put the first piece, or all of it, into the block's start.
+    fn begun_with(&mut self, index: u64, block: &Block<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
+        for citation in block.citations.iter().flatten() {
+            self.cite(index, citation)?;
+        }
+        let delta = Delta {
+            text: string(block.text),
+            partial_json: None,
+            thinking: string(block.thinking),
+            signature: string(block.signature),
+            citation: None,
+            stop_reason: None,
+            stop_details: None,
+        };
+        self.grow(Some(index), Some(delta), out)
+    }
+
+    fn grow(&mut self, index: Option<u64>, delta: Option<Delta<'_>>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
+        let (Some(index), Some(delta)) = (index, delta) else {
+            return Err(malformed("a delta without index or content"));
+        };
+        if let Some(citation) = delta.citation {
+            self.cite(index, citation)?;
+        }
+        let Some((_, open)) = self.open.iter_mut().find(|(at, _)| *at == index) else { return Ok(()) };
+        match open {
+            Open::Text { .. } => {
+                let text = delta.text.unwrap_or_default();
+                self.chars += text.chars().count();
+                out.text(&text);
+            }
+            Open::Thinking { text, signature } => {
+                let (more, proof) = (delta.thinking.unwrap_or_default(), delta.signature.unwrap_or_default());
+                self.kept = self.kept.saturating_add(more.len() + proof.len());
+                text.push_str(&more);
+                signature.push_str(&proof);
+                out.reasoning(&more);
+            }
+            Open::Call { sink, any, .. } => {
+                let piece = delta.partial_json.unwrap_or_default();
+                *any |= !piece.is_empty();
+                sink.write(&piece, out);
+            }
+            Open::Other { input, .. } => {
+                let piece = delta.partial_json.unwrap_or_default();
+                self.kept = self.kept.saturating_add(piece.len());
+                input.push_str(&piece);
+            }
+        }
+        self.bounded()
+    }
+
+    fn cite(&mut self, index: u64, citation: &RawValue) -> Result<(), DecodeError> {
+        if let Some((_, Open::Text { citations, .. })) = self.open.iter_mut().find(|(at, _)| *at == index) {
+            self.kept = self.kept.saturating_add(citation.get().len());
+            citations.push(citation.to_owned());
+        }
+        self.bounded()
+    }
+
+    fn bounded(&self) -> Result<(), DecodeError> {
+        if self.kept > MAX_KEPT { Err(malformed("blocks larger than any may be")) } else { Ok(()) }
+    }
+
+    fn close(&mut self, index: u64, out: &mut ChunkWriter) {
+        let Some(at) = self.open.iter().position(|(open, _)| *open == index) else { return };
+        let (_, open) = self.open.swap_remove(at);
+        match open {
+            Open::Text { start, citations } => {
+                let annotations: Vec<_> =
+                    citations.iter().filter_map(|raw| annotation(raw, start, self.chars)).collect();
+                if !annotations.is_empty() {
+                    out.annotations(&annotations);
+                }
+            }
+            Open::Thinking { text, signature } if !signature.is_empty() => {
+                out.thinking_block(ThinkingBlock::Thinking { thinking: &text, signature: &signature });
+            }
+            Open::Thinking { .. } | Open::Call { any: true, .. } => {}
+            Open::Call { sink, given, any: false } => sink.write(given.as_deref().map_or("{}", RawValue::get), out),
+            Open::Other { block, input } => out.provider_block(&with_input(block.get().as_bytes(), input)),
+        }
+    }
+
+    fn stop(&mut self, delta: Option<Delta<'_>>, usage: Option<&Told>, out: &mut ChunkWriter) {
+        self.count(usage, out);
+        let Some((reason, details)) = delta.and_then(|delta| Some((delta.stop_reason?, delta.stop_details))) else {
+            return;
+        };
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        out.begin("", self.created, &self.model);
+        let left: Vec<u64> = self.open.iter().map(|(index, _)| *index).collect();
+        left.into_iter().for_each(|index| self.close(index, out));
+        if &*reason == "refusal" {
+            out.refusal(&refusal_text(details));
+        }
+        out.finish(finish_reason(&reason, self.calls));
+    }
+}
+
+/// A raw string's text; nothing for another type.
+fn string(raw: Option<&RawValue>) -> Option<Text<'_>> {
+    raw.and_then(|raw| serde_json::from_str(raw.get()).ok())
+}
+
+/// A block with the arguments that followed its start.
+fn with_input(block: &[u8], input: String) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(block.len() + input.len());
+    match Index::of(block) {
+        Ok(index) if serde_json::from_str::<&RawValue>(&input).is_ok() => {
+            rewrite_into(block, &index, &[Edit::Set("input", input.into())], &mut whole);
+        }
+        _ => whole.extend_from_slice(block),
+    }
+    whole
+}

@@ -1,0 +1,91 @@
+//! Anthropic's Messages API.
+//!
+//! `encode` says a chat completion in its words: what the caller's fields become is told there by [`TRANSLATES`] and
+//! [`DROPS`], what each model takes in `model`. `decode` reads a whole answer and `events` a stream; both say the same.
+//! Shapes were checked against the SDK `anthropic` 2.12.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::openai::secret_header;
+use crate::adapter::{Adapter, DecodeError, Dropped, EncodeError, EventDecoder, NativeRequest, Reply, Target};
+use crate::refusal::Refusal;
+use crate::request::{Operation, Request};
+
+mod content;
+mod conversation;
+mod decode;
+mod encode;
+mod error;
+mod events;
+mod format;
+mod model;
+mod native;
+mod schema;
+mod thinking;
+mod tools;
+mod usage;
+
+pub use encode::{DROPS, TRANSLATES};
+
+/// The dialect.
+pub struct Anthropic;
+
+/// How a token of OAuth begins; it is no API key and goes where tokens go.
+const OAUTH_BEGINS: &str = "sk-ant-oat";
+
+impl Adapter for Anthropic {
+    fn name(&self) -> &'static str {
+        "anthropic"
+    }
+
+    fn serves(&self, operation: Operation) -> bool {
+        operation == Operation::Chat
+    }
+
+    fn authorize(&self, api_key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
+        if api_key.starts_with(OAUTH_BEGINS) {
+            let beta = (HeaderName::from_static("anthropic-beta"), HeaderValue::from_static("oauth-2025-04-20"));
+            return Ok(vec![(header::AUTHORIZATION, secret_header(&format!("Bearer {api_key}"))?), beta]);
+        }
+        Ok(vec![(HeaderName::from_static("x-api-key"), secret_header(api_key)?)])
+    }
+
+    fn encode(&self, request: &Request, to: &Target<'_>) -> Result<NativeRequest, EncodeError> {
+        encode::encode(request, to)
+    }
+
+    fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes) -> Result<Reply, DecodeError> {
+        decode::decode(request, to, &body)
+    }
+
+    fn events(&self, request: &Request, to: &Target<'_>) -> Box<dyn EventDecoder> {
+        Box::new(events::Decoder::new(request, to))
+    }
+
+    fn refusal(&self, status: StatusCode, _headers: &HeaderMap, body: &[u8]) -> Refusal {
+        error::read(status, body)
+    }
+}
+
+/// What could not be carried, each thing named once.
+#[derive(Debug, Default)]
+struct Notes(Vec<Dropped>);
+
+impl Notes {
+    fn add(&mut self, param: &str, why: &'static str) {
+        if !self.0.iter().any(|noted| noted.param == param && noted.why == why) {
+            self.0.push(Dropped { param: param.to_owned(), why });
+        }
+    }
+
+    fn into_inner(self) -> Vec<Dropped> {
+        self.0
+    }
+}
+
+/// Whether the caller uses `functions`, the older form of `tools`, and so wants its calls in that form.
+fn is_legacy(request: &Request) -> bool {
+    let has = |name| request.get(name).is_some_and(|raw| raw != b"null" && raw != b"[]");
+    has("functions") && !has("tools")
+}

@@ -1,0 +1,113 @@
+//! Anthropic's usage. It counts exclusively: `input_tokens` are those that were neither read from nor written to a cache.
+
+use serde::Deserialize;
+
+use crate::usage::Usage;
+
+/// As one event or answer tells it; what it leaves out was told before or is nothing.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) struct Told {
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
+    cache_creation: Option<CacheCreation>,
+    output_tokens_details: Option<OutputDetails>,
+    service_tier: Option<Tier>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+struct CacheCreation {
+    ephemeral_5m_input_tokens: Option<u64>,
+    ephemeral_1h_input_tokens: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+struct OutputDetails {
+    thinking_tokens: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Tier {
+    Standard,
+    Priority,
+    Batch,
+    #[serde(other)]
+    Other,
+}
+
+impl Told {
+    /// Takes over what a later word tells anew.
+    pub(super) fn update(&mut self, later: &Self) {
+        self.input_tokens = later.input_tokens.or(self.input_tokens);
+        self.output_tokens = later.output_tokens.or(self.output_tokens);
+        self.cache_read_input_tokens = later.cache_read_input_tokens.or(self.cache_read_input_tokens);
+        self.cache_creation_input_tokens = later.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
+        self.cache_creation = later.cache_creation.or(self.cache_creation);
+        self.output_tokens_details = later.output_tokens_details.or(self.output_tokens_details);
+        self.service_tier = later.service_tier.or(self.service_tier);
+    }
+
+    /// The tier that served, in OpenAI's words.
+    pub(super) fn tier(&self) -> Option<&'static str> {
+        match self.service_tier? {
+            Tier::Standard => Some("default"),
+            Tier::Priority => Some("priority"),
+            Tier::Batch | Tier::Other => None,
+        }
+    }
+}
+
+impl From<Told> for Usage {
+    fn from(told: Told) -> Self {
+        let shares = told.cache_creation.unwrap_or_default();
+        let for_an_hour = shares.ephemeral_1h_input_tokens.unwrap_or_default();
+        let for_minutes = match told.cache_creation_input_tokens {
+            Some(all) => all.saturating_sub(for_an_hour),
+            None => shares.ephemeral_5m_input_tokens.unwrap_or_default(),
+        };
+        let read = told.cache_read_input_tokens.unwrap_or_default();
+        let fresh = told.input_tokens.unwrap_or_default();
+        Self {
+            input_tokens: fresh.saturating_add(read).saturating_add(for_minutes).saturating_add(for_an_hour),
+            cached_input_tokens: read,
+            cache_write_tokens: for_minutes,
+            cache_write_1h_tokens: for_an_hour,
+            output_tokens: told.output_tokens.unwrap_or_default(),
+            reasoning_tokens: told.output_tokens_details.and_then(|d| d.thinking_tokens).unwrap_or_default(),
+            audio_tokens: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn told(json: &str) -> Told {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn cached_tokens_are_counted_into_the_input_once() {
+        let usage = Usage::from(told(
+            r#"{"input_tokens":10,"cache_read_input_tokens":100,"cache_creation_input_tokens":30,"output_tokens":5,
+                "cache_creation":{"ephemeral_5m_input_tokens":20,"ephemeral_1h_input_tokens":10},
+                "output_tokens_details":{"thinking_tokens":3},"service_tier":"standard"}"#,
+        ));
+        assert_eq!(usage.input_tokens, 140);
+        assert_eq!((usage.cached_input_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens), (100, 20, 10));
+        assert_eq!((usage.output_tokens, usage.reasoning_tokens), (5, 3));
+    }
+
+    #[test]
+    fn the_last_word_wins_and_a_zero_is_a_word() {
+        let mut all = told(r#"{"input_tokens":10,"cache_read_input_tokens":7,"output_tokens":1}"#);
+        all.update(&told(r#"{"input_tokens":0,"cache_read_input_tokens":null,"output_tokens":9}"#));
+        let usage = Usage::from(all);
+        assert_eq!((usage.input_tokens, usage.cached_input_tokens, usage.output_tokens), (7, 7, 9));
+    }
+}
