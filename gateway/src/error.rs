@@ -141,6 +141,13 @@ impl Fault {
         }
     }
 
+    /// The process ended before the answer did.
+    #[must_use]
+    pub fn draining() -> Self {
+        let message = "The gateway is shutting down.";
+        Self::new(Kind::GatewayFault, StatusCode::SERVICE_UNAVAILABLE, "draining", message)
+    }
+
     /// With the field that is meant.
     #[must_use]
     pub fn of_param(mut self, param: impl Into<String>) -> Self {
@@ -246,7 +253,9 @@ impl From<Refusal> for Fault {
     }
 }
 
+/// A status that is no error of the request, as a redirect that is not followed, is the provider's fault.
 fn refused(status: StatusCode, message: String, code: Option<String>) -> Fault {
+    let status = if status.is_client_error() { status } else { StatusCode::BAD_GATEWAY };
     let mut fault = Fault::new(Kind::ProviderError, status, "provider_error", message);
     if let Some(code) = code {
         fault.code = Cow::Owned(code);

@@ -35,6 +35,7 @@ pub async fn serve(gateway: &Gateway, client: &mut Client) {
     if let Err(fault) = answer(gateway, &snapshot, client, &mut record).await {
         refuse(client, &mut record, fault).await;
     }
+    record.finished = true;
 }
 
 async fn answer<'s>(

@@ -45,6 +45,8 @@ pub struct Record<'s> {
     pub dropped: Option<HeaderValue>,
     /// The provider's own id of the request.
     pub provider_request_id: Option<HeaderValue>,
+    /// Whether it was served to its end, well or not; else it was dropped: cut by a drain, or by a panic.
+    pub finished: bool,
     started: Instant,
     waited: Duration,
     first_content: Option<Duration>,
@@ -60,6 +62,7 @@ pub struct Attempt<'s> {
     /// What became of it; `None` while it runs.
     pub outcome: Option<Outcome>,
     started: Instant,
+    took: Duration,
 }
 
 /// What became of an attempt.
@@ -101,6 +104,7 @@ impl<'s> Record<'s> {
             fault: None,
             dropped: None,
             provider_request_id: None,
+            finished: false,
             started: Instant::now(),
             waited: Duration::ZERO,
             first_content: None,
@@ -126,13 +130,14 @@ impl<'s> Record<'s> {
     /// An attempt begins.
     pub fn attempt(&mut self, target: &'s Target, upstream_model: &str) {
         let upstream_model = upstream_model.to_owned();
-        self.attempts.push(Attempt { target, upstream_model, outcome: None, started: Instant::now() });
+        self.attempts.push(Attempt { target, upstream_model, outcome: None, started: Instant::now(), took: Duration::ZERO });
     }
 
     /// The attempt that was begun last has ended.
     pub fn attempt_ended(&mut self, outcome: Outcome) {
         let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.outcome.is_none()) else { return };
         attempt.outcome = Some(outcome);
+        attempt.took = attempt.started.elapsed();
         let credential = attempt.target.credential.id.as_deref().unwrap_or("none");
         let labels = [attempt.target.provider.name.as_str(), credential, outcome.into()];
         self.gateway.metrics.attempts.with_label_values(&labels).inc();
@@ -198,8 +203,8 @@ impl<'s> Record<'s> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        if self.fault.is_none() && self.status.is_none() {
-            self.fault = Some(Fault::gone());
+        if !self.finished && self.fault.is_none() {
+            self.fault = Some(if self.gateway.is_draining() { Fault::draining() } else { Fault::internal("panicked") });
         }
         self.attempt_ended(Outcome::Failed(self.fault.as_ref().map_or(Kind::CallerGone, |fault| fault.kind)));
         self.gateway.metrics.in_flight.dec();
@@ -282,6 +287,7 @@ struct AttemptLine<'a> {
     model: &'a str,
     credential: Option<&'a str>,
     outcome: Option<Outcome>,
+    ms: f64,
 }
 
 #[derive(Serialize)]
@@ -323,6 +329,7 @@ impl<'a> AttemptLine<'a> {
             model: &attempt.upstream_model,
             credential: attempt.target.credential.id.as_deref(),
             outcome: attempt.outcome,
+            ms: milliseconds(attempt.took),
         }
     }
 }

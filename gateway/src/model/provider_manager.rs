@@ -177,12 +177,23 @@ fn credentials(
     carrier: &Carrier<'_>,
     common: &HeaderMap,
 ) -> Result<Vec<Arc<Credential>>, Fault> {
+    if written.simulated && written.credentials.is_empty() {
+        return Ok(vec![Arc::new(simulated(carrier, common)?)]);
+    }
     if written.credentials.is_empty() {
         let none = Credential { id: None, header: None, headers: common.clone(), weight: 1 };
         return Ok(vec![Arc::new(none)]);
     }
     let enabled = written.credentials.iter().filter(|credential| credential.enabled);
     enabled.map(|credential| self::credential(name, credential, carrier, common).map(Arc::new)).collect()
+}
+
+/// The simulator takes any key, but wants one, as the real providers do.
+fn simulated(carrier: &Carrier<'_>, common: &HeaderMap) -> Result<Credential, Fault> {
+    let mut headers = common.clone();
+    headers.extend(carrier.headers("simulated").map_err(|error| fault("simulated".to_owned(), error.to_string()))?);
+    let id = "simulated";
+    Ok(Credential { id: Some(id.to_owned()), header: Some(HeaderValue::from_static(id)), headers, weight: 1 })
 }
 
 fn credential(
