@@ -3,7 +3,7 @@
 
 use adapters::{Operation, Reply, Request, Target, Translator};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::error::{self, Fault, Kind};
 use crate::headers;
@@ -61,7 +61,7 @@ pub async fn run(
     let timeouts = instance.model().timeouts;
     turn.on_disconnect = provider.on_disconnect;
     refuse_unserved(picked, request.operation())?;
-    let caller = turn.client.headers().clone();
+    let caller = passed_on(turn.client.headers());
     let to = Target {
         model: &picked.upstream_model,
         asked: instance.asked(),
@@ -96,6 +96,15 @@ pub async fn run(
     };
     turn.timer.phase(timeouts.idle, "idle");
     Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
+}
+
+/// The caller's headers that a dialect may pass on; none of them is a credential.
+const PASSED_ON: [HeaderName; 2] = [HeaderName::from_static("anthropic-beta"), HeaderName::from_static("openai-beta")];
+
+/// One list for all routes, so that no header is lost on some of them and no other ever leaves.
+fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    let one = |name: HeaderName| headers.get(&name).map(|value| (name, value.clone()));
+    PASSED_ON.into_iter().filter_map(one).collect()
 }
 
 fn refuse_unserved(picked: &Picked<'_>, operation: Operation) -> Result<(), Fault> {

@@ -7,6 +7,7 @@ use crate::access_log::{AccessLog, Writer};
 use crate::metrics::Metrics;
 use crate::model::ModelManager;
 use crate::net::upstream::Upstreams;
+use crate::store::Store;
 
 /// The process's shared parts.
 pub struct Gateway {
@@ -20,6 +21,8 @@ pub struct Gateway {
     pub access_log: AccessLog,
     /// Who writes those lines.
     pub log_writer: Mutex<Option<Writer>>,
+    /// What outlives the process.
+    pub store: Store,
     /// Set once the process is to end.
     pub draining: AtomicBool,
 }
@@ -37,5 +40,6 @@ impl Gateway {
         if let Some(writer) = writer {
             writer.close();
         }
+        self.store.close();
     }
 }

@@ -26,5 +26,6 @@ pub mod reload;
 pub mod retry;
 pub mod route;
 pub mod serve;
+pub mod store;
 pub mod timer;
 pub mod turn;

@@ -130,7 +130,13 @@ impl<'s> Record<'s> {
     /// An attempt begins.
     pub fn attempt(&mut self, target: &'s Target, upstream_model: &str) {
         let upstream_model = upstream_model.to_owned();
-        self.attempts.push(Attempt { target, upstream_model, outcome: None, started: Instant::now(), took: Duration::ZERO });
+        self.attempts.push(Attempt {
+            target,
+            upstream_model,
+            outcome: None,
+            started: Instant::now(),
+            took: Duration::ZERO,
+        });
     }
 
     /// The attempt that was begun last has ended.

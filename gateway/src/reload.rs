@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::config::{Config, Faults, Loaded};
 use crate::gateway::Gateway;
 use crate::model::ProviderManager;
+use crate::store::Served;
 
 /// Reloads the configuration.
 pub struct Reloader {
@@ -55,6 +56,8 @@ impl Reloader {
         let reloaded = Reloaded { generation: snapshot.generation, hash: snapshot.hash.clone(), changed };
         self.gateway.metrics.configured(snapshot.generation, &snapshot.hash);
         self.gateway.models.replace(snapshot);
+        let now = jiff::Timestamp::now();
+        self.gateway.store.served(Served { at: now, hash: reloaded.hash.clone(), changed: reloaded.changed.clone() });
         *served = loaded;
         tracing::info!(generation = reloaded.generation, hash = %reloaded.hash, changed = ?reloaded.changed, "reloaded");
         Ok(reloaded)

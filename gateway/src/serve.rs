@@ -21,6 +21,7 @@ use crate::net::proxy::Proxies;
 use crate::net::server::{self, Listening, Settings};
 use crate::net::upstream::Upstreams;
 use crate::reload::Reloader;
+use crate::store::{Patience, Served, Store};
 
 /// How a process starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +92,8 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let token = loaded.config.server.admin_token.as_ref().map(config::Secret::resolve).transpose();
     let token = token.map_err(|error| Refused::Machine(format!("server.admin_token: {error}")))?;
     let (access_log, writer) = open_access_log(&loaded.config.observability.access_log)?;
+    let store = open_store(&loaded.config, start)?;
+    store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
     let metrics = Metrics::new().map_err(|error| Refused::Machine(error.to_string()))?;
     metrics.configured(snapshot.generation, &snapshot.hash);
     let gateway = Arc::new(Gateway {
@@ -99,6 +102,7 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
         metrics,
         access_log,
         log_writer: Mutex::new(writer),
+        store,
         draining: AtomicBool::new(false),
     });
     let origin = loaded.origin.clone();
@@ -151,6 +155,12 @@ fn settings(config: &Config, start: Start) -> Result<Settings, Refused> {
         upgrade_socket: config.store.path.join("upgrade.sock"),
         upgrade: start == Start::Upgrade,
     })
+}
+
+fn open_store(config: &Config, start: Start) -> Result<Store, Refused> {
+    let patience = if start == Start::Upgrade { Patience::UntilFree } else { Patience::None };
+    let path = &config.store.path;
+    Store::open(path, patience).map_err(|error| Refused::Machine(format!("the store {}: {error}", path.display())))
 }
 
 fn open_access_log(wanted: &config::AccessLog) -> Result<(AccessLog, Option<Writer>), Refused> {

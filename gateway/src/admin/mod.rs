@@ -39,6 +39,7 @@ impl Admin {
         let control = Control { gateway, reloader, token };
         let api = Router::new()
             .route("/admin/v1/config", get(config))
+            .route("/admin/v1/config/history", get(history))
             .route("/admin/v1/config/reload", post(reload))
             .fallback(unknown)
             .layer(middleware::from_fn_with_state(control.clone(), authorize));
@@ -107,6 +108,14 @@ async fn reload(State(control): State<Control>) -> Response {
 
 async fn config(State(control): State<Control>) -> Response {
     Json(control.reloader.shown()).into_response()
+}
+
+async fn history(State(control): State<Control>) -> Response {
+    match tokio::task::spawn_blocking(move || control.gateway.store.history()).await {
+        Ok(Ok(history)) => Json(history).into_response(),
+        Ok(Err(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", error.to_string(), Vec::new()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string(), Vec::new()),
+    }
 }
 
 async fn metrics(State(control): State<Control>) -> Response {
