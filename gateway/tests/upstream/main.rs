@@ -10,5 +10,10 @@
     reason = "the modules of a test are no one's interface"
 )]
 
+mod coding;
 mod http1;
+mod http2;
+mod names;
 mod provider;
+mod proxies;
+mod tls;

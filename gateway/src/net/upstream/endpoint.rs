@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -16,6 +16,7 @@ use http::uri::{Authority, Scheme, Uri};
 use pingora::protocols::TcpKeepalive;
 use pingora::upstreams::peer::{HttpPeer, Peer, PeerOptions};
 use rustls::pki_types::ServerName;
+use tokio::sync::Mutex;
 
 use super::fault::{Cause, Fault};
 use crate::net::dns::Resolver;
@@ -127,6 +128,10 @@ pub(super) struct Place {
     /// The key of its idle connections.
     pub(super) key: u64,
     pub(super) address: SocketAddr,
+    /// Held while an HTTP/2 connection is being made, so that a burst of requests makes one.
+    pub(super) opening: Mutex<()>,
+    /// The provider chose HTTP/1.1 when it was offered both: there is nothing to wait for.
+    pub(super) speaks_http1: AtomicBool,
     /// Milliseconds since `EPOCH` until which this address is tried last.
     distrusted_until: AtomicU64,
 }
@@ -348,6 +353,8 @@ impl Template {
             key: peer.reuse_hash(),
             peer,
             address,
+            opening: Mutex::new(()),
+            speaks_http1: AtomicBool::new(false),
             distrusted_until: AtomicU64::new(0),
         }
     }
@@ -439,8 +446,9 @@ impl BaseUrl {
             return None;
         }
         let usual = if tls { 443 } else { 80 };
-        let port = match written.port() {
-            Some(port) => port.as_str().parse().ok().filter(|port| *port != 0)?,
+        let after_host = written.as_str().strip_prefix(written.host())?;
+        let port = match after_host.strip_prefix(':') {
+            Some(port) => port.parse().ok().filter(|port| *port != 0)?,
             None => usual,
         };
         // A server that is told its usual port in `host` may redirect or fail a signature check.
