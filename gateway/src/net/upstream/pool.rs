@@ -88,7 +88,6 @@ impl Pool {
         let tries = timeout_at(deadline, endpoint.places(&self.resolver))
             .await
             .map_err(|_| Fault::connect_timeout())??;
-        let tries = tries.as_slice();
         let mut fault = Fault::connect_timeout();
         for (tried, place) in tries.iter().enumerate() {
             if freshness == Freshness::Any
