@@ -328,7 +328,7 @@ async fn an_answer_that_is_not_http_is_malformed() {
     ] {
         let provider = Provider::answering(answer).await;
         let fault = post(&upstreams(), &provider.endpoint(), b"{}").await.err();
-        let fault = fault.expect(&String::from_utf8_lossy(answer));
+        let fault = fault.unwrap_or_else(|| unreachable!("{}", String::from_utf8_lossy(answer)));
         assert_eq!(fault.cause, Cause::Malformed, "{fault:?} {}", String::from_utf8_lossy(answer));
         assert!(fault.sent);
     }

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -16,6 +16,7 @@ use http::uri::{Authority, Scheme, Uri};
 use pingora::protocols::TcpKeepalive;
 use pingora::upstreams::peer::{HttpPeer, Peer, PeerOptions};
 use rustls::pki_types::ServerName;
+use tokio::sync::Mutex;
 
 use super::fault::{Cause, Fault};
 use crate::net::dns::Resolver;
@@ -32,6 +33,8 @@ const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 const PING: Duration = Duration::from_secs(30);
 /// How long an address that failed is tried last.
 const DISTRUST: Duration = Duration::from_secs(10);
+/// Addresses kept of one name; [`Tries`] has a bit for each.
+const MOST_ADDRESSES: usize = 32;
 /// Addresses tried for one request; more would cut the connect timeout into slices too thin.
 const MOST_TRIES: usize = 4;
 
@@ -127,6 +130,10 @@ pub(super) struct Place {
     /// The key of its idle connections.
     pub(super) key: u64,
     pub(super) address: SocketAddr,
+    /// Held while an HTTP/2 connection is being made, so that a burst of requests makes one.
+    pub(super) opening: Mutex<()>,
+    /// The provider chose HTTP/1.1 when it was offered both: there is nothing to wait for.
+    pub(super) speaks_http1: AtomicBool,
     /// Milliseconds since `EPOCH` until which this address is tried last.
     distrusted_until: AtomicU64,
 }
@@ -195,13 +202,12 @@ impl Endpoint {
 
     /// The addresses to try for one request, the best first. Waits only for a name never seen before.
     pub(super) async fn places(&self, resolver: &Resolver) -> Result<Tries, Fault> {
-        let known = self.places.load();
-        if let Some(places) = known.as_ref().filter(|places| places.are_fresh()) {
-            return Ok(self.in_turn(&places.known));
-        }
-        drop(known);
-        let places = self.find(resolver).await?;
-        Ok(self.in_turn(&places.known))
+        let known = self.places.load_full();
+        let places = match known.filter(|places| places.are_fresh()) {
+            Some(places) => places,
+            None => self.find(resolver).await?,
+        };
+        Ok(self.in_turn(places))
     }
 
     async fn find(&self, resolver: &Resolver) -> Result<Arc<Places>, Fault> {
@@ -219,6 +225,7 @@ impl Endpoint {
         let known: Vec<_> = allowed
             .map(|address| SocketAddr::new(*address, *port))
             .map(|address| self.place(address, before.as_deref()))
+            .take(MOST_ADDRESSES)
             .collect();
         if known.is_empty() {
             return Err(forbidden());
@@ -236,18 +243,12 @@ impl Endpoint {
             .unwrap_or_else(|| Arc::new(self.template.place(address)))
     }
 
-    /// Every address once, starting at the next in turn, those that failed lately last.
-    fn in_turn(&self, known: &[Arc<Place>]) -> Tries {
-        if let [only] = known {
-            return Tries::One(only.clone());
-        }
-        let first = self.turn.fetch_add(1, Ordering::Relaxed) % known.len().max(1);
-        let mut order: Vec<_> = known.iter().cycle().skip(first).take(known.len()).cloned().collect();
-        // IPv4 and IPv6 are never mixed: the resolver asks for the second only without the first.
-        let now = millis();
-        order.sort_by_key(|place| place.is_distrusted(now));
-        order.truncate(MOST_TRIES);
-        Tries::Several(order)
+    fn in_turn(&self, places: Arc<Places>) -> Tries {
+        let first = match places.known.len() {
+            0 | 1 => 0,
+            several => self.turn.fetch_add(1, Ordering::Relaxed) % several,
+        };
+        Tries::new(places, first)
     }
 }
 
@@ -258,19 +259,42 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// The addresses for one request; almost always there is one, which costs no allocation.
-pub(super) enum Tries {
-    One(Arc<Place>),
-    Several(Vec<Arc<Place>>),
+/// The addresses for one request: each once, starting at the one whose turn it is, those that had
+/// failed lately last.
+pub(super) struct Tries {
+    places: Arc<Places>,
+    first: usize,
+    /// One bit for each place; taken at the start, for trying changes it.
+    distrusted: u32,
 }
 
 impl Tries {
-    pub(super) fn as_slice(&self) -> &[Arc<Place>] {
-        match self {
-            Tries::One(place) => std::slice::from_ref(place),
-            Tries::Several(places) => places,
-        }
+    fn new(places: Arc<Places>, first: usize) -> Tries {
+        let now = millis();
+        let bits = places.known.iter().enumerate();
+        let distrusted = bits.filter(|(_, place)| place.is_distrusted(now)).fold(0, |mask, (at, _)| mask | bit(at));
+        Tries { places, first, distrusted }
     }
+
+    /// How many addresses [`Tries::iter`] gives.
+    pub(super) fn len(&self) -> usize {
+        self.places.known.len().min(MOST_TRIES)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Place>> {
+        let (late, early) = self.places.known.split_at(self.first);
+        let late = late.iter().enumerate();
+        let early = early.iter().enumerate();
+        let turn = early.map(|(at, place)| (at + self.first, place)).chain(late);
+        let of = move |distrusted: bool| {
+            move |(at, _): &(usize, &Arc<Place>)| (self.distrusted & bit(*at) != 0) == distrusted
+        };
+        turn.clone().filter(of(false)).chain(turn.filter(of(true))).map(|(_, place)| place).take(MOST_TRIES)
+    }
+}
+
+fn bit(at: usize) -> u32 {
+    u32::try_from(at).ok().and_then(|at| 1u32.checked_shl(at)).unwrap_or(0)
 }
 
 impl Places {
@@ -331,7 +355,14 @@ impl Template {
         let mut peer = HttpPeer::new(address, self.tls, self.server_name.clone());
         peer.options = self.options.clone();
         peer.group_key = self.group;
-        Place { key: peer.reuse_hash(), peer, address, distrusted_until: AtomicU64::new(0) }
+        Place {
+            key: peer.reuse_hash(),
+            peer,
+            address,
+            opening: Mutex::new(()),
+            speaks_http1: AtomicBool::new(false),
+            distrusted_until: AtomicU64::new(0),
+        }
     }
 }
 
@@ -416,8 +447,9 @@ impl BaseUrl {
             return None;
         }
         let usual = if tls { 443 } else { 80 };
-        let port = match written.port() {
-            Some(port) => port.as_str().parse().ok().filter(|port| *port != 0)?,
+        let after_host = written.as_str().strip_prefix(written.host())?;
+        let port = match after_host.strip_prefix(':') {
+            Some(port) => port.parse().ok().filter(|port| *port != 0)?,
             None => usual,
         };
         // A server that is told its usual port in `host` may redirect or fail a signature check.

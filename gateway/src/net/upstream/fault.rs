@@ -125,18 +125,20 @@ impl Fault {
 
 /// TLS errors come as text only; the common ones get a sentence that says what to do about them.
 fn tls_detail(error: &Error) -> String {
-    let text = error.to_string();
-    let known = [
-        ("Expired", "the provider's certificate has expired"),
-        ("NotValidYet", "the provider's certificate is not valid yet"),
-        ("NotValidForName", "the provider's certificate is for another host"),
+    const KNOWN: [(&str, &str); 10] = [
+        ("certificate expired", "the provider's certificate has expired"),
+        ("certificate not valid yet", "the provider's certificate is not valid yet"),
+        ("not valid for name", "the provider's certificate is for another host"),
         ("UnknownIssuer", UNKNOWN_ISSUER),
         ("CaUsedAsEndEntity", UNKNOWN_ISSUER),
+        ("BadSignature", UNKNOWN_ISSUER),
         ("Revoked", "the provider's certificate is revoked"),
         ("NoApplicationProtocol", "the provider does not speak the configured HTTP version"),
+        ("corrupt message", "the provider does not speak TLS there"),
         ("eof", "the provider closed the connection during TLS"),
     ];
-    let found = known.iter().find(|(word, _)| text.contains(word));
+    let text = error.to_string();
+    let found = KNOWN.iter().find(|(word, _)| text.contains(word));
     let sentence = found.map_or("TLS with the provider failed", |(_, sentence)| sentence);
     sentence.to_owned()
 }

@@ -2,6 +2,7 @@
 //! within the connect timeout.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pingora::connectors::ConnectorOptions;
@@ -11,7 +12,7 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::http::v2::client::Http2Session;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::endpoint::{Endpoint, Place, Tries, Version};
+use super::endpoint::{Endpoint, Place, Version};
 use super::fault::{Cause, Fault};
 use crate::net::dns::Resolver;
 use crate::net::tls::{TrustError, check_system_roots};
@@ -71,7 +72,8 @@ impl Pool {
         self.connector.clone()
     }
 
-    /// A line to the endpoint: an idle one, or a new one within `limit`.
+    /// A line to the endpoint: an idle one, or a new one within `limit`, trying one address after
+    /// the other.
     pub(super) async fn line(
         &self,
         endpoint: &Endpoint,
@@ -81,15 +83,21 @@ impl Pool {
         let deadline = Instant::now() + limit;
         let tries =
             timeout_at(deadline, endpoint.places(&self.resolver)).await.map_err(|_| Fault::connect_timeout())??;
-        if freshness == Freshness::Any
-            && let Some(taken) = self.idle(endpoint, &tries).await
-        {
-            return Ok(taken);
+        let mut fault = Fault::connect_timeout();
+        for (tried, place) in tries.iter().enumerate() {
+            if freshness == Freshness::Any
+                && let Some(line) = self.idle(endpoint, place).await
+            {
+                return Ok(Taken::reused(line, place));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let untried = u32::try_from(tries.len() - tried).unwrap_or(u32::MAX);
+            match self.connect(endpoint, place, left / untried).await {
+                Ok(taken) => return Ok(taken),
+                Err(failed) => fault = failed.at(place.address),
+            }
         }
-        if let (true, false, Err(why)) = (endpoint.tls, endpoint.own_authorities, &self.roots) {
-            return Err(Fault::new(Cause::Tls, why.to_string()));
-        }
-        self.connect(endpoint, tries.as_slice(), deadline).await
+        Err(fault)
     }
 
     /// Gives a connection back that can carry another request.
@@ -97,13 +105,7 @@ impl Pool {
         self.connector.transport().release_stream(stream, place.key, Some(IDLE));
     }
 
-    async fn idle(&self, endpoint: &Endpoint, tries: &Tries) -> Option<Taken> {
-        let place = tries.as_slice().first()?;
-        let line = self.idle_line(endpoint, place).await?;
-        Some(Taken { line, place: place.clone(), reused: true })
-    }
-
-    async fn idle_line(&self, endpoint: &Endpoint, place: &Place) -> Option<Line> {
+    async fn idle(&self, endpoint: &Endpoint, place: &Place) -> Option<Line> {
         if endpoint.version != Version::Http1 {
             let session = self.connector.reused_http_session(&place.peer).await;
             if let Ok(Some(session)) = session {
@@ -117,39 +119,64 @@ impl Pool {
         None
     }
 
-    /// Tries one address after the other, each with its share of the time that is left.
-    async fn connect(&self, endpoint: &Endpoint, places: &[Arc<Place>], deadline: Instant) -> Result<Taken, Fault> {
-        let mut fault = Fault::connect_timeout();
-        for (tried, place) in places.iter().enumerate() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let untried = u32::try_from(places.len() - tried).unwrap_or(u32::MAX);
-            let attempt = timeout(left / untried, self.connect_to(endpoint, place)).await;
-            match attempt.unwrap_or_else(|_| Err(Fault::connect_timeout())) {
-                Ok(line) => {
-                    place.trust();
-                    return Ok(Taken { line, place: place.clone(), reused: false });
-                }
-                Err(failed) => {
-                    place.distrust();
-                    fault = failed.at(place.address);
-                }
-            }
+    async fn connect(&self, endpoint: &Endpoint, place: &Arc<Place>, limit: Duration) -> Result<Taken, Fault> {
+        self.check_roots(endpoint)?;
+        let connected = timeout(limit, self.connect_to(endpoint, place)).await;
+        let connected = connected.unwrap_or_else(|_| Err(Fault::connect_timeout()));
+        if connected.is_ok() {
+            place.trust();
+        } else {
+            place.distrust();
         }
-        Err(fault)
+        connected
     }
 
-    async fn connect_to(&self, endpoint: &Endpoint, place: &Place) -> Result<Line, Fault> {
-        let failed = |error: Box<pingora::Error>| Fault::connecting(&error);
-        if endpoint.version == Version::Http1 {
-            let transport = self.connector.transport();
-            let stream = transport.new_stream(&place.peer).await;
-            return stream.map(Line::Http1).map_err(failed);
+    fn check_roots(&self, endpoint: &Endpoint) -> Result<(), Fault> {
+        match &self.roots {
+            Err(why) if endpoint.tls && !endpoint.own_authorities => Err(Fault::new(Cause::Tls, why.to_string())),
+            _ => Ok(()),
         }
+    }
+
+    async fn connect_to(&self, endpoint: &Endpoint, place: &Arc<Place>) -> Result<Taken, Fault> {
+        if endpoint.version == Version::Http1 {
+            return self.connect_http1(place).await;
+        }
+        let opening = if place.speaks_http1.load(Ordering::Relaxed) { None } else { Some(place.opening.lock().await) };
+        // While this request waited, another may have made the connection that both can use.
+        if opening.is_some()
+            && let Ok(Some(session)) = self.connector.reused_http_session(&place.peer).await
+        {
+            return Ok(Taken::reused(Line::Http2(Box::new(session)), place));
+        }
+        self.connect_http2(endpoint, place).await
+    }
+
+    async fn connect_http1(&self, place: &Arc<Place>) -> Result<Taken, Fault> {
+        let stream = self.connector.transport().new_stream(&place.peer).await;
+        let stream = stream.map_err(|error| Fault::connecting(&error))?;
+        Ok(Taken::new(Line::Http1(stream), place))
+    }
+
+    async fn connect_http2(&self, endpoint: &Endpoint, place: &Arc<Place>) -> Result<Taken, Fault> {
         let session = self.connector.new_http_session::<_, ()>(&place.peer).await;
-        match session.map_err(failed)? {
-            HttpSession::H2(session) => Ok(Line::Http2(Box::new(session))),
-            HttpSession::H1(session) if endpoint.version == Version::Auto => Ok(Line::Http1(session.into_inner())),
+        match session.map_err(|error| Fault::connecting(&error))? {
+            HttpSession::H2(session) => Ok(Taken::new(Line::Http2(Box::new(session)), place)),
+            HttpSession::H1(session) if endpoint.version == Version::Auto => {
+                place.speaks_http1.store(true, Ordering::Relaxed);
+                Ok(Taken::new(Line::Http1(session.into_inner()), place))
+            }
             _ => Err(Fault::new(Cause::Tls, "the provider does not speak the configured HTTP version")),
         }
+    }
+}
+
+impl Taken {
+    fn new(line: Line, place: &Arc<Place>) -> Taken {
+        Taken { line, place: place.clone(), reused: false }
+    }
+
+    fn reused(line: Line, place: &Arc<Place>) -> Taken {
+        Taken { reused: true, ..Taken::new(line, place) }
     }
 }
