@@ -58,6 +58,7 @@ function launch(args, announces, environment = {}) {
   }
   return new Promise((resolve, reject) => {
     const fail = (why) => {
+      clearTimeout(timer)
       child.kill('SIGKILL')
       reject(new Error(`weir ${args.join(' ')}: ${why}\n${output}`))
     }
