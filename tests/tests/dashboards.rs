@@ -17,11 +17,13 @@ const HISTOGRAMS: &[&str] = &[
 
 /// What else Weir exports.
 const COUNTERS_AND_GAUGES: &[&str] = &[
+    "weir_access_log_dropped_total",
     "weir_attempts_total",
     "weir_budget_limit_usd",
     "weir_budget_reserved_usd",
     "weir_budget_used_usd",
     "weir_config_generation",
+    "weir_config_info",
     "weir_config_reload_failures_total",
     "weir_cooldowns_total",
     "weir_cost_usd_total",
@@ -36,7 +38,7 @@ const COUNTERS_AND_GAUGES: &[&str] = &[
 ];
 
 /// The labels whose names begin like a metric's.
-const LABELS: &[&str] = &["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"];
+const LABELS: &[&str] = &["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"];
 
 #[test]
 fn a_dashboard_or_an_alert_names_only_what_is_exported() {
@@ -53,6 +55,14 @@ fn every_metric_is_on_the_dashboard() {
     let is_shown = |name: &str| shown.iter().any(|shown| shown == name || shown.starts_with(&format!("{name}_")));
     let hidden: Vec<_> = HISTOGRAMS.iter().chain(COUNTERS_AND_GAUGES).filter(|name| !is_shown(name)).collect();
     assert!(hidden.is_empty(), "dashboards/weir.json does not show {hidden:?}");
+}
+
+#[test]
+fn every_family_that_is_registered_is_known_here() {
+    let source = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/src/metrics.rs")).unwrap();
+    let known: Vec<_> = HISTOGRAMS.iter().chain(COUNTERS_AND_GAUGES).collect();
+    let unknown: Vec<_> = metrics_in(&source).into_iter().filter(|name| !known.contains(&&name.as_str())).collect();
+    assert!(unknown.is_empty(), "gateway/src/metrics.rs registers {unknown:?}");
 }
 
 #[test]
