@@ -71,7 +71,7 @@ pub fn start(config: Config) -> io::Result<Simulator> {
     let tls = config.tls.as_ref().map(acceptor).transpose()?;
     let books = Arc::new(Books::new());
     let (stop, stopped) = oneshot::channel();
-    let (ready, bound) = mpsc::channel();
+    let (ready, bound) = mpsc::sync_channel(1);
     let served = books.clone();
     let thread = std::thread::Builder::new().name("simulator".to_owned()).spawn(move || {
         let outcome = runtime(config.threads).map(|runtime| {

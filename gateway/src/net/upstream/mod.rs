@@ -102,7 +102,7 @@ impl Upstreams {
             Ok(answer) => Ok(answer),
             Err(failed) if failed.stale && reused => {
                 let line = self.pool.line(endpoint, Freshness::New, connect_timeout);
-                let again = self.ask(endpoint, &request, line.await?).await;
+                let again = Box::pin(self.ask(endpoint, &request, line.await?)).await;
                 again.map_err(|failed| failed.fault)
             }
             Err(failed) => Err(failed.fault),
@@ -114,7 +114,7 @@ impl Upstreams {
         let address = place.address;
         let answer = match line {
             Line::Http1(stream) => self.ask_http1(endpoint, request, stream, place).await,
-            Line::Http2(session) => self.ask_http2(endpoint, request, session, place, reused).await,
+            Line::Http2(session) => Box::pin(self.ask_http2(endpoint, request, session, place, reused)).await,
         };
         answer.map_err(|failed| failed.at(address))
     }

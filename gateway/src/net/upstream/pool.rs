@@ -92,7 +92,8 @@ impl Pool {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let untried = u32::try_from(tries.len() - tried).unwrap_or(u32::MAX);
-            match self.connect(endpoint, place, left / untried).await {
+            // Boxed: the rare path would make every request's future large.
+            match Box::pin(self.connect(endpoint, place, left / untried)).await {
                 Ok(taken) => return Ok(taken),
                 Err(failed) => fault = failed.at(place.address),
             }
