@@ -71,9 +71,13 @@ pub async fn run(
     };
     let native = provider.adapter.encode(request, &to)?;
     let path = [provider.endpoint.base_path(), native.path.as_str()].concat();
-    let mut sent = picked.target.credential.headers.clone();
-    sent.extend(native.headers.iter().cloned());
-    let outgoing = Outgoing { method: Method::POST, path: &path, headers: &sent, body: native.body.segments() };
+    let outgoing = Outgoing {
+        method: Method::POST,
+        path: &path,
+        headers: &picked.target.credential.headers,
+        more: &native.headers,
+        body: native.body.segments(),
+    };
     turn.timer.phase(timeouts.first_byte, "first byte");
     let send = upstreams.send(&provider.endpoint, outgoing, timeouts.connect);
     let mut source = turn.wait(send).await?.map_err(unreachable)?;

@@ -81,6 +81,7 @@ async fn the_request_names_its_host_and_forwards_no_header_about_the_connection(
         method: Method::POST,
         path: "/base/chat?x=1",
         headers: &headers,
+        more: &[],
         body: &[Bytes::from_static(b"{"), Bytes::from_static(b"}")],
     };
     let sent = upstreams().send(&endpoint, request, PATIENCE).await;
@@ -98,7 +99,7 @@ async fn the_request_names_its_host_and_forwards_no_header_about_the_connection(
 async fn a_path_that_would_be_another_request_is_not_sent() {
     let provider = Provider::answering(OK).await;
     for path in ["/a b", "/a\r\nx: y", "", "http://elsewhere/", "/ä"] {
-        let request = Outgoing { method: Method::GET, path, headers: &HeaderMap::new(), body: &[] };
+        let request = Outgoing { method: Method::GET, path, headers: &HeaderMap::new(), more: &[], body: &[] };
         let sent = upstreams().send(&provider.endpoint(), request, PATIENCE).await;
         assert_eq!(sent.err().unwrap().cause, Cause::Unsendable, "{path:?}");
     }
@@ -210,7 +211,7 @@ async fn a_body_without_a_length_ends_with_its_connection() {
 #[tokio::test]
 async fn head_answers_have_no_body_whatever_their_length_says() {
     let provider = Provider::answering(&b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n"[..]).await;
-    let request = Outgoing { method: Method::HEAD, path: "/", headers: &HeaderMap::new(), body: &[] };
+    let request = Outgoing { method: Method::HEAD, path: "/", headers: &HeaderMap::new(), more: &[], body: &[] };
     let sent = upstreams().send(&provider.endpoint(), request, PATIENCE).await;
     assert_eq!(read(&mut sent.unwrap()).await.unwrap(), None);
 }

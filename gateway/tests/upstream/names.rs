@@ -142,7 +142,7 @@ async fn an_address_that_is_silent_is_left_for_the_next_within_the_limit() {
     let limit = Duration::from_millis(1000);
     for _ in 0..4 {
         let started = Instant::now();
-        let request = Outgoing { method: Method::GET, path: "/", headers: &HeaderMap::new(), body: &[] };
+        let request = Outgoing { method: Method::GET, path: "/", headers: &HeaderMap::new(), more: &[], body: &[] };
         upstreams.send(&endpoint, request, limit).await.unwrap();
         assert!(started.elapsed() < limit);
     }
@@ -153,7 +153,7 @@ async fn a_silent_provider_is_a_connect_timeout_on_time() {
     let (silent, _waiting) = silent_address(0).await;
     let endpoint = endpoint(EndpointSpec::new(format!("http://{}", silent.local_addr().unwrap())));
     let (started, limit) = (Instant::now(), Duration::from_millis(300));
-    let request = Outgoing { method: Method::GET, path: "/", headers: &HeaderMap::new(), body: &[] };
+    let request = Outgoing { method: Method::GET, path: "/", headers: &HeaderMap::new(), more: &[], body: &[] };
     let fault = upstreams().send(&endpoint, request, limit).await.err().unwrap();
     assert_eq!((fault.cause, fault.sent), (Cause::ConnectTimeout, false));
     assert!(started.elapsed() >= limit && started.elapsed() < limit * 4);
@@ -165,7 +165,7 @@ async fn a_silent_name_server_is_a_connect_timeout_on_time() {
     names.set(None);
     let provider = Provider::answering(OK).await;
     let limit = Duration::from_millis(300);
-    let request = Outgoing { method: Method::GET, path: "/", headers: &HeaderMap::new(), body: &[] };
+    let request = Outgoing { method: Method::GET, path: "/", headers: &HeaderMap::new(), more: &[], body: &[] };
     let upstreams = Upstreams::new(names.resolver());
     let fault = upstreams.send(&named(&provider), request, limit).await;
     assert_eq!(fault.err().unwrap().cause, Cause::ConnectTimeout);

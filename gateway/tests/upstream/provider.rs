@@ -151,7 +151,8 @@ pub async fn post(upstreams: &Upstreams, endpoint: &Arc<Endpoint>, body: &'stati
 }
 
 pub async fn post_segments(upstreams: &Upstreams, endpoint: &Arc<Endpoint>, body: &[Bytes]) -> Result<Answer, Fault> {
-    let request = Outgoing { method: Method::POST, path: "/v1/chat/completions", headers: &HeaderMap::new(), body };
+    let request =
+        Outgoing { method: Method::POST, path: "/v1/chat/completions", headers: &HeaderMap::new(), more: &[], body };
     let sent = upstreams.send(endpoint, request, Duration::from_secs(5));
     tokio::time::timeout(PATIENCE, sent).await.expect("no hang")
 }

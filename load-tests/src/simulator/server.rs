@@ -145,7 +145,7 @@ async fn listen(
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
     books: Arc<Books>,
-    ready: &mpsc::Sender<io::Result<SocketAddr>>,
+    ready: &mpsc::SyncSender<io::Result<SocketAddr>>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let listener = match bind(address) {

@@ -22,7 +22,6 @@ use super::Outgoing;
 use super::endpoint::{Endpoint, Place};
 use super::fault::{Cause, Fault};
 use super::h1::Failed;
-use super::head::is_ours;
 use super::pool::IDLE;
 
 /// The most bytes of an answer's header fields, names and values together, as for HTTP/1.1.
@@ -177,11 +176,14 @@ fn drive(upload: &mut Option<Upload>, cx: &mut Context<'_>) {
 /// The head with an absolute URI: without one pingora would call every scheme https.
 fn request_header(endpoint: &Endpoint, request: &Outgoing<'_>) -> Result<Box<RequestHeader>, Fault> {
     let uri = uri(endpoint, request.path).map_err(|_| Fault::unsendable())?;
-    let mut header =
-        RequestHeader::build_no_case(request.method.clone(), request.path.as_bytes(), Some(request.headers.len() + 1))
-            .map_err(|_| Fault::unsendable())?;
+    let mut header = RequestHeader::build_no_case(
+        request.method.clone(),
+        request.path.as_bytes(),
+        Some(request.headers.len() + request.more.len() + 1),
+    )
+    .map_err(|_| Fault::unsendable())?;
     header.set_uri(uri);
-    for (name, value) in request.headers.iter().filter(|(name, _)| !is_ours(name)) {
+    for (name, value) in request.all_headers() {
         let appended = header.append_header(name, value);
         appended.map_err(|_| Fault::unsendable())?;
     }

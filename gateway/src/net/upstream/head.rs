@@ -89,7 +89,7 @@ pub(super) fn write_head(endpoint: &Endpoint, request: &Outgoing<'_>, length: us
     wire.extend_from_slice(&endpoint.target);
     wire.extend_from_slice(request.path.as_bytes());
     wire.extend_from_slice(&endpoint.preamble);
-    for (name, value) in request.headers.iter().filter(|(name, _)| !is_ours(name)) {
+    for (name, value) in request.all_headers() {
         wire.extend_from_slice(name.as_str().as_bytes());
         wire.extend_from_slice(b": ");
         wire.extend_from_slice(value.as_bytes());

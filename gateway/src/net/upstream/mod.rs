@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora::protocols::Stream;
 use pingora::protocols::http::v2::client::Http2Session;
 
@@ -52,8 +52,18 @@ pub struct Outgoing<'a> {
     /// The headers. Those about the connection and `host` and `content-length` are left out and
     /// written anew.
     pub headers: &'a HeaderMap,
+    /// More of them, so that the first can be the same for many requests.
+    pub more: &'a [(HeaderName, HeaderValue)],
     /// The body in segments, sent as one with its length. The bytes are shared, not copied.
     pub body: &'a [Bytes],
+}
+
+impl Outgoing<'_> {
+    /// The headers that are not about the connection.
+    fn all_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let more = self.more.iter().map(|(name, value)| (name, value));
+        self.headers.iter().chain(more).filter(|(name, _)| !head::is_ours(name))
+    }
 }
 
 /// A provider's answer: its head, and its body as it comes.
