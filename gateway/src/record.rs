@@ -37,6 +37,8 @@ pub struct Record<'s> {
     pub attempts: Vec<Attempt<'s>>,
     /// What the provider counted.
     pub usage: Option<Usage>,
+    /// Whether that is to be relied on.
+    pub accuracy: Accuracy,
     /// The status that was sent.
     pub status: Option<StatusCode>,
     /// What went wrong.
@@ -63,6 +65,18 @@ pub struct Attempt<'s> {
     pub outcome: Option<Outcome>,
     started: Instant,
     took: Duration,
+}
+
+/// How far a count of tokens is to be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accuracy {
+    /// The provider counted, to the end.
+    Exact,
+    /// The provider counted until the answer broke off.
+    Partial,
+    /// The provider did not count.
+    Estimated,
 }
 
 /// What became of an attempt.
@@ -100,6 +114,7 @@ impl<'s> Record<'s> {
             asked: String::new(),
             attempts: Vec::new(),
             usage: None,
+            accuracy: Accuracy::Exact,
             status: None,
             fault: None,
             dropped: None,
@@ -282,6 +297,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<UsageLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    accuracy: Option<Accuracy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     first_content_ms: Option<f64>,
     duration_ms: f64,
     overhead_us: u64,
@@ -321,6 +338,7 @@ impl<'a> Line<'a> {
             incomplete: fault.is_some() && record.status.is_some_and(|status| status.is_success()),
             attempts: record.attempts.iter().map(AttemptLine::of).collect(),
             usage: record.usage.map(UsageLine::of),
+            accuracy: record.usage.map(|_| record.accuracy),
             first_content_ms: record.first_content.map(milliseconds),
             duration_ms: milliseconds(record.started.elapsed()),
             overhead_us: u64::try_from(record.overhead().as_micros()).unwrap_or(u64::MAX),

@@ -1,6 +1,6 @@
 //! The answer to the client: whole in one write, or chunk by chunk as the provider sends them.
 
-use adapters::Reply;
+use adapters::{ChunkWriter, Reply, Translator};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -8,8 +8,9 @@ use crate::attempt::{Answering, Begun, Stream, broken};
 use crate::error::Fault;
 use crate::headers;
 use crate::net::client::Head;
-use crate::record::{Outcome, Record};
-use crate::turn::Turn;
+use crate::net::upstream::Answer;
+use crate::record::{Accuracy, Outcome, Record};
+use crate::turn::{Turn, tokens_in};
 
 /// Relays an answer that has begun.
 ///
@@ -32,6 +33,10 @@ pub async fn answer(turn: &mut Turn<'_, '_>, begun: Begun) -> Result<(), Fault> 
 async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     turn.record.attempt_ended(Outcome::Ok);
     turn.record.usage = reply.usage;
+    if reply.usage.is_none() {
+        turn.record.usage = Some(turn.estimate(tokens_in(reply.body.len())));
+        turn.record.accuracy = Accuracy::Estimated;
+    }
     turn.record.status = Some(StatusCode::OK);
     let mut head = head(turn.record, StatusCode::OK);
     head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -41,28 +46,46 @@ async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
 async fn stream(turn: &mut Turn<'_, '_>, stream: Stream) -> Result<(), Fault> {
     let Stream { mut source, mut translator } = stream;
     turn.record.content_begun();
-    turn.begin().await?;
-    let idle = turn.record.model.and_then(|model| model.timeouts.idle);
-    let mut fed = Ok(());
-    while fed.is_ok() && !translator.writer().is_complete() {
-        turn.push(translator.writer_mut().take()).await?;
-        turn.timer.phase(idle, "idle");
-        fed = match turn.wait(source.read()).await?.map_err(broken)? {
-            Some(bytes) => translator.feed(&bytes).map_err(Fault::from),
-            None => translator.end().map_err(Fault::from),
-        };
-        turn.record.usage = translator.writer().counted();
-    }
-    if let Err(fault) = fed {
-        turn.push(translator.writer_mut().take()).await?;
-        return Err(fault);
-    }
+    let pumped = pump(turn, &mut source, &mut translator).await;
     let writer = translator.writer_mut();
+    count(turn, writer, pumped.is_ok());
+    pumped?;
     writer.close(route(turn.record).as_deref());
-    turn.record.usage = writer.counted();
     turn.push(writer.take()).await?;
     source.release().await;
     turn.end().await
+}
+
+/// Sends what the provider sends, as it comes, until its answer is complete.
+async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Translator) -> Result<(), Fault> {
+    turn.begin().await?;
+    let idle = turn.record.model.and_then(|model| model.timeouts.idle);
+    while !translator.writer().is_complete() {
+        turn.push(translator.writer_mut().take()).await?;
+        turn.timer.phase(idle, "idle");
+        let fed = match turn.wait(source.read()).await?.map_err(broken)? {
+            Some(bytes) => translator.feed(&bytes),
+            None => translator.end(),
+        };
+        if let Err(fault) = fed {
+            turn.push(translator.writer_mut().take()).await?;
+            return Err(fault.into());
+        }
+    }
+    Ok(())
+}
+
+/// What the stream used: as the provider counted, or by an estimate where it did not.
+fn count(turn: &mut Turn<'_, '_>, writer: &mut ChunkWriter, complete: bool) {
+    let counted = writer.counted();
+    let usage = counted.unwrap_or_else(|| turn.estimate(writer.content_events()));
+    writer.usage(usage);
+    turn.record.usage = Some(usage);
+    turn.record.accuracy = match (counted, complete) {
+        (None, _) => Accuracy::Estimated,
+        (Some(_), true) => Accuracy::Exact,
+        (Some(_), false) => Accuracy::Partial,
+    };
 }
 
 /// What every answer of a model carries.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Instant;
 
-use adapters::Request;
+use adapters::{Request, Usage};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
@@ -18,6 +18,15 @@ use crate::timer::{Due, Timer};
 /// What proxies and clients read as a sign of life, and SDKs skip.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
+/// English text has about four bytes a token.
+const BYTES_A_TOKEN: usize = 4;
+
+/// About how many tokens so many bytes of JSON are.
+#[must_use]
+pub fn tokens_in(bytes: usize) -> u64 {
+    u64::try_from(bytes / BYTES_A_TOKEN).unwrap_or(u64::MAX)
+}
+
 /// One call's caller.
 pub struct Turn<'c, 's> {
     /// Its connection.
@@ -29,6 +38,7 @@ pub struct Turn<'c, 's> {
     /// What becomes of the provider's request when the caller leaves.
     pub on_disconnect: OnDisconnect,
     stream: bool,
+    request_tokens: u64,
     left: bool,
 }
 
@@ -42,7 +52,15 @@ impl<'c, 's> Turn<'c, 's> {
     /// The caller of `request`.
     #[must_use]
     pub fn new(client: &'c mut Client, record: &'c mut Record<'s>, timer: Timer, request: &Request) -> Self {
-        Self { client, record, timer, on_disconnect: OnDisconnect::Cancel, stream: request.is_stream(), left: false }
+        Self {
+            client,
+            record,
+            timer,
+            on_disconnect: OnDisconnect::Cancel,
+            stream: request.is_stream(),
+            request_tokens: tokens_in(request.body().len()),
+            left: false,
+        }
     }
 
     /// Waits for `what`, a provider's doing, as long as the clocks allow and the caller stays; sends a sign of life when
@@ -73,6 +91,12 @@ impl<'c, 's> Turn<'c, 's> {
                 Woken::Due(Due::KeepAlive) => self.keep_alive().await?,
             }
         }
+    }
+
+    /// What an answer of so many tokens used, where the provider does not say.
+    #[must_use]
+    pub fn estimate(&self, output_tokens: u64) -> Usage {
+        Usage { input_tokens: self.request_tokens, output_tokens, ..Usage::default() }
     }
 
     /// Begins a streamed answer, if that has not happened yet.
