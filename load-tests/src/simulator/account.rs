@@ -296,7 +296,9 @@ impl Receipt {
             },
         });
         row.requests += 1;
+        drop(rows);
         self.row = Some(key);
+        self.books.changed.notify_waiters();
     }
 
     /// The answer is a stream.

@@ -220,7 +220,9 @@ impl Prompt<'_> {
     fn reasoning(&self) -> String {
         match self.thinking {
             Thinking::Off => String::new(),
-            Thinking::On => format!("Let me think about: {}", text::head(&self.text, 8, 120)),
+            Thinking::On => {
+                format!("Let me think about: {}", text::head(self.tool_said.as_ref().unwrap_or(&self.text), 8, 120))
+            }
         }
     }
 

@@ -43,10 +43,10 @@ impl Seed {
     pub(crate) fn id(self, prefix: &str, length: usize) -> String {
         let mut id = String::with_capacity(prefix.len() + length);
         id.push_str(prefix);
-        let mut pool = self.0;
+        let mut pool = 0;
         for index in 0..length {
             if index % 10 == 0 {
-                pool = mix(pool.wrapping_add(index as u64 + 1));
+                pool = self.with(index as u64 + 1).value();
             }
             let letter = ALPHABET.get((pool % 62) as usize).copied().unwrap_or(b'0');
             id.push(char::from(letter));
