@@ -261,7 +261,8 @@ fn understand(sources: &[Source], manifests: &[Source]) -> Result<Loaded, Faults
     if !findings.faults.is_empty() {
         return Err(name_all(findings, sources));
     }
-    let warnings = name_warnings(findings.warnings, sources);
+    let mut warnings = name_warnings(findings.warnings, sources);
+    warnings.extend(super::pending::warnings(&config));
     let secrets = secrets.into_iter().map(|(mark, path, secret)| (place(mark, sources), path, secret)).collect();
     Ok(Loaded { config, warnings, hash: hash(sources), manifests, origin: Origin::Text, secrets })
 }

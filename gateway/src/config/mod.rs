@@ -5,6 +5,7 @@ mod check;
 mod fault;
 mod file;
 mod load;
+mod pending;
 mod preset;
 mod read;
 mod shape;
