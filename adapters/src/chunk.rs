@@ -81,7 +81,10 @@ impl ChunkWriter {
     /// A writer whose caller did or did not ask for usage.
     #[must_use]
     pub fn new(wants_usage: bool) -> Self {
-        Self { wants_usage, ..Self::default() }
+        Self {
+            wants_usage,
+            ..Self::default()
+        }
     }
 
     /// Sets what all chunks have in common. To be said before the first chunk; later calls are ignored, so that a stream
@@ -92,7 +95,8 @@ impl ChunkWriter {
         }
         self.head.extend_from_slice(b"data: {\"id\":");
         push_json(&mut self.head, id);
-        self.head.extend_from_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
+        self.head
+            .extend_from_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
         push_json(&mut self.head, &created);
         self.head.extend_from_slice(b",\"model\":");
         push_json(&mut self.head, model);
@@ -213,7 +217,9 @@ impl ChunkWriter {
     pub fn finish(&mut self, reason: FinishReason) {
         self.role();
         self.out.extend_from_slice(&self.head);
-        self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":");
+        self.out.extend_from_slice(
+            b",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":",
+        );
         push_json(&mut self.out, &reason);
         self.out.extend_from_slice(b"}]}\n\n");
         self.content_begun();
@@ -316,7 +322,11 @@ impl ChunkWriter {
 
     fn own_usage_event(&self) -> Option<Vec<u8>> {
         let usage = self.usage?;
-        let mut json = self.head.get(b"data: ".len()..).unwrap_or(b"{\"object\":\"chat.completion.chunk\"").to_vec();
+        let mut json = self
+            .head
+            .get(b"data: ".len()..)
+            .unwrap_or(b"{\"object\":\"chat.completion.chunk\"")
+            .to_vec();
         json.extend_from_slice(b",\"choices\":[],\"usage\":");
         push_json(&mut json, &crate::openai::usage::Written::from(usage));
         json.push(b'}');
@@ -336,17 +346,21 @@ impl ChunkWriter {
     fn content_delta(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.role();
         self.out.extend_from_slice(&self.head);
-        self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
+        self.out
+            .extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
         write(&mut self.out);
-        self.out.extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+        self.out
+            .extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
         self.content_begun();
     }
 
     fn delta(&mut self, fields: &[u8]) {
         self.out.extend_from_slice(&self.head);
-        self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
+        self.out
+            .extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
         self.out.extend_from_slice(fields);
-        self.out.extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+        self.out
+            .extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
     }
 }
 

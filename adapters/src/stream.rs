@@ -57,7 +57,11 @@ impl Translator {
     #[must_use]
     pub fn new(framing: Framing, decoder: Box<dyn EventDecoder>, wants_usage: bool) -> Self {
         match framing {
-            Framing::Sse => Self { framer: Framer::default(), decoder, writer: ChunkWriter::new(wants_usage) },
+            Framing::Sse => Self {
+                framer: Framer::default(),
+                decoder,
+                writer: ChunkWriter::new(wants_usage),
+            },
         }
     }
 
@@ -68,7 +72,9 @@ impl Translator {
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), StreamFault> {
         self.framer.feed(bytes);
         while !self.writer.is_complete() {
-            let Some(event) = self.framer.next_event()? else { break };
+            let Some(event) = self.framer.next_event()? else {
+                break;
+            };
             self.decoder.event(event, &mut self.writer)?;
         }
         Ok(())
@@ -82,7 +88,11 @@ impl Translator {
         if !self.writer.is_complete() && !self.framer.has_rest() {
             self.decoder.end(&mut self.writer)?;
         }
-        if self.writer.is_complete() { Ok(()) } else { Err(StreamFault::Incomplete) }
+        if self.writer.is_complete() {
+            Ok(())
+        } else {
+            Err(StreamFault::Incomplete)
+        }
     }
 
     /// What has been written so far.

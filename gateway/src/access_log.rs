@@ -68,8 +68,15 @@ impl AccessLog {
     fn to(sink: impl Write + Send + 'static) -> io::Result<(Self, Writer)> {
         let waiting = Arc::new(Waiting::default());
         let shared = Arc::clone(&waiting);
-        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || shared.write_to(sink))?;
-        Ok((Self { waiting: Some(Arc::clone(&waiting)) }, Writer { waiting, thread }))
+        let thread = std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || shared.write_to(sink))?;
+        Ok((
+            Self {
+                waiting: Some(Arc::clone(&waiting)),
+            },
+            Writer { waiting, thread },
+        ))
     }
 
     /// Whether lines are written at all.
@@ -80,7 +87,9 @@ impl AccessLog {
 
     /// Appends what `write` writes, with a line's end; false when it was dropped.
     pub fn line(&self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let Some(waiting) = &self.waiting else { return true };
+        let Some(waiting) = &self.waiting else {
+            return true;
+        };
         let mut lines = waiting.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() > MOST_WAITING {
             return false;
@@ -96,7 +105,10 @@ impl Waiting {
         let mut batch = Vec::new();
         loop {
             let closing = self.closing.load(Ordering::Acquire);
-            std::mem::swap(&mut batch, &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
+            std::mem::swap(
+                &mut batch,
+                &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner),
+            );
             if !batch.is_empty() {
                 if let Err(error) = sink.write_all(&batch).and_then(|()| sink.flush()) {
                     tracing::warn!(%error, "the access log cannot be written");

@@ -23,7 +23,11 @@ impl Encoding {
     /// What a request's `encoding_format` asks for.
     #[must_use]
     pub fn asked(raw: Option<&[u8]>) -> Self {
-        if raw == Some(b"\"base64\"") { Self::Base64 } else { Self::Float }
+        if raw == Some(b"\"base64\"") {
+            Self::Base64
+        } else {
+            Self::Float
+        }
     }
 }
 
@@ -42,23 +46,35 @@ struct Item<'a> {
 /// # Errors
 /// A `data` that is not a list of vectors.
 pub fn in_encoding(body: &Bytes, index: &Index, wanted: Encoding) -> Result<Body, DecodeError> {
-    let malformed = |what: &str| DecodeError::Malformed(format!("the provider's embeddings: {what}"));
-    let Some(data) = index.get(body, "data") else { return Err(malformed("no `data`")) };
+    let malformed =
+        |what: &str| DecodeError::Malformed(format!("the provider's embeddings: {what}"));
+    let Some(data) = index.get(body, "data") else {
+        return Err(malformed("no `data`"));
+    };
     let items: Vec<Item<'_>> =
         serde_json::from_slice(data).map_err(|_| malformed("`data` is not a list of vectors"))?;
     if items.iter().all(|item| form(item.embedding) == wanted) {
         return Ok(body.clone().into());
     }
-    let vectors =
-        items.iter().map(|item| converted(item.embedding, wanted).ok_or_else(|| malformed("a broken vector")));
+    let vectors = items
+        .iter()
+        .map(|item| converted(item.embedding, wanted).ok_or_else(|| malformed("a broken vector")));
     let vectors: Vec<Box<RawValue>> = vectors.collect::<Result<_, _>>()?;
-    let converted = items.iter().zip(&vectors).map(|(item, vector)| Item { embedding: vector, ..*item });
-    let data = serde_json::to_vec(&converted.collect::<Vec<_>>()).map_err(|_| malformed("a broken vector"))?;
+    let converted = items.iter().zip(&vectors).map(|(item, vector)| Item {
+        embedding: vector,
+        ..*item
+    });
+    let data = serde_json::to_vec(&converted.collect::<Vec<_>>())
+        .map_err(|_| malformed("a broken vector"))?;
     Ok(rewrite(body, index, &[Edit::Set("data", data.into())]))
 }
 
 fn form(vector: &RawValue) -> Encoding {
-    if vector.get().starts_with('"') { Encoding::Base64 } else { Encoding::Float }
+    if vector.get().starts_with('"') {
+        Encoding::Base64
+    } else {
+        Encoding::Float
+    }
 }
 
 fn converted(vector: &RawValue, wanted: Encoding) -> Option<Box<RawValue>> {
@@ -71,16 +87,24 @@ fn converted(vector: &RawValue, wanted: Encoding) -> Option<Box<RawValue>> {
 
 fn to_base64(vector: &RawValue) -> Option<Box<RawValue>> {
     let floats: Vec<f32> = serde_json::from_str(vector.get()).ok()?;
-    let bytes: Vec<u8> = floats.iter().flat_map(|float| float.to_le_bytes()).collect();
+    let bytes: Vec<u8> = floats
+        .iter()
+        .flat_map(|float| float.to_le_bytes())
+        .collect();
     RawValue::from_string(format!("\"{}\"", STANDARD.encode(bytes))).ok()
 }
 
 fn to_floats(vector: &RawValue) -> Option<Box<RawValue>> {
-    let bytes = STANDARD.decode(vector.get().trim_matches('"').replace("\\/", "/")).ok()?;
+    let bytes = STANDARD
+        .decode(vector.get().trim_matches('"').replace("\\/", "/"))
+        .ok()?;
     let (floats, rest) = bytes.as_chunks::<4>();
     if !rest.is_empty() {
         return None;
     }
-    let floats: Vec<f32> = floats.iter().map(|four| f32::from_le_bytes(*four)).collect();
+    let floats: Vec<f32> = floats
+        .iter()
+        .map(|four| f32::from_le_bytes(*four))
+        .collect();
     serde_json::value::to_raw_value(&floats).ok()
 }

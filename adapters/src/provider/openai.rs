@@ -9,7 +9,9 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::adapter::{Adapter, DecodeError, EncodeError, EventDecoder, NativeRequest, Reply, Target};
+use crate::adapter::{
+    Adapter, DecodeError, EncodeError, EventDecoder, NativeRequest, Reply, Target,
+};
 use crate::chunk::ChunkWriter;
 use crate::frame::Event;
 use crate::index::{Index, has_text_field};
@@ -34,7 +36,10 @@ impl Adapter for OpenAi {
     }
 
     fn authorize(&self, api_key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
-        Ok(vec![(header::AUTHORIZATION, secret_header(&format!("Bearer {api_key}"))?)])
+        Ok(vec![(
+            header::AUTHORIZATION,
+            secret_header(&format!("Bearer {api_key}"))?,
+        )])
     }
 
     fn encode(&self, request: &Request, to: &Target<'_>) -> Result<NativeRequest, EncodeError> {
@@ -54,10 +59,18 @@ impl Adapter for OpenAi {
         })
     }
 
-    fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes) -> Result<Reply, DecodeError> {
-        let index = Index::of(&body).map_err(|e| DecodeError::Malformed(format!("the provider's answer: {e}")))?;
+    fn decode(
+        &self,
+        request: &Request,
+        to: &Target<'_>,
+        body: Bytes,
+    ) -> Result<Reply, DecodeError> {
+        let index = Index::of(&body)
+            .map_err(|e| DecodeError::Malformed(format!("the provider's answer: {e}")))?;
         if is_error(&index, &body) {
-            return Err(DecodeError::Refused(Box::new(error::read_in_success(&body))));
+            return Err(DecodeError::Refused(Box::new(error::read_in_success(
+                &body,
+            ))));
         }
         let usage = index.get(&body, "usage").and_then(usage::read);
         let edits = renamed(to).map(|name| Edit::Set("model", name));
@@ -66,8 +79,13 @@ impl Adapter for OpenAi {
             Operation::Chat | Operation::Completions => renamed,
             Operation::Embeddings => {
                 let renamed = renamed.joined();
-                let index = Index::of(&renamed).map_err(|e| DecodeError::Malformed(e.to_string()))?;
-                in_encoding(&renamed, &index, Encoding::asked(request.get("encoding_format")))?
+                let index =
+                    Index::of(&renamed).map_err(|e| DecodeError::Malformed(e.to_string()))?;
+                in_encoding(
+                    &renamed,
+                    &index,
+                    Encoding::asked(request.get("encoding_format")),
+                )?
             }
         };
         Ok(Reply { body, usage })
@@ -78,7 +96,10 @@ impl Adapter for OpenAi {
             index: Index::default(),
             name: renamed(to),
             wants_usage: request.wants_usage(),
-            choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1),
+            choices: request
+                .get("n")
+                .and_then(|n| serde_json::from_slice(n).ok())
+                .unwrap_or(1),
             finished: 0,
         })
     }
@@ -141,16 +162,20 @@ fn with_usage(request: &Request) -> Option<Edit> {
 
 /// `"encoding_format": null` means what its absence means, but some hosts refuse it.
 fn without_null_encoding(request: &Request) -> Option<Edit> {
-    (request.get("encoding_format") == Some(b"null")).then(|| Edit::Remove("encoding_format".into()))
+    (request.get("encoding_format") == Some(b"null"))
+        .then(|| Edit::Remove("encoding_format".into()))
 }
 
 fn is_error(index: &Index, bytes: &[u8]) -> bool {
-    index.get(bytes, "error").is_some_and(|error| error != b"null")
+    index
+        .get(bytes, "error")
+        .is_some_and(|error| error != b"null")
         && index.get(bytes, "choices").is_none_or(is_empty_array)
 }
 
 fn is_empty_array(raw: &[u8]) -> bool {
-    raw.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start() == b"]")
+    raw.strip_prefix(b"[")
+        .is_some_and(|rest| rest.trim_ascii_start() == b"]")
 }
 
 /// A stream in the pivot's own dialect.
@@ -162,7 +187,8 @@ struct PassThrough {
     finished: u32,
 }
 
-static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
+static FINISH_REASON: LazyLock<Finder<'static>> =
+    LazyLock::new(|| Finder::new("\"finish_reason\""));
 
 impl EventDecoder for PassThrough {
     fn event(&mut self, event: Event<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
@@ -170,9 +196,13 @@ impl EventDecoder for PassThrough {
             out.complete();
             return Ok(());
         }
-        self.index.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
+        self.index
+            .read(event.data)
+            .map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
         if is_error(&self.index, event.data) {
-            return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
+            return Err(DecodeError::Refused(Box::new(error::read_in_success(
+                event.data,
+            ))));
         }
         self.pass(event, out);
         Ok(())
@@ -223,10 +253,22 @@ impl PassThrough {
 
     /// A host that counts in its last chunk of content: the usage chunk at the end will be ours, under this stream's id.
     fn begin_own_usage(&self, data: &[u8], out: &mut ChunkWriter) {
-        let text = |name| self.index.get(data, name).and_then(crate::index::text).unwrap_or_default();
-        let created = self.index.get(data, "created").and_then(|raw| serde_json::from_slice(raw).ok());
+        let text = |name| {
+            self.index
+                .get(data, name)
+                .and_then(crate::index::text)
+                .unwrap_or_default()
+        };
+        let created = self
+            .index
+            .get(data, "created")
+            .and_then(|raw| serde_json::from_slice(raw).ok());
         let asked = self.name.as_deref().and_then(crate::index::text);
-        out.begin(&text("id"), created.unwrap_or_default(), &asked.unwrap_or_else(|| text("model")));
+        out.begin(
+            &text("id"),
+            created.unwrap_or_default(),
+            &asked.unwrap_or_else(|| text("model")),
+        );
     }
 }
 
@@ -245,13 +287,22 @@ fn has_content(choices: &[u8]) -> bool {
     let Ok(choices) = serde_json::from_slice::<Vec<Choice<'_>>>(choices) else {
         return true;
     };
-    let says = |raw: Option<&RawValue>| raw.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\"" | "[]" | "{}"));
-    choices.iter().any(|choice| says(choice.finish_reason) || says(choice.text) || choice.delta.is_some_and(delta_says))
+    let says = |raw: Option<&RawValue>| {
+        raw.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\"" | "[]" | "{}"))
+    };
+    choices.iter().any(|choice| {
+        says(choice.finish_reason) || says(choice.text) || choice.delta.is_some_and(delta_says)
+    })
 }
 
 fn delta_says(delta: &RawValue) -> bool {
     let bytes = delta.get().as_bytes();
-    let Ok(index) = Index::of(bytes) else { return false };
+    let Ok(index) = Index::of(bytes) else {
+        return false;
+    };
     let says = |value: &[u8]| !matches!(value, b"null" | b"\"\"" | b"[]" | b"{}");
-    index.fields().iter().any(|field| !field.is_named(bytes, b"role") && bytes.get(field.value()).is_some_and(says))
+    index
+        .fields()
+        .iter()
+        .any(|field| !field.is_named(bytes, b"role") && bytes.get(field.value()).is_some_and(says))
 }

@@ -47,7 +47,10 @@ pub enum TrustError {
 impl Authorities {
     /// Reads every certificate of a PEM file. Blocks on the file; call it at start or reload.
     pub fn read(file: &Path) -> Result<Authorities, TrustError> {
-        let unreadable = |why: String| TrustError::Unreadable { file: file.to_owned(), why };
+        let unreadable = |why: String| TrustError::Unreadable {
+            file: file.to_owned(),
+            why,
+        };
         let certificates = CertificateDer::pem_file_iter(file)
             .map_err(|error| unreadable(error.to_string()))?
             .map(|read| read.map_err(|error| unreadable(error.to_string())))
@@ -56,7 +59,10 @@ impl Authorities {
         if certificates.is_empty() {
             return Err(TrustError::Empty(file.to_owned()));
         }
-        Ok(Authorities { fingerprint: fingerprint(&certificates), certificates: certificates.into() })
+        Ok(Authorities {
+            fingerprint: fingerprint(&certificates),
+            certificates: certificates.into(),
+        })
     }
 }
 
@@ -72,7 +78,9 @@ pub(super) fn check_system_roots() -> Result<(), TrustError> {
     let roots = load_native_certs().map_err(|error| TrustError::NoRoots(error.to_string()))?;
     let mut store = RootCertStore::empty();
     for root in roots {
-        store.add(root).map_err(|error| TrustError::NoRoots(error.to_string()))?;
+        store
+            .add(root)
+            .map_err(|error| TrustError::NoRoots(error.to_string()))?;
     }
     if store.is_empty() {
         return Err(TrustError::NoRoots("none found".into()));
@@ -82,7 +90,9 @@ pub(super) fn check_system_roots() -> Result<(), TrustError> {
 
 /// Takes a certificate only if both libraries that will read it can: pingora's parser panics.
 fn authority(certificate: CertificateDer<'static>) -> Result<WrappedX509, String> {
-    RootCertStore::empty().add(certificate.clone()).map_err(|error| error.to_string())?;
+    RootCertStore::empty()
+        .add(certificate.clone())
+        .map_err(|error| error.to_string())?;
     WrappedX509::try_new(certificate.to_vec(), |der| {
         x509_parser::parse_x509_certificate(der).map(|(_, certificate)| certificate)
     })

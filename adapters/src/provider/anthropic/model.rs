@@ -45,7 +45,10 @@ const PREVIEW: (u8, u8) = (4, 7);
 impl Model {
     /// The model of that name, whatever a cloud puts before and behind it.
     pub(super) fn of(name: &str) -> Self {
-        let own = name.find("claude").and_then(|at| name.get(at..)).unwrap_or(name);
+        let own = name
+            .find("claude")
+            .and_then(|at| name.get(at..))
+            .unwrap_or(name);
         let mut line = Line::Unknown;
         let mut numbers = [None; 2];
         for word in own.split(|c: char| !c.is_ascii_alphanumeric()) {
@@ -55,8 +58,18 @@ impl Model {
                 "opus" => line = Line::Opus,
                 "fable" => line = Line::Fable,
                 "mythos" => line = Line::Mythos,
-                "preview" => return Self { line, release: PREVIEW },
-                "instant" => return Self { line, release: (1, 2) },
+                "preview" => {
+                    return Self {
+                        line,
+                        release: PREVIEW,
+                    };
+                }
+                "instant" => {
+                    return Self {
+                        line,
+                        release: (1, 2),
+                    };
+                }
                 _ => Self::note(word, &mut numbers),
             }
         }
@@ -72,7 +85,9 @@ impl Model {
         if word.len() > 2 {
             return;
         }
-        let Ok(number) = word.parse::<u8>() else { return };
+        let Ok(number) = word.parse::<u8>() else {
+            return;
+        };
         if let Some(free) = numbers.iter_mut().find(|slot| slot.is_none()) {
             *free = Some(number);
         }
@@ -80,7 +95,11 @@ impl Model {
 
     /// The version of the API that it is spoken to in.
     pub(super) fn version(self) -> &'static str {
-        if self.release <= (4, 6) { OLD_VERSION } else { NEW_VERSION }
+        if self.release <= (4, 6) {
+            OLD_VERSION
+        } else {
+            NEW_VERSION
+        }
     }
 
     /// Whether it takes `temperature`, `top_p` and `top_k` in that version.
@@ -177,7 +196,11 @@ mod tests {
             ("claude-fable-5-2", Line::Fable, (5, 2)),
             ("claude-haiku-5-5", Line::Haiku, (5, 5)),
             ("claude-mythos-preview", Line::Mythos, PREVIEW),
-            ("eu.anthropic.claude-opus-4-1-20250805-v1:0", Line::Opus, (4, 1)),
+            (
+                "eu.anthropic.claude-opus-4-1-20250805-v1:0",
+                Line::Opus,
+                (4, 1),
+            ),
             ("claude-opus-4@20250514", Line::Opus, (4, 0)),
             ("my-own-name", Line::Unknown, NEWEST),
         ] {

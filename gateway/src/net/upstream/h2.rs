@@ -57,8 +57,15 @@ impl Exchange {
         request: &Outgoing<'_>,
         reused: bool,
     ) -> Result<(Exchange, StatusCode, HeaderMap), Failed> {
-        let mut exchange =
-            Exchange { lease: Lease { session: Some(session), connector, place }, upload: None, ended: false };
+        let mut exchange = Exchange {
+            lease: Lease {
+                session: Some(session),
+                connector,
+                place,
+            },
+            upload: None,
+            ended: false,
+        };
         let header = request_header(endpoint, request).map_err(Failed::for_good)?;
         let sent = exchange.head(header, request.body).await;
         sent.map_err(|error| failed(&error, reused, exchange.is_sent()))?;
@@ -91,7 +98,11 @@ impl Exchange {
     }
 
     async fn head(&mut self, header: Box<RequestHeader>, body: &[Bytes]) -> Result<(), Box<Error>> {
-        let pieces: VecDeque<_> = body.iter().filter(|piece| !piece.is_empty()).cloned().collect();
+        let pieces: VecDeque<_> = body
+            .iter()
+            .filter(|piece| !piece.is_empty())
+            .cloned()
+            .collect();
         let Exchange { lease, upload, .. } = self;
         let Some(session) = lease.session.as_mut() else {
             return Ok(());
@@ -114,7 +125,11 @@ impl Exchange {
         let Some(header) = session.and_then(|session| session.response_header()) else {
             return Err(Fault::malformed("the provider sent no HTTP/2 head"));
         };
-        let size: usize = header.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let size: usize = header
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
         if size > LARGEST_HEAD {
             let detail = "the head of the provider's answer is too large";
             return Err(Fault::new(Cause::TooLarge, detail).sent(true));
@@ -137,7 +152,8 @@ impl Drop for Lease {
         // process is ending and there is no pool to go back to.
         if Handle::try_current().is_ok() {
             let peer = &self.place.peer;
-            self.connector.release_http_session(*session, peer, Some(IDLE));
+            self.connector
+                .release_http_session(*session, peer, Some(IDLE));
         }
     }
 }
@@ -174,7 +190,10 @@ fn drive(upload: &mut Option<Upload>, cx: &mut Context<'_>) {
 }
 
 /// The head with an absolute URI: without one pingora would call every scheme https.
-fn request_header(endpoint: &Endpoint, request: &Outgoing<'_>) -> Result<Box<RequestHeader>, Fault> {
+fn request_header(
+    endpoint: &Endpoint,
+    request: &Outgoing<'_>,
+) -> Result<Box<RequestHeader>, Fault> {
     let uri = uri(endpoint, request.path).map_err(|_| Fault::unsendable())?;
     let mut header = RequestHeader::build_no_case(
         request.method.clone(),
@@ -196,8 +215,16 @@ fn request_header(endpoint: &Endpoint, request: &Outgoing<'_>) -> Result<Box<Req
 }
 
 fn uri(endpoint: &Endpoint, path: &str) -> Result<Uri, http::Error> {
-    let scheme = if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
-    Uri::builder().scheme(scheme).authority(endpoint.authority.clone()).path_and_query(path).build()
+    let scheme = if endpoint.tls {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    };
+    Uri::builder()
+        .scheme(scheme)
+        .authority(endpoint.authority.clone())
+        .path_and_query(path)
+        .build()
 }
 
 fn failed(error: &Error, reused: bool, sent: bool) -> Failed {
@@ -213,7 +240,10 @@ fn failed(error: &Error, reused: bool, sent: bool) -> Failed {
             let unprocessed = error.reason() == Some(h2::Reason::NO_ERROR);
             (unprocessed, Fault::closed())
         }
-        _ => (false, Fault::malformed("the provider's answer is not HTTP/2")),
+        _ => (
+            false,
+            Fault::malformed("the provider's answer is not HTTP/2"),
+        ),
     };
     let stale = match error.retry {
         RetryType::Decided(retry) => retry && refused,

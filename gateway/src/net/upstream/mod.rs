@@ -62,7 +62,10 @@ impl Outgoing<'_> {
     /// The headers that are not about the connection.
     fn all_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let more = self.more.iter().map(|(name, value)| (name, value));
-        self.headers.iter().chain(more).filter(|(name, _)| !head::is_ours(name))
+        self.headers
+            .iter()
+            .chain(more)
+            .filter(|(name, _)| !head::is_ours(name))
     }
 }
 
@@ -86,7 +89,9 @@ enum Source {
 impl Upstreams {
     /// Starts without connections. Reads the system's root certificates, so call it at start.
     pub fn new(resolver: Resolver) -> Upstreams {
-        Upstreams { pool: Arc::new(Pool::new(resolver)) }
+        Upstreams {
+            pool: Arc::new(Pool::new(resolver)),
+        }
     }
 
     /// Whether the machine has root certificates, without which only endpoints with their own
@@ -106,7 +111,10 @@ impl Upstreams {
         connect_timeout: Duration,
     ) -> Result<Answer, Fault> {
         check_path(request.path)?;
-        let taken = self.pool.line(endpoint, Freshness::Any, connect_timeout).await?;
+        let taken = self
+            .pool
+            .line(endpoint, Freshness::Any, connect_timeout)
+            .await?;
         let reused = taken.reused;
         match self.ask(endpoint, &request, taken).await {
             Ok(answer) => Ok(answer),
@@ -119,12 +127,23 @@ impl Upstreams {
         }
     }
 
-    async fn ask(&self, endpoint: &Endpoint, request: &Outgoing<'_>, taken: Taken) -> Result<Answer, Failed> {
-        let Taken { line, place, reused } = taken;
+    async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        request: &Outgoing<'_>,
+        taken: Taken,
+    ) -> Result<Answer, Failed> {
+        let Taken {
+            line,
+            place,
+            reused,
+        } = taken;
         let address = place.address;
         let answer = match line {
             Line::Http1(stream) => self.ask_http1(endpoint, request, stream, place).await,
-            Line::Http2(session) => Box::pin(self.ask_http2(endpoint, request, session, place, reused)).await,
+            Line::Http2(session) => {
+                Box::pin(self.ask_http2(endpoint, request, session, place, reused)).await
+            }
         };
         answer.map_err(|failed| failed.at(address))
     }
@@ -167,7 +186,14 @@ impl Upstreams {
     ) -> Result<Answer, Failed> {
         let decoder = Decoder::of(&mut headers);
         let decoder = decoder.map_err(|fault| Failed::for_good(fault.sent(true)))?;
-        Ok(Answer { status, headers, decoder, source, place, pool: self.pool.clone() })
+        Ok(Answer {
+            status,
+            headers,
+            decoder,
+            source,
+            place,
+            pool: self.pool.clone(),
+        })
     }
 }
 
@@ -239,7 +265,9 @@ fn wire(endpoint: &Endpoint, request: &Outgoing<'_>) -> VecDeque<Bytes> {
         return VecDeque::from([head.freeze()]);
     }
     let segments = request.body.iter().filter(|segment| !segment.is_empty());
-    std::iter::once(head.freeze()).chain(segments.cloned()).collect()
+    std::iter::once(head.freeze())
+        .chain(segments.cloned())
+        .collect()
 }
 
 /// A path with a space or a line end in it would be another request.

@@ -61,7 +61,11 @@ impl Pool {
             // `line` refuses such endpoints by name, and those with a `ca_file` need no roots.
             options.ca_file = Some("/dev/null".into());
         }
-        Pool { connector: Arc::new(Connector::new(Some(options))), resolver, roots }
+        Pool {
+            connector: Arc::new(Connector::new(Some(options))),
+            resolver,
+            roots,
+        }
     }
 
     pub(super) fn roots(&self) -> Result<(), &TrustError> {
@@ -81,8 +85,9 @@ impl Pool {
         limit: Duration,
     ) -> Result<Taken, Fault> {
         let deadline = Instant::now() + limit;
-        let tries =
-            timeout_at(deadline, endpoint.places(&self.resolver)).await.map_err(|_| Fault::connect_timeout())??;
+        let tries = timeout_at(deadline, endpoint.places(&self.resolver))
+            .await
+            .map_err(|_| Fault::connect_timeout())??;
         let mut fault = Fault::connect_timeout();
         for (tried, place) in tries.iter().enumerate() {
             if freshness == Freshness::Any
@@ -103,7 +108,9 @@ impl Pool {
 
     /// Gives a connection back that can carry another request.
     pub(super) fn release(&self, stream: Stream, place: &Place) {
-        self.connector.transport().release_stream(stream, place.key, Some(IDLE));
+        self.connector
+            .transport()
+            .release_stream(stream, place.key, Some(IDLE));
     }
 
     async fn idle(&self, endpoint: &Endpoint, place: &Place) -> Option<Line> {
@@ -120,7 +127,12 @@ impl Pool {
         None
     }
 
-    async fn connect(&self, endpoint: &Endpoint, place: &Arc<Place>, limit: Duration) -> Result<Taken, Fault> {
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        place: &Arc<Place>,
+        limit: Duration,
+    ) -> Result<Taken, Fault> {
         self.check_roots(endpoint)?;
         let connected = timeout(limit, self.connect_to(endpoint, place)).await;
         let connected = connected.unwrap_or_else(|_| Err(Fault::connect_timeout()));
@@ -134,7 +146,9 @@ impl Pool {
 
     fn check_roots(&self, endpoint: &Endpoint) -> Result<(), Fault> {
         match &self.roots {
-            Err(why) if endpoint.tls && !endpoint.own_authorities => Err(Fault::new(Cause::Tls, why.to_string())),
+            Err(why) if endpoint.tls && !endpoint.own_authorities => {
+                Err(Fault::new(Cause::Tls, why.to_string()))
+            }
             _ => Ok(()),
         }
     }
@@ -143,7 +157,11 @@ impl Pool {
         if endpoint.version == Version::Http1 {
             return self.connect_http1(place).await;
         }
-        let opening = if place.speaks_http1.load(Ordering::Relaxed) { None } else { Some(place.opening.lock().await) };
+        let opening = if place.speaks_http1.load(Ordering::Relaxed) {
+            None
+        } else {
+            Some(place.opening.lock().await)
+        };
         // While this request waited, another may have made the connection that both can use.
         if opening.is_some()
             && let Ok(Some(session)) = self.connector.reused_http_session(&place.peer).await
@@ -167,17 +185,27 @@ impl Pool {
                 place.speaks_http1.store(true, Ordering::Relaxed);
                 Ok(Taken::new(Line::Http1(session.into_inner()), place))
             }
-            _ => Err(Fault::new(Cause::Tls, "the provider does not speak the configured HTTP version")),
+            _ => Err(Fault::new(
+                Cause::Tls,
+                "the provider does not speak the configured HTTP version",
+            )),
         }
     }
 }
 
 impl Taken {
     fn new(line: Line, place: &Arc<Place>) -> Taken {
-        Taken { line, place: place.clone(), reused: false }
+        Taken {
+            line,
+            place: place.clone(),
+            reused: false,
+        }
     }
 
     fn reused(line: Line, place: &Arc<Place>) -> Taken {
-        Taken { reused: true, ..Taken::new(line, place) }
+        Taken {
+            reused: true,
+            ..Taken::new(line, place)
+        }
     }
 }
