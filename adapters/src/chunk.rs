@@ -227,7 +227,9 @@ impl ChunkWriter {
     /// One `data:` event whose JSON is written by `write`.
     pub fn data(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.out.extend_from_slice(b"data: ");
+        let start = self.out.len();
         write(&mut self.out);
+        on_one_line(&mut self.out, start);
         self.out.extend_from_slice(b"\n\n");
     }
 
@@ -309,9 +311,7 @@ impl ChunkWriter {
             json.extend_from_slice(extra);
             json.push(b'}');
         }
-        self.out.extend_from_slice(b"data: ");
-        self.out.extend_from_slice(&json);
-        self.out.extend_from_slice(b"\n\n");
+        self.data(|out| out.extend_from_slice(&json));
     }
 
     fn own_usage_event(&self) -> Option<Vec<u8>> {
@@ -337,7 +337,9 @@ impl ChunkWriter {
         self.role();
         self.out.extend_from_slice(&self.head);
         self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
+        let start = self.out.len();
         write(&mut self.out);
+        on_one_line(&mut self.out, start);
         self.out.extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
         self.content_begun();
     }
@@ -353,4 +355,35 @@ impl ChunkWriter {
 /// Appends a value's JSON. Writing to a `Vec` cannot fail, and what is written here has no maps with odd keys.
 pub(crate) fn push_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     let _infallible = serde_json::to_writer(out, value);
+}
+
+/// A provider's own JSON may be written over several lines; in an event it must be one. Line ends stand only between
+/// tokens: inside of a string they are escaped.
+fn on_one_line(out: &mut [u8], start: usize) {
+    let mut rest = out.get_mut(start..).unwrap_or_default();
+    while let Some(found) = memchr::memchr2(b'\n', b'\r', rest) {
+        let (before, behind) = rest.split_at_mut(found + 1);
+        if let Some(end) = before.last_mut() {
+            *end = b' ';
+        }
+        rest = behind;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_over_several_lines_stays_one_event() {
+        let mut writer = ChunkWriter::new(true);
+        writer.begin("id", 1, "m");
+        writer.provider_block(b"{\n \"a\":\r\n1}");
+        writer.data(|out| out.extend_from_slice(b"{\n}"));
+        writer.usage_event(b"{\n}".to_vec());
+        writer.close(None);
+        let text = String::from_utf8_lossy(writer.pending()).into_owned();
+        assert!(text.split("\n\n").all(|event| !event.contains('\n') && !event.contains('\r')), "{text}");
+        assert!(text.contains(r#""provider_blocks":[{  "a":  1}]"#) && text.ends_with("data: { }\n\ndata: [DONE]\n\n"));
+    }
 }
