@@ -301,15 +301,16 @@ fn is_scalar(word: &[u8]) -> bool {
     }
 }
 
-/// Whether a field `name` with a string for a value stands anywhere in `bytes`, at any depth. Quotes inside of strings are
-/// escaped, so the search cannot be fooled by text.
+/// How many fields `name` with a string for a value stand in `bytes`, at any depth. Quotes inside of strings are escaped, so
+/// the search cannot be fooled by text.
 #[must_use]
-pub fn has_text_field(bytes: &[u8], name: &memchr::memmem::Finder<'_>) -> bool {
-    name.find_iter(bytes).any(|at| {
+pub fn text_fields(bytes: &[u8], name: &memchr::memmem::Finder<'_>) -> usize {
+    let has_text = |at: &usize| {
         let rest = bytes.get(at + name.needle().len()..).unwrap_or_default();
         let rest = rest.trim_ascii_start();
         rest.first() == Some(&b':') && rest.get(1..).unwrap_or_default().trim_ascii_start().first() == Some(&b'"')
-    })
+    };
+    name.find_iter(bytes).filter(has_text).count()
 }
 
 /// The text of a raw JSON string, borrowed where it has no escapes. `None` for another type or invalid UTF-8.
@@ -382,8 +383,9 @@ mod tests {
     #[test]
     fn a_text_field_is_told_from_null_and_from_text_that_looks_like_one() {
         let finder = memchr::memmem::Finder::new("\"finish_reason\"");
-        assert!(has_text_field(br#"{"choices":[{"finish_reason" : "stop"}]}"#, &finder));
-        assert!(!has_text_field(br#"{"choices":[{"finish_reason":null}]}"#, &finder));
-        assert!(!has_text_field(br#"{"content":"\"finish_reason\":\"stop\""}"#, &finder));
+        let count = |text: &str| text_fields(text.as_bytes(), &finder);
+        assert_eq!(count(r#"{"choices":[{"finish_reason" : "stop"},{"finish_reason":"length"}]}"#), 2);
+        assert_eq!(count(r#"{"choices":[{"finish_reason":null}]}"#), 0);
+        assert_eq!(count(r#"{"content":"\"finish_reason\":\"stop\""}"#), 0);
     }
 }

@@ -30,6 +30,8 @@ struct Detail<'a> {
     param: Option<&'a RawValue>,
     #[serde(borrow, default)]
     code: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    status: Option<&'a RawValue>,
 }
 
 /// Reads an error body that came with `status`.
@@ -44,6 +46,7 @@ pub fn read(status: StatusCode, body: &[u8]) -> Refusal {
         code: None,
         param: None,
     };
+    let body = unwrapped(body);
     match serde_json::from_slice::<Envelope<'_>>(body) {
         Ok(envelope) => fill(&mut refusal, &envelope, body),
         Err(_) => refusal.message = shown(status, body),
@@ -52,33 +55,57 @@ pub fn read(status: StatusCode, body: &[u8]) -> Refusal {
     refusal
 }
 
+/// The error in an array of one, as Google's hosts send it.
+fn unwrapped(body: &[u8]) -> &[u8] {
+    let trimmed = body.trim_ascii();
+    if !trimmed.starts_with(b"[") {
+        return body;
+    }
+    let list = serde_json::from_slice::<Vec<&RawValue>>(trimmed).unwrap_or_default();
+    list.first().map_or(body, |first| first.get().as_bytes())
+}
+
 /// Reads an error that came inside of a success; its status is told by its code, or else it is the server's fault.
 #[must_use]
 pub fn read_in_success(body: &[u8]) -> Refusal {
     let told = read(StatusCode::BAD_GATEWAY, body);
-    let status = told.code.as_deref().and_then(|code| code.parse::<u16>().ok()).and_then(as_error).or_else(|| {
-        let word = told.code.as_deref().or(told.kind.as_deref()).unwrap_or_default();
-        status_of_word(word)
-    });
-    match status {
+    match status_told(&told) {
         Some(status) => read(status, body),
         None => told,
     }
 }
 
-fn as_error(code: u16) -> Option<StatusCode> {
-    StatusCode::from_u16(code).ok().filter(|status| status.is_client_error() || status.is_server_error())
+fn status_told(refusal: &Refusal) -> Option<StatusCode> {
+    let words = || [refusal.code.as_deref(), refusal.kind.as_deref()].into_iter().flatten();
+    words().find_map(status_of_number).or_else(|| words().find_map(status_of_word))
+}
+
+/// The status that a code begins with, as in `429` and `429 Too Many Requests`.
+fn status_of_number(code: &str) -> Option<StatusCode> {
+    let digits = code.split(|c: char| !c.is_ascii_digit()).next()?;
+    let status = StatusCode::from_bytes(digits.as_bytes()).ok()?;
+    (status.is_client_error() || status.is_server_error()).then_some(status)
 }
 
 fn status_of_word(word: &str) -> Option<StatusCode> {
-    Some(match word {
-        "invalid_request_error" | "context_length_exceeded" | "content_filter" => StatusCode::BAD_REQUEST,
-        "rate_limit_exceeded" | "rate_limit_error" | "insufficient_quota" | "tokens" | "requests" => {
-            StatusCode::TOO_MANY_REQUESTS
-        }
-        "authentication_error" | "invalid_api_key" => StatusCode::UNAUTHORIZED,
-        "permission_error" => StatusCode::FORBIDDEN,
-        "not_found_error" | "model_not_found" => StatusCode::NOT_FOUND,
+    Some(match word.to_ascii_lowercase().as_str() {
+        "invalid_request_error"
+        | "context_length_exceeded"
+        | "content_filter"
+        | "badrequesterror"
+        | "invalid_argument" => StatusCode::BAD_REQUEST,
+        "rate_limit_exceeded"
+        | "rate_limit_error"
+        | "insufficient_quota"
+        | "tokens"
+        | "requests"
+        | "resource_exhausted"
+        | "too_many_requests" => StatusCode::TOO_MANY_REQUESTS,
+        "authentication_error" | "invalid_api_key" | "unauthenticated" => StatusCode::UNAUTHORIZED,
+        "permission_error" | "permission_denied" => StatusCode::FORBIDDEN,
+        "not_found_error" | "model_not_found" | "not_found" => StatusCode::NOT_FOUND,
+        "service_unavailable" | "unavailable" | "overloaded_error" | "overloaded" => StatusCode::SERVICE_UNAVAILABLE,
+        "timeout" | "timeout_error" | "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
         _ => return None,
     })
 }
@@ -89,7 +116,7 @@ fn fill(refusal: &mut Refusal, envelope: &Envelope<'_>, body: &[u8]) {
     let source = error.filter(|_| nested).map_or(body, |error| error.get().as_bytes());
     let detail = serde_json::from_slice::<Detail<'_>>(source).unwrap_or_default();
     refusal.kind = detail.kind.and_then(word);
-    refusal.code = detail.code.and_then(word);
+    refusal.code = detail.code.or(detail.status).and_then(word);
     refusal.param = detail.param.and_then(word);
     let message = detail.message.or(error.filter(|_| !nested)).or(envelope.message).or(envelope.detail);
     refusal.message = message.and_then(word).unwrap_or_else(|| shown(refusal.status, body));
@@ -113,15 +140,35 @@ fn shown(status: StatusCode, body: &[u8]) -> String {
     text.to_owned()
 }
 
+/// Codes of a credential that has nothing left to spend; some come as a 429, some as a 400.
+const SPENT: [&str; 4] =
+    ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "exceeded_current_quota_error"];
+
+/// What hosts say, each in its own code, of a prompt that is longer than the context.
+const TOO_LONG: [&str; 5] = [
+    "maximum context length",
+    "context length exceeded",
+    "context window",
+    "prompt is too long",
+    "exceeds the available context size",
+];
+
 fn refine(refusal: &Refusal) -> Class {
     let code = refusal.code.as_deref().unwrap_or_default();
     let kind = refusal.kind.as_deref().unwrap_or_default();
-    match (refusal.class, code, kind) {
-        (Class::RateLimit, "insufficient_quota", _) | (Class::RateLimit, _, "insufficient_quota") => Class::Quota,
-        (Class::BadRequest, "context_length_exceeded", _) => Class::ContextLength,
-        (Class::BadRequest, "content_filter" | "content_policy_violation", _) => Class::ContentPolicy,
-        (class, _, _) => class,
+    match refusal.class {
+        Class::RateLimit | Class::BadRequest if SPENT.contains(&code) || SPENT.contains(&kind) => Class::Quota,
+        Class::BadRequest if code == "context_length_exceeded" || tells_of_length(&refusal.message) => {
+            Class::ContextLength
+        }
+        Class::BadRequest if matches!(code, "content_filter" | "content_policy_violation") => Class::ContentPolicy,
+        class => class,
     }
+}
+
+fn tells_of_length(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    TOO_LONG.iter().any(|words| message.contains(words))
 }
 
 #[cfg(test)]
@@ -147,10 +194,22 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_that_is_too_long_is_known_by_code_or_words() {
+        for body in [
+            r#"{"error":{"message":"m","code":"context_length_exceeded"}}"#,
+            r#"{"object":"error","message":"This model's maximum context length is 4096 tokens.","code":400}"#,
+        ] {
+            assert_eq!(read(StatusCode::BAD_REQUEST, body.as_bytes()).class, Class::ContextLength, "{body}");
+        }
+    }
+
+    #[test]
     fn a_spent_quota_is_told_from_a_rate_limit() {
         let body = br#"{"error":{"message":"m","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#;
         assert_eq!(read(StatusCode::TOO_MANY_REQUESTS, body).class, Class::Quota);
         assert_eq!(read(StatusCode::TOO_MANY_REQUESTS, b"{}").class, Class::RateLimit);
+        let body = br#"{"error":{"message":"m","code":"billing_hard_limit_reached"}}"#;
+        assert_eq!(read(StatusCode::BAD_REQUEST, body).class, Class::Quota);
     }
 
     #[test]
@@ -161,5 +220,10 @@ mod tests {
         assert_eq!(status(br#"{"error":{"type":"invalid_request_error","message":"m"}}"#), 400);
         assert_eq!(status(br#"{"error":{"code":200,"message":"m"}}"#), 502);
         assert_eq!(status(br#"{"error":"m"}"#), 502);
+        assert_eq!(status(br#"{"error":{"code":"429 Too Many Requests","message":"m"}}"#), 429);
+        assert_eq!(status(br#"{"error":{"status":"RESOURCE_EXHAUSTED","message":"m"}}"#), 429);
+        assert_eq!(status(br#"{"error":{"code":null,"type":"overloaded_error","message":"m"}}"#), 503);
+        assert_eq!(status(br#"{"object":"error","message":"m","type":"BadRequestError","code":400}"#), 400);
+        assert_eq!(status(br#"[{"error":{"code":403,"message":"m","status":"PERMISSION_DENIED"}}]"#), 403);
     }
 }

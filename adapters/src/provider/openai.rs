@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::adapter::{Adapter, DecodeError, EncodeError, EventDecoder, NativeRequest, Reply, Target};
 use crate::chunk::ChunkWriter;
 use crate::frame::Event;
-use crate::index::{Index, has_text_field};
+use crate::index::{Index, text_fields};
 use crate::openai::embedding::{Encoding, in_encoding};
 use crate::openai::{error, usage};
 use crate::refusal::Refusal;
@@ -60,16 +60,12 @@ impl Adapter for OpenAi {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(&body))));
         }
         let usage = index.get(&body, "usage").and_then(usage::read);
-        let edits = renamed(to).map(|name| Edit::Set("model", name));
-        let renamed = rewrite(&body, &index, edits.as_slice());
-        let body = match request.operation() {
-            Operation::Chat | Operation::Completions => renamed,
-            Operation::Embeddings => {
-                let renamed = renamed.joined();
-                let index = Index::of(&renamed).map_err(|e| DecodeError::Malformed(e.to_string()))?;
-                in_encoding(&renamed, &index, Encoding::asked(request.get("encoding_format")))?
-            }
-        };
+        let mut edits: Vec<Edit> = renamed(to).map(|name| Edit::Set("model", name)).into_iter().collect();
+        if request.operation() == Operation::Embeddings {
+            let wanted = Encoding::asked(request.get("encoding_format"));
+            edits.extend(in_encoding(&body, &index, wanted)?.map(|data| Edit::Set("data", data)));
+        }
+        let body = rewrite(&body, &index, &edits);
         Ok(Reply { body, usage })
     }
 
@@ -78,7 +74,7 @@ impl Adapter for OpenAi {
             index: Index::default(),
             name: renamed(to),
             wants_usage: request.wants_usage(),
-            choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1),
+            choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1).max(1),
             finished: 0,
         })
     }
@@ -144,13 +140,16 @@ fn without_null_encoding(request: &Request) -> Option<Edit> {
     (request.get("encoding_format") == Some(b"null")).then(|| Edit::Remove("encoding_format".into()))
 }
 
+/// An error in the clothes of a success: an `error` that says something, whatever stands beside it (some hosts send their
+/// last words along), or an object that calls itself one.
 fn is_error(index: &Index, bytes: &[u8]) -> bool {
-    index.get(bytes, "error").is_some_and(|error| error != b"null")
-        && index.get(bytes, "choices").is_none_or(is_empty_array)
+    index.get(bytes, "error").is_some_and(|error| !matches!(error, b"null" | b"\"\"" | b"{}" | b"false"))
+        || index.get(bytes, "object") == Some(b"\"error\"")
 }
 
-fn is_empty_array(raw: &[u8]) -> bool {
-    raw.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start() == b"]")
+/// Whether a chunk's choices are none at all.
+fn is_none(raw: &[u8]) -> bool {
+    raw == b"null" || raw.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start() == b"]")
 }
 
 /// A stream in the pivot's own dialect.
@@ -158,20 +157,24 @@ struct PassThrough {
     index: Index,
     name: Option<Bytes>,
     wants_usage: bool,
-    choices: u32,
-    finished: u32,
+    choices: usize,
+    finished: usize,
 }
 
 static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
 
 impl EventDecoder for PassThrough {
     fn event(&mut self, event: Event<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
-        if event.data == b"[DONE]" {
-            out.complete();
-            return Ok(());
+        match event.data.trim_ascii() {
+            b"" => return Ok(()),
+            b"[DONE]" => {
+                out.complete();
+                return Ok(());
+            }
+            _ => {}
         }
         self.index.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
-        if is_error(&self.index, event.data) {
+        if event.name == b"error" || is_error(&self.index, event.data) {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
         }
         self.pass(event, out);
@@ -198,7 +201,7 @@ impl PassThrough {
         }
         if let Some(counted) = counted {
             out.usage(counted);
-            if is_empty_array(choices) {
+            if is_none(choices) {
                 let mut json = Vec::with_capacity(data.len());
                 rewrite_into(data, &self.index, &edits, &mut json);
                 return out.usage_event(json);
@@ -213,10 +216,8 @@ impl PassThrough {
         } else {
             out.data(|json| rewrite_into(data, &self.index, &edits, json));
         }
-        if has_text_field(data, &FINISH_REASON) {
-            self.finished += 1;
-        }
-        if out.has_content() || has_content(choices) {
+        self.finished += text_fields(data, &FINISH_REASON);
+        if out.has_content() || (!is_none(choices) && has_content(choices)) {
             out.content_begun();
         }
     }
