@@ -81,10 +81,7 @@ impl ChunkWriter {
     /// A writer whose caller did or did not ask for usage.
     #[must_use]
     pub fn new(wants_usage: bool) -> Self {
-        Self {
-            wants_usage,
-            ..Self::default()
-        }
+        Self { wants_usage, ..Self::default() }
     }
 
     /// Sets what all chunks have in common. To be said before the first chunk; later calls are ignored, so that a stream
@@ -95,8 +92,7 @@ impl ChunkWriter {
         }
         self.head.extend_from_slice(b"data: {\"id\":");
         push_json(&mut self.head, id);
-        self.head
-            .extend_from_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
+        self.head.extend_from_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
         push_json(&mut self.head, &created);
         self.head.extend_from_slice(b",\"model\":");
         push_json(&mut self.head, model);
@@ -217,9 +213,7 @@ impl ChunkWriter {
     pub fn finish(&mut self, reason: FinishReason) {
         self.role();
         self.out.extend_from_slice(&self.head);
-        self.out.extend_from_slice(
-            b",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":",
-        );
+        self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":");
         push_json(&mut self.out, &reason);
         self.out.extend_from_slice(b"}]}\n\n");
         self.content_begun();
@@ -233,7 +227,9 @@ impl ChunkWriter {
     /// One `data:` event whose JSON is written by `write`.
     pub fn data(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.out.extend_from_slice(b"data: ");
+        let start = self.out.len();
         write(&mut self.out);
+        on_one_line(&mut self.out, start);
         self.out.extend_from_slice(b"\n\n");
     }
 
@@ -315,18 +311,12 @@ impl ChunkWriter {
             json.extend_from_slice(extra);
             json.push(b'}');
         }
-        self.out.extend_from_slice(b"data: ");
-        self.out.extend_from_slice(&json);
-        self.out.extend_from_slice(b"\n\n");
+        self.data(|out| out.extend_from_slice(&json));
     }
 
     fn own_usage_event(&self) -> Option<Vec<u8>> {
         let usage = self.usage?;
-        let mut json = self
-            .head
-            .get(b"data: ".len()..)
-            .unwrap_or(b"{\"object\":\"chat.completion.chunk\"")
-            .to_vec();
+        let mut json = self.head.get(b"data: ".len()..).unwrap_or(b"{\"object\":\"chat.completion.chunk\"").to_vec();
         json.extend_from_slice(b",\"choices\":[],\"usage\":");
         push_json(&mut json, &crate::openai::usage::Written::from(usage));
         json.push(b'}');
@@ -346,25 +336,54 @@ impl ChunkWriter {
     fn content_delta(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.role();
         self.out.extend_from_slice(&self.head);
-        self.out
-            .extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
+        self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
+        let start = self.out.len();
         write(&mut self.out);
-        self.out
-            .extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+        on_one_line(&mut self.out, start);
+        self.out.extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
         self.content_begun();
     }
 
     fn delta(&mut self, fields: &[u8]) {
         self.out.extend_from_slice(&self.head);
-        self.out
-            .extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
+        self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
         self.out.extend_from_slice(fields);
-        self.out
-            .extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+        self.out.extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
     }
 }
 
 /// Appends a value's JSON. Writing to a `Vec` cannot fail, and what is written here has no maps with odd keys.
 pub(crate) fn push_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     let _infallible = serde_json::to_writer(out, value);
+}
+
+/// A provider's own JSON may be written over several lines; in an event it must be one. Line ends stand only between
+/// tokens: inside of a string they are escaped.
+fn on_one_line(out: &mut [u8], start: usize) {
+    let mut rest = out.get_mut(start..).unwrap_or_default();
+    while let Some(found) = memchr::memchr2(b'\n', b'\r', rest) {
+        let (before, behind) = rest.split_at_mut(found + 1);
+        if let Some(end) = before.last_mut() {
+            *end = b' ';
+        }
+        rest = behind;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_over_several_lines_stays_one_event() {
+        let mut writer = ChunkWriter::new(true);
+        writer.begin("id", 1, "m");
+        writer.provider_block(b"{\n \"a\":\r\n1}");
+        writer.data(|out| out.extend_from_slice(b"{\n}"));
+        writer.usage_event(b"{\n}".to_vec());
+        writer.close(None);
+        let text = String::from_utf8_lossy(writer.pending()).into_owned();
+        assert!(text.split("\n\n").all(|event| !event.contains('\n') && !event.contains('\r')), "{text}");
+        assert!(text.contains(r#""provider_blocks":[{  "a":  1}]"#) && text.ends_with("data: { }\n\ndata: [DONE]\n\n"));
+    }
 }

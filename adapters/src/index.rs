@@ -49,21 +49,14 @@ impl Field {
         if !self.escaped {
             return Cow::Borrowed(raw);
         }
-        let quoted = bytes
-            .get(self.name.start - 1..=self.name.end)
-            .unwrap_or_default();
-        serde_json::from_slice::<String>(quoted)
-            .map_or(Cow::Borrowed(raw), |name| Cow::Owned(name.into_bytes()))
+        let quoted = bytes.get(self.name.start - 1..=self.name.end).unwrap_or_default();
+        serde_json::from_slice::<String>(quoted).map_or(Cow::Borrowed(raw), |name| Cow::Owned(name.into_bytes()))
     }
 
     /// Whether that is its name.
     #[must_use]
     pub fn is_named(&self, bytes: &[u8], name: &[u8]) -> bool {
-        if self.escaped {
-            self.name(bytes).as_ref() == name
-        } else {
-            slice(bytes, self.name) == name
-        }
+        if self.escaped { self.name(bytes).as_ref() == name } else { slice(bytes, self.name) == name }
     }
 }
 
@@ -94,10 +87,7 @@ impl Index {
     /// # Errors
     /// What is not an object in its structure, and where.
     pub fn of(bytes: &[u8]) -> Result<Self, IndexError> {
-        let mut index = Self {
-            fields: Vec::with_capacity(16),
-            end: 0,
-        };
+        let mut index = Self { fields: Vec::with_capacity(16), end: 0 };
         index.read(bytes)?;
         Ok(index)
     }
@@ -108,12 +98,10 @@ impl Index {
     /// As [`Index::of`]; the index is empty then.
     pub fn read(&mut self, bytes: &[u8]) -> Result<(), IndexError> {
         self.fields.clear();
-        let read = Scanner { bytes, at: 0 }
-            .object(&mut self.fields)
-            .and_then(|end| {
-                self.end = end;
-                refuse_duplicates(&self.fields, bytes)
-            });
+        let read = Scanner { bytes, at: 0 }.object(&mut self.fields).and_then(|end| {
+            self.end = end;
+            refuse_duplicates(&self.fields, bytes)
+        });
         if read.is_err() {
             self.fields.clear();
         }
@@ -135,31 +123,21 @@ impl Index {
     /// The field of that name.
     #[must_use]
     pub fn find(&self, bytes: &[u8], name: &str) -> Option<&Field> {
-        self.fields
-            .iter()
-            .find(|field| field.is_named(bytes, name.as_bytes()))
+        self.fields.iter().find(|field| field.is_named(bytes, name.as_bytes()))
     }
 
     /// The raw value of the field of that name.
     #[must_use]
     pub fn get<'b>(&self, bytes: &'b [u8], name: &str) -> Option<&'b [u8]> {
-        self.find(bytes, name)
-            .map(|field| slice(bytes, field.value))
+        self.find(bytes, name).map(|field| slice(bytes, field.value))
     }
 }
 
 fn refuse_duplicates(fields: &[Field], bytes: &[u8]) -> Result<(), IndexError> {
     for (seen, field) in fields.iter().enumerate() {
         let name = field.name(bytes);
-        if fields
-            .iter()
-            .take(seen)
-            .any(|earlier| earlier.is_named(bytes, &name))
-        {
-            return Err(IndexError {
-                at: field.start(),
-                what: "a field that was already there",
-            });
+        if fields.iter().take(seen).any(|earlier| earlier.is_named(bytes, &name)) {
+            return Err(IndexError { at: field.start(), what: "a field that was already there" });
         }
     }
     Ok(())
@@ -208,14 +186,7 @@ impl Scanner<'_> {
         self.peek();
         let start = self.at;
         self.value()?;
-        Ok(Field {
-            name,
-            escaped,
-            value: Span {
-                start,
-                end: self.at,
-            },
-        })
+        Ok(Field { name, escaped, value: Span { start, end: self.at } })
     }
 
     fn value(&mut self) -> Result<(), IndexError> {
@@ -283,10 +254,7 @@ impl Scanner<'_> {
 
     fn scalar(&mut self) -> Result<(), IndexError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let length = rest
-            .iter()
-            .position(|&b| matches!(b, b',' | b'}' | b']') || is_space(b))
-            .unwrap_or(rest.len());
+        let length = rest.iter().position(|&b| matches!(b, b',' | b'}' | b']') || is_space(b)).unwrap_or(rest.len());
         let word = rest.get(..length).unwrap_or_default();
         if !is_scalar(word) {
             return Err(self.fault("expected a value"));
@@ -328,23 +296,21 @@ fn is_scalar(word: &[u8]) -> bool {
         Some(b't') => word == b"true",
         Some(b'f') => word == b"false",
         Some(b'n') => word == b"null",
-        Some(b'-' | b'0'..=b'9') => word
-            .iter()
-            .all(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')),
+        Some(b'-' | b'0'..=b'9') => word.iter().all(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')),
         _ => false,
     }
 }
 
-/// Whether a field `name` with a string for a value stands anywhere in `bytes`, at any depth. Quotes inside of strings are
-/// escaped, so the search cannot be fooled by text.
+/// How many fields `name` with a string for a value stand in `bytes`, at any depth. Quotes inside of strings are escaped, so
+/// the search cannot be fooled by text.
 #[must_use]
-pub fn has_text_field(bytes: &[u8], name: &memchr::memmem::Finder<'_>) -> bool {
-    name.find_iter(bytes).any(|at| {
+pub fn text_fields(bytes: &[u8], name: &memchr::memmem::Finder<'_>) -> usize {
+    let has_text = |at: &usize| {
         let rest = bytes.get(at + name.needle().len()..).unwrap_or_default();
         let rest = rest.trim_ascii_start();
-        rest.first() == Some(&b':')
-            && rest.get(1..).unwrap_or_default().trim_ascii_start().first() == Some(&b'"')
-    })
+        rest.first() == Some(&b':') && rest.get(1..).unwrap_or_default().trim_ascii_start().first() == Some(&b'"')
+    };
+    name.find_iter(bytes).filter(has_text).count()
 }
 
 /// The text of a raw JSON string, borrowed where it has no escapes. `None` for another type or invalid UTF-8.
@@ -365,11 +331,7 @@ mod tests {
 
     fn names(text: &str) -> Vec<String> {
         let index = Index::of(text.as_bytes()).unwrap();
-        index
-            .fields()
-            .iter()
-            .map(|f| String::from_utf8(f.name(text.as_bytes()).into_owned()).unwrap())
-            .collect()
+        index.fields().iter().map(|f| String::from_utf8(f.name(text.as_bytes()).into_owned()).unwrap()).collect()
     }
 
     #[test]
@@ -386,12 +348,7 @@ mod tests {
     #[test]
     fn an_escaped_name_is_the_name_that_it_means() {
         assert_eq!(names(r#"{"mod\u0065l":1}"#), ["model"]);
-        assert_eq!(
-            Index::of(br#"{"model":1,"mod\u0065l":2}"#)
-                .unwrap_err()
-                .what,
-            "a field that was already there"
-        );
+        assert_eq!(Index::of(br#"{"model":1,"mod\u0065l":2}"#).unwrap_err().what, "a field that was already there");
     }
 
     #[test]
@@ -420,28 +377,15 @@ mod tests {
     fn nesting_is_bounded() {
         let deep = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
         assert!(Index::of(deep(MAX_DEPTH as usize).as_bytes()).is_ok());
-        assert_eq!(
-            Index::of(deep(MAX_DEPTH as usize + 1).as_bytes())
-                .unwrap_err()
-                .what,
-            "nested too deep"
-        );
+        assert_eq!(Index::of(deep(MAX_DEPTH as usize + 1).as_bytes()).unwrap_err().what, "nested too deep");
     }
 
     #[test]
     fn a_text_field_is_told_from_null_and_from_text_that_looks_like_one() {
         let finder = memchr::memmem::Finder::new("\"finish_reason\"");
-        assert!(has_text_field(
-            br#"{"choices":[{"finish_reason" : "stop"}]}"#,
-            &finder
-        ));
-        assert!(!has_text_field(
-            br#"{"choices":[{"finish_reason":null}]}"#,
-            &finder
-        ));
-        assert!(!has_text_field(
-            br#"{"content":"\"finish_reason\":\"stop\""}"#,
-            &finder
-        ));
+        let count = |text: &str| text_fields(text.as_bytes(), &finder);
+        assert_eq!(count(r#"{"choices":[{"finish_reason" : "stop"},{"finish_reason":"length"}]}"#), 2);
+        assert_eq!(count(r#"{"choices":[{"finish_reason":null}]}"#), 0);
+        assert_eq!(count(r#"{"content":"\"finish_reason\":\"stop\""}"#), 0);
     }
 }

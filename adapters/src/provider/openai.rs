@@ -9,12 +9,10 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::adapter::{
-    Adapter, DecodeError, EncodeError, EventDecoder, NativeRequest, Reply, Target,
-};
+use crate::adapter::{Adapter, DecodeError, EncodeError, EventDecoder, NativeRequest, Reply, Target};
 use crate::chunk::ChunkWriter;
 use crate::frame::Event;
-use crate::index::{Index, has_text_field};
+use crate::index::{Index, text_fields};
 use crate::openai::embedding::{Encoding, in_encoding};
 use crate::openai::{error, usage};
 use crate::refusal::Refusal;
@@ -36,10 +34,7 @@ impl Adapter for OpenAi {
     }
 
     fn authorize(&self, api_key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
-        Ok(vec![(
-            header::AUTHORIZATION,
-            secret_header(&format!("Bearer {api_key}"))?,
-        )])
+        Ok(vec![(header::AUTHORIZATION, secret_header(&format!("Bearer {api_key}"))?)])
     }
 
     fn encode(&self, request: &Request, to: &Target<'_>) -> Result<NativeRequest, EncodeError> {
@@ -59,35 +54,18 @@ impl Adapter for OpenAi {
         })
     }
 
-    fn decode(
-        &self,
-        request: &Request,
-        to: &Target<'_>,
-        body: Bytes,
-    ) -> Result<Reply, DecodeError> {
-        let index = Index::of(&body)
-            .map_err(|e| DecodeError::Malformed(format!("the provider's answer: {e}")))?;
+    fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes) -> Result<Reply, DecodeError> {
+        let index = Index::of(&body).map_err(|e| DecodeError::Malformed(format!("the provider's answer: {e}")))?;
         if is_error(&index, &body) {
-            return Err(DecodeError::Refused(Box::new(error::read_in_success(
-                &body,
-            ))));
+            return Err(DecodeError::Refused(Box::new(error::read_in_success(&body))));
         }
         let usage = index.get(&body, "usage").and_then(usage::read);
-        let edits = renamed(to).map(|name| Edit::Set("model", name));
-        let renamed = rewrite(&body, &index, edits.as_slice());
-        let body = match request.operation() {
-            Operation::Chat | Operation::Completions => renamed,
-            Operation::Embeddings => {
-                let renamed = renamed.joined();
-                let index =
-                    Index::of(&renamed).map_err(|e| DecodeError::Malformed(e.to_string()))?;
-                in_encoding(
-                    &renamed,
-                    &index,
-                    Encoding::asked(request.get("encoding_format")),
-                )?
-            }
-        };
+        let mut edits: Vec<Edit> = renamed(to).map(|name| Edit::Set("model", name)).into_iter().collect();
+        if request.operation() == Operation::Embeddings {
+            let wanted = Encoding::asked(request.get("encoding_format"));
+            edits.extend(in_encoding(&body, &index, wanted)?.map(|data| Edit::Set("data", data)));
+        }
+        let body = rewrite(&body, &index, &edits);
         Ok(Reply { body, usage })
     }
 
@@ -96,10 +74,7 @@ impl Adapter for OpenAi {
             index: Index::default(),
             name: renamed(to),
             wants_usage: request.wants_usage(),
-            choices: request
-                .get("n")
-                .and_then(|n| serde_json::from_slice(n).ok())
-                .unwrap_or(1),
+            choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1).max(1),
             finished: 0,
         })
     }
@@ -162,20 +137,19 @@ fn with_usage(request: &Request) -> Option<Edit> {
 
 /// `"encoding_format": null` means what its absence means, but some hosts refuse it.
 fn without_null_encoding(request: &Request) -> Option<Edit> {
-    (request.get("encoding_format") == Some(b"null"))
-        .then(|| Edit::Remove("encoding_format".into()))
+    (request.get("encoding_format") == Some(b"null")).then(|| Edit::Remove("encoding_format".into()))
 }
 
+/// An error in the clothes of a success: an `error` that says something, whatever stands beside it (some hosts send their
+/// last words along), or an object that calls itself one.
 fn is_error(index: &Index, bytes: &[u8]) -> bool {
-    index
-        .get(bytes, "error")
-        .is_some_and(|error| error != b"null")
-        && index.get(bytes, "choices").is_none_or(is_empty_array)
+    index.get(bytes, "error").is_some_and(|error| !matches!(error, b"null" | b"\"\"" | b"{}" | b"false"))
+        || index.get(bytes, "object") == Some(b"\"error\"")
 }
 
-fn is_empty_array(raw: &[u8]) -> bool {
-    raw.strip_prefix(b"[")
-        .is_some_and(|rest| rest.trim_ascii_start() == b"]")
+/// Whether a chunk's choices are none at all.
+fn is_none(raw: &[u8]) -> bool {
+    raw == b"null" || raw.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start() == b"]")
 }
 
 /// A stream in the pivot's own dialect.
@@ -183,26 +157,25 @@ struct PassThrough {
     index: Index,
     name: Option<Bytes>,
     wants_usage: bool,
-    choices: u32,
-    finished: u32,
+    choices: usize,
+    finished: usize,
 }
 
-static FINISH_REASON: LazyLock<Finder<'static>> =
-    LazyLock::new(|| Finder::new("\"finish_reason\""));
+static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
 
 impl EventDecoder for PassThrough {
     fn event(&mut self, event: Event<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
-        if event.data == b"[DONE]" {
-            out.complete();
-            return Ok(());
+        match event.data.trim_ascii() {
+            b"" => return Ok(()),
+            b"[DONE]" => {
+                out.complete();
+                return Ok(());
+            }
+            _ => {}
         }
-        self.index
-            .read(event.data)
-            .map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
-        if is_error(&self.index, event.data) {
-            return Err(DecodeError::Refused(Box::new(error::read_in_success(
-                event.data,
-            ))));
+        self.index.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
+        if event.name == b"error" || is_error(&self.index, event.data) {
+            return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
         }
         self.pass(event, out);
         Ok(())
@@ -228,7 +201,7 @@ impl PassThrough {
         }
         if let Some(counted) = counted {
             out.usage(counted);
-            if is_empty_array(choices) {
+            if is_none(choices) {
                 let mut json = Vec::with_capacity(data.len());
                 rewrite_into(data, &self.index, &edits, &mut json);
                 return out.usage_event(json);
@@ -243,32 +216,18 @@ impl PassThrough {
         } else {
             out.data(|json| rewrite_into(data, &self.index, &edits, json));
         }
-        if has_text_field(data, &FINISH_REASON) {
-            self.finished += 1;
-        }
-        if out.has_content() || has_content(choices) {
+        self.finished += text_fields(data, &FINISH_REASON);
+        if out.has_content() || (!is_none(choices) && has_content(choices)) {
             out.content_begun();
         }
     }
 
     /// A host that counts in its last chunk of content: the usage chunk at the end will be ours, under this stream's id.
     fn begin_own_usage(&self, data: &[u8], out: &mut ChunkWriter) {
-        let text = |name| {
-            self.index
-                .get(data, name)
-                .and_then(crate::index::text)
-                .unwrap_or_default()
-        };
-        let created = self
-            .index
-            .get(data, "created")
-            .and_then(|raw| serde_json::from_slice(raw).ok());
+        let text = |name| self.index.get(data, name).and_then(crate::index::text).unwrap_or_default();
+        let created = self.index.get(data, "created").and_then(|raw| serde_json::from_slice(raw).ok());
         let asked = self.name.as_deref().and_then(crate::index::text);
-        out.begin(
-            &text("id"),
-            created.unwrap_or_default(),
-            &asked.unwrap_or_else(|| text("model")),
-        );
+        out.begin(&text("id"), created.unwrap_or_default(), &asked.unwrap_or_else(|| text("model")));
     }
 }
 
@@ -287,22 +246,13 @@ fn has_content(choices: &[u8]) -> bool {
     let Ok(choices) = serde_json::from_slice::<Vec<Choice<'_>>>(choices) else {
         return true;
     };
-    let says = |raw: Option<&RawValue>| {
-        raw.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\"" | "[]" | "{}"))
-    };
-    choices.iter().any(|choice| {
-        says(choice.finish_reason) || says(choice.text) || choice.delta.is_some_and(delta_says)
-    })
+    let says = |raw: Option<&RawValue>| raw.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\"" | "[]" | "{}"));
+    choices.iter().any(|choice| says(choice.finish_reason) || says(choice.text) || choice.delta.is_some_and(delta_says))
 }
 
 fn delta_says(delta: &RawValue) -> bool {
     let bytes = delta.get().as_bytes();
-    let Ok(index) = Index::of(bytes) else {
-        return false;
-    };
+    let Ok(index) = Index::of(bytes) else { return false };
     let says = |value: &[u8]| !matches!(value, b"null" | b"\"\"" | b"[]" | b"{}");
-    index
-        .fields()
-        .iter()
-        .any(|field| !field.is_named(bytes, b"role") && bytes.get(field.value()).is_some_and(says))
+    index.fields().iter().any(|field| !field.is_named(bytes, b"role") && bytes.get(field.value()).is_some_and(says))
 }
