@@ -119,9 +119,9 @@ fn over_tls(port: u16, version: Version, authority: &Authority) -> Arc<Endpoint>
 
 #[tokio::test]
 async fn http2_without_tls_is_spoken_by_prior_knowledge_on_one_connection() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(64);
     let provider = Http2Provider::start(move |request, respond| {
-        tell.send((request.uri().to_string(), request.headers().clone())).unwrap();
+        tell.try_send((request.uri().to_string(), request.headers().clone())).unwrap();
         answer_ok(request, respond)
     })
     .await;
@@ -249,14 +249,14 @@ async fn an_early_refusal_of_a_long_upload_is_seen() {
 
 #[tokio::test]
 async fn dropping_half_an_answer_resets_its_stream_and_keeps_the_connection() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(64);
     let provider = Http2Provider::start(move |_request, mut respond| {
         let tell = tell.clone();
         async move {
             let mut stream = respond.send_response(ok(), false).unwrap();
             stream.send_data(Bytes::from_static(b"half"), false).unwrap();
             let reset = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
-            tell.send(reset.unwrap()).unwrap();
+            tell.try_send(reset.unwrap()).unwrap();
         }
     })
     .await;
@@ -272,13 +272,13 @@ async fn dropping_half_an_answer_resets_its_stream_and_keeps_the_connection() {
 
 #[tokio::test]
 async fn dropping_the_request_resets_its_stream() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(64);
     let provider = Http2Provider::start(move |_request, mut respond| {
         let tell = tell.clone();
         async move {
-            tell.send(None).unwrap();
+            tell.try_send(None).unwrap();
             let reset = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
-            tell.send(Some(reset.unwrap())).unwrap();
+            tell.try_send(Some(reset.unwrap())).unwrap();
         }
     })
     .await;

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,17 +11,16 @@ use h2::SendStream;
 use http::header::CONTENT_LENGTH;
 use http::uri::{Scheme, Uri};
 use http::{HeaderMap, StatusCode};
-use pingora::connectors::http::v2::Connector;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v2::client::Http2Session;
 use pingora::{Error, RetryType};
 use tokio::runtime::Handle;
 
 use super::Outgoing;
-use super::endpoint::{Endpoint, Place};
+use super::endpoint::Endpoint;
 use super::fault::{Cause, Fault};
 use super::h1::Failed;
-use super::pool::IDLE;
+use super::pool::Way;
 
 /// The most bytes of an answer's header fields, names and values together, as for HTTP/1.1.
 const LARGEST_HEAD: usize = 64 * 1024;
@@ -37,8 +35,7 @@ pub(super) struct Exchange {
 /// A stream that finds its connection's way back to the pool however it ends.
 struct Lease {
     session: Option<Box<Http2Session>>,
-    connector: Arc<Connector>,
-    place: Arc<Place>,
+    way: Way,
 }
 
 /// The request's body, written as fast as the provider's window opens.
@@ -51,14 +48,12 @@ impl Exchange {
     /// Sends the request on a fresh stream and reads the head of its answer.
     pub(super) async fn send(
         session: Box<Http2Session>,
-        connector: Arc<Connector>,
-        place: Arc<Place>,
+        way: Way,
         endpoint: &Endpoint,
         request: &Outgoing<'_>,
         reused: bool,
     ) -> Result<(Exchange, StatusCode, HeaderMap), Failed> {
-        let mut exchange =
-            Exchange { lease: Lease { session: Some(session), connector, place }, upload: None, ended: false };
+        let mut exchange = Exchange { lease: Lease { session: Some(session), way }, upload: None, ended: false };
         let header = request_header(endpoint, request).map_err(Failed::for_good)?;
         let sent = exchange.head(header, request.body).await;
         sent.map_err(|error| failed(&error, reused, exchange.is_sent()))?;
@@ -136,8 +131,7 @@ impl Drop for Lease {
         // Pingora spawns the watch over an idle connection, which needs a runtime; without one the
         // process is ending and there is no pool to go back to.
         if Handle::try_current().is_ok() {
-            let peer = &self.place.peer;
-            self.connector.release_http_session(*session, peer, Some(IDLE));
+            self.way.release_http2(*session);
         }
     }
 }
