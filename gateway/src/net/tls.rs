@@ -6,19 +6,15 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use pingora::protocols::tls::CaType;
-use pingora::tls::{RootCertStore, load_native_certs};
-use pingora::utils::tls::WrappedX509;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use pingora::tls::{CertificateDer, RootCertStore, load_native_certs};
+use rustls::pki_types::pem::{PemObject, SectionKind};
 
-/// The certificate authorities of one endpoint, read from its `ca_file`.
-#[derive(Clone)]
+/// The certificate authorities of one endpoint: a PEM file that was looked over.
+#[derive(Clone, Debug)]
 pub struct Authorities {
-    pub(super) certificates: Arc<CaType>,
-    /// Keeps connections that trust different authorities apart.
+    pub(super) file: PathBuf,
+    /// Tells what was in the file, so that connections that trust different authorities stay apart.
     pub(super) fingerprint: u64,
 }
 
@@ -45,30 +41,25 @@ pub enum TrustError {
 }
 
 impl Authorities {
-    /// Reads every certificate of a PEM file. Blocks on the file; call it at start or reload.
+    /// Checks every certificate of a PEM file. Blocks on the file; call it at start or reload.
     pub fn read(file: &Path) -> Result<Authorities, TrustError> {
-        let unreadable = |why: String| TrustError::Unreadable {
-            file: file.to_owned(),
-            why,
-        };
-        let certificates = CertificateDer::pem_file_iter(file)
-            .map_err(|error| unreadable(error.to_string()))?
-            .map(|read| read.map_err(|error| unreadable(error.to_string())))
-            .map(|read| authority(read?).map_err(unreadable))
-            .collect::<Result<Vec<_>, _>>()?;
-        if certificates.is_empty() {
+        let unreadable = |why: String| TrustError::Unreadable { file: file.to_owned(), why };
+        let mut store = RootCertStore::empty();
+        let mut fingerprint = DefaultHasher::new();
+        let sections = <(SectionKind, Vec<u8>)>::pem_file_iter(file);
+        for section in sections.map_err(|error| unreadable(error.to_string()))? {
+            let (kind, der) = section.map_err(|error| unreadable(error.to_string()))?;
+            if kind != SectionKind::Certificate {
+                return Err(unreadable("it has something other than certificates".into()));
+            }
+            der.hash(&mut fingerprint);
+            let added = store.add(CertificateDer::from(der));
+            added.map_err(|error| unreadable(error.to_string()))?;
+        }
+        if store.is_empty() {
             return Err(TrustError::Empty(file.to_owned()));
         }
-        Ok(Authorities {
-            fingerprint: fingerprint(&certificates),
-            certificates: certificates.into(),
-        })
-    }
-}
-
-impl std::fmt::Debug for Authorities {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Authorities({} certificates)", self.certificates.len())
+        Ok(Authorities { file: file.to_owned(), fingerprint: fingerprint.finish() })
     }
 }
 
@@ -78,31 +69,10 @@ pub(super) fn check_system_roots() -> Result<(), TrustError> {
     let roots = load_native_certs().map_err(|error| TrustError::NoRoots(error.to_string()))?;
     let mut store = RootCertStore::empty();
     for root in roots {
-        store
-            .add(root)
-            .map_err(|error| TrustError::NoRoots(error.to_string()))?;
+        store.add(root).map_err(|error| TrustError::NoRoots(error.to_string()))?;
     }
     if store.is_empty() {
         return Err(TrustError::NoRoots("none found".into()));
     }
     Ok(())
-}
-
-/// Takes a certificate only if both libraries that will read it can: pingora's parser panics.
-fn authority(certificate: CertificateDer<'static>) -> Result<WrappedX509, String> {
-    RootCertStore::empty()
-        .add(certificate.clone())
-        .map_err(|error| error.to_string())?;
-    WrappedX509::try_new(certificate.to_vec(), |der| {
-        x509_parser::parse_x509_certificate(der).map(|(_, certificate)| certificate)
-    })
-    .map_err(|error| error.to_string())
-}
-
-fn fingerprint(certificates: &[WrappedX509]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for certificate in certificates {
-        certificate.borrow_raw_cert().hash(&mut hasher);
-    }
-    hasher.finish()
 }

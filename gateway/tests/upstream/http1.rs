@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::provider::{
-    OK, PATIENCE, Provider, endpoint, exchange, header, post, post_segments, read, read_head,
-    read_request, upstreams, whole,
+    OK, PATIENCE, Provider, endpoint, exchange, header, post, post_segments, read, read_head, read_request, upstreams,
+    whole,
 };
 
 #[tokio::test]
@@ -39,10 +39,7 @@ async fn a_large_body_in_many_segments_arrives_whole() {
         let seen = read_request(&mut stream).await.unwrap();
         let sum: u64 = seen.body.iter().map(|byte| u64::from(*byte)).sum();
         let answer = format!("{}:{sum}", seen.body.len());
-        let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
-            answer.len()
-        );
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
         stream.write_all((head + &answer).as_bytes()).await.unwrap();
     })
     .await;
@@ -50,25 +47,20 @@ async fn a_large_body_in_many_segments_arrives_whole() {
     let mut segments = vec![segment.clone(); 300];
     segments.insert(7, Bytes::new());
     let sum: u64 = segment.iter().map(|byte| u64::from(*byte)).sum();
-    let mut answer = post_segments(&upstreams(), &provider.endpoint(), &segments)
-        .await
-        .unwrap();
+    let mut answer = post_segments(&upstreams(), &provider.endpoint(), &segments).await.unwrap();
     let body = whole(&mut answer).await.unwrap();
-    assert_eq!(
-        String::from_utf8(body).unwrap(),
-        format!("30000000:{}", sum * 300)
-    );
+    assert_eq!(String::from_utf8(body).unwrap(), format!("30000000:{}", sum * 300));
 }
 
 #[tokio::test]
 async fn the_request_names_its_host_and_forwards_no_header_about_the_connection() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(64);
     let provider = Provider::start(move |mut stream, _| {
         let tell = tell.clone();
         async move {
             let seen = read_request(&mut stream).await.unwrap();
             stream.write_all(OK).await.unwrap();
-            tell.send(seen).unwrap();
+            tell.try_send(seen).unwrap();
         }
     })
     .await;
@@ -96,10 +88,7 @@ async fn the_request_names_its_host_and_forwards_no_header_about_the_connection(
     assert_eq!(sent.unwrap().status, StatusCode::OK);
     let seen = told.recv().await.unwrap();
     assert!(seen.head.starts_with("POST /base/chat?x=1 HTTP/1.1\r\n"));
-    assert_eq!(
-        header(&seen.head, "host"),
-        Some(&*provider.address.to_string())
-    );
+    assert_eq!(header(&seen.head, "host"), Some(&*provider.address.to_string()));
     assert_eq!(header(&seen.head, "content-length"), Some("2"));
     assert_eq!(header(&seen.head, "x-kept"), Some("yes"));
     assert_eq!(seen.head.matches("\r\n").count(), 5, "{}", seen.head);
@@ -110,16 +99,8 @@ async fn the_request_names_its_host_and_forwards_no_header_about_the_connection(
 async fn a_path_that_would_be_another_request_is_not_sent() {
     let provider = Provider::answering(OK).await;
     for path in ["/a b", "/a\r\nx: y", "", "http://elsewhere/", "/ä"] {
-        let request = Outgoing {
-            method: Method::GET,
-            path,
-            headers: &HeaderMap::new(),
-            more: &[],
-            body: &[],
-        };
-        let sent = upstreams()
-            .send(&provider.endpoint(), request, PATIENCE)
-            .await;
+        let request = Outgoing { method: Method::GET, path, headers: &HeaderMap::new(), more: &[], body: &[] };
+        let sent = upstreams().send(&provider.endpoint(), request, PATIENCE).await;
         assert_eq!(sent.err().unwrap().cause, Cause::Unsendable, "{path:?}");
     }
     assert_eq!(provider.seen(), 0);
@@ -148,8 +129,7 @@ async fn an_early_refusal_of_a_long_upload_is_seen_and_the_connection_not_reused
 
 #[tokio::test]
 async fn an_early_refusal_is_seen_though_the_provider_hangs_up_at_once() {
-    let provider =
-        Provider::closing_after_head(b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n").await;
+    let provider = Provider::closing_after_head(b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n").await;
     let body = [Bytes::from(vec![b'x'; 3_000_000])];
     let answer = post_segments(&upstreams(), &provider.endpoint(), &body).await;
     assert_eq!(answer.unwrap().status, StatusCode::UNAUTHORIZED);
@@ -160,18 +140,13 @@ async fn an_early_success_does_not_stop_the_upload() {
     let provider = Provider::start(|mut stream, _| async move {
         let head = read_head(&mut stream).await.unwrap();
         let length: usize = header(&head, "content-length").unwrap().parse().unwrap();
-        stream
-            .write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").as_bytes())
-            .await
-            .unwrap();
+        stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").as_bytes()).await.unwrap();
         let (mut from, mut to) = stream.split();
         tokio::io::copy(&mut from, &mut to).await.unwrap();
     })
     .await;
     let body = [Bytes::from(vec![b'y'; 20_000_000])];
-    let mut answer = post_segments(&upstreams(), &provider.endpoint(), &body)
-        .await
-        .unwrap();
+    let mut answer = post_segments(&upstreams(), &provider.endpoint(), &body).await.unwrap();
     assert_eq!(answer.content_length(), Some(20_000_000));
     assert_eq!(whole(&mut answer).await.unwrap().len(), 20_000_000);
 }
@@ -183,9 +158,7 @@ async fn interim_answers_are_skipped() {
            HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-end: 1\r\n\r\nok"[..],
     )
     .await;
-    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .unwrap();
+    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}").await.unwrap();
     assert_eq!(answer.status, StatusCode::OK);
     assert!(answer.headers.contains_key("x-end") && !answer.headers.contains_key("link"));
     assert_eq!(whole(&mut answer).await.unwrap(), b"ok");
@@ -237,18 +210,9 @@ async fn a_body_without_a_length_ends_with_its_connection() {
 
 #[tokio::test]
 async fn head_answers_have_no_body_whatever_their_length_says() {
-    let provider =
-        Provider::answering(&b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n"[..]).await;
-    let request = Outgoing {
-        method: Method::HEAD,
-        path: "/",
-        headers: &HeaderMap::new(),
-        more: &[],
-        body: &[],
-    };
-    let sent = upstreams()
-        .send(&provider.endpoint(), request, PATIENCE)
-        .await;
+    let provider = Provider::answering(&b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n"[..]).await;
+    let request = Outgoing { method: Method::HEAD, path: "/", headers: &HeaderMap::new(), more: &[], body: &[] };
+    let sent = upstreams().send(&provider.endpoint(), request, PATIENCE).await;
     assert_eq!(read(&mut sent.unwrap()).await.unwrap(), None);
 }
 
@@ -272,10 +236,7 @@ async fn an_idle_connection_that_was_closed_is_replaced_once() {
 #[tokio::test]
 async fn a_new_connection_that_closes_without_an_answer_is_not_tried_again() {
     let provider = Provider::closing_after(&b""[..]).await;
-    let fault = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .err()
-        .unwrap();
+    let fault = post(&upstreams(), &provider.endpoint(), b"{}").await.err().unwrap();
     assert_eq!((fault.cause, fault.sent), (Cause::Closed, true));
     assert_eq!(fault.address, Some(provider.address));
     assert_eq!(provider.seen(), 1);
@@ -322,9 +283,7 @@ async fn a_cut_body_is_truncated_and_never_an_end() {
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n",
     ] {
         let provider = Provider::closing_after(answer).await;
-        let mut answer = post(&upstreams(), &provider.endpoint(), b"{}")
-            .await
-            .unwrap();
+        let mut answer = post(&upstreams(), &provider.endpoint(), b"{}").await.unwrap();
         assert_eq!(read(&mut answer).await.unwrap().unwrap(), "half");
         let fault = read(&mut answer).await.unwrap_err();
         assert_eq!((fault.cause, fault.sent), (Cause::Truncated, true));
@@ -341,13 +300,8 @@ async fn a_reset_in_the_body_is_truncated() {
         stream.set_zero_linger().unwrap();
     })
     .await;
-    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .unwrap();
-    assert_eq!(
-        whole(&mut answer).await.unwrap_err().cause,
-        Cause::Truncated
-    );
+    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}").await.unwrap();
+    assert_eq!(whole(&mut answer).await.unwrap_err().cause, Cause::Truncated);
 }
 
 #[tokio::test]
@@ -376,35 +330,19 @@ async fn an_answer_that_is_not_http_is_malformed() {
         let provider = Provider::answering(answer).await;
         let fault = post(&upstreams(), &provider.endpoint(), b"{}").await.err();
         let fault = fault.unwrap_or_else(|| unreachable!("{}", String::from_utf8_lossy(answer)));
-        assert_eq!(
-            fault.cause,
-            Cause::Malformed,
-            "{fault:?} {}",
-            String::from_utf8_lossy(answer)
-        );
+        assert_eq!(fault.cause, Cause::Malformed, "{fault:?} {}", String::from_utf8_lossy(answer));
         assert!(fault.sent);
     }
 }
 
 #[tokio::test]
 async fn broken_chunks_are_malformed() {
-    for chunks in [
-        "zz\r\n",
-        "-1\r\nx\r\n",
-        "ffffffffffffffffff\r\n",
-        "1\r\nxx\r\n",
-    ] {
+    for chunks in ["zz\r\n", "-1\r\nx\r\n", "ffffffffffffffffff\r\n", "1\r\nxx\r\n"] {
         let answer = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
         let provider = Provider::answering(answer).await;
-        let mut answer = post(&upstreams(), &provider.endpoint(), b"{}")
-            .await
-            .unwrap();
+        let mut answer = post(&upstreams(), &provider.endpoint(), b"{}").await.unwrap();
         let fault = whole(&mut answer).await.unwrap_err();
-        assert_eq!(
-            (fault.cause, fault.sent),
-            (Cause::Malformed, true),
-            "{chunks:?}"
-        );
+        assert_eq!((fault.cause, fault.sent), (Cause::Malformed, true), "{chunks:?}");
     }
 }
 
@@ -430,10 +368,7 @@ async fn a_head_without_end_is_too_large_and_is_not_gathered() {
             }
         })
         .await;
-        let fault = post(&upstreams(), &provider.endpoint(), b"{}")
-            .await
-            .err()
-            .unwrap();
+        let fault = post(&upstreams(), &provider.endpoint(), b"{}").await.err().unwrap();
         assert_eq!(fault.cause, Cause::TooLarge, "{start:?}");
         // The kernel's buffers on both sides take a few megabytes; a gatherer would take all.
         assert!(told.await.unwrap() < 20_000_000);
@@ -444,10 +379,7 @@ async fn a_head_without_end_is_too_large_and_is_not_gathered() {
 async fn a_head_of_ten_megabytes_is_too_large() {
     let head = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "a".repeat(10_000_000));
     let provider = Provider::closing_after(head).await;
-    let fault = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .err()
-        .unwrap();
+    let fault = post(&upstreams(), &provider.endpoint(), b"{}").await.err().unwrap();
     assert_eq!(fault.cause, Cause::TooLarge);
 }
 
@@ -461,23 +393,19 @@ async fn a_head_that_comes_byte_by_byte_is_read() {
         }
     })
     .await;
-    assert_eq!(
-        exchange(&upstreams(), &provider.endpoint()).await.unwrap(),
-        b"ok"
-    );
+    assert_eq!(exchange(&upstreams(), &provider.endpoint()).await.unwrap(), b"ok");
 }
 
 #[tokio::test]
 async fn dropping_the_request_closes_the_connection() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(64);
     let provider = Provider::start(move |mut stream, _| {
         let tell = tell.clone();
         async move {
             read_request(&mut stream).await.unwrap();
-            tell.send("asked").unwrap();
+            tell.try_send("asked").unwrap();
             let end = stream.read(&mut [0]).await;
-            tell.send(if matches!(end, Ok(0)) { "closed" } else { "?" })
-                .unwrap();
+            tell.try_send(if matches!(end, Ok(0)) { "closed" } else { "?" }).unwrap();
         }
     })
     .await;
@@ -503,9 +431,7 @@ async fn dropping_or_releasing_half_an_answer_closes_the_connection() {
             }
         })
         .await;
-        let mut answer = post(&upstreams(), &provider.endpoint(), b"{}")
-            .await
-            .unwrap();
+        let mut answer = post(&upstreams(), &provider.endpoint(), b"{}").await.unwrap();
         assert_eq!(read(&mut answer).await.unwrap().unwrap(), "half");
         if release {
             answer.release().await;
@@ -546,9 +472,7 @@ async fn reads_that_are_cancelled_lose_nothing() {
         stream.write_all(b"0\r\n\r\n").await.unwrap();
     })
     .await;
-    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .unwrap();
+    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}").await.unwrap();
     let mut body = Vec::new();
     loop {
         tokio::select! {
@@ -560,8 +484,6 @@ async fn reads_that_are_cancelled_lose_nothing() {
             () = tokio::task::yield_now() => {}
         }
     }
-    let expected: String = (0..500)
-        .map(|number| format!("data: {number}\n\n"))
-        .collect();
+    let expected: String = (0..500).map(|number| format!("data: {number}\n\n")).collect();
     assert_eq!(String::from_utf8(body).unwrap(), expected);
 }

@@ -15,9 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
-use crate::provider::{
-    OK, Provider, endpoint, exchange, post, post_segments, read, upstreams, whole,
-};
+use crate::provider::{OK, Provider, endpoint, exchange, post, post_segments, read, upstreams, whole};
 use crate::tls::{Authority, TlsProvider, names};
 
 /// A provider that speaks HTTP/2, without TLS or within it.
@@ -58,10 +56,7 @@ impl Http2Provider {
                 });
             }
         });
-        Http2Provider {
-            address,
-            connections,
-        }
+        Http2Provider { address, connections }
     }
 
     fn endpoint(&self) -> Arc<Endpoint> {
@@ -124,10 +119,9 @@ fn over_tls(port: u16, version: Version, authority: &Authority) -> Arc<Endpoint>
 
 #[tokio::test]
 async fn http2_without_tls_is_spoken_by_prior_knowledge_on_one_connection() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(64);
     let provider = Http2Provider::start(move |request, respond| {
-        tell.send((request.uri().to_string(), request.headers().clone()))
-            .unwrap();
+        tell.try_send((request.uri().to_string(), request.headers().clone())).unwrap();
         answer_ok(request, respond)
     })
     .await;
@@ -135,10 +129,7 @@ async fn http2_without_tls_is_spoken_by_prior_knowledge_on_one_connection() {
     for _ in 0..5 {
         assert_eq!(exchange(&upstreams, &endpoint).await.unwrap(), b"ok");
         let (uri, headers) = told.recv().await.unwrap();
-        assert_eq!(
-            uri,
-            format!("http://{}/v1/chat/completions", provider.address)
-        );
+        assert_eq!(uri, format!("http://{}/v1/chat/completions", provider.address));
         assert_eq!(headers["content-length"], "2");
         assert!(!headers.contains_key("host"));
     }
@@ -236,9 +227,7 @@ async fn a_large_body_and_a_large_answer_pass_the_windows() {
     })
     .await;
     let segments = vec![Bytes::from(vec![b'x'; 700_000]); 10];
-    let mut answer = post_segments(&upstreams(), &provider.endpoint(), &segments)
-        .await
-        .unwrap();
+    let mut answer = post_segments(&upstreams(), &provider.endpoint(), &segments).await.unwrap();
     assert_eq!(whole(&mut answer).await.unwrap().len(), 7_000_000);
 }
 
@@ -253,25 +242,21 @@ async fn an_early_refusal_of_a_long_upload_is_seen() {
     })
     .await;
     let segments = [Bytes::from(vec![b'x'; 5_000_000])];
-    let mut answer = post_segments(&upstreams(), &provider.endpoint(), &segments)
-        .await
-        .unwrap();
+    let mut answer = post_segments(&upstreams(), &provider.endpoint(), &segments).await.unwrap();
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(whole(&mut answer).await.unwrap(), b"big");
 }
 
 #[tokio::test]
 async fn dropping_half_an_answer_resets_its_stream_and_keeps_the_connection() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(64);
     let provider = Http2Provider::start(move |_request, mut respond| {
         let tell = tell.clone();
         async move {
             let mut stream = respond.send_response(ok(), false).unwrap();
-            stream
-                .send_data(Bytes::from_static(b"half"), false)
-                .unwrap();
+            stream.send_data(Bytes::from_static(b"half"), false).unwrap();
             let reset = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
-            tell.send(reset.unwrap()).unwrap();
+            tell.try_send(reset.unwrap()).unwrap();
         }
     })
     .await;
@@ -287,13 +272,13 @@ async fn dropping_half_an_answer_resets_its_stream_and_keeps_the_connection() {
 
 #[tokio::test]
 async fn dropping_the_request_resets_its_stream() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(64);
     let provider = Http2Provider::start(move |_request, mut respond| {
         let tell = tell.clone();
         async move {
-            tell.send(None).unwrap();
+            tell.try_send(None).unwrap();
             let reset = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
-            tell.send(Some(reset.unwrap())).unwrap();
+            tell.try_send(Some(reset.unwrap())).unwrap();
         }
     })
     .await;
@@ -308,16 +293,12 @@ async fn dropping_the_request_resets_its_stream() {
 async fn a_reset_in_the_body_is_truncated() {
     let provider = Http2Provider::start(|_request, mut respond| async move {
         let mut stream = respond.send_response(ok(), false).unwrap();
-        stream
-            .send_data(Bytes::from_static(b"half"), false)
-            .unwrap();
+        stream.send_data(Bytes::from_static(b"half"), false).unwrap();
         tokio::task::yield_now().await;
         stream.send_reset(Reason::INTERNAL_ERROR);
     })
     .await;
-    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .unwrap();
+    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}").await.unwrap();
     let fault: Fault = whole(&mut answer).await.unwrap_err();
     assert_eq!((fault.cause, fault.sent), (Cause::Truncated, true));
 }
@@ -330,13 +311,8 @@ async fn a_body_shorter_than_its_length_is_truncated() {
         stream.send_data(Bytes::from_static(b"half"), true).unwrap();
     })
     .await;
-    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .unwrap();
-    assert_eq!(
-        whole(&mut answer).await.unwrap_err().cause,
-        Cause::Truncated
-    );
+    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}").await.unwrap();
+    assert_eq!(whole(&mut answer).await.unwrap_err().cause, Cause::Truncated);
 }
 
 #[tokio::test]
@@ -348,10 +324,7 @@ async fn a_reset_before_the_answer_is_not_tried_again() {
         async move { respond.send_reset(Reason::INTERNAL_ERROR) }
     })
     .await;
-    let fault = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .err()
-        .unwrap();
+    let fault = post(&upstreams(), &provider.endpoint(), b"{}").await.err().unwrap();
     assert_eq!((fault.cause, fault.sent), (Cause::Reset, true));
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }
@@ -362,20 +335,13 @@ async fn a_stream_that_was_refused_unread_was_not_acted_on() {
         respond.send_reset(Reason::REFUSED_STREAM);
     })
     .await;
-    let fault = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .err()
-        .unwrap();
+    let fault = post(&upstreams(), &provider.endpoint(), b"{}").await.err().unwrap();
     assert_eq!((fault.cause, fault.sent), (Cause::Reset, false));
 }
 
 #[tokio::test]
 async fn what_is_not_http2_is_a_fault() {
-    for answer in [
-        &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
-        b"\0\0\0garbage and more of it",
-        b"",
-    ] {
+    for answer in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"\0\0\0garbage and more of it", b""] {
         let provider = Provider::start(move |mut stream, _| async move {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
             let _ = stream.write_all(answer).await;
@@ -387,9 +353,6 @@ async fn what_is_not_http2_is_a_fault() {
         spec.version = Version::Http2;
         let fault = post(&upstreams(), &endpoint(spec), b"{}").await;
         let cause = fault.err().unwrap().cause;
-        assert!(
-            matches!(cause, Cause::Closed | Cause::Malformed | Cause::Unreachable),
-            "{cause:?}"
-        );
+        assert!(matches!(cause, Cause::Closed | Cause::Malformed | Cause::Unreachable), "{cause:?}");
     }
 }

@@ -12,12 +12,12 @@ use crate::provider::{
 use crate::tls::{Authority, TlsProvider};
 
 /// A proxy that opens tunnels to whatever it is asked for, at `port` of this machine.
-async fn tunneller(port: u16, tell: mpsc::UnboundedSender<String>) -> Provider {
+async fn tunneller(port: u16, tell: mpsc::Sender<String>) -> Provider {
     Provider::start(move |mut stream, _| {
         let tell = tell.clone();
         async move {
             let head = read_head(&mut stream).await.unwrap();
-            tell.send(head).unwrap();
+            tell.try_send(head).unwrap();
             let mut target = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
             let answer = b"HTTP/1.1 200 Connection established\r\nx-proxy: 1\r\n\r\n";
             stream.write_all(answer).await.unwrap();
@@ -39,7 +39,7 @@ fn through(url: &str, proxy: &Provider) -> EndpointSpec {
 async fn tls_goes_through_a_tunnel_that_is_reused_and_checks_the_provider() {
     let authority = Authority::new();
     let provider = TlsProvider::start(&authority, &["provider.test"]).await;
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(64);
     let proxy = tunneller(provider.address.port(), tell).await;
     // No name server knows this name: only the proxy may have to resolve it.
     let mut spec = through("https://provider.test:8443", &proxy);
@@ -61,7 +61,7 @@ async fn tls_goes_through_a_tunnel_that_is_reused_and_checks_the_provider() {
 #[tokio::test]
 async fn two_providers_behind_one_proxy_never_share_a_tunnel() {
     let (one, two) = (Provider::answering(OK).await, Provider::answering(OK).await);
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(64);
     let proxy = tunneller(one.address.port(), tell).await;
     let upstreams = upstreams();
     for name in ["http://one.test:1", "http://one.test:2"] {
@@ -100,12 +100,12 @@ async fn a_proxy_that_refuses_the_tunnel_is_a_proxy_fault() {
 
 #[tokio::test]
 async fn plain_requests_go_to_the_proxy_in_absolute_form() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(64);
     let proxy = Provider::start(move |mut stream, _| {
         let tell = tell.clone();
         async move {
             while let Some(seen) = read_request(&mut stream).await {
-                tell.send(seen.head).unwrap();
+                tell.try_send(seen.head).unwrap();
                 stream.write_all(OK).await.unwrap();
             }
         }

@@ -304,10 +304,58 @@ fn a_ca_file_that_is_none_is_refused_with_its_name() {
         file("text.pem", b"hello"),
         file("base64.pem", pem("!!!!").as_bytes()),
         file("der.pem", pem("aGVsbG8=").as_bytes()),
+        file("key.pem", KeyPair::generate().unwrap().serialize_pem().as_bytes()),
     ] {
         let mut spec = EndpointSpec::new("https://provider.test");
         spec.ca_file = Some(path.clone());
         let fault = Endpoint::new(spec).unwrap_err().to_string();
         assert!(fault.contains(path.to_str().unwrap()), "{fault}");
     }
+}
+
+#[test]
+fn a_machine_without_root_certificates_says_so_instead_of_dying() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.pem");
+    let pem = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+    std::fs::write(&broken, pem).unwrap();
+    for roots in [folder.path().join("missing.pem"), broken] {
+        // The roots are read from the environment of the process, so it takes another process.
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tls::without_root_certificates", "--ignored"])
+            .env("SSL_CERT_FILE", roots)
+            .env_remove("SSL_CERT_DIR")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by a_machine_without_root_certificates_says_so_instead_of_dying, with its environment"]
+async fn without_root_certificates() {
+    let authority = Authority::new();
+    let provider = TlsProvider::start(&authority, &["localhost"]).await;
+    let plain = crate::provider::Provider::answering(OK).await;
+    let upstreams = upstreams();
+    assert!(upstreams.system_roots().is_err());
+    let url = format!("https://localhost:{}", provider.address.port());
+    let fault = post(&upstreams, &endpoint(EndpointSpec::new(url)), b"{}").await.err().unwrap();
+    assert_eq!((fault.cause, fault.sent), (Cause::Tls, false));
+    assert!(fault.detail.contains("SSL_CERT_FILE"), "{}", fault.detail);
+    let believed = provider.endpoint("localhost", &authority);
+    assert_eq!(exchange(&upstreams, &believed).await.unwrap(), b"ok");
+    assert_eq!(exchange(&upstreams, &plain.endpoint()).await.unwrap(), b"ok");
+}
+
+#[tokio::test]
+async fn a_ca_file_that_breaks_after_it_was_read_is_a_fault_and_not_the_end() {
+    let authority = Authority::new();
+    let provider = TlsProvider::start(&authority, &["localhost"]).await;
+    let endpoint = provider.endpoint("localhost", &authority);
+    std::fs::remove_file(authority.file()).unwrap();
+    let fault = post(&upstreams(), &endpoint, b"{}").await.err().unwrap();
+    assert_eq!((fault.cause, fault.sent), (Cause::Tls, false));
+    assert!(fault.detail.contains("ca_file"), "{}", fault.detail);
 }

@@ -103,7 +103,8 @@ pub struct Endpoint {
     pub(super) version: Version,
     pub(super) tls: bool,
     pub(super) authority: Authority,
-    pub(super) own_authorities: bool,
+    /// Whom to believe in the system roots' place.
+    pub(super) authorities: Option<Authorities>,
     /// What stands before the path in the request line: the absolute form that a proxy needs.
     pub(super) target: Bytes,
     /// What stands after the path: the version and the headers that never change.
@@ -176,10 +177,10 @@ impl Endpoint {
         Ok(Endpoint {
             version: spec.version,
             tls: url.tls,
-            own_authorities: authorities.is_some(),
             target: absolute.map_or_else(Bytes::new, |_| Bytes::from(url.origin())),
             preamble: preamble(&url.host_header, absolute),
-            template: Template::new(&url, &spec, authorities, proxy.as_deref(), tunnelled),
+            template: Template::new(&url, &spec, authorities.as_ref(), proxy.as_deref(), tunnelled),
+            authorities,
             authority: url.authority,
             host_header: url.host_header,
             base_path: url.base_path,
@@ -339,7 +340,7 @@ impl Template {
     fn new(
         url: &BaseUrl,
         spec: &EndpointSpec,
-        authorities: Option<Authorities>,
+        authorities: Option<&Authorities>,
         proxy: Option<&Proxy>,
         tunnelled: bool,
     ) -> Template {
@@ -359,7 +360,6 @@ impl Template {
         (url.authority.as_str(), spec.version, proxy, spec.reach).hash(&mut group);
         if let Some(authorities) = authorities {
             authorities.fingerprint.hash(&mut group);
-            options.ca = Some(authorities.certificates);
         }
         if let Some(proxy) = proxy.filter(|_| tunnelled) {
             let tunnel = Tunnel::new(proxy, &format!("{}:{}", url.host.bracketed(), url.port));

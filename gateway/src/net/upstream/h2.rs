@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,17 +11,16 @@ use h2::SendStream;
 use http::header::CONTENT_LENGTH;
 use http::uri::{Scheme, Uri};
 use http::{HeaderMap, StatusCode};
-use pingora::connectors::http::v2::Connector;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v2::client::Http2Session;
 use pingora::{Error, RetryType};
 use tokio::runtime::Handle;
 
 use super::Outgoing;
-use super::endpoint::{Endpoint, Place};
+use super::endpoint::Endpoint;
 use super::fault::{Cause, Fault};
 use super::h1::Failed;
-use super::pool::IDLE;
+use super::pool::Way;
 
 /// The most bytes of an answer's header fields, names and values together, as for HTTP/1.1.
 const LARGEST_HEAD: usize = 64 * 1024;
@@ -37,8 +35,7 @@ pub(super) struct Exchange {
 /// A stream that finds its connection's way back to the pool however it ends.
 struct Lease {
     session: Option<Box<Http2Session>>,
-    connector: Arc<Connector>,
-    place: Arc<Place>,
+    way: Way,
 }
 
 /// The request's body, written as fast as the provider's window opens.
@@ -51,21 +48,12 @@ impl Exchange {
     /// Sends the request on a fresh stream and reads the head of its answer.
     pub(super) async fn send(
         session: Box<Http2Session>,
-        connector: Arc<Connector>,
-        place: Arc<Place>,
+        way: Way,
         endpoint: &Endpoint,
         request: &Outgoing<'_>,
         reused: bool,
     ) -> Result<(Exchange, StatusCode, HeaderMap), Failed> {
-        let mut exchange = Exchange {
-            lease: Lease {
-                session: Some(session),
-                connector,
-                place,
-            },
-            upload: None,
-            ended: false,
-        };
+        let mut exchange = Exchange { lease: Lease { session: Some(session), way }, upload: None, ended: false };
         let header = request_header(endpoint, request).map_err(Failed::for_good)?;
         let sent = exchange.head(header, request.body).await;
         sent.map_err(|error| failed(&error, reused, exchange.is_sent()))?;
@@ -98,11 +86,7 @@ impl Exchange {
     }
 
     async fn head(&mut self, header: Box<RequestHeader>, body: &[Bytes]) -> Result<(), Box<Error>> {
-        let pieces: VecDeque<_> = body
-            .iter()
-            .filter(|piece| !piece.is_empty())
-            .cloned()
-            .collect();
+        let pieces: VecDeque<_> = body.iter().filter(|piece| !piece.is_empty()).cloned().collect();
         let Exchange { lease, upload, .. } = self;
         let Some(session) = lease.session.as_mut() else {
             return Ok(());
@@ -125,11 +109,7 @@ impl Exchange {
         let Some(header) = session.and_then(|session| session.response_header()) else {
             return Err(Fault::malformed("the provider sent no HTTP/2 head"));
         };
-        let size: usize = header
-            .headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum();
+        let size: usize = header.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if size > LARGEST_HEAD {
             let detail = "the head of the provider's answer is too large";
             return Err(Fault::new(Cause::TooLarge, detail).sent(true));
@@ -151,9 +131,7 @@ impl Drop for Lease {
         // Pingora spawns the watch over an idle connection, which needs a runtime; without one the
         // process is ending and there is no pool to go back to.
         if Handle::try_current().is_ok() {
-            let peer = &self.place.peer;
-            self.connector
-                .release_http_session(*session, peer, Some(IDLE));
+            self.way.release_http2(*session);
         }
     }
 }
@@ -190,10 +168,7 @@ fn drive(upload: &mut Option<Upload>, cx: &mut Context<'_>) {
 }
 
 /// The head with an absolute URI: without one pingora would call every scheme https.
-fn request_header(
-    endpoint: &Endpoint,
-    request: &Outgoing<'_>,
-) -> Result<Box<RequestHeader>, Fault> {
+fn request_header(endpoint: &Endpoint, request: &Outgoing<'_>) -> Result<Box<RequestHeader>, Fault> {
     let uri = uri(endpoint, request.path).map_err(|_| Fault::unsendable())?;
     let mut header = RequestHeader::build_no_case(
         request.method.clone(),
@@ -215,16 +190,8 @@ fn request_header(
 }
 
 fn uri(endpoint: &Endpoint, path: &str) -> Result<Uri, http::Error> {
-    let scheme = if endpoint.tls {
-        Scheme::HTTPS
-    } else {
-        Scheme::HTTP
-    };
-    Uri::builder()
-        .scheme(scheme)
-        .authority(endpoint.authority.clone())
-        .path_and_query(path)
-        .build()
+    let scheme = if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
+    Uri::builder().scheme(scheme).authority(endpoint.authority.clone()).path_and_query(path).build()
 }
 
 fn failed(error: &Error, reused: bool, sent: bool) -> Failed {
@@ -240,10 +207,7 @@ fn failed(error: &Error, reused: bool, sent: bool) -> Failed {
             let unprocessed = error.reason() == Some(h2::Reason::NO_ERROR);
             (unprocessed, Fault::closed())
         }
-        _ => (
-            false,
-            Fault::malformed("the provider's answer is not HTTP/2"),
-        ),
+        _ => (false, Fault::malformed("the provider's answer is not HTTP/2")),
     };
     let stale = match error.retry {
         RetryType::Decided(retry) => retry && refused,

@@ -25,11 +25,10 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::v2::client::Http2Session;
 
 use self::decode::Decoder;
-use self::endpoint::Place;
 pub use self::endpoint::{Endpoint, EndpointError, EndpointSpec, Host, Reach, Version};
 pub use self::fault::{Cause, Fault};
 use self::h1::{Failed, Upload};
-use self::pool::{Freshness, Line, Pool, Taken};
+use self::pool::{Freshness, Line, Pool, Taken, Way};
 use super::dns::Resolver;
 use super::tls::TrustError;
 
@@ -62,10 +61,7 @@ impl Outgoing<'_> {
     /// The headers that are not about the connection.
     fn all_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let more = self.more.iter().map(|(name, value)| (name, value));
-        self.headers
-            .iter()
-            .chain(more)
-            .filter(|(name, _)| !head::is_ours(name))
+        self.headers.iter().chain(more).filter(|(name, _)| !head::is_ours(name))
     }
 }
 
@@ -77,21 +73,18 @@ pub struct Answer {
     pub headers: HeaderMap,
     decoder: Option<Box<Decoder>>,
     source: Source,
-    place: Arc<Place>,
-    pool: Arc<Pool>,
+    address: SocketAddr,
 }
 
 enum Source {
-    Http1(Box<h1::Exchange>),
+    Http1(Box<h1::Exchange>, Way),
     Http2(Box<h2::Exchange>),
 }
 
 impl Upstreams {
     /// Starts without connections. Reads the system's root certificates, so call it at start.
     pub fn new(resolver: Resolver) -> Upstreams {
-        Upstreams {
-            pool: Arc::new(Pool::new(resolver)),
-        }
+        Upstreams { pool: Arc::new(Pool::new(resolver)) }
     }
 
     /// Whether the machine has root certificates, without which only endpoints with their own
@@ -111,93 +104,60 @@ impl Upstreams {
         connect_timeout: Duration,
     ) -> Result<Answer, Fault> {
         check_path(request.path)?;
-        let taken = self
-            .pool
-            .line(endpoint, Freshness::Any, connect_timeout)
-            .await?;
+        let taken = self.pool.line(endpoint, Freshness::Any, connect_timeout).await?;
         let reused = taken.reused;
-        match self.ask(endpoint, &request, taken).await {
+        match ask(endpoint, &request, taken).await {
             Ok(answer) => Ok(answer),
             Err(failed) if failed.stale && reused => {
                 let line = self.pool.line(endpoint, Freshness::New, connect_timeout);
-                let again = Box::pin(self.ask(endpoint, &request, line.await?)).await;
+                let again = Box::pin(ask(endpoint, &request, line.await?)).await;
                 again.map_err(|failed| failed.fault)
             }
             Err(failed) => Err(failed.fault),
         }
     }
+}
 
-    async fn ask(
-        &self,
-        endpoint: &Endpoint,
-        request: &Outgoing<'_>,
-        taken: Taken,
-    ) -> Result<Answer, Failed> {
-        let Taken {
-            line,
-            place,
-            reused,
-        } = taken;
-        let address = place.address;
-        let answer = match line {
-            Line::Http1(stream) => self.ask_http1(endpoint, request, stream, place).await,
-            Line::Http2(session) => {
-                Box::pin(self.ask_http2(endpoint, request, session, place, reused)).await
-            }
-        };
-        answer.map_err(|failed| failed.at(address))
-    }
+async fn ask(endpoint: &Endpoint, request: &Outgoing<'_>, taken: Taken) -> Result<Answer, Failed> {
+    let Taken { line, way, reused } = taken;
+    let address = way.address();
+    let answer = match line {
+        Line::Http1(stream) => ask_http1(endpoint, request, stream, way).await,
+        Line::Http2(session) => Box::pin(ask_http2(endpoint, request, session, way, reused)).await,
+    };
+    answer.map_err(|failed| failed.at(address))
+}
 
-    async fn ask_http1(
-        &self,
-        endpoint: &Endpoint,
-        request: &Outgoing<'_>,
-        stream: Stream,
-        place: Arc<Place>,
-    ) -> Result<Answer, Failed> {
-        let upload = Upload::new(wire(endpoint, request));
-        let mut exchange = Box::new(h1::Exchange::new(stream, upload));
-        let head = exchange.head(&request.method).await?;
-        let source = Source::Http1(exchange);
-        self.answer(head.status, head.headers, source, place)
-    }
+async fn ask_http1(endpoint: &Endpoint, request: &Outgoing<'_>, stream: Stream, way: Way) -> Result<Answer, Failed> {
+    let upload = Upload::new(wire(endpoint, request));
+    let mut exchange = Box::new(h1::Exchange::new(stream, upload));
+    let head = exchange.head(&request.method).await?;
+    let address = way.address();
+    let source = Source::Http1(exchange, way);
+    Answer::new(head.status, head.headers, source, address)
+}
 
-    async fn ask_http2(
-        &self,
-        endpoint: &Endpoint,
-        request: &Outgoing<'_>,
-        session: Box<Http2Session>,
-        place: Arc<Place>,
-        reused: bool,
-    ) -> Result<Answer, Failed> {
-        let connector = self.pool.connector();
-        let sent = h2::Exchange::send(session, connector, place.clone(), endpoint, request, reused);
-        let (exchange, status, headers) = sent.await?;
-        let source = Source::Http2(Box::new(exchange));
-        self.answer(status, headers, source, place)
-    }
-
-    fn answer(
-        &self,
-        status: StatusCode,
-        mut headers: HeaderMap,
-        source: Source,
-        place: Arc<Place>,
-    ) -> Result<Answer, Failed> {
-        let decoder = Decoder::of(&mut headers);
-        let decoder = decoder.map_err(|fault| Failed::for_good(fault.sent(true)))?;
-        Ok(Answer {
-            status,
-            headers,
-            decoder,
-            source,
-            place,
-            pool: self.pool.clone(),
-        })
-    }
+async fn ask_http2(
+    endpoint: &Endpoint,
+    request: &Outgoing<'_>,
+    session: Box<Http2Session>,
+    way: Way,
+    reused: bool,
+) -> Result<Answer, Failed> {
+    let address = way.address();
+    let sent = h2::Exchange::send(session, way, endpoint, request, reused);
+    let (exchange, status, headers) = sent.await?;
+    let source = Source::Http2(Box::new(exchange));
+    Answer::new(status, headers, source, address)
 }
 
 impl Answer {
+    fn new(status: StatusCode, mut headers: HeaderMap, source: Source, address: SocketAddr) -> Result<Answer, Failed> {
+        let decoder = Decoder::of(&mut headers);
+        let decoder = decoder.map_err(|fault| Failed::for_good(fault.sent(true)))?;
+        Ok(Answer { status, headers, decoder, source, address })
+    }
+
     /// The next piece of the body as it came, or `None` when the body is complete. A body whose
     /// framing was cut is a [`Cause::Truncated`] fault, never an end. Safe to cancel.
     pub async fn read(&mut self) -> Result<Option<Bytes>, Fault> {
@@ -223,16 +183,16 @@ impl Answer {
 
     /// The address that answered, for the log.
     pub fn address(&self) -> SocketAddr {
-        self.place.address
+        self.address
     }
 
     /// Ends the exchange: a connection whose answer was read to its end goes back to the pool, any
     /// other is closed. Takes along an end that has come but was not asked for.
     pub async fn release(self) {
-        if let Source::Http1(exchange) = self.source
+        if let Source::Http1(exchange, way) = self.source
             && let Some(stream) = exchange.into_reusable().await
         {
-            self.pool.release(stream, &self.place);
+            way.release(stream);
         }
     }
 }
@@ -240,7 +200,7 @@ impl Answer {
 impl Source {
     async fn read(&mut self) -> Result<Option<Bytes>, Fault> {
         match self {
-            Source::Http1(exchange) => exchange.read().await,
+            Source::Http1(exchange, _) => exchange.read().await,
             Source::Http2(exchange) => exchange.read().await,
         }
     }
@@ -265,9 +225,7 @@ fn wire(endpoint: &Endpoint, request: &Outgoing<'_>) -> VecDeque<Bytes> {
         return VecDeque::from([head.freeze()]);
     }
     let segments = request.body.iter().filter(|segment| !segment.is_empty());
-    std::iter::once(head.freeze())
-        .chain(segments.cloned())
-        .collect()
+    std::iter::once(head.freeze()).chain(segments.cloned()).collect()
 }
 
 /// A path with a space or a line end in it would be another request.

@@ -1,8 +1,10 @@
 //! Connections: from the pool if one lies there, else made, over one address after the other,
 //! within the connect timeout.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pingora::connectors::ConnectorOptions;
@@ -15,18 +17,26 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::endpoint::{Endpoint, Place, Version};
 use super::fault::{Cause, Fault};
 use crate::net::dns::Resolver;
-use crate::net::tls::{TrustError, check_system_roots};
+use crate::net::tls::{Authorities, TrustError, check_system_roots};
 
 /// Idle connections kept for all providers together. A pool smaller than the concurrency is the
 /// worst setting there is (each request then pays a handshake); an idle one costs a descriptor.
 const MOST_IDLE: usize = 8192;
 /// How long an idle connection is kept: load balancers in front of providers close theirs after 60 s
 /// and more, and a connection that dies first at this end is never sent a request in vain.
-pub(super) const IDLE: Duration = Duration::from_secs(55);
+const IDLE: Duration = Duration::from_secs(55);
+
+/// Sets of private authorities that are remembered; a configuration has a few, a reload may change one.
+const MOST_TRUSTS: usize = 16;
 
 /// All connections to providers.
 pub(super) struct Pool {
+    /// Believes the system's roots.
     connector: Arc<Connector>,
+    /// One for each set of private authorities, by fingerprint, the latest last. Giving pingora the
+    /// certificates with each peer would be simpler, but it then makes a TLS configuration for each
+    /// connection: 24 KiB more for a held stream, and no session is ever resumed.
+    private: Mutex<Vec<(u64, Arc<Connector>)>>,
     resolver: Resolver,
     roots: Result<(), TrustError>,
 }
@@ -40,8 +50,14 @@ pub(super) enum Line {
 /// A line, where it leads to, and whether it has carried a request before.
 pub(super) struct Taken {
     pub(super) line: Line,
-    pub(super) place: Arc<Place>,
+    pub(super) way: Way,
     pub(super) reused: bool,
+}
+
+/// Where a line leads, and where it goes when it is done with.
+pub(super) struct Way {
+    place: Arc<Place>,
+    connector: Arc<Connector>,
 }
 
 /// Whether a connection that lay idle will do.
@@ -58,22 +74,36 @@ impl Pool {
         let mut options = ConnectorOptions::new(MOST_IDLE);
         if roots.is_err() {
             // Pingora panics without usable roots. With none it believes nobody, which is right:
-            // `line` refuses such endpoints by name, and those with a `ca_file` need no roots.
+            // `connector` refuses such endpoints by name, and those with a `ca_file` need no roots.
             options.ca_file = Some("/dev/null".into());
         }
-        Pool {
-            connector: Arc::new(Connector::new(Some(options))),
-            resolver,
-            roots,
-        }
+        Pool { connector: Arc::new(Connector::new(Some(options))), private: Mutex::default(), resolver, roots }
     }
 
     pub(super) fn roots(&self) -> Result<(), &TrustError> {
         self.roots.as_ref().copied()
     }
 
-    pub(super) fn connector(&self) -> Arc<Connector> {
-        self.connector.clone()
+    fn connector(&self, endpoint: &Endpoint) -> Result<Arc<Connector>, Fault> {
+        match (&endpoint.authorities, &self.roots) {
+            (Some(authorities), _) if endpoint.tls => self.private(authorities),
+            (None, Err(why)) if endpoint.tls => Err(Fault::new(Cause::Tls, why.to_string())),
+            _ => Ok(self.connector.clone()),
+        }
+    }
+
+    fn private(&self, authorities: &Authorities) -> Result<Arc<Connector>, Fault> {
+        let mut known = self.private.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().find(|(key, _)| *key == authorities.fingerprint);
+        if let Some((_, connector)) = found {
+            return Ok(connector.clone());
+        }
+        let connector = Arc::new(believing(authorities)?);
+        if known.len() >= MOST_TRUSTS {
+            known.remove(0);
+        }
+        known.push((authorities.fingerprint, connector.clone()));
+        Ok(connector)
     }
 
     /// A line to the endpoint: an idle one, or a new one within `limit`, trying one address after
@@ -85,127 +115,129 @@ impl Pool {
         limit: Duration,
     ) -> Result<Taken, Fault> {
         let deadline = Instant::now() + limit;
-        let tries = timeout_at(deadline, endpoint.places(&self.resolver))
-            .await
-            .map_err(|_| Fault::connect_timeout())??;
+        let connector = self.connector(endpoint)?;
+        let tries =
+            timeout_at(deadline, endpoint.places(&self.resolver)).await.map_err(|_| Fault::connect_timeout())??;
         let mut fault = Fault::connect_timeout();
         for (tried, place) in tries.iter().enumerate() {
             if freshness == Freshness::Any
-                && let Some(line) = self.idle(endpoint, place).await
+                && let Some(line) = idle(&connector, endpoint, place).await
             {
-                return Ok(Taken::reused(line, place));
+                return Ok(Taken::reused(line, place, &connector));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let untried = u32::try_from(tries.len() - tried).unwrap_or(u32::MAX);
             // Boxed: the rare path would make every request's future large.
-            match Box::pin(self.connect(endpoint, place, left / untried)).await {
+            match Box::pin(connect(&connector, endpoint, place, left / untried)).await {
                 Ok(taken) => return Ok(taken),
                 Err(failed) => fault = failed.at(place.address),
             }
         }
         Err(fault)
     }
-
-    /// Gives a connection back that can carry another request.
-    pub(super) fn release(&self, stream: Stream, place: &Place) {
-        self.connector
-            .transport()
-            .release_stream(stream, place.key, Some(IDLE));
-    }
-
-    async fn idle(&self, endpoint: &Endpoint, place: &Place) -> Option<Line> {
-        if endpoint.version != Version::Http1 {
-            let session = self.connector.reused_http_session(&place.peer).await;
-            if let Ok(Some(session)) = session {
-                return Some(Line::Http2(Box::new(session)));
-            }
-        }
-        if endpoint.version != Version::Http2 {
-            let stream = self.connector.transport().reused_stream(&place.peer).await;
-            return stream.map(Line::Http1);
-        }
-        None
-    }
-
-    async fn connect(
-        &self,
-        endpoint: &Endpoint,
-        place: &Arc<Place>,
-        limit: Duration,
-    ) -> Result<Taken, Fault> {
-        self.check_roots(endpoint)?;
-        let connected = timeout(limit, self.connect_to(endpoint, place)).await;
-        let connected = connected.unwrap_or_else(|_| Err(Fault::connect_timeout()));
-        if connected.is_ok() {
-            place.trust();
-        } else {
-            place.distrust();
-        }
-        connected
-    }
-
-    fn check_roots(&self, endpoint: &Endpoint) -> Result<(), Fault> {
-        match &self.roots {
-            Err(why) if endpoint.tls && !endpoint.own_authorities => {
-                Err(Fault::new(Cause::Tls, why.to_string()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn connect_to(&self, endpoint: &Endpoint, place: &Arc<Place>) -> Result<Taken, Fault> {
-        if endpoint.version == Version::Http1 {
-            return self.connect_http1(place).await;
-        }
-        let opening = if place.speaks_http1.load(Ordering::Relaxed) {
-            None
-        } else {
-            Some(place.opening.lock().await)
-        };
-        // While this request waited, another may have made the connection that both can use.
-        if opening.is_some()
-            && let Ok(Some(session)) = self.connector.reused_http_session(&place.peer).await
-        {
-            return Ok(Taken::reused(Line::Http2(Box::new(session)), place));
-        }
-        self.connect_http2(endpoint, place).await
-    }
-
-    async fn connect_http1(&self, place: &Arc<Place>) -> Result<Taken, Fault> {
-        let stream = self.connector.transport().new_stream(&place.peer).await;
-        let stream = stream.map_err(|error| Fault::connecting(&error))?;
-        Ok(Taken::new(Line::Http1(stream), place))
-    }
-
-    async fn connect_http2(&self, endpoint: &Endpoint, place: &Arc<Place>) -> Result<Taken, Fault> {
-        let session = self.connector.new_http_session::<_, ()>(&place.peer).await;
-        match session.map_err(|error| Fault::connecting(&error))? {
-            HttpSession::H2(session) => Ok(Taken::new(Line::Http2(Box::new(session)), place)),
-            HttpSession::H1(session) if endpoint.version == Version::Auto => {
-                place.speaks_http1.store(true, Ordering::Relaxed);
-                Ok(Taken::new(Line::Http1(session.into_inner()), place))
-            }
-            _ => Err(Fault::new(
-                Cause::Tls,
-                "the provider does not speak the configured HTTP version",
-            )),
-        }
-    }
 }
 
 impl Taken {
-    fn new(line: Line, place: &Arc<Place>) -> Taken {
-        Taken {
-            line,
-            place: place.clone(),
-            reused: false,
-        }
+    fn new(line: Line, place: &Arc<Place>, connector: &Arc<Connector>) -> Taken {
+        Taken { line, way: Way { place: place.clone(), connector: connector.clone() }, reused: false }
     }
 
-    fn reused(line: Line, place: &Arc<Place>) -> Taken {
-        Taken {
-            reused: true,
-            ..Taken::new(line, place)
+    fn reused(line: Line, place: &Arc<Place>, connector: &Arc<Connector>) -> Taken {
+        Taken { reused: true, ..Taken::new(line, place, connector) }
+    }
+}
+
+impl Way {
+    pub(super) fn address(&self) -> SocketAddr {
+        self.place.address
+    }
+
+    /// Gives a connection back that can carry another request.
+    pub(super) fn release(&self, stream: Stream) {
+        let transport = self.connector.transport();
+        transport.release_stream(stream, self.place.key, Some(IDLE));
+    }
+
+    /// Gives a stream back, whose connection goes idle with its last one.
+    pub(super) fn release_http2(&self, session: Http2Session) {
+        let peer = &self.place.peer;
+        self.connector.release_http_session(session, peer, Some(IDLE));
+    }
+}
+
+/// A connector that believes these authorities only. Reads their file, a few kilobytes, once.
+fn believing(authorities: &Authorities) -> Result<Connector, Fault> {
+    let mut options = ConnectorOptions::new(MOST_IDLE);
+    options.ca_file = authorities.file.to_str().map(str::to_owned);
+    // The file was looked over when the endpoint was built. Should it have been broken since,
+    // pingora's loader panics, and that is one request's fault and not the process's end.
+    let made = std::panic::catch_unwind(AssertUnwindSafe(|| Connector::new(Some(options))));
+    made.map_err(|_| Fault::new(Cause::Tls, "the provider's ca_file cannot be read any more"))
+}
+
+async fn idle(connector: &Connector, endpoint: &Endpoint, place: &Place) -> Option<Line> {
+    if endpoint.version != Version::Http1 {
+        let session = connector.reused_http_session(&place.peer).await;
+        if let Ok(Some(session)) = session {
+            return Some(Line::Http2(Box::new(session)));
         }
     }
+    if endpoint.version != Version::Http2 {
+        let stream = connector.transport().reused_stream(&place.peer).await;
+        return stream.map(Line::Http1);
+    }
+    None
+}
+
+async fn connect(
+    connector: &Arc<Connector>,
+    endpoint: &Endpoint,
+    place: &Arc<Place>,
+    limit: Duration,
+) -> Result<Taken, Fault> {
+    let connected = timeout(limit, connect_to(connector, endpoint, place)).await;
+    let connected = connected.unwrap_or_else(|_| Err(Fault::connect_timeout()));
+    if connected.is_ok() {
+        place.trust();
+    } else {
+        place.distrust();
+    }
+    connected
+}
+
+async fn connect_to(connector: &Arc<Connector>, endpoint: &Endpoint, place: &Arc<Place>) -> Result<Taken, Fault> {
+    if endpoint.version == Version::Http1 {
+        return connect_http1(connector, place).await;
+    }
+    let opening = if place.speaks_http1.load(Ordering::Relaxed) { None } else { Some(place.opening.lock().await) };
+    // While this request waited, another may have made the connection that both can use.
+    if opening.is_some()
+        && let Ok(Some(session)) = connector.reused_http_session(&place.peer).await
+    {
+        let line = Line::Http2(Box::new(session));
+        return Ok(Taken::reused(line, place, connector));
+    }
+    connect_http2(connector, endpoint, place).await
+}
+
+async fn connect_http1(connector: &Arc<Connector>, place: &Arc<Place>) -> Result<Taken, Fault> {
+    let stream = connector.transport().new_stream(&place.peer).await;
+    let stream = stream.map_err(|error| Fault::connecting(&error))?;
+    Ok(Taken::new(Line::Http1(stream), place, connector))
+}
+
+async fn connect_http2(connector: &Arc<Connector>, endpoint: &Endpoint, place: &Arc<Place>) -> Result<Taken, Fault> {
+    let session = connector.new_http_session::<_, ()>(&place.peer).await;
+    let line = match session.map_err(|error| Fault::connecting(&error))? {
+        HttpSession::H2(session) => Line::Http2(Box::new(session)),
+        HttpSession::H1(session) if endpoint.version == Version::Auto => {
+            place.speaks_http1.store(true, Ordering::Relaxed);
+            Line::Http1(session.into_inner())
+        }
+        _ => {
+            let detail = "the provider does not speak the configured HTTP version";
+            return Err(Fault::new(Cause::Tls, detail));
+        }
+    };
+    Ok(Taken::new(line, place, connector))
 }
