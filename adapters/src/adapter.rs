@@ -39,8 +39,7 @@ pub trait Adapter: Send + Sync + 'static {
     ///
     /// # Errors
     /// What is not this dialect, or an error that came as a success.
-    fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes)
-    -> Result<Reply, DecodeError>;
+    fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes) -> Result<Reply, DecodeError>;
 
     /// A decoder for one stream.
     fn events(&self, request: &Request, to: &Target<'_>) -> Box<dyn EventDecoder>;
@@ -147,18 +146,12 @@ pub enum EncodeError {
 impl EncodeError {
     /// A field that is not what it must be.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Invalid {
-            param: param.into(),
-            message: message.into(),
-        }
+        Self::Invalid { param: param.into(), message: message.into() }
     }
 
     /// Something that the provider has no equal for.
     pub fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Unsupported {
-            param: param.into(),
-            message: message.into(),
-        }
+        Self::Unsupported { param: param.into(), message: message.into() }
     }
 }
 

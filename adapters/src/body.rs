@@ -20,10 +20,7 @@ impl Body {
         if segments.len() > 1 && length <= JOIN_BELOW {
             let mut joined = BytesMut::with_capacity(length);
             segments.iter().for_each(|s| joined.extend_from_slice(s));
-            return Self {
-                segments: vec![joined.freeze()],
-                length,
-            };
+            return Self { segments: vec![joined.freeze()], length };
         }
         Self { segments, length }
     }
@@ -59,10 +56,7 @@ impl Body {
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self {
-            length: bytes.len(),
-            segments: vec![bytes],
-        }
+        Self { length: bytes.len(), segments: vec![bytes] }
     }
 }
 

@@ -18,9 +18,7 @@ pub mod request;
 pub mod stream;
 pub mod usage;
 
-pub use adapter::{
-    Adapter, DecodeError, Dropped, EncodeError, EventDecoder, NativeRequest, Options, Reply, Target,
-};
+pub use adapter::{Adapter, DecodeError, Dropped, EncodeError, EventDecoder, NativeRequest, Options, Reply, Target};
 pub use body::Body;
 pub use chunk::ChunkWriter;
 pub use frame::{Event, Framing};

@@ -71,12 +71,7 @@ pub struct Refusal {
 /// When a provider asks to come again: `retry-after-ms`, then `retry-after` in seconds or as a date.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::trim)
-    };
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     if let Some(ms) = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok()) {
         return Duration::try_from_secs_f64(ms / 1000.0).ok();
     }
@@ -84,9 +79,7 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = after.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).ok();
     }
-    httpdate::parse_http_date(after)
-        .ok()
-        .map(|date| date.duration_since(now).unwrap_or_default())
+    httpdate::parse_http_date(after).ok().map(|date| date.duration_since(now).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -97,29 +90,15 @@ mod tests {
     #[test]
     fn retry_after_is_read_in_seconds_milliseconds_and_as_a_date() {
         let read = |name: &'static str, value: &'static str| {
-            let headers = HeaderMap::from_iter([(
-                http::HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            )]);
-            retry_after(
-                &headers,
-                SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770),
-            )
+            let headers =
+                HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_static(value))]);
+            retry_after(&headers, SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770))
         };
         assert_eq!(read("retry-after", "7"), Some(Duration::from_secs(7)));
         assert_eq!(read("retry-after", "0.5"), Some(Duration::from_millis(500)));
-        assert_eq!(
-            read("retry-after-ms", "250"),
-            Some(Duration::from_millis(250))
-        );
-        assert_eq!(
-            read("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"),
-            Some(Duration::from_secs(7))
-        );
-        assert_eq!(
-            read("retry-after", "Tue, 06 Nov 1984 08:49:37 GMT"),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(read("retry-after-ms", "250"), Some(Duration::from_millis(250)));
+        assert_eq!(read("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(7)));
+        assert_eq!(read("retry-after", "Tue, 06 Nov 1984 08:49:37 GMT"), Some(Duration::ZERO));
         assert_eq!(read("retry-after", "-1"), None);
         assert_eq!(read("retry-after", "soon"), None);
     }

@@ -123,20 +123,11 @@ impl Request {
             Some(b"true") => true,
             Some(b"false" | b"null") | None => false,
             Some(_) => {
-                return Err(RequestError::Type {
-                    field: "stream",
-                    expected: "a boolean",
-                });
+                return Err(RequestError::Type { field: "stream", expected: "a boolean" });
             }
         };
         let wants_usage = stream && asks_usage(index.get(&body, "stream_options"))?;
-        Ok(Self {
-            body,
-            operation,
-            index,
-            stream,
-            wants_usage,
-        })
+        Ok(Self { body, operation, index, stream, wants_usage })
     }
 
     /// Which endpoint it came to.
@@ -171,12 +162,7 @@ impl Request {
 
     /// All top-level fields as name and raw value, in the order in which they were written.
     pub fn fields(&self) -> impl Iterator<Item = (Cow<'_, [u8]>, &[u8])> {
-        self.index.fields().iter().map(|f| {
-            (
-                f.name(&self.body),
-                self.body.get(f.value()).unwrap_or_default(),
-            )
-        })
+        self.index.fields().iter().map(|f| (f.name(&self.body), self.body.get(f.value()).unwrap_or_default()))
     }
 
     /// The fields as text, for a dialect that reads them; the body is checked to be UTF-8 once, here.
@@ -184,15 +170,9 @@ impl Request {
     /// # Errors
     /// A body that is not UTF-8.
     pub fn texts(&self) -> Result<Texts<'_>, RequestError> {
-        let fault = IndexError {
-            at: 0,
-            what: "bytes that are not UTF-8",
-        };
+        let fault = IndexError { at: 0, what: "bytes that are not UTF-8" };
         let text = simdutf8::basic::from_utf8(&self.body).map_err(|_| fault)?;
-        Ok(Texts {
-            request: self,
-            text,
-        })
+        Ok(Texts { request: self, text })
     }
 
     /// The model that was asked for; `None` when it is absent or null.
@@ -202,10 +182,7 @@ impl Request {
     pub fn model(&self) -> Result<Option<Cow<'_, str>>, RequestError> {
         match self.get("model") {
             None | Some(b"null") => Ok(None),
-            Some(raw) => index::text(raw).map(Some).ok_or(RequestError::Type {
-                field: "model",
-                expected: "a string",
-            }),
+            Some(raw) => index::text(raw).map(Some).ok_or(RequestError::Type { field: "model", expected: "a string" }),
         }
     }
 
@@ -222,10 +199,7 @@ fn asks_usage(options: Option<&[u8]>) -> Result<bool, RequestError> {
     };
     serde_json::from_slice::<StreamOptions>(raw)
         .map(|options| options.include_usage == Some(true))
-        .map_err(|_| RequestError::Type {
-            field: "stream_options",
-            expected: "an object with a boolean include_usage",
-        })
+        .map_err(|_| RequestError::Type { field: "stream_options", expected: "an object with a boolean include_usage" })
 }
 
 /// The indexed object `bytes` with these fields changed and every other byte as it was; large parts stay slices of it.
@@ -260,17 +234,12 @@ enum Piece {
 
 fn splice(bytes: &[u8], index: &Index, edits: &[Edit], emit: &mut dyn FnMut(Piece)) {
     let first = index.fields().first().map_or(index.end(), Field::start);
-    let mut splice = Splice {
-        run: 0..first,
-        emit,
-    };
+    let mut splice = Splice { run: 0..first, emit };
     let mut any = splice.add_missing(bytes, index, edits);
     let mut previous_end = first;
     for field in index.fields() {
         let separator = std::mem::replace(&mut previous_end, field.value().end);
-        let edit = edits
-            .iter()
-            .find(|e| field.is_named(bytes, e.name().as_bytes()));
+        let edit = edits.iter().find(|e| field.is_named(bytes, e.name().as_bytes()));
         if matches!(edit, Some(Edit::Remove(_))) {
             continue;
         }
@@ -366,35 +335,14 @@ mod tests {
 
     #[test]
     fn fields_are_added_and_removed_wherever_they_stand() {
-        assert_eq!(
-            rewritten("{}", &[set("a", "1"), set("b", "2")]),
-            "{\"a\":1,\"b\":2}"
-        );
-        assert_eq!(
-            rewritten("{\"x\":0}", &[set("a", "1")]),
-            "{\"a\":1,\"x\":0}"
-        );
+        assert_eq!(rewritten("{}", &[set("a", "1"), set("b", "2")]), "{\"a\":1,\"b\":2}");
+        assert_eq!(rewritten("{\"x\":0}", &[set("a", "1")]), "{\"a\":1,\"x\":0}");
         assert_eq!(rewritten("{\"x\":0}", &[remove("x")]), "{}");
-        assert_eq!(
-            rewritten("{\"x\":0, \"y\":1, \"z\":2}", &[remove("x")]),
-            "{\"y\":1, \"z\":2}"
-        );
-        assert_eq!(
-            rewritten("{\"x\":0, \"y\":1, \"z\":2}", &[remove("y")]),
-            "{\"x\":0, \"z\":2}"
-        );
-        assert_eq!(
-            rewritten("{\"x\":0, \"y\":1, \"z\":2 }", &[remove("y"), remove("z")]),
-            "{\"x\":0 }"
-        );
-        assert_eq!(
-            rewritten("{\"x\":0, \"y\":1}", &[remove("x"), set("a", "1")]),
-            "{\"a\":1, \"y\":1}"
-        );
-        assert_eq!(
-            rewritten("{\"x\":0}", &[remove("x"), set("a", "1")]),
-            "{\"a\":1}"
-        );
+        assert_eq!(rewritten("{\"x\":0, \"y\":1, \"z\":2}", &[remove("x")]), "{\"y\":1, \"z\":2}");
+        assert_eq!(rewritten("{\"x\":0, \"y\":1, \"z\":2}", &[remove("y")]), "{\"x\":0, \"z\":2}");
+        assert_eq!(rewritten("{\"x\":0, \"y\":1, \"z\":2 }", &[remove("y"), remove("z")]), "{\"x\":0 }");
+        assert_eq!(rewritten("{\"x\":0, \"y\":1}", &[remove("x"), set("a", "1")]), "{\"a\":1, \"y\":1}");
+        assert_eq!(rewritten("{\"x\":0}", &[remove("x"), set("a", "1")]), "{\"a\":1}");
         assert_eq!(rewritten("{\"x\":0}", &[remove("nothing")]), "{\"x\":0}");
     }
 
@@ -410,23 +358,11 @@ mod tests {
 
     #[test]
     fn stream_and_usage_are_read_and_wrong_types_named() {
-        let parse = |text: &'static str| {
-            Request::parse(Operation::Chat, Bytes::from_static(text.as_bytes()))
-        };
+        let parse = |text: &'static str| Request::parse(Operation::Chat, Bytes::from_static(text.as_bytes()));
         let asked = parse("{\"stream\":true,\"stream_options\":{\"include_usage\":true}}").unwrap();
         assert!(asked.is_stream() && asked.wants_usage());
-        assert!(
-            !parse("{\"stream\":true,\"stream_options\":null}")
-                .unwrap()
-                .wants_usage()
-        );
-        assert_eq!(
-            parse("{\"stream\":1}").unwrap_err(),
-            RequestError::Type {
-                field: "stream",
-                expected: "a boolean"
-            }
-        );
+        assert!(!parse("{\"stream\":true,\"stream_options\":null}").unwrap().wants_usage());
+        assert_eq!(parse("{\"stream\":1}").unwrap_err(), RequestError::Type { field: "stream", expected: "a boolean" });
         assert!(parse("{\"model\":7}").unwrap().model().is_err());
     }
 }

@@ -57,11 +57,7 @@ impl Translator {
     #[must_use]
     pub fn new(framing: Framing, decoder: Box<dyn EventDecoder>, wants_usage: bool) -> Self {
         match framing {
-            Framing::Sse => Self {
-                framer: Framer::default(),
-                decoder,
-                writer: ChunkWriter::new(wants_usage),
-            },
+            Framing::Sse => Self { framer: Framer::default(), decoder, writer: ChunkWriter::new(wants_usage) },
         }
     }
 
@@ -88,11 +84,7 @@ impl Translator {
         if !self.writer.is_complete() && !self.framer.has_rest() {
             self.decoder.end(&mut self.writer)?;
         }
-        if self.writer.is_complete() {
-            Ok(())
-        } else {
-            Err(StreamFault::Incomplete)
-        }
+        if self.writer.is_complete() { Ok(()) } else { Err(StreamFault::Incomplete) }
     }
 
     /// What has been written so far.

@@ -68,15 +68,8 @@ impl AccessLog {
     fn to(sink: impl Write + Send + 'static) -> io::Result<(Self, Writer)> {
         let waiting = Arc::new(Waiting::default());
         let shared = Arc::clone(&waiting);
-        let thread = std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || shared.write_to(sink))?;
-        Ok((
-            Self {
-                waiting: Some(Arc::clone(&waiting)),
-            },
-            Writer { waiting, thread },
-        ))
+        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || shared.write_to(sink))?;
+        Ok((Self { waiting: Some(Arc::clone(&waiting)) }, Writer { waiting, thread }))
     }
 
     /// Whether lines are written at all.
@@ -105,10 +98,7 @@ impl Waiting {
         let mut batch = Vec::new();
         loop {
             let closing = self.closing.load(Ordering::Acquire);
-            std::mem::swap(
-                &mut batch,
-                &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner),
-            );
+            std::mem::swap(&mut batch, &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
             if !batch.is_empty() {
                 if let Err(error) = sink.write_all(&batch).and_then(|()| sink.flush()) {
                     tracing::warn!(%error, "the access log cannot be written");

@@ -87,8 +87,7 @@ pub async fn run(
     let provider_request_id = provider_request_id(&source.headers);
     let answer = if request.is_stream() && is_event_stream(&source) {
         let decoder = provider.adapter.events(request, &to);
-        let translator =
-            Translator::new(provider.adapter.framing(), decoder, request.wants_usage());
+        let translator = Translator::new(provider.adapter.framing(), decoder, request.wants_usage());
         let mut stream = Box::new(Stream { source, translator });
         until_content(turn, &mut stream).await?;
         Answering::Stream(stream)
@@ -100,18 +99,11 @@ pub async fn run(
         Answering::Whole(reply)
     };
     turn.timer.phase(timeouts.idle, "idle");
-    Ok(Begun {
-        provider_request_id,
-        dropped: dropped(&native.dropped),
-        answer,
-    })
+    Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
 }
 
 /// The caller's headers that a dialect may pass on; none of them is a credential.
-const PASSED_ON: [HeaderName; 2] = [
-    HeaderName::from_static("anthropic-beta"),
-    HeaderName::from_static("openai-beta"),
-];
+const PASSED_ON: [HeaderName; 2] = [HeaderName::from_static("anthropic-beta"), HeaderName::from_static("openai-beta")];
 
 /// One list for all routes, so that no header is lost on some of them and no other ever leaves.
 fn passed_on(headers: &HeaderMap) -> HeaderMap {
@@ -124,29 +116,21 @@ fn refuse_unserved(picked: &Picked<'_>, operation: Operation) -> Result<(), Faul
     if adapter.serves(operation) {
         return Ok(());
     }
-    let message = format!(
-        "The provider of this model has no endpoint for {}.",
-        operation.name()
-    );
+    let message = format!("The provider of this model has no endpoint for {}.", operation.name());
     Err(Fault::request(StatusCode::BAD_REQUEST, "unsupported_endpoint", message).of_param("model"))
 }
 
 /// A success that is not a stream where one was asked for; an error in its clothes was found by decoding it.
 fn refuse_whole_for_stream(request: &Request) -> Result<(), Fault> {
     if request.is_stream() {
-        Err(error::incomplete(
-            "the provider answered a stream request with one document",
-        ))
+        Err(error::incomplete("the provider answered a stream request with one document"))
     } else {
         Ok(())
     }
 }
 
 fn is_event_stream(source: &Answer) -> bool {
-    let kind = source
-        .headers
-        .get(header::CONTENT_TYPE)
-        .map(HeaderValue::as_bytes);
+    let kind = source.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.is_none_or(|kind| !kind.to_ascii_lowercase().starts_with(b"application/json"))
 }
 
@@ -172,10 +156,7 @@ async fn whole(turn: &mut Turn<'_, '_>, source: &mut Answer, most: usize) -> Res
     let Some(second) = turn.wait(source.read()).await?.map_err(broken)? else {
         return Ok(first);
     };
-    let announced = source
-        .content_length()
-        .and_then(|length| usize::try_from(length).ok())
-        .unwrap_or_default();
+    let announced = source.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
     let mut body = BytesMut::with_capacity(announced.min(most).max(first.len() + second.len()));
     body.extend_from_slice(&first);
     body.extend_from_slice(&second);
@@ -189,24 +170,15 @@ async fn whole(turn: &mut Turn<'_, '_>, source: &mut Answer, most: usize) -> Res
 }
 
 /// Reads what a provider says of its refusal; a refusal without a readable body is one all the same.
-async fn refused(
-    turn: &mut Turn<'_, '_>,
-    picked: &Picked<'_>,
-    mut source: Answer,
-) -> Result<Fault, Fault> {
+async fn refused(turn: &mut Turn<'_, '_>, picked: &Picked<'_>, mut source: Answer) -> Result<Fault, Fault> {
     let body = match whole(turn, &mut source, MOST_REFUSAL).await {
         Ok(body) => body,
         Err(fault) if fault.kind == Kind::CallerGone => return Err(fault),
         Err(_) => Bytes::new(),
     };
-    let mut refusal = picked
-        .target
-        .provider
-        .adapter
-        .refusal(source.status, &source.headers, &body);
+    let mut refusal = picked.target.provider.adapter.refusal(source.status, &source.headers, &body);
     if refusal.retry_after.is_none() {
-        refusal.retry_after =
-            adapters::refusal::retry_after(&source.headers, std::time::SystemTime::now());
+        refusal.retry_after = adapters::refusal::retry_after(&source.headers, std::time::SystemTime::now());
     }
     source.release().await;
     Ok(refusal.into())
@@ -215,9 +187,7 @@ async fn refused(
 /// No answer came.
 fn unreachable(fault: upstream::Fault) -> Fault {
     let detail = format!("{:?}: {} ({:?})", fault.cause, fault.detail, fault.address);
-    let at = |kind, status, code, message: &str| {
-        Fault::new(kind, status, code, message).with_detail(detail.clone())
-    };
+    let at = |kind, status, code, message: &str| Fault::new(kind, status, code, message).with_detail(detail.clone());
     match fault.cause {
         Cause::ConnectTimeout => at(
             Kind::ProviderTimeout,
@@ -225,12 +195,9 @@ fn unreachable(fault: upstream::Fault) -> Fault {
             "provider_timeout",
             "The provider did not accept a connection in time.",
         ),
-        Cause::Malformed | Cause::TooLarge | Cause::Truncated => at(
-            Kind::ProviderError,
-            StatusCode::BAD_GATEWAY,
-            "provider_error",
-            "The provider's answer cannot be read.",
-        ),
+        Cause::Malformed | Cause::TooLarge | Cause::Truncated => {
+            at(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", "The provider's answer cannot be read.")
+        }
         _ => at(
             Kind::ProviderUnreachable,
             StatusCode::BAD_GATEWAY,
@@ -246,25 +213,17 @@ pub fn broken(fault: upstream::Fault) -> Fault {
 }
 
 fn provider_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    headers
-        .get(headers::REQUEST_ID)
-        .or_else(|| headers.get("request-id"))
-        .cloned()
+    headers.get(headers::REQUEST_ID).or_else(|| headers.get("request-id")).cloned()
 }
 
 fn dropped(dropped: &[adapters::Dropped]) -> Option<HeaderValue> {
     if dropped.is_empty() {
         return None;
     }
-    let names: Vec<&str> = dropped
-        .iter()
-        .map(|dropped| dropped.param.as_str())
-        .collect();
+    let names: Vec<&str> = dropped.iter().map(|dropped| dropped.param.as_str()).collect();
     HeaderValue::try_from(names.join(",")).ok()
 }
 
 fn now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -92,12 +92,7 @@ pub struct Fault {
 impl Fault {
     /// A fault of that kind.
     #[must_use]
-    pub fn new(
-        kind: Kind,
-        status: StatusCode,
-        code: &'static str,
-        message: impl Into<String>,
-    ) -> Self {
+    pub fn new(kind: Kind, status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             kind,
             status,
@@ -119,36 +114,21 @@ impl Fault {
     /// The key is missing or not valid.
     #[must_use]
     pub fn auth(message: impl Into<String>) -> Self {
-        Self::new(
-            Kind::CallerAuth,
-            StatusCode::UNAUTHORIZED,
-            "invalid_api_key",
-            message,
-        )
+        Self::new(Kind::CallerAuth, StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
 
     /// The caller left; nobody reads the answer.
     #[must_use]
     pub fn gone() -> Self {
         let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
-        Self::new(
-            Kind::CallerGone,
-            status,
-            "caller_gone",
-            "The caller closed the connection.",
-        )
+        Self::new(Kind::CallerGone, status, "caller_gone", "The caller closed the connection.")
     }
 
     /// A clock ran out.
     #[must_use]
     pub fn timeout(what: &'static str) -> Self {
         let message = format!("The provider did not answer in time ({what}).");
-        Self::new(
-            Kind::ProviderTimeout,
-            StatusCode::GATEWAY_TIMEOUT,
-            "provider_timeout",
-            message,
-        )
+        Self::new(Kind::ProviderTimeout, StatusCode::GATEWAY_TIMEOUT, "provider_timeout", message)
     }
 
     /// Weir's own.
@@ -157,12 +137,7 @@ impl Fault {
         let message = "The gateway failed. The request's id tells the operator where to look.";
         Self {
             detail: Some(detail.into()),
-            ..Self::new(
-                Kind::GatewayFault,
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal_error",
-                message,
-            )
+            ..Self::new(Kind::GatewayFault, StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
         }
     }
 
@@ -170,12 +145,7 @@ impl Fault {
     #[must_use]
     pub fn draining() -> Self {
         let message = "The gateway is shutting down.";
-        Self::new(
-            Kind::GatewayFault,
-            StatusCode::SERVICE_UNAVAILABLE,
-            "draining",
-            message,
-        )
+        Self::new(Kind::GatewayFault, StatusCode::SERVICE_UNAVAILABLE, "draining", message)
     }
 
     /// With the field that is meant.
@@ -197,16 +167,11 @@ impl Fault {
     pub fn body(&self) -> Bytes {
         let error = Inner {
             message: &self.message,
-            kind: self
-                .error_type
-                .as_deref()
-                .unwrap_or_else(|| default_type(self.status, &self.code)),
+            kind: self.error_type.as_deref().unwrap_or_else(|| default_type(self.status, &self.code)),
             param: self.param.as_deref(),
             code: &self.code,
         };
-        serde_json::to_vec(&Envelope { error })
-            .unwrap_or_default()
-            .into()
+        serde_json::to_vec(&Envelope { error }).unwrap_or_default().into()
     }
 
     /// The body as the one event that ends a stream that can't go on.
@@ -222,16 +187,11 @@ impl Fault {
     #[must_use]
     pub fn may_retry_elsewhere(&self) -> bool {
         match self.kind {
-            Kind::ProviderLimit
-            | Kind::ProviderAuth
-            | Kind::ProviderTimeout
-            | Kind::ProviderUnreachable => true,
+            Kind::ProviderLimit | Kind::ProviderAuth | Kind::ProviderTimeout | Kind::ProviderUnreachable => true,
             Kind::ProviderError => self.status.is_server_error(),
-            Kind::CallerAuth
-            | Kind::CallerRequest
-            | Kind::PolicyForbidden
-            | Kind::CallerGone
-            | Kind::GatewayFault => false,
+            Kind::CallerAuth | Kind::CallerRequest | Kind::PolicyForbidden | Kind::CallerGone | Kind::GatewayFault => {
+                false
+            }
         }
     }
 }
@@ -266,29 +226,16 @@ fn default_type(status: StatusCode, code: &str) -> &'static str {
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let mut fault = match refusal.class {
-            Class::RateLimit | Class::Quota => Self::new(
-                Kind::ProviderLimit,
-                StatusCode::TOO_MANY_REQUESTS,
-                "provider_rate_limited",
-                refusal.message,
-            ),
+            Class::RateLimit | Class::Quota => {
+                Self::new(Kind::ProviderLimit, StatusCode::TOO_MANY_REQUESTS, "provider_rate_limited", refusal.message)
+            }
             Class::Authorization => {
                 let message = "The provider refused the gateway's credential.";
-                Self::new(
-                    Kind::ProviderAuth,
-                    StatusCode::BAD_GATEWAY,
-                    "provider_auth_failed",
-                    message,
-                )
-                .with_detail(refusal.message)
+                Self::new(Kind::ProviderAuth, StatusCode::BAD_GATEWAY, "provider_auth_failed", message)
+                    .with_detail(refusal.message)
             }
-            Class::Server => Self::new(
-                Kind::ProviderError,
-                StatusCode::BAD_GATEWAY,
-                "provider_error",
-                refusal.message,
-            )
-            .with_detail(format!("provider status {}", refusal.status)),
+            Class::Server => Self::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", refusal.message)
+                .with_detail(format!("provider status {}", refusal.status)),
             Class::ContextLength => Self {
                 code: Cow::Borrowed("context_length_exceeded"),
                 ..refused(refusal.status, refusal.message, refusal.code)
@@ -308,11 +255,7 @@ impl From<Refusal> for Fault {
 
 /// A status that is no error of the request, as a redirect that is not followed, is the provider's fault.
 fn refused(status: StatusCode, message: String, code: Option<String>) -> Fault {
-    let status = if status.is_client_error() {
-        status
-    } else {
-        StatusCode::BAD_GATEWAY
-    };
+    let status = if status.is_client_error() { status } else { StatusCode::BAD_GATEWAY };
     let mut fault = Fault::new(Kind::ProviderError, status, "provider_error", message);
     if let Some(code) = code {
         fault.code = Cow::Owned(code);
@@ -322,11 +265,7 @@ fn refused(status: StatusCode, message: String, code: Option<String>) -> Fault {
 
 impl From<RequestError> for Fault {
     fn from(error: RequestError) -> Self {
-        let fault = Self::request(
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            error.to_string(),
-        );
+        let fault = Self::request(StatusCode::BAD_REQUEST, "invalid_request", error.to_string());
         match error {
             RequestError::Json(_) => fault,
             RequestError::Type { field, .. } => fault.of_param(field),
@@ -338,9 +277,7 @@ impl From<EncodeError> for Fault {
     fn from(error: EncodeError) -> Self {
         let (code, param, message) = match error {
             EncodeError::Invalid { param, message } => ("invalid_request", param, message),
-            EncodeError::Unsupported { param, message } => {
-                ("unsupported_parameter", param, message)
-            }
+            EncodeError::Unsupported { param, message } => ("unsupported_parameter", param, message),
         };
         Self::request(StatusCode::BAD_REQUEST, code, message).of_param(param)
     }
@@ -368,26 +305,14 @@ impl From<StreamFault> for Fault {
 /// The provider's answer cannot be read.
 fn malformed(what: String) -> Fault {
     let message = "The provider's answer cannot be read.";
-    Fault::new(
-        Kind::ProviderError,
-        StatusCode::BAD_GATEWAY,
-        "provider_error",
-        message,
-    )
-    .with_detail(what)
+    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message).with_detail(what)
 }
 
 /// The provider's answer broke off.
 #[must_use]
 pub fn incomplete(detail: impl Into<String>) -> Fault {
     let message = "The provider's answer broke off before it was complete.";
-    Fault::new(
-        Kind::ProviderError,
-        StatusCode::BAD_GATEWAY,
-        "provider_error",
-        message,
-    )
-    .with_detail(detail)
+    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message).with_detail(detail)
 }
 
 #[cfg(test)]
@@ -397,37 +322,19 @@ mod tests {
     fn refusal(status: u16, class: Class) -> Refusal {
         let status = StatusCode::from_u16(status).unwrap_or_default();
         let message = "m".to_owned();
-        Refusal {
-            class,
-            status,
-            retry_after: None,
-            message,
-            kind: None,
-            code: Some("c".into()),
-            param: None,
-        }
+        Refusal { class, status, retry_after: None, message, kind: None, code: Some("c".into()), param: None }
     }
 
     #[test]
     fn a_refusal_of_the_request_keeps_its_status_and_is_not_tried_elsewhere() {
         let fault = Fault::from(refusal(422, Class::BadRequest));
-        assert_eq!(
-            (
-                fault.status.as_u16(),
-                fault.code.as_ref(),
-                fault.may_retry_elsewhere()
-            ),
-            (422, "c", false)
-        );
+        assert_eq!((fault.status.as_u16(), fault.code.as_ref(), fault.may_retry_elsewhere()), (422, "c", false));
     }
 
     #[test]
     fn a_refused_credential_is_never_a_401() {
         let fault = Fault::from(refusal(401, Class::Authorization));
-        assert_eq!(
-            (fault.status.as_u16(), fault.kind),
-            (502, Kind::ProviderAuth)
-        );
+        assert_eq!((fault.status.as_u16(), fault.kind), (502, Kind::ProviderAuth));
         assert!(fault.may_retry_elsewhere() && fault.message != "m");
     }
 

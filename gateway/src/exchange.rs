@@ -50,33 +50,15 @@ async fn answer<'s>(
         Route::Call(operation) => call(gateway, snapshot, client, record, operation).await,
         Route::Models => {
             let key = authenticate(snapshot, client, record)?;
-            json(
-                client,
-                record,
-                StatusCode::OK,
-                listing::models(snapshot, key),
-            )
-            .await
+            json(client, record, StatusCode::OK, listing::models(snapshot, key)).await
         }
         Route::Model(name) => {
             let key = authenticate(snapshot, client, record)?;
-            json(
-                client,
-                record,
-                StatusCode::OK,
-                listing::model(snapshot, key, &name)?,
-            )
-            .await
+            json(client, record, StatusCode::OK, listing::model(snapshot, key, &name)?).await
         }
         Route::Healthz => json(client, record, StatusCode::OK, listing::health("ok")).await,
         Route::Readyz if gateway.is_draining() => {
-            json(
-                client,
-                record,
-                StatusCode::SERVICE_UNAVAILABLE,
-                listing::health("draining"),
-            )
-            .await
+            json(client, record, StatusCode::SERVICE_UNAVAILABLE, listing::health("draining")).await
         }
         Route::Readyz => json(client, record, StatusCode::OK, listing::health("ready")).await,
     }
@@ -100,21 +82,12 @@ async fn call<'s>(
     let instance = snapshot.resolve(key, type_of(operation), asked.as_deref())?;
     instance.asked().clone_into(&mut record.asked);
     record.model = Some(instance.model());
-    let mut turn = Turn::new(
-        client,
-        record,
-        timer(client, &instance, &request)?,
-        &request,
-    );
+    let mut turn = Turn::new(client, record, timer(client, &instance, &request)?, &request);
     let begun = first_answer(gateway, &mut turn, &instance, &request).await?;
     relay::answer(&mut turn, begun).await
 }
 
-fn authenticate<'s>(
-    snapshot: &'s Snapshot,
-    client: &Client,
-    record: &mut Record<'s>,
-) -> Result<&'s Key, Fault> {
+fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record<'s>) -> Result<&'s Key, Fault> {
     let key = access::authenticate(&snapshot.keys, client.headers(), SystemTime::now())?;
     record.key = Some(key);
     Ok(key)
@@ -135,8 +108,7 @@ async fn first_answer<'s>(
             break;
         };
         turn.record.attempt(picked.target, &picked.upstream_model);
-        let failed = match attempt::run(&gateway.upstreams, turn, &picked, instance, request).await
-        {
+        let failed = match attempt::run(&gateway.upstreams, turn, &picked, instance, request).await {
             Ok(begun) => return Ok(begun),
             Err(failed) => failed,
         };
@@ -152,8 +124,7 @@ async fn first_answer<'s>(
 
 /// The last failure is what the caller is told; of limits the one that ends the soonest.
 fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
-    if let Some(before) = before
-        .filter(|before| before.kind == Kind::ProviderLimit && last.kind == Kind::ProviderLimit)
+    if let Some(before) = before.filter(|before| before.kind == Kind::ProviderLimit && last.kind == Kind::ProviderLimit)
     {
         last.retry_after = match (before.retry_after, last.retry_after) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -164,16 +135,8 @@ fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
 }
 
 fn retries(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> retry::Policy {
-    let refused = turn
-        .client
-        .headers()
-        .get(headers::NO_RETRY)
-        .is_some_and(|value| !is_false(value));
-    if refused {
-        retry::Policy { max: 0 }
-    } else {
-        instance.model().retries
-    }
+    let refused = turn.client.headers().get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
+    if refused { retry::Policy { max: 0 } } else { instance.model().retries }
 }
 
 fn is_false(value: &HeaderValue) -> bool {
@@ -182,31 +145,19 @@ fn is_false(value: &HeaderValue) -> bool {
 
 fn timer(client: &Client, instance: &ModelInstance<'_>, request: &Request) -> Result<Timer, Fault> {
     let clocks = instance.model().timeouts;
-    let callers = client
-        .headers()
-        .get(headers::TIMEOUT)
-        .map(milliseconds)
-        .transpose()?;
+    let callers = client.headers().get(headers::TIMEOUT).map(milliseconds).transpose()?;
     let total = match (clocks.total, callers) {
         (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
         (ours, theirs) => ours.or(theirs),
     };
-    Ok(Timer::start(
-        total,
-        clocks.keepalive.filter(|_| request.is_stream()),
-    ))
+    Ok(Timer::start(total, clocks.keepalive.filter(|_| request.is_stream())))
 }
 
 fn milliseconds(value: &HeaderValue) -> Result<std::time::Duration, Fault> {
-    let parsed = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .filter(|ms| *ms > 0);
+    let parsed = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|ms| *ms > 0);
     parsed.map(std::time::Duration::from_millis).ok_or_else(|| {
         let message = "x-weir-timeout-ms must be a whole number of milliseconds over 0.";
-        Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message)
-            .of_param("x-weir-timeout-ms")
+        Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message).of_param("x-weir-timeout-ms")
     })
 }
 
@@ -222,10 +173,7 @@ async fn read(
     let body = body.map_err(|fault| match fault {
         BodyFault::Gone => Fault::gone(),
         BodyFault::TooLarge => {
-            let message = format!(
-                "The request's body is larger than {} bytes.",
-                snapshot.max_body
-            );
+            let message = format!("The request's body is larger than {} bytes.", snapshot.max_body);
             Fault::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
         }
     })?;
@@ -235,29 +183,14 @@ async fn read(
 /// JSON is read whatever the content type says, since many clients say nothing useful; what is surely something else is
 /// refused by name.
 fn refuse_encoded(client: &Client) -> Result<(), Fault> {
-    let unsupported = |message: String| {
-        Err(Fault::request(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            message,
-        ))
-    };
-    let text = |name| {
-        client
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-    };
-    if let Some(encoding) =
-        text(header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
+    let unsupported =
+        |message: String| Err(Fault::request(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
+    let text = |name| client.headers().get(name).and_then(|value| value.to_str().ok());
+    if let Some(encoding) = text(header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
     {
-        return unsupported(format!(
-            "A body with content-encoding {encoding} is not read; send it as it is."
-        ));
+        return unsupported(format!("A body with content-encoding {encoding} is not read; send it as it is."));
     }
-    if text(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/"))
-    {
+    if text(header::CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/")) {
         return unsupported("This endpoint takes JSON, not multipart.".to_owned());
     }
     Ok(())
@@ -270,17 +203,9 @@ fn type_of(operation: Operation) -> Type {
     }
 }
 
-async fn json(
-    client: &mut Client,
-    record: &mut Record<'_>,
-    status: StatusCode,
-    body: Bytes,
-) -> Result<(), Fault> {
+async fn json(client: &mut Client, record: &mut Record<'_>, status: StatusCode, body: Bytes) -> Result<(), Fault> {
     let mut head = Head::new(status);
-    head.add(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     head.add(headers::REQUEST_ID, record.id.clone());
     record.status = Some(status);
     client.send(head, &[body]).await.map_err(|_| Fault::gone())
@@ -303,23 +228,13 @@ async fn refuse(client: &mut Client, record: &mut Record<'_>, fault: Fault) {
 
 fn refusal(record: &Record<'_>, fault: &Fault, client: &Client) -> Head {
     let mut head = relay::head(record, fault.status);
-    head.add(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     head.add(headers::ERROR, HeaderValue::from_static(fault.kind.name()));
     if let Some(after) = fault.retry_after {
-        head.add(
-            header::RETRY_AFTER,
-            HeaderValue::from(after.as_secs_f64().ceil().max(0.0) as u64),
-        );
+        head.add(header::RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(0.0) as u64));
     }
     if fault.status == StatusCode::METHOD_NOT_ALLOWED {
-        let allowed = if client.method() == http::Method::POST {
-            "GET"
-        } else {
-            "POST"
-        };
+        let allowed = if client.method() == http::Method::POST { "GET" } else { "POST" };
         head.add(header::ALLOW, HeaderValue::from_static(allowed));
     }
     head

@@ -36,11 +36,7 @@ impl Gateway {
 
     /// Writes out what waits; called once, at the process's end.
     pub fn close(&self) {
-        let writer = self
-            .log_writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let writer = self.log_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
             writer.close();
         }

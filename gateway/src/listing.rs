@@ -25,17 +25,11 @@ struct Entry<'a> {
 /// The models that `key` may call, by name. One with a `*` stands for any name and is not one itself.
 #[must_use]
 pub fn models(snapshot: &Snapshot, key: &Key) -> Bytes {
-    let models = snapshot
-        .models
-        .all()
-        .filter(|model| !model.name.contains('*') && snapshot.allows(key, &model.name));
+    let models = snapshot.models.all().filter(|model| !model.name.contains('*') && snapshot.allows(key, &model.name));
     let mut data: Vec<Entry<'_>> = models.map(|model| Entry::of(&model.name, model)).collect();
     data.sort_by_key(|entry| entry.id);
     data.dedup_by_key(|entry| entry.id);
-    written(&List {
-        object: "list",
-        data,
-    })
+    written(&List { object: "list", data })
 }
 
 /// The model of that name.
@@ -45,9 +39,7 @@ pub fn models(snapshot: &Snapshot, key: &Key) -> Bytes {
 pub fn model(snapshot: &Snapshot, key: &Key, name: &str) -> Result<Bytes, Fault> {
     let Some(model) = snapshot.models.any(name) else {
         let message = format!("The model `{name}` does not exist or this key may not call it.");
-        return Err(
-            Fault::request(StatusCode::NOT_FOUND, "model_not_found", message).of_param("model"),
-        );
+        return Err(Fault::request(StatusCode::NOT_FOUND, "model_not_found", message).of_param("model"));
     };
     snapshot.check_allowed(key, name)?;
     Ok(written(&Entry::of(name, model)))
@@ -65,16 +57,8 @@ pub fn health(status: &'static str) -> Bytes {
 
 impl<'a> Entry<'a> {
     fn of(name: &'a str, model: &'a Model) -> Self {
-        let owned_by = model
-            .targets
-            .first()
-            .map_or("weir", |target| target.provider.name.as_str());
-        Self {
-            id: name,
-            object: "model",
-            created: 0,
-            owned_by,
-        }
+        let owned_by = model.targets.first().map_or("weir", |target| target.provider.name.as_str());
+        Self { id: name, object: "model", created: 0, owned_by }
     }
 }
 

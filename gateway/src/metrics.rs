@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
+    CounterVec, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 /// The families of the contract, as far as their causes exist.
@@ -39,32 +38,13 @@ pub struct Metrics {
     pub log_dropped: IntCounter,
 }
 
-const SECONDS: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0,
-];
-const SMALL: &[f64] = &[
-    1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1, 1.0,
-];
-const TOKENS: &[f64] = &[
-    1.0,
-    4.0,
-    16.0,
-    64.0,
-    256.0,
-    1024.0,
-    4096.0,
-    16384.0,
-    65536.0,
-    262_144.0,
-    1_048_576.0,
-];
+const SECONDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
+const SMALL: &[f64] = &[1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1, 1.0];
+const TOKENS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0];
 
 /// The labels of OpenTelemetry's GenAI conventions.
-const GEN_AI: &[&str] = &[
-    "gen_ai_operation_name",
-    "gen_ai_provider_name",
-    "gen_ai_request_model",
-];
+const GEN_AI: &[&str] = &["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"];
 
 impl Metrics {
     /// Registers every family.
@@ -117,28 +97,16 @@ impl Metrics {
                 "Attempts by target and outcome.",
                 &["provider", "credential", "outcome"],
             )?,
-            tokens: families.counters(
-                "weir_tokens_total",
-                "Tokens by kind.",
-                &["provider", "model", "kind"],
-            )?,
-            config_generation: families.gauge(
-                "weir_config_generation",
-                "Counts the configurations served.",
-            )?,
+            tokens: families.counters("weir_tokens_total", "Tokens by kind.", &["provider", "model", "kind"])?,
+            config_generation: families.gauge("weir_config_generation", "Counts the configurations served.")?,
             config_info: families.floats(
                 "weir_config_info",
                 "The hash of the configuration that is served.",
                 &["hash"],
             )?,
-            reload_failures: families.counter(
-                "weir_config_reload_failures_total",
-                "Reloads that were refused.",
-            )?,
-            log_dropped: families.counter(
-                "weir_access_log_dropped_total",
-                "Lines lost because the log was too slow.",
-            )?,
+            reload_failures: families.counter("weir_config_reload_failures_total", "Reloads that were refused.")?,
+            log_dropped: families
+                .counter("weir_access_log_dropped_total", "Lines lost because the log was too slow.")?,
             registry,
         })
     }
@@ -155,8 +123,7 @@ impl Metrics {
 
     /// The configuration that is served now.
     pub fn configured(&self, generation: u64, hash: &str) {
-        self.config_generation
-            .set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.config_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.config_info.reset();
         self.config_info.with_label_values(&[hash]).inc();
     }
@@ -166,10 +133,7 @@ impl Metrics {
 struct Families<'r>(&'r Registry);
 
 impl Families<'_> {
-    fn registered<C: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        family: C,
-    ) -> Result<C, prometheus::Error> {
+    fn registered<C: prometheus::core::Collector + Clone + 'static>(&self, family: C) -> Result<C, prometheus::Error> {
         self.0.register(Box::new(family.clone()))?;
         Ok(family)
     }
@@ -185,21 +149,11 @@ impl Families<'_> {
         self.registered(HistogramVec::new(options, labels)?)
     }
 
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
         self.registered(IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 
-    fn floats(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<CounterVec, prometheus::Error> {
+    fn floats(&self, name: &str, help: &str, labels: &[&str]) -> Result<CounterVec, prometheus::Error> {
         self.registered(CounterVec::new(Opts::new(name, help), labels)?)
     }
 

@@ -156,26 +156,14 @@ impl<'s> Record<'s> {
 
     /// The attempt that was begun last has ended.
     pub fn attempt_ended(&mut self, outcome: Outcome) {
-        let Some(attempt) = self
-            .attempts
-            .last_mut()
-            .filter(|attempt| attempt.outcome.is_none())
-        else {
+        let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.outcome.is_none()) else {
             return;
         };
         attempt.outcome = Some(outcome);
         attempt.took = attempt.started.elapsed();
         let credential = attempt.target.credential.id.as_deref().unwrap_or("none");
-        let labels = [
-            attempt.target.provider.name.as_str(),
-            credential,
-            outcome.into(),
-        ];
-        self.gateway
-            .metrics
-            .attempts
-            .with_label_values(&labels)
-            .inc();
+        let labels = [attempt.target.provider.name.as_str(), credential, outcome.into()];
+        self.gateway.metrics.attempts.with_label_values(&labels).inc();
     }
 
     fn model_label(&self) -> &str {
@@ -183,26 +171,18 @@ impl<'s> Record<'s> {
     }
 
     fn provider_label(&self) -> &str {
-        self.attempts
-            .last()
-            .map_or("none", |attempt| attempt.target.provider.name.as_str())
+        self.attempts.last().map_or("none", |attempt| attempt.target.provider.name.as_str())
     }
 
     fn count(&self) {
         let metrics = &self.gateway.metrics;
         let status = self.status.map_or("none", status_class);
         let error = self.fault.as_ref().map_or("", |fault| fault.kind.name());
-        metrics
-            .requests
-            .with_label_values(&[self.route, self.model_label(), status, error])
-            .inc();
+        metrics.requests.with_label_values(&[self.route, self.model_label(), status, error]).inc();
         let Some(operation) = self.operation else {
             return;
         };
-        metrics
-            .overhead
-            .with_label_values(&[operation.name()])
-            .observe(seconds(self.overhead()));
+        metrics.overhead.with_label_values(&[operation.name()]).observe(seconds(self.overhead()));
         let labels = [operation.name(), self.provider_label(), self.model_label()];
         let [operation, provider, model] = labels;
         metrics
@@ -210,10 +190,7 @@ impl<'s> Record<'s> {
             .with_label_values(&[operation, provider, model, error])
             .observe(seconds(self.started.elapsed()));
         if let Some(first) = self.first_content {
-            metrics
-                .first_token
-                .with_label_values(&labels)
-                .observe(seconds(first));
+            metrics.first_token.with_label_values(&labels).observe(seconds(first));
         }
         if let Some(usage) = self.usage {
             self.count_tokens(usage, labels);
@@ -223,37 +200,19 @@ impl<'s> Record<'s> {
     fn count_tokens(&self, usage: Usage, labels: [&str; 3]) {
         let metrics = &self.gateway.metrics;
         let [operation, provider, model] = labels;
-        for (kind, count) in [
-            ("input", usage.input_tokens),
-            ("output", usage.output_tokens),
-        ] {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a histogram needs no exact counts over 2^52"
-            )]
-            metrics
-                .token_usage
-                .with_label_values(&[operation, provider, model, kind])
-                .observe(count as f64);
+        for (kind, count) in [("input", usage.input_tokens), ("output", usage.output_tokens)] {
+            #[expect(clippy::cast_precision_loss, reason = "a histogram needs no exact counts over 2^52")]
+            metrics.token_usage.with_label_values(&[operation, provider, model, kind]).observe(count as f64);
         }
         for (kind, count) in kinds(usage) {
             if count > 0 {
-                metrics
-                    .tokens
-                    .with_label_values(&[provider, model, kind])
-                    .inc_by(count);
+                metrics.tokens.with_label_values(&[provider, model, kind]).inc_by(count);
             }
         }
         if let (Some(first), 1..) = (self.first_content, usage.output_tokens) {
             let rest = seconds(self.started.elapsed().saturating_sub(first));
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a histogram needs no exact counts over 2^52"
-            )]
-            metrics
-                .per_output_token
-                .with_label_values(&labels)
-                .observe(rest / usage.output_tokens as f64);
+            #[expect(clippy::cast_precision_loss, reason = "a histogram needs no exact counts over 2^52")]
+            metrics.per_output_token.with_label_values(&labels).observe(rest / usage.output_tokens as f64);
         }
     }
 
@@ -270,17 +229,9 @@ impl<'s> Record<'s> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         if !self.finished && self.fault.is_none() {
-            self.fault = Some(if self.gateway.is_draining() {
-                Fault::draining()
-            } else {
-                Fault::internal("panicked")
-            });
+            self.fault = Some(if self.gateway.is_draining() { Fault::draining() } else { Fault::internal("panicked") });
         }
-        self.attempt_ended(Outcome::Failed(
-            self.fault
-                .as_ref()
-                .map_or(Kind::CallerGone, |fault| fault.kind),
-        ));
+        self.attempt_ended(Outcome::Failed(self.fault.as_ref().map_or(Kind::CallerGone, |fault| fault.kind)));
         self.gateway.metrics.in_flight.dec();
         self.count();
         if self.gateway.access_log.is_on() {
@@ -293,12 +244,7 @@ fn kinds(usage: Usage) -> [(&'static str, u64); 6] {
     [
         ("input", usage.input_tokens),
         ("cached_input", usage.cached_input_tokens),
-        (
-            "cache_write",
-            usage
-                .cache_write_tokens
-                .saturating_add(usage.cache_write_1h_tokens),
-        ),
+        ("cache_write", usage.cache_write_tokens.saturating_add(usage.cache_write_1h_tokens)),
         ("output", usage.output_tokens),
         ("reasoning", usage.reasoning_tokens),
         ("audio", usage.audio_tokens),
@@ -310,15 +256,9 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=MOST_ID).contains(&bytes.len())
-            && bytes
-                .iter()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
     };
-    headers
-        .get(headers::REQUEST_ID)
-        .filter(sane)
-        .cloned()
-        .unwrap_or_else(new_id)
+    headers.get(headers::REQUEST_ID).filter(sane).cloned().unwrap_or_else(new_id)
 }
 
 fn new_id() -> HeaderValue {

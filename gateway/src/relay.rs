@@ -23,11 +23,8 @@ pub async fn answer(turn: &mut Turn<'_, '_>, begun: Begun) -> Result<(), Fault> 
         Answering::Whole(reply) => whole(turn, reply).await,
         Answering::Stream(stream) => {
             let relayed = self::stream(turn, *stream).await;
-            turn.record.attempt_ended(
-                relayed
-                    .as_ref()
-                    .map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok),
-            );
+            turn.record
+                .attempt_ended(relayed.as_ref().map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok));
             relayed
         }
     }
@@ -42,21 +39,12 @@ async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     }
     turn.record.status = Some(StatusCode::OK);
     let mut head = head(turn.record, StatusCode::OK);
-    head.add(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    turn.client
-        .send(head, reply.body.segments())
-        .await
-        .map_err(|_| Fault::gone())
+    head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    turn.client.send(head, reply.body.segments()).await.map_err(|_| Fault::gone())
 }
 
 async fn stream(turn: &mut Turn<'_, '_>, stream: Stream) -> Result<(), Fault> {
-    let Stream {
-        mut source,
-        mut translator,
-    } = stream;
+    let Stream { mut source, mut translator } = stream;
     turn.record.content_begun();
     let pumped = pump(turn, &mut source, &mut translator).await;
     let writer = translator.writer_mut();
@@ -69,11 +57,7 @@ async fn stream(turn: &mut Turn<'_, '_>, stream: Stream) -> Result<(), Fault> {
 }
 
 /// Sends what the provider sends, as it comes, until its answer is complete.
-async fn pump(
-    turn: &mut Turn<'_, '_>,
-    source: &mut Answer,
-    translator: &mut Translator,
-) -> Result<(), Fault> {
+async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Translator) -> Result<(), Fault> {
     turn.begin().await?;
     let idle = turn.record.model.and_then(|model| model.timeouts.idle);
     while !translator.writer().is_complete() {
@@ -111,18 +95,12 @@ pub fn head(record: &Record<'_>, status: StatusCode) -> Head {
     if let Some(model) = record.model {
         head.add_some(
             headers::MODEL,
-            model
-                .header
-                .clone()
-                .or_else(|| HeaderValue::try_from(record.asked.as_str()).ok()),
+            model.header.clone().or_else(|| HeaderValue::try_from(record.asked.as_str()).ok()),
         );
     }
     if let Some(attempt) = record.attempts.last() {
         head.add(headers::PROVIDER, attempt.target.provider.header.clone());
-        head.add_some(
-            headers::CREDENTIAL,
-            attempt.target.credential.header.clone(),
-        );
+        head.add_some(headers::CREDENTIAL, attempt.target.credential.header.clone());
     }
     if record.operation.is_some() {
         head.add(headers::ATTEMPTS, HeaderValue::from(record.attempts.len()));
@@ -132,10 +110,7 @@ pub fn head(record: &Record<'_>, status: StatusCode) -> Head {
         );
     }
     head.add_some(headers::DROPPED, record.dropped.clone());
-    head.add_some(
-        headers::PROVIDER_REQUEST_ID,
-        record.provider_request_id.clone(),
-    );
+    head.add_some(headers::PROVIDER_REQUEST_ID, record.provider_request_id.clone());
     head
 }
 

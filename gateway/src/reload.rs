@@ -31,11 +31,7 @@ impl Reloader {
     /// Reloads what was `loaded` at first.
     #[must_use]
     pub fn new(gateway: Arc<Gateway>, providers: ProviderManager, loaded: Loaded) -> Self {
-        Self {
-            gateway,
-            providers,
-            served: Mutex::new(loaded),
-        }
+        Self { gateway, providers, served: Mutex::new(loaded) }
     }
 
     /// Reads the configuration again and serves it. Blocks while it reads; requests go on meanwhile.
@@ -46,38 +42,22 @@ impl Reloader {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         self.replace(&mut served).inspect_err(|faults| {
             self.gateway.metrics.reload_failures.inc();
-            tracing::error!(
-                "the new configuration is refused, the old one is served on:\n{faults}"
-            );
+            tracing::error!("the new configuration is refused, the old one is served on:\n{faults}");
         })
     }
 
     fn replace(&self, served: &mut Loaded) -> Result<Reloaded, Faults> {
         let previous = self.gateway.models.load();
         let Some(loaded) = served.origin.load()? else {
-            return Ok(Reloaded {
-                generation: previous.generation,
-                hash: previous.hash.clone(),
-                changed: Vec::new(),
-            });
+            return Ok(Reloaded { generation: previous.generation, hash: previous.hash.clone(), changed: Vec::new() });
         };
         let snapshot = self.providers.build(&loaded, Some(&previous))?;
         let changed = changes(&served.config, &loaded.config);
-        let reloaded = Reloaded {
-            generation: snapshot.generation,
-            hash: snapshot.hash.clone(),
-            changed,
-        };
-        self.gateway
-            .metrics
-            .configured(snapshot.generation, &snapshot.hash);
+        let reloaded = Reloaded { generation: snapshot.generation, hash: snapshot.hash.clone(), changed };
+        self.gateway.metrics.configured(snapshot.generation, &snapshot.hash);
         self.gateway.models.replace(snapshot);
         let now = jiff::Timestamp::now();
-        self.gateway.store.served(Served {
-            at: now,
-            hash: reloaded.hash.clone(),
-            changed: reloaded.changed.clone(),
-        });
+        self.gateway.store.served(Served { at: now, hash: reloaded.hash.clone(), changed: reloaded.changed.clone() });
         *served = loaded;
         tracing::info!(generation = reloaded.generation, hash = %reloaded.hash, changed = ?reloaded.changed, "reloaded");
         Ok(reloaded)
@@ -103,17 +83,9 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
     section("store", before.store == after.store);
     section("health", before.health == after.health);
     section("observability", before.observability == after.observability);
-    changed.extend(entries(
-        "providers",
-        before.providers.iter(),
-        after.providers.iter(),
-    ));
+    changed.extend(entries("providers", before.providers.iter(), after.providers.iter()));
     let models = |config: &'_ Config| -> Vec<_> {
-        config
-            .models
-            .iter()
-            .map(|model| (model.name.clone(), model.clone()))
-            .collect()
+        config.models.iter().map(|model| (model.name.clone(), model.clone())).collect()
     };
     let (old, new) = (models(before), models(after));
     changed.extend(entries(
@@ -122,11 +94,7 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
         new.iter().map(|(name, model)| (name, model)),
     ));
     let tenants = |config: &'_ Config| -> Vec<_> {
-        config
-            .tenants
-            .iter()
-            .map(|tenant| (tenant.id.clone(), tenant.clone()))
-            .collect()
+        config.tenants.iter().map(|tenant| (tenant.id.clone(), tenant.clone())).collect()
     };
     let (old, new) = (tenants(before), tenants(after));
     changed.extend(entries(

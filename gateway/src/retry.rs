@@ -22,10 +22,6 @@ impl Policy {
     /// What follows `fault` in attempt number `attempt` (from 1).
     #[must_use]
     pub fn next(self, attempt: u32, fault: &Fault) -> Step {
-        if attempt > self.max || !fault.may_retry_elsewhere() {
-            Step::GiveUp
-        } else {
-            Step::Next
-        }
+        if attempt > self.max || !fault.may_retry_elsewhere() { Step::GiveUp } else { Step::Next }
     }
 }

@@ -36,22 +36,14 @@ impl Route {
     /// # Errors
     /// 404 for a path that is not there, 405 for a method that it has not.
     pub fn of(method: &Method, path: &str) -> Result<Self, Fault> {
-        let name = path
-            .strip_prefix("/v1/")
-            .or_else(|| path.strip_prefix('/'))
-            .unwrap_or(path)
-            .trim_end_matches('/');
+        let name = path.strip_prefix("/v1/").or_else(|| path.strip_prefix('/')).unwrap_or(path).trim_end_matches('/');
         let (route, allowed) = Self::named(name, path)?;
         let head = *method == Method::HEAD && allowed == Method::GET;
         if *method == allowed || head {
             return Ok(route);
         }
         let message = format!("{method} is not a method of {path}; use {allowed}.");
-        Err(Fault::request(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            message,
-        ))
+        Err(Fault::request(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message))
     }
 
     fn named(name: &str, path: &str) -> Result<(Self, Method), Fault> {
@@ -72,27 +64,14 @@ impl Route {
 }
 
 /// Endpoints of the contract that this version has not.
-const NOT_YET: &[&str] = &[
-    "responses",
-    "messages",
-    "audio",
-    "rerank",
-    "v2/rerank",
-    "moderations",
-    "images",
-    "usage",
-];
+const NOT_YET: &[&str] = &["responses", "messages", "audio", "rerank", "v2/rerank", "moderations", "images", "usage"];
 
 fn unknown(name: &str, path: &str) -> Fault {
-    let known = NOT_YET.iter().any(|known| {
-        name.strip_prefix(known)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    });
+    let known = NOT_YET
+        .iter()
+        .any(|known| name.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
     let (code, message) = if known {
-        (
-            "endpoint_not_available",
-            format!("This version of Weir does not serve {path} yet."),
-        )
+        ("endpoint_not_available", format!("This version of Weir does not serve {path} yet."))
     } else {
         ("unknown_url", format!("There is no endpoint {path}."))
     };
@@ -101,9 +80,7 @@ fn unknown(name: &str, path: &str) -> Fault {
 
 /// A model's name in a path may be percent-encoded: `anthropic%2Fclaude`.
 fn decoded(name: &str) -> String {
-    percent_encoding::percent_decode_str(name)
-        .decode_utf8_lossy()
-        .into_owned()
+    percent_encoding::percent_decode_str(name).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -112,44 +89,19 @@ mod tests {
 
     #[test]
     fn every_endpoint_is_there_with_v1_and_without() {
-        for path in [
-            "/v1/chat/completions",
-            "/chat/completions",
-            "/v1/chat/completions/",
-        ] {
-            assert_eq!(
-                Route::of(&Method::POST, path).ok(),
-                Some(Route::Call(Operation::Chat)),
-                "{path}"
-            );
+        for path in ["/v1/chat/completions", "/chat/completions", "/v1/chat/completions/"] {
+            assert_eq!(Route::of(&Method::POST, path).ok(), Some(Route::Call(Operation::Chat)), "{path}");
         }
-        assert_eq!(
-            Route::of(&Method::GET, "/v1/models/a%2Fb").ok(),
-            Some(Route::Model("a/b".into()))
-        );
-        assert_eq!(
-            Route::of(&Method::GET, "/models/a/b").ok(),
-            Some(Route::Model("a/b".into()))
-        );
+        assert_eq!(Route::of(&Method::GET, "/v1/models/a%2Fb").ok(), Some(Route::Model("a/b".into())));
+        assert_eq!(Route::of(&Method::GET, "/models/a/b").ok(), Some(Route::Model("a/b".into())));
     }
 
     #[test]
     fn a_wrong_method_and_a_wrong_path_are_told_apart() {
-        let status = |method, path| {
-            Route::of(&method, path).map_err(|fault| (fault.status.as_u16(), fault.code))
-        };
-        assert_eq!(
-            status(Method::GET, "/v1/chat/completions"),
-            Err((405, "method_not_allowed".into()))
-        );
-        assert_eq!(
-            status(Method::POST, "/v1/chat"),
-            Err((404, "unknown_url".into()))
-        );
-        assert_eq!(
-            status(Method::POST, "/v1/audio/speech"),
-            Err((404, "endpoint_not_available".into()))
-        );
+        let status = |method, path| Route::of(&method, path).map_err(|fault| (fault.status.as_u16(), fault.code));
+        assert_eq!(status(Method::GET, "/v1/chat/completions"), Err((405, "method_not_allowed".into())));
+        assert_eq!(status(Method::POST, "/v1/chat"), Err((404, "unknown_url".into())));
+        assert_eq!(status(Method::POST, "/v1/audio/speech"), Err((404, "endpoint_not_available".into())));
         assert_eq!(status(Method::POST, "/"), Err((404, "unknown_url".into())));
     }
 }

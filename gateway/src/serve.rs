@@ -85,29 +85,15 @@ pub fn simulate(listen: SocketAddr) -> ExitCode {
 
 fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let simulator = start_simulator(&loaded.config)?;
-    let proxies =
-        Proxies::from_environment().map_err(|error| Refused::Machine(error.to_string()))?;
-    let providers = ProviderManager {
-        proxies,
-        simulator: simulator.as_ref().map(simulator::Simulator::addr),
-    };
+    let proxies = Proxies::from_environment().map_err(|error| Refused::Machine(error.to_string()))?;
+    let providers = ProviderManager { proxies, simulator: simulator.as_ref().map(simulator::Simulator::addr) };
     let snapshot = providers.build(&loaded, None)?;
     let settings = settings(&loaded.config, start)?;
-    let token = loaded
-        .config
-        .server
-        .admin_token
-        .as_ref()
-        .map(config::Secret::resolve)
-        .transpose();
+    let token = loaded.config.server.admin_token.as_ref().map(config::Secret::resolve).transpose();
     let token = token.map_err(|error| Refused::Machine(format!("server.admin_token: {error}")))?;
     let (access_log, writer) = open_access_log(&loaded.config.observability.access_log)?;
     let store = open_store(&loaded.config, start)?;
-    store.served(Served {
-        at: jiff::Timestamp::now(),
-        hash: loaded.hash.clone(),
-        changed: Vec::new(),
-    });
+    store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
     let metrics = Metrics::new().map_err(|error| Refused::Machine(error.to_string()))?;
     metrics.configured(snapshot.generation, &snapshot.hash);
     let gateway = Arc::new(Gateway {
@@ -121,11 +107,7 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     });
     let origin = loaded.origin.clone();
     let reloader = Arc::new(Reloader::new(Arc::clone(&gateway), providers, loaded));
-    let admin = Admin::new(
-        Arc::clone(&gateway),
-        Arc::clone(&reloader),
-        token.as_ref().map(|token| token.as_str()),
-    );
+    let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&reloader), token.as_ref().map(|token| token.as_str()));
     let _watching = keep_fresh(&origin, &reloader)?;
     announce(&settings)?;
     let ran = server::run(&gateway, admin, &settings).map_err(Refused::Machine);
@@ -135,16 +117,10 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
 
 /// Diagnostics go to standard error; standard output is the access log's.
 fn start_logging(directives: &str) {
-    let filter =
-        tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|_| "info".into());
-    let quiet = ["pingora=warn", "pingora_core=warn"]
-        .iter()
-        .filter_map(|directive| directive.parse().ok());
+    let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|_| "info".into());
+    let quiet = ["pingora=warn", "pingora_core=warn"].iter().filter_map(|directive| directive.parse().ok());
     let filter = quiet.fold(filter, tracing_subscriber::EnvFilter::add_directive);
-    let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .try_init();
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
     if let Err(error) = logging {
         eprintln!("warning: no log: {error}");
     }
@@ -152,9 +128,7 @@ fn start_logging(directives: &str) {
 
 fn start_simulator(config: &Config) -> io::Result<Option<simulator::Simulator>> {
     let wanted = config.providers.values().any(|provider| provider.simulated);
-    wanted
-        .then(|| simulator::start(simulator::Config::default()))
-        .transpose()
+    wanted.then(|| simulator::start(simulator::Config::default())).transpose()
 }
 
 fn upstreams() -> Upstreams {
@@ -168,28 +142,13 @@ fn upstreams() -> Upstreams {
 fn settings(config: &Config, start: Start) -> Result<Settings, Refused> {
     let server = &config.server;
     let listening = |listener: &Listener| {
-        let tls = listener
-            .tls
-            .as_ref()
-            .or(server.tls.as_ref())
-            .map(|tls| (tls.cert.clone(), tls.key.clone()));
-        Listening {
-            address: listener.address.get(),
-            tls,
-        }
-        .with_port()
+        let tls = listener.tls.as_ref().or(server.tls.as_ref()).map(|tls| (tls.cert.clone(), tls.key.clone()));
+        Listening { address: listener.address.get(), tls }.with_port()
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = server
-        .threads
-        .and_then(|threads| usize::try_from(threads.get()).ok());
+    let threads = server.threads.and_then(|threads| usize::try_from(threads.get()).ok());
     Ok(Settings {
-        api: server
-            .listen
-            .0
-            .iter()
-            .map(listening)
-            .collect::<io::Result<_>>()?,
+        api: server.listen.0.iter().map(listening).collect::<io::Result<_>>()?,
         admin: server.admin.as_ref().map(listening).transpose()?,
         threads: threads.unwrap_or(cores),
         drain: server.drain.get(),
@@ -199,14 +158,9 @@ fn settings(config: &Config, start: Start) -> Result<Settings, Refused> {
 }
 
 fn open_store(config: &Config, start: Start) -> Result<Store, Refused> {
-    let patience = if start == Start::Upgrade {
-        Patience::UntilFree
-    } else {
-        Patience::None
-    };
+    let patience = if start == Start::Upgrade { Patience::UntilFree } else { Patience::None };
     let path = &config.store.path;
-    Store::open(path, patience)
-        .map_err(|error| Refused::Machine(format!("the store {}: {error}", path.display())))
+    Store::open(path, patience).map_err(|error| Refused::Machine(format!("the store {}: {error}", path.display())))
 }
 
 fn open_access_log(wanted: &config::AccessLog) -> Result<(AccessLog, Option<Writer>), Refused> {
@@ -216,17 +170,14 @@ fn open_access_log(wanted: &config::AccessLog) -> Result<(AccessLog, Option<Writ
         config::AccessLog::Stderr => AccessLog::stderr(),
         config::AccessLog::File(path) => AccessLog::file(path),
     };
-    let (log, writer) =
-        opened.map_err(|error| Refused::Machine(format!("observability.access_log: {error}")))?;
+    let (log, writer) = opened.map_err(|error| Refused::Machine(format!("observability.access_log: {error}")))?;
     Ok((log, Some(writer)))
 }
 
 /// Reloads when the files change and on SIGHUP. What is returned must live as long as the process serves.
 fn keep_fresh(origin: &Origin, reloader: &Arc<Reloader>) -> io::Result<Option<config::WatchGuard>> {
     let on_signal = Arc::clone(reloader);
-    std::thread::Builder::new()
-        .name("sighup".to_owned())
-        .spawn(move || reload_on_signal(&on_signal))?;
+    std::thread::Builder::new().name("sighup".to_owned()).spawn(move || reload_on_signal(&on_signal))?;
     let Origin::Path(path) = origin else {
         return Ok(None);
     };
@@ -236,16 +187,13 @@ fn keep_fresh(origin: &Origin, reloader: &Arc<Reloader>) -> io::Result<Option<co
 }
 
 fn reload_on_signal(reloader: &Reloader) {
-    let waiting = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| {
-            let mut hangup = runtime.block_on(async { signal(SignalKind::hangup()) })?;
-            while runtime.block_on(hangup.recv()).is_some() {
-                drop(reloader.reload());
-            }
-            Ok(())
-        });
+    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let mut hangup = runtime.block_on(async { signal(SignalKind::hangup()) })?;
+        while runtime.block_on(hangup.recv()).is_some() {
+            drop(reloader.reload());
+        }
+        Ok(())
+    });
     if let Err(error) = waiting {
         tracing::error!(%error, "SIGHUP cannot be received");
     }
@@ -254,18 +202,16 @@ fn reload_on_signal(reloader: &Reloader) {
 /// Says where it listens, once it does.
 fn announce(settings: &Settings) -> io::Result<()> {
     let settings = settings.clone();
-    std::thread::Builder::new()
-        .name("announce".to_owned())
-        .spawn(move || {
-            for listening in &settings.api {
-                wait_for(listening.address);
-                println!("weir: api on {}", listening.url());
-            }
-            if let Some(listening) = &settings.admin {
-                wait_for(listening.address);
-                println!("weir: admin on {}", listening.url());
-            }
-        })?;
+    std::thread::Builder::new().name("announce".to_owned()).spawn(move || {
+        for listening in &settings.api {
+            wait_for(listening.address);
+            println!("weir: api on {}", listening.url());
+        }
+        if let Some(listening) = &settings.admin {
+            wait_for(listening.address);
+            println!("weir: admin on {}", listening.url());
+        }
+    })?;
     Ok(())
 }
 
@@ -274,9 +220,7 @@ fn wait_for(address: SocketAddr) {
         ip if ip.is_unspecified() && ip.is_ipv4() => {
             SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port())
         }
-        ip if ip.is_unspecified() => {
-            SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port())
-        }
+        ip if ip.is_unspecified() => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port()),
         _ => address,
     };
     while std::net::TcpStream::connect_timeout(&reachable, Duration::from_secs(1)).is_err() {

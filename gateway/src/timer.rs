@@ -66,9 +66,7 @@ impl Timer {
 
     /// Wakes at `deadline` or, where the timer is armed for an earlier one, then.
     async fn sleep_at_most_until(&mut self, deadline: Instant) {
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.is_elapsed() || sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
         }
@@ -77,14 +75,9 @@ impl Timer {
 
     fn nearest(&self) -> Option<(Instant, Due)> {
         let total = self.total.map(|deadline| (deadline, Due::Timeout("total")));
-        let phase = self
-            .phase
-            .map(|(deadline, name)| (deadline, Due::Timeout(name)));
+        let phase = self.phase.map(|(deadline, name)| (deadline, Due::Timeout(name)));
         let silence = self.silence.map(|(deadline, _)| (deadline, Due::KeepAlive));
-        [total, phase, silence]
-            .into_iter()
-            .flatten()
-            .min_by_key(|(deadline, _)| *deadline)
+        [total, phase, silence].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
     }
 }
 
@@ -101,32 +94,17 @@ mod tests {
         let start = Instant::now();
         let mut timer = Timer::start(Some(secs(100)), Some(secs(25)));
         timer.phase(Some(secs(60)), "first_byte");
-        assert_eq!(
-            (timer.due().await, start.elapsed()),
-            (Due::KeepAlive, secs(25))
-        );
+        assert_eq!((timer.due().await, start.elapsed()), (Due::KeepAlive, secs(25)));
         timer.heard();
-        assert_eq!(
-            (timer.due().await, start.elapsed()),
-            (Due::KeepAlive, secs(50))
-        );
+        assert_eq!((timer.due().await, start.elapsed()), (Due::KeepAlive, secs(50)));
         timer.heard();
-        assert_eq!(
-            (timer.due().await, start.elapsed()),
-            (Due::Timeout("first_byte"), secs(60))
-        );
+        assert_eq!((timer.due().await, start.elapsed()), (Due::Timeout("first_byte"), secs(60)));
         timer.phase(None, "idle");
         timer.heard();
         timer.heard();
-        assert_eq!(
-            (timer.due().await, start.elapsed()),
-            (Due::KeepAlive, secs(85))
-        );
+        assert_eq!((timer.due().await, start.elapsed()), (Due::KeepAlive, secs(85)));
         timer.silence = None;
-        assert_eq!(
-            (timer.due().await, start.elapsed()),
-            (Due::Timeout("total"), secs(100))
-        );
+        assert_eq!((timer.due().await, start.elapsed()), (Due::Timeout("total"), secs(100)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -139,9 +117,6 @@ mod tests {
             assert!(early.is_err());
         }
         timer.phase(Some(secs(2)), "idle");
-        assert_eq!(
-            (timer.due().await, start.elapsed()),
-            (Due::Timeout("idle"), secs(7))
-        );
+        assert_eq!((timer.due().await, start.elapsed()), (Due::Timeout("idle"), secs(7)));
     }
 }

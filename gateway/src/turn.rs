@@ -51,12 +51,7 @@ enum Woken<T> {
 impl<'c, 's> Turn<'c, 's> {
     /// The caller of `request`.
     #[must_use]
-    pub fn new(
-        client: &'c mut Client,
-        record: &'c mut Record<'s>,
-        timer: Timer,
-        request: &Request,
-    ) -> Self {
+    pub fn new(client: &'c mut Client, record: &'c mut Record<'s>, timer: Timer, request: &Request) -> Self {
         Self {
             client,
             record,
@@ -101,11 +96,7 @@ impl<'c, 's> Turn<'c, 's> {
     /// What an answer of so many tokens used, where the provider does not say.
     #[must_use]
     pub fn estimate(&self, output_tokens: u64) -> Usage {
-        Usage {
-            input_tokens: self.request_tokens,
-            output_tokens,
-            ..Usage::default()
-        }
+        Usage { input_tokens: self.request_tokens, output_tokens, ..Usage::default() }
     }
 
     /// Begins a streamed answer, if that has not happened yet.
@@ -117,10 +108,7 @@ impl<'c, 's> Turn<'c, 's> {
             return Ok(());
         }
         let mut head = relay::head(self.record, StatusCode::OK);
-        head.add(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/event-stream"),
-        );
+        head.add(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         head.add(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         self.record.status = Some(StatusCode::OK);
         let begun = self.client.begin(head).await;

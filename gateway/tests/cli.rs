@@ -27,10 +27,7 @@ fn weir(arguments: &[&str]) -> Output {
 }
 
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 fn out(output: &Output) -> String {
@@ -103,8 +100,7 @@ fn check_warns_and_exits_0() {
     let output = weir_in(&folder.0, &["check", "weir.yaml"], "");
     assert_eq!(output.status.code(), Some(0));
     assert!(
-        err(&output)
-            .starts_with("warning: a secret stands here in the clear\n  --> weir.yaml:1:53\n"),
+        err(&output).starts_with("warning: a secret stands here in the clear\n  --> weir.yaml:1:53\n"),
         "{}",
         err(&output)
     );
@@ -113,15 +109,13 @@ fn check_warns_and_exits_0() {
 
 #[test]
 fn check_strict_needs_the_secrets() {
-    assert_eq!(
-        weir(&["check", "config/weir.example.yaml"]).status.code(),
-        Some(0)
-    );
+    assert_eq!(weir(&["check", "config/weir.example.yaml"]).status.code(), Some(0));
     let output = weir(&["check", "--strict", "config/weir.example.yaml"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(err(&output).contains(
-        "error: the environment variable OPENAI_API_KEY is not set\n  --> config/weir.example.yaml:"
-    ));
+    assert!(
+        err(&output)
+            .contains("error: the environment variable OPENAI_API_KEY is not set\n  --> config/weir.example.yaml:")
+    );
 }
 
 #[test]
@@ -146,23 +140,12 @@ fn a_new_key_is_long_never_the_same_and_hashes_to_what_stands_beside_it() {
         let output = weir(&["key", "new"]);
         assert_eq!(output.status.code(), Some(0));
         let text = out(&output);
-        let field = |name: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(name))
-                .unwrap()
-                .to_owned()
-        };
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
         (field("key: "), field("hash: "))
     };
     let (key, hash) = mint();
-    assert!(
-        key.starts_with("sk-weir-") && key.len() == "sk-weir-".len() + 43,
-        "{key}"
-    );
-    assert!(
-        key.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    );
+    assert!(key.starts_with("sk-weir-") && key.len() == "sk-weir-".len() + 43, "{key}");
+    assert!(key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
     assert_ne!(mint().0, key);
     let output = weir_in(&repository(), &["key", "hash"], &format!("{key}\n"));
     assert_eq!(out(&output).trim(), hash);
@@ -171,13 +154,7 @@ fn a_new_key_is_long_never_the_same_and_hashes_to_what_stands_beside_it() {
 #[test]
 fn a_new_key_for_a_tenant_comes_with_lines_that_check() {
     let output = weir(&["key", "new", "--tenant", "acme"]);
-    let folder = Folder::with(
-        "tenant",
-        &[(
-            "weir.yaml",
-            &format!("providers: {{}}\nmodels: []\n{}", err(&output)),
-        )],
-    );
+    let folder = Folder::with("tenant", &[("weir.yaml", &format!("providers: {{}}\nmodels: []\n{}", err(&output)))]);
     let checked = weir_in(&folder.0, &["check", "weir.yaml"], "");
     assert_eq!(checked.status.code(), Some(0), "{}", err(&checked));
     assert!(out(&checked).contains("1 tenant, 1 key"));
@@ -186,34 +163,19 @@ fn a_new_key_for_a_tenant_comes_with_lines_that_check() {
 #[test]
 fn hashing_nothing_exits_1() {
     for input in ["", "\n", "two words"] {
-        assert_eq!(
-            weir_in(&repository(), &["key", "hash"], input)
-                .status
-                .code(),
-            Some(1),
-            "{input:?}"
-        );
+        assert_eq!(weir_in(&repository(), &["key", "hash"], input).status.code(), Some(1), "{input:?}");
     }
 }
 
 #[test]
 fn the_hash_is_that_of_the_key() {
     let output = weir_in(&repository(), &["key", "hash"], "abc");
-    assert_eq!(
-        out(&output),
-        "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n"
-    );
+    assert_eq!(out(&output), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n");
 }
 
 #[test]
 fn a_wrong_call_exits_2() {
-    for arguments in [
-        &["frobnicate"][..],
-        &["check"],
-        &["key"],
-        &["--frobnicate"],
-        &["completions", "dos"],
-    ] {
+    for arguments in [&["frobnicate"][..], &["check"], &["key"], &["--frobnicate"], &["completions", "dos"]] {
         let output = weir(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert_eq!(out(&output), "", "{arguments:?}");
@@ -232,39 +194,22 @@ fn help_version_and_completions_go_to_standard_output() {
     ] {
         let output = weir(arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
-        assert!(
-            out(&output).contains(says),
-            "{arguments:?}: {}",
-            out(&output)
-        );
+        assert!(out(&output).contains(says), "{arguments:?}: {}", out(&output));
     }
 }
 
 #[test]
 fn serving_a_wrong_configuration_tells_the_faults_and_exits_1() {
-    let folder = Folder::with(
-        "serve",
-        &[
-            ("weir.yaml", "server: {lisen: 1}\n"),
-            ("other.yaml", "models: 5\n"),
-        ],
-    );
+    let folder = Folder::with("serve", &[("weir.yaml", "server: {lisen: 1}\n"), ("other.yaml", "models: 5\n")]);
     for (arguments, says) in [
         (&[][..], "weir.yaml:1:10"),
         (&["serve"], "did you mean `listen`?"),
         (&["--config", "other.yaml"], "other.yaml:1:9"),
         (&["serve", "--config", "other.yaml"], "expected a list"),
-        (
-            &["serve", "--config", "none.yaml"],
-            "none.yaml cannot be read",
-        ),
+        (&["serve", "--config", "none.yaml"], "none.yaml cannot be read"),
     ] {
         let output = weir_in(&folder.0, arguments, "");
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-        assert!(
-            err(&output).contains(says),
-            "{arguments:?}: {}",
-            err(&output)
-        );
+        assert!(err(&output).contains(says), "{arguments:?}: {}", err(&output));
     }
 }

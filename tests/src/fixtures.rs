@@ -5,10 +5,7 @@
 //! (`reply.native`), a stream (`stream.native`), an error (`refused.native`: status, headers, an empty line, the body).
 //! The other files are what Weir is expected to make of them; `BLESS=1` writes them anew.
 
-#![expect(
-    clippy::panic,
-    reason = "a fixture that can not be read fails the test"
-)]
+#![expect(clippy::panic, reason = "a fixture that can not be read fails the test")]
 
 use std::path::{Path, PathBuf};
 
@@ -41,13 +38,7 @@ impl Case {
     /// Whom the request goes to.
     #[must_use]
     pub fn target(&self) -> Target<'_> {
-        Target {
-            model: &self.model,
-            asked: &self.asked,
-            options: &self.options,
-            caller: &self.headers,
-            now: NOW,
-        }
+        Target { model: &self.model, asked: &self.asked, options: &self.options, caller: &self.headers, now: NOW }
     }
 
     /// A file of the case, if it is there.
@@ -83,12 +74,7 @@ impl Case {
             translator.writer_mut().close(None);
         }
         bytes.extend(translator.writer_mut().take());
-        Streamed {
-            bytes,
-            fault,
-            has_content: translator.writer().has_content(),
-            usage: translator.writer().counted(),
-        }
+        Streamed { bytes, fault, has_content: translator.writer().has_content(), usage: translator.writer().counted() }
     }
 }
 
@@ -125,19 +111,13 @@ pub fn of(adapter: &'static dyn Adapter) -> Vec<Case> {
         .filter(|path| path.is_dir())
         .collect();
     folders.sort();
-    folders
-        .into_iter()
-        .map(|folder| read(folder, adapter))
-        .collect()
+    folders.into_iter().map(|folder| read(folder, adapter)).collect()
 }
 
 /// All cases of all providers.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    adapters::provider::kinds()
-        .filter_map(adapters::provider::of_kind)
-        .flat_map(of)
-        .collect()
+    adapters::provider::kinds().filter_map(adapters::provider::of_kind).flat_map(of).collect()
 }
 
 /// The error that a `refused.native` tells: status, headers and body.
@@ -150,33 +130,20 @@ pub fn refused(native: &[u8]) -> (StatusCode, HeaderMap, Vec<u8>) {
     let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
     let mut lines = head.lines();
     let status = lines.next().unwrap_or_default().trim();
-    let status = StatusCode::from_bytes(status.as_bytes())
-        .unwrap_or_else(|_| panic!("`{status}` is no status"));
-    (
-        status,
-        headers(lines.filter_map(|line| line.split_once(": "))),
-        body.trim_end().as_bytes().to_vec(),
-    )
+    let status = StatusCode::from_bytes(status.as_bytes()).unwrap_or_else(|_| panic!("`{status}` is no status"));
+    (status, headers(lines.filter_map(|line| line.split_once(": "))), body.trim_end().as_bytes().to_vec())
 }
 
 fn headers<'t>(pairs: impl Iterator<Item = (&'t str, &'t str)>) -> HeaderMap {
     pairs
-        .filter_map(|(name, value)| {
-            Some((
-                name.parse::<HeaderName>().ok()?,
-                HeaderValue::from_str(value).ok()?,
-            ))
-        })
+        .filter_map(|(name, value)| Some((name.parse::<HeaderName>().ok()?, HeaderValue::from_str(value).ok()?)))
         .collect()
 }
 
 fn read(folder: PathBuf, adapter: &'static dyn Adapter) -> Case {
     let name = folder.display().to_string();
-    let file = |file: &str| {
-        std::fs::read(folder.join(file)).unwrap_or_else(|error| panic!("{name}/{file}: {error}"))
-    };
-    let target: Value =
-        serde_json::from_slice(&file("target.json")).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let file = |file: &str| std::fs::read(folder.join(file)).unwrap_or_else(|error| panic!("{name}/{file}: {error}"));
+    let target: Value = serde_json::from_slice(&file("target.json")).unwrap_or_else(|e| panic!("{name}: {e}"));
     let text = |key: &str| target.get(key).and_then(Value::as_str).map(str::to_owned);
     let operation = match text("operation").as_deref() {
         None | Some("chat") => Operation::Chat,
@@ -185,8 +152,8 @@ fn read(folder: PathBuf, adapter: &'static dyn Adapter) -> Case {
         Some(other) => panic!("{name}: `{other}` is no operation"),
     };
     let request = file("request.json");
-    let request = Request::parse(operation, request.trim_ascii_end().to_vec().into())
-        .unwrap_or_else(|e| panic!("{name}: {e}"));
+    let request =
+        Request::parse(operation, request.trim_ascii_end().to_vec().into()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let given: Vec<(String, String)> = target
         .get("headers")
         .and_then(Value::as_object)
@@ -204,11 +171,7 @@ fn read(folder: PathBuf, adapter: &'static dyn Adapter) -> Case {
             api_version: text("api_version"),
             default_max_tokens: target.get("default_max_tokens").and_then(Value::as_u64),
         },
-        headers: headers(
-            given
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
-        ),
+        headers: headers(given.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
         folder,
     }
 }

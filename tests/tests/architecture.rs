@@ -1,11 +1,7 @@
 //! Holds the walls between the rooms: which file may name which crate, which room may know which other.
 //! Sources are read as tokens, so comments, strings and test modules don't count.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,10 +22,7 @@ const fn wall(crate_name: &'static str, rooms: &'static [&'static str]) -> Wall 
 
 const WALLS: &[Wall] = &[
     wall("pingora", &["gateway/src/net/", "gateway/src/lib.rs"]),
-    wall(
-        "redis",
-        &["gateway/src/store/redis", "gateway/src/limit/lease"],
-    ),
+    wall("redis", &["gateway/src/store/redis", "gateway/src/limit/lease"]),
     wall("sled", &["gateway/src/store/sled"]),
     wall("governor", &["gateway/src/limit/rate"]),
     wall("prometheus", &["gateway/src/metrics"]),
@@ -70,24 +63,10 @@ const SOCKETS: &[&str] = &[
 ];
 
 /// The rooms that the exchange puts in order, and that therefore do not know it.
-const BELOW_THE_EXCHANGE: &[&str] = &[
-    "access",
-    "balance",
-    "config",
-    "limit",
-    "model",
-    "net/upstream",
-    "retry",
-    "store",
-];
+const BELOW_THE_EXCHANGE: &[&str] =
+    &["access", "balance", "config", "limit", "model", "net/upstream", "retry", "store"];
 
-const FOLDERS: &[&str] = &[
-    "adapters/src",
-    "gateway/src",
-    "load-tests/src",
-    "tests/src",
-    "tests/tests",
-];
+const FOLDERS: &[&str] = &["adapters/src", "gateway/src", "load-tests/src", "tests/src", "tests/tests"];
 
 #[test]
 fn a_crate_is_named_only_in_its_room() {
@@ -108,9 +87,7 @@ fn the_adapters_depend_on_nothing_that_does_input_or_output() {
     let manifest = fs::read_to_string(root().join("adapters/Cargo.toml")).unwrap();
     let dependencies = manifest.split("\n[dependencies]").nth(1).unwrap();
     let dependencies = dependencies.split("\n[").next().unwrap();
-    let names = dependencies
-        .lines()
-        .filter_map(|line| line.split(['.', ' ', '=']).next());
+    let names = dependencies.lines().filter_map(|line| line.split(['.', ' ', '=']).next());
     let impure = names.filter(|name| IMPURE.contains(name));
     assert_none(impure.map(|name| format!("adapters/Cargo.toml names {name}")));
 }
@@ -118,20 +95,14 @@ fn the_adapters_depend_on_nothing_that_does_input_or_output() {
 #[test]
 fn balance_limit_and_retry_know_no_socket_and_not_each_other() {
     // The lease is where the shared limit meets Redis: its wall is the one above.
-    let rooms =
-        sources("gateway/src").filter(|source| !source.lies_in(&["gateway/src/limit/lease"]));
+    let rooms = sources("gateway/src").filter(|source| !source.lies_in(&["gateway/src/limit/lease"]));
     assert_none(rooms.flat_map(|source| {
         let Some(room) = PURE_ROOMS.iter().find(|room| source.is_room(room)) else {
             return Vec::new();
         };
         let others = PURE_ROOMS.iter().filter(|other| *other != room);
         let others: Vec<_> = others.map(|other| format!("crate::{other}")).collect();
-        source.breaches(
-            others
-                .iter()
-                .map(String::as_str)
-                .chain(SOCKETS.iter().copied()),
-        )
+        source.breaches(others.iter().map(String::as_str).chain(SOCKETS.iter().copied()))
     }));
 }
 
@@ -139,9 +110,7 @@ fn balance_limit_and_retry_know_no_socket_and_not_each_other() {
 fn what_the_exchange_puts_in_order_does_not_know_the_exchange() {
     let below = |source: &Source| BELOW_THE_EXCHANGE.iter().any(|room| source.is_room(room));
     assert_none(
-        sources("gateway/src")
-            .filter(below)
-            .flat_map(|source| source.breaches(["crate::exchange"].into_iter())),
+        sources("gateway/src").filter(below).flat_map(|source| source.breaches(["crate::exchange"].into_iter())),
     );
 }
 
@@ -168,22 +137,13 @@ fn a_lint_is_expected_with_a_reason_and_never_allowed() {
 fn a_name_is_found_however_it_is_written() {
     assert!(names("use redis::Client;", "redis"));
     assert!(names("use redis as r;", "redis"));
-    assert!(names(
-        "use {bytes::Bytes, redis::{Client, aio::X}};",
-        "redis"
-    ));
+    assert!(names("use {bytes::Bytes, redis::{Client, aio::X}};", "redis"));
     assert!(names("fn f() { ::redis::cmd() }", "redis"));
     assert!(names("impl redis::Value for X { }", "redis"));
-    assert!(names(
-        "fn f() { g(std::net::TcpStream::connect(a)) }",
-        "std::net"
-    ));
+    assert!(names("fn f() { g(std::net::TcpStream::connect(a)) }", "std::net"));
     assert!(names("use std::{fs, net::TcpStream};", "std::net"));
     assert!(names("use std::{fs, io};", "std::fs"));
-    assert!(names(
-        "use crate::{limit::rate::{self, Rate}, store};",
-        "crate::limit"
-    ));
+    assert!(names("use crate::{limit::rate::{self, Rate}, store};", "crate::limit"));
     assert!(names("fn f() { use tokio::net; }", "tokio::net"));
 }
 
@@ -192,18 +152,9 @@ fn a_name_of_our_own_is_not_taken_for_a_crate() {
     assert!(!names("use crate::store::redis::Backend;", "redis"));
     assert!(!names("use crate::store::{redis::Backend, sled};", "redis"));
     assert!(!names("mod redis; use redis::Backend;", "redis"));
-    assert!(!names(
-        "struct S { redis: u8 } fn f(redis: u8) { s.redis }",
-        "redis"
-    ));
-    assert!(!names(
-        "// redis::Client\n/// redis::Client\nfn f() { \"redis::C\" }",
-        "redis"
-    ));
-    assert!(!names(
-        "#[cfg(test)] mod tests { use redis::Client; }",
-        "redis"
-    ));
+    assert!(!names("struct S { redis: u8 } fn f(redis: u8) { s.redis }", "redis"));
+    assert!(!names("// redis::Client\n/// redis::Client\nfn f() { \"redis::C\" }", "redis"));
+    assert!(!names("#[cfg(test)] mod tests { use redis::Client; }", "redis"));
     assert!(!names("use std::io;", "std::fs"));
     assert!(!names("use crate::store::limit::X;", "crate::limit"));
 }
@@ -224,16 +175,12 @@ impl Source {
     /// Whether it is the gateway's room of that name, or in it.
     fn is_room(&self, room: &str) -> bool {
         let inside = self.path.strip_prefix("gateway/src/").unwrap_or("");
-        inside
-            .strip_prefix(room)
-            .is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
+        inside.strip_prefix(room).is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
     }
 
     fn breaches<'a>(&self, forbidden: impl Iterator<Item = &'a str>) -> Vec<String> {
         let found = forbidden.filter(|path| names(&self.text, path));
-        found
-            .map(|path| format!("{} names {path}", self.path))
-            .collect()
+        found.map(|path| format!("{} names {path}", self.path)).collect()
     }
 }
 
@@ -246,8 +193,7 @@ fn names(text: &str, path: &str) -> bool {
 }
 
 fn is_within(name: &str, path: &str) -> bool {
-    name.strip_prefix(path)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// Whether the file has a module of its own of that name, which hides the crate's.
@@ -264,10 +210,7 @@ fn collect_paths(tokens: &[TokenTree], named: &mut BTreeSet<String>) {
     while let Some((token, after)) = rest.split_first() {
         rest = match token {
             TokenTree::Ident(word) if word == "use" => {
-                let end = after
-                    .iter()
-                    .position(|token| is_mark(token, ';'))
-                    .unwrap_or(after.len());
+                let end = after.iter().position(|token| is_mark(token, ';')).unwrap_or(after.len());
                 let (tree, after) = after.split_at(end);
                 expand_use("", tree, named);
                 after
@@ -283,11 +226,7 @@ fn collect_paths(tokens: &[TokenTree], named: &mut BTreeSet<String>) {
 }
 
 /// Takes the segments that follow `path`, and gives what comes after them.
-fn take_path<'a>(
-    mut path: String,
-    mut rest: &'a [TokenTree],
-    named: &mut BTreeSet<String>,
-) -> &'a [TokenTree] {
+fn take_path<'a>(mut path: String, mut rest: &'a [TokenTree], named: &mut BTreeSet<String>) -> &'a [TokenTree] {
     while let [first, second, TokenTree::Ident(word), after @ ..] = rest {
         if !is_mark(first, ':') || !is_mark(second, ':') {
             break;
@@ -326,8 +265,7 @@ fn without_tests(tokens: Vec<TokenTree>) -> Vec<TokenTree> {
         if let (true, Some(TokenTree::Group(group))) = (is_mark(&token, '#'), tokens.peek()) {
             skipping |= group.stream().to_string().replace(' ', "") == "cfg(test)";
         }
-        let is_body =
-            matches!(&token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace);
+        let is_body = matches!(&token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace);
         let ends = is_body || is_mark(&token, ';');
         if !skipping {
             kept.push(token);
@@ -379,17 +317,10 @@ fn sources(folder: &str) -> impl Iterator<Item = Source> {
     collect_files(&root().join(folder), &mut files);
     assert!(!files.is_empty(), "{folder} has no sources");
     files.sort();
-    files
-        .into_iter()
-        .filter(|file| !file.ends_with("tests.rs"))
-        .map(|file| Source {
-            path: file
-                .strip_prefix(root())
-                .unwrap()
-                .to_string_lossy()
-                .replace('\\', "/"),
-            text: fs::read_to_string(&file).unwrap(),
-        })
+    files.into_iter().filter(|file| !file.ends_with("tests.rs")).map(|file| Source {
+        path: file.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/"),
+        text: fs::read_to_string(&file).unwrap(),
+    })
 }
 
 fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -38,21 +38,13 @@ const COUNTERS_AND_GAUGES: &[&str] = &[
 ];
 
 /// The labels whose names begin like a metric's.
-const LABELS: &[&str] = &[
-    "gen_ai_operation_name",
-    "gen_ai_provider_name",
-    "gen_ai_request_model",
-    "gen_ai_token_type",
-];
+const LABELS: &[&str] = &["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"];
 
 #[test]
 fn a_dashboard_or_an_alert_names_only_what_is_exported() {
     let exported = exported();
     for file in ["weir.json", "alerts.yaml"] {
-        let unknown: Vec<_> = metrics_in(&read(file))
-            .into_iter()
-            .filter(|name| !exported.contains(name))
-            .collect();
+        let unknown: Vec<_> = metrics_in(&read(file)).into_iter().filter(|name| !exported.contains(name)).collect();
         assert!(unknown.is_empty(), "dashboards/{file} names {unknown:?}");
     }
 }
@@ -60,59 +52,31 @@ fn a_dashboard_or_an_alert_names_only_what_is_exported() {
 #[test]
 fn every_metric_is_on_the_dashboard() {
     let shown = metrics_in(&read("weir.json"));
-    let is_shown = |name: &str| {
-        shown
-            .iter()
-            .any(|shown| shown == name || shown.starts_with(&format!("{name}_")))
-    };
-    let hidden: Vec<_> = HISTOGRAMS
-        .iter()
-        .chain(COUNTERS_AND_GAUGES)
-        .filter(|name| !is_shown(name))
-        .collect();
-    assert!(
-        hidden.is_empty(),
-        "dashboards/weir.json does not show {hidden:?}"
-    );
+    let is_shown = |name: &str| shown.iter().any(|shown| shown == name || shown.starts_with(&format!("{name}_")));
+    let hidden: Vec<_> = HISTOGRAMS.iter().chain(COUNTERS_AND_GAUGES).filter(|name| !is_shown(name)).collect();
+    assert!(hidden.is_empty(), "dashboards/weir.json does not show {hidden:?}");
 }
 
 #[test]
 fn every_family_that_is_registered_is_known_here() {
-    let source = std::fs::read_to_string(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../gateway/src/metrics.rs"
-    ))
-    .unwrap();
+    let source = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/src/metrics.rs")).unwrap();
     let known: Vec<_> = HISTOGRAMS.iter().chain(COUNTERS_AND_GAUGES).collect();
-    let unknown: Vec<_> = metrics_in(&source)
-        .into_iter()
-        .filter(|name| !known.contains(&&name.as_str()))
-        .collect();
-    assert!(
-        unknown.is_empty(),
-        "gateway/src/metrics.rs registers {unknown:?}"
-    );
+    let unknown: Vec<_> = metrics_in(&source).into_iter().filter(|name| !known.contains(&&name.as_str())).collect();
+    assert!(unknown.is_empty(), "gateway/src/metrics.rs registers {unknown:?}");
 }
 
 #[test]
 fn the_dashboards_panels_have_one_id_and_one_place_each() {
     let board: serde_json::Value = serde_json::from_str(&read("weir.json")).unwrap();
     let panels = board["panels"].as_array().unwrap();
-    let ids: BTreeSet<_> = panels
-        .iter()
-        .map(|panel| panel["id"].as_u64().unwrap())
-        .collect();
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
     assert_eq!(ids.len(), panels.len());
     let mut taken = BTreeSet::new();
     for panel in panels {
         let at = |side: &str| panel["gridPos"][side].as_u64().unwrap();
         for x in at("x")..at("x") + at("w") {
             for y in at("y")..at("y") + at("h") {
-                assert!(
-                    x < 24 && taken.insert((x, y)),
-                    "{} overlaps at {x},{y}",
-                    panel["title"]
-                );
+                assert!(x < 24 && taken.insert((x, y)), "{} overlaps at {x},{y}", panel["title"]);
             }
         }
     }
@@ -134,8 +98,5 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 }
 
 fn read(file: &str) -> String {
-    std::fs::read_to_string(
-        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards")).join(file),
-    )
-    .unwrap()
+    std::fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards")).join(file)).unwrap()
 }

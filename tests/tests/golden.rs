@@ -36,11 +36,7 @@ fn every_fixture_says_what_it_is_about_and_which_sdk_it_was_checked_against() {
     for case in fixtures::all() {
         let about = case.file("about.txt").unwrap_or_default();
         let about = String::from_utf8_lossy(&about);
-        assert!(
-            about.contains("SDK"),
-            "{}: about.txt names no SDK",
-            case.folder.display()
-        );
+        assert!(about.contains("SDK"), "{}: about.txt names no SDK", case.folder.display());
     }
 }
 
@@ -63,18 +59,10 @@ fn whole_answers_are_read() {
         let Some(native) = case.file("reply.native") else {
             continue;
         };
-        match case.adapter.decode(
-            &case.request,
-            &case.target(),
-            native.trim_ascii_end().to_vec().into(),
-        ) {
+        match case.adapter.decode(&case.request, &case.target(), native.trim_ascii_end().to_vec().into()) {
             Ok(reply) => {
                 expect(&case, "reply.json", Some(&reply.body.joined()));
-                expect(
-                    &case,
-                    "reply.usage",
-                    Some(format!("{:#?}", reply.usage).as_bytes()),
-                );
+                expect(&case, "reply.usage", Some(format!("{:#?}", reply.usage).as_bytes()));
             }
             Err(error) => expect(&case, "reply.fault", Some(format!("{error:#?}").as_bytes())),
         }
@@ -89,10 +77,7 @@ fn streams_are_read() {
         };
         let streamed = case.streamed([native.as_slice()]);
         expect(&case, "stream.sse", Some(&streamed.bytes));
-        let end = format!(
-            "content begun: {}\n{:#?}\n{:#?}",
-            streamed.has_content, streamed.fault, streamed.usage
-        );
+        let end = format!("content begun: {}\n{:#?}\n{:#?}", streamed.has_content, streamed.fault, streamed.usage);
         expect(&case, "stream.end", Some(end.as_bytes()));
     }
 }
@@ -105,11 +90,7 @@ fn errors_are_read() {
         };
         let (status, headers, body) = fixtures::refused(&native);
         let refusal: Refusal = case.adapter.refusal(status, &headers, &body);
-        expect(
-            &case,
-            "refused.txt",
-            Some(format!("{refusal:#?}").as_bytes()),
-        );
+        expect(&case, "refused.txt", Some(format!("{refusal:#?}").as_bytes()));
     }
 }
 
@@ -142,12 +123,7 @@ fn expect(case: &Case, name: &str, got: Option<&[u8]>) {
     let (want, got) = (want.as_deref().map(trimmed), got.map(trimmed));
     if want != got {
         let show = |side: Option<String>| side.unwrap_or_else(|| "(no such file)".to_owned());
-        panic!(
-            "{}\nwant:\n{}\n\ngot:\n{}\n",
-            path.display(),
-            show(want),
-            show(got)
-        );
+        panic!("{}\nwant:\n{}\n\ngot:\n{}\n", path.display(), show(want), show(got));
     }
 }
 

@@ -69,11 +69,7 @@ impl Framer {
     /// Whether bytes of an event that has not ended are left.
     #[must_use]
     pub fn has_rest(&self) -> bool {
-        self.buffer
-            .get(self.start..)
-            .unwrap_or_default()
-            .iter()
-            .any(|b| !b.is_ascii_whitespace())
+        self.buffer.get(self.start..).unwrap_or_default().iter().any(|b| !b.is_ascii_whitespace())
     }
 
     /// The next line's end and the start of the one behind it.
@@ -119,24 +115,11 @@ impl Framer {
     }
 
     fn hand_out(&mut self, raw: (usize, usize)) -> Event<'_> {
-        let Pending {
-            name,
-            data,
-            data_lines,
-            joined,
-        } = std::mem::take(&mut self.event);
+        let Pending { name, data, data_lines, joined } = std::mem::take(&mut self.event);
         self.event.joined = joined;
         let span = |(start, end): (usize, usize)| self.buffer.get(start..end).unwrap_or_default();
-        let data = if data_lines > 1 {
-            self.event.joined.as_slice()
-        } else {
-            span(data)
-        };
-        Event {
-            name: span(name),
-            data,
-            raw: span(raw),
-        }
+        let data = if data_lines > 1 { self.event.joined.as_slice() } else { span(data) };
+        Event { name: span(name), data, raw: span(raw) }
     }
 
     /// Drops what was handed out. Spans of a pending event move along.
@@ -198,26 +181,14 @@ mod tests {
     }
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
-        list.iter()
-            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
-            .collect()
+        list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
     }
 
     #[test]
     fn every_kind_of_line_end_ends_a_line_and_u2028_does_not() {
         let want = pairs(&[("", "a\u{2028}b"), ("x", "c")]);
         for end in ["\n", "\r\n", "\r"] {
-            let text = [
-                "data: a\u{2028}b",
-                "",
-                ": comment",
-                "event: x",
-                "id: 7",
-                "data:c",
-                "",
-                "",
-            ]
-            .join(end);
+            let text = ["data: a\u{2028}b", "", ": comment", "event: x", "id: 7", "data:c", "", ""].join(end);
             assert_eq!(events(&[text.as_bytes()]), want, "{end:?}");
         }
     }
@@ -225,20 +196,8 @@ mod tests {
     #[test]
     fn where_the_network_cuts_does_not_matter() {
         for end in ["\n", "\r\n", "\r"] {
-            let text = [
-                "event: y",
-                "data: 1",
-                "data: 2",
-                "",
-                "data: é3",
-                "",
-                ": ping",
-                "",
-                "data: [DONE]",
-                "",
-                "",
-            ]
-            .join(end);
+            let text =
+                ["event: y", "data: 1", "data: 2", "", "data: é3", "", ": ping", "", "data: [DONE]", "", ""].join(end);
             let whole = events(&[text.as_bytes()]);
             assert_eq!(whole, pairs(&[("y", "1\n2"), ("", "é3"), ("", "[DONE]")]));
             let single: Vec<&[u8]> = text.as_bytes().chunks(1).collect();

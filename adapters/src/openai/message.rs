@@ -77,9 +77,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
             Some(b'"') => Ok(Self::Text(raw)),
             Some(b'[') => Ok(Self::Parts(raw)),
             Some(b'n') => Ok(Self::Absent),
-            _ => Err(D::Error::custom(
-                "`content` must be a string or an array of parts",
-            )),
+            _ => Err(D::Error::custom("`content` must be a string or an array of parts")),
         }
     }
 }
@@ -130,17 +128,11 @@ impl<'de> Visitor<'de> for ImageUrlVisitor {
     }
 
     fn visit_borrowed_str<E: Error>(self, url: &'de str) -> Result<ImageUrl<'de>, E> {
-        Ok(ImageUrl {
-            url: Text(Cow::Borrowed(url)),
-            detail: None,
-        })
+        Ok(ImageUrl { url: Text(Cow::Borrowed(url)), detail: None })
     }
 
     fn visit_str<E: Error>(self, url: &str) -> Result<ImageUrl<'de>, E> {
-        Ok(ImageUrl {
-            url: Text(Cow::Owned(url.to_owned())),
-            detail: None,
-        })
+        Ok(ImageUrl { url: Text(Cow::Owned(url.to_owned())), detail: None })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ImageUrl<'de>, A::Error> {
@@ -152,10 +144,7 @@ impl<'de> Visitor<'de> for ImageUrlVisitor {
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(ImageUrl {
-            url: url.ok_or_else(|| A::Error::missing_field("url"))?,
-            detail,
-        })
+        Ok(ImageUrl { url: url.ok_or_else(|| A::Error::missing_field("url"))?, detail })
     }
 }
 
@@ -245,23 +234,15 @@ pub fn messages(raw: &str) -> Result<Vec<Message<'_>>, EncodeError> {
 ///
 /// # Errors
 /// What is not an array of parts; the first that is wrong is named.
-pub fn parts<'a>(
-    raw: &'a RawValue,
-    param: impl Fn() -> String,
-) -> Result<Vec<Part<'a>>, EncodeError> {
-    serde_json::from_str(raw.get())
-        .map_err(|_| first_fault::<Part<'_>>(raw.get(), &param(), "an array of parts"))
+pub fn parts<'a>(raw: &'a RawValue, param: impl Fn() -> String) -> Result<Vec<Part<'a>>, EncodeError> {
+    serde_json::from_str(raw.get()).map_err(|_| first_fault::<Part<'_>>(raw.get(), &param(), "an array of parts"))
 }
 
 /// A list of things of one kind.
 ///
 /// # Errors
 /// What is not such a list; the first that is wrong is named.
-pub fn list<'a, T: Deserialize<'a>>(
-    raw: &'a str,
-    param: &str,
-    expected: &str,
-) -> Result<Vec<T>, EncodeError> {
+pub fn list<'a, T: Deserialize<'a>>(raw: &'a str, param: &str, expected: &str) -> Result<Vec<T>, EncodeError> {
     serde_json::from_str(raw).map_err(|_| first_fault::<T>(raw, param, expected))
 }
 
@@ -269,29 +250,19 @@ pub fn list<'a, T: Deserialize<'a>>(
 ///
 /// # Errors
 /// What is not of that type.
-pub fn value<T: DeserializeOwned>(
-    raw: &str,
-    param: &str,
-    expected: &str,
-) -> Result<T, EncodeError> {
-    serde_json::from_str(raw)
-        .map_err(|_| EncodeError::invalid(param, format!("`{param}` must be {expected}.")))
+pub fn value<T: DeserializeOwned>(raw: &str, param: &str, expected: &str) -> Result<T, EncodeError> {
+    serde_json::from_str(raw).map_err(|_| EncodeError::invalid(param, format!("`{param}` must be {expected}.")))
 }
 
 /// Reads a list again, item by item, to say which one is wrong: serde tells only a column.
 fn first_fault<'a, T: Deserialize<'a>>(raw: &'a str, param: &str, expected: &str) -> EncodeError {
     let items: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
-    let fault = items
-        .iter()
-        .enumerate()
-        .find_map(|(at, item)| Some((at, serde_json::from_str::<T>(item.get()).err()?)));
+    let fault =
+        items.iter().enumerate().find_map(|(at, item)| Some((at, serde_json::from_str::<T>(item.get()).err()?)));
     match fault {
         Some((at, error)) => {
             let param = format!("{param}[{at}]");
-            let message = format!(
-                "`{param}` is not as it must be: {}.",
-                without_position(&error)
-            );
+            let message = format!("`{param}` is not as it must be: {}.", without_position(&error));
             EncodeError::invalid(param, message)
         }
         None => EncodeError::invalid(param, format!("`{param}` must be {expected}.")),
@@ -301,9 +272,7 @@ fn first_fault<'a, T: Deserialize<'a>>(raw: &'a str, param: &str, expected: &str
 /// Serde's words without its line and column, which count from an inner value's start and would mislead.
 fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    text.find(" at line ").map_or(text.clone(), |at| {
-        text.get(..at).unwrap_or_default().to_owned()
-    })
+    text.find(" at line ").map_or(text.clone(), |at| text.get(..at).unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]
@@ -321,25 +290,14 @@ mod tests {
         assert_eq!(fault("7").0, "messages");
         let (param, message) = fault(r#"[{"role":"user","content":"a"},{"role":"robot"}]"#);
         assert_eq!(param, "messages[1]");
-        assert!(
-            message.contains("robot") && !message.contains("column"),
-            "{message}"
-        );
+        assert!(message.contains("robot") && !message.contains("column"), "{message}");
         assert_eq!(fault(r#"[{"role":"user","content":7}]"#).0, "messages[0]");
     }
 
     #[test]
     fn an_image_may_be_a_bare_string() {
-        let image = |raw| {
-            serde_json::from_str::<ImageUrl<'_>>(raw)
-                .unwrap()
-                .url
-                .to_string()
-        };
+        let image = |raw| serde_json::from_str::<ImageUrl<'_>>(raw).unwrap().url.to_string();
         assert_eq!(image(r#""https://a/b""#), "https://a/b");
-        assert_eq!(
-            image(r#"{"detail":"low","x":[1],"url":"https:\/\/a"}"#),
-            "https://a"
-        );
+        assert_eq!(image(r#"{"detail":"low","x":[1],"url":"https:\/\/a"}"#), "https://a");
     }
 }

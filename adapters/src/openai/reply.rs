@@ -175,27 +175,14 @@ impl Completion<'_> {
     /// The completion as JSON; `room` is about how long it will be.
     #[must_use]
     pub fn into_json(self, room: usize) -> Vec<u8> {
-        let Self {
-            id,
-            created,
-            model,
-            message,
-            finish_reason,
-            usage,
-            service_tier,
-        } = self;
+        let Self { id, created, model, message, finish_reason, usage, service_tier } = self;
         let mut json = Vec::with_capacity(room);
         let whole = Envelope {
             id,
             object: "chat.completion",
             created,
             model,
-            choices: [Choice {
-                index: 0,
-                message,
-                logprobs: None,
-                finish_reason,
-            }],
+            choices: [Choice { index: 0, message, logprobs: None, finish_reason }],
             usage: usage.map(Written::from),
             service_tier,
         };

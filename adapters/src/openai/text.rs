@@ -71,11 +71,7 @@ pub fn is_blank(raw: &RawValue) -> bool {
 pub fn without_trailing_space(raw: &RawValue) -> Option<Box<RawValue>> {
     let inside = inside(raw);
     let trimmed = trimmed_end(inside);
-    if trimmed.len() == inside.len() {
-        None
-    } else {
-        RawValue::from_string(format!("\"{trimmed}\"")).ok()
-    }
+    if trimmed.len() == inside.len() { None } else { RawValue::from_string(format!("\"{trimmed}\"")).ok() }
 }
 
 /// Several raw strings as one; the one itself where there is only one.
@@ -86,9 +82,7 @@ pub fn joined<'a>(pieces: &[&'a RawValue]) -> Option<Cow<'a, RawValue>> {
         [one] => Some(Cow::Borrowed(one)),
         many => {
             let text: String = many.iter().map(|piece| inside(piece)).collect();
-            RawValue::from_string(format!("\"{text}\""))
-                .ok()
-                .map(Cow::Owned)
+            RawValue::from_string(format!("\"{text}\"")).ok().map(Cow::Owned)
         }
     }
 }
@@ -102,17 +96,13 @@ pub fn raw_string(text: &str) -> Box<RawValue> {
 /// What stands between a raw string's quotes.
 fn inside(raw: &RawValue) -> &str {
     let raw = raw.get();
-    raw.strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .unwrap_or(raw)
+    raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw)
 }
 
 fn trimmed_end(mut text: &str) -> &str {
     loop {
         let shorter = text.trim_end();
-        let space = ["\\n", "\\t", "\\r"]
-            .iter()
-            .find_map(|escape| shorter.strip_suffix(escape));
+        let space = ["\\n", "\\t", "\\r"].iter().find_map(|escape| shorter.strip_suffix(escape));
         match space.filter(|before| backslashes_at_end(before).is_multiple_of(2)) {
             Some(before) => text = before,
             None => return shorter,
@@ -136,12 +126,8 @@ mod tests {
 
     #[test]
     fn a_text_is_borrowed_unless_it_has_escapes() {
-        let borrowed = |json| {
-            matches!(
-                serde_json::from_str::<Option<Text<'_>>>(json).unwrap(),
-                Some(Text(Cow::Borrowed(_)))
-            )
-        };
+        let borrowed =
+            |json| matches!(serde_json::from_str::<Option<Text<'_>>>(json).unwrap(), Some(Text(Cow::Borrowed(_))));
         assert!(borrowed(r#""plain""#));
         assert!(!borrowed(r#""a\nb""#));
     }
@@ -151,21 +137,13 @@ mod tests {
         assert!(is_blank(raw(r#"" \n\t ""#)));
         assert!(is_blank(raw(r#""""#)));
         assert!(!is_blank(raw(r#""\\n""#)));
-        assert_eq!(
-            without_trailing_space(raw(r#""a\\n \n""#)).unwrap().get(),
-            r#""a\\n""#
-        );
+        assert_eq!(without_trailing_space(raw(r#""a\\n \n""#)).unwrap().get(), r#""a\\n""#);
         assert!(without_trailing_space(raw(r#""a\\n""#)).is_none());
     }
 
     #[test]
     fn pieces_are_joined_as_they_are_written() {
-        assert_eq!(
-            joined(&[raw(r#""a\u00e9""#), raw(r#""b\"""#)])
-                .unwrap()
-                .get(),
-            r#""a\u00e9b\"""#
-        );
+        assert_eq!(joined(&[raw(r#""a\u00e9""#), raw(r#""b\"""#)]).unwrap().get(), r#""a\u00e9b\"""#);
         assert!(matches!(joined(&[raw(r#""a""#)]), Some(Cow::Borrowed(_))));
         assert!(joined(&[]).is_none());
     }

@@ -97,11 +97,7 @@ impl<'a> ToolChoice<'a> {
     /// # Errors
     /// What is none of its forms.
     pub fn read(raw: &'a str) -> Result<Self, EncodeError> {
-        let read = if raw.starts_with('"') {
-            Self::of_word(raw)
-        } else {
-            Self::of_object(raw)
-        };
+        let read = if raw.starts_with('"') { Self::of_word(raw) } else { Self::of_object(raw) };
         read.ok_or_else(|| {
             EncodeError::invalid(
                 "tool_choice",
@@ -119,15 +115,10 @@ impl<'a> ToolChoice<'a> {
         let read = if raw.starts_with('"') {
             Self::of_word(raw).filter(|choice| *choice != Self::Required)
         } else {
-            serde_json::from_str(raw)
-                .ok()
-                .map(|Named { name }| Self::Function(name))
+            serde_json::from_str(raw).ok().map(|Named { name }| Self::Function(name))
         };
         read.ok_or_else(|| {
-            EncodeError::invalid(
-                "function_call",
-                "`function_call` must be `none`, `auto` or an object with a `name`.",
-            )
+            EncodeError::invalid("function_call", "`function_call` must be `none`, `auto` or an object with a `name`.")
         })
     }
 
@@ -143,9 +134,7 @@ impl<'a> ToolChoice<'a> {
     fn of_object(raw: &'a str) -> Option<Self> {
         let choice: Choice<'a> = serde_json::from_str(raw).ok()?;
         match &*choice.kind {
-            "function" => choice
-                .function
-                .map(|function| Self::Function(function.name)),
+            "function" => choice.function.map(|function| Self::Function(function.name)),
             "custom" => choice.custom.map(|custom| Self::Custom(custom.name)),
             "allowed_tools" => choice.allowed_tools.and_then(Self::allowed),
             "none" => Some(Self::None),
@@ -161,14 +150,7 @@ impl<'a> ToolChoice<'a> {
             Some("required") => true,
             Some(_) => return None,
         };
-        Some(Self::Allowed {
-            required,
-            names: allowed
-                .tools
-                .into_iter()
-                .map(|tool| tool.function.name)
-                .collect(),
-        })
+        Some(Self::Allowed { required, names: allowed.tools.into_iter().map(|tool| tool.function.name).collect() })
     }
 }
 
@@ -184,28 +166,13 @@ mod tests {
         let read = |raw| ToolChoice::read(raw).ok();
         assert_eq!(read(r#""none""#), Some(ToolChoice::None));
         assert_eq!(read(r#""required""#), Some(ToolChoice::Required));
-        assert_eq!(
-            read(r#"{"type":"function","function":{"name":"f"}}"#),
-            Some(ToolChoice::Function(text("f")))
-        );
-        assert_eq!(
-            read(r#"{"type":"custom","custom":{"name":"c"}}"#),
-            Some(ToolChoice::Custom(text("c")))
-        );
+        assert_eq!(read(r#"{"type":"function","function":{"name":"f"}}"#), Some(ToolChoice::Function(text("f"))));
+        assert_eq!(read(r#"{"type":"custom","custom":{"name":"c"}}"#), Some(ToolChoice::Custom(text("c"))));
         let allowed = r#"{"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[{"type":"function","function":{"name":"f"}}]}}"#;
-        assert_eq!(
-            read(allowed),
-            Some(ToolChoice::Allowed {
-                required: true,
-                names: vec![text("f")]
-            })
-        );
+        assert_eq!(read(allowed), Some(ToolChoice::Allowed { required: true, names: vec![text("f")] }));
         assert_eq!(read(r#""sometimes""#), None);
         assert_eq!(read(r#"{"type":"function"}"#), None);
-        assert_eq!(
-            ToolChoice::read_legacy(r#"{"name":"f"}"#).unwrap(),
-            ToolChoice::Function(text("f"))
-        );
+        assert_eq!(ToolChoice::read_legacy(r#"{"name":"f"}"#).unwrap(), ToolChoice::Function(text("f")));
         assert!(ToolChoice::read_legacy(r#""required""#).is_err());
     }
 }

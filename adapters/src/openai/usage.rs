@@ -35,10 +35,7 @@ impl From<Read> for Usage {
         let input_tokens = read.prompt_tokens.or(read.total_tokens).unwrap_or_default();
         Self {
             input_tokens,
-            cached_input_tokens: prompt
-                .cached_tokens
-                .or(read.prompt_cache_hit_tokens)
-                .unwrap_or_default(),
+            cached_input_tokens: prompt.cached_tokens.or(read.prompt_cache_hit_tokens).unwrap_or_default(),
             cache_write_tokens: prompt.cache_write_tokens.unwrap_or_default(),
             cache_write_1h_tokens: 0,
             output_tokens: read.completion_tokens.unwrap_or_default(),
@@ -54,10 +51,7 @@ impl From<Read> for Usage {
 /// Reads a raw usage object; `None` where it is null or has another shape.
 #[must_use]
 pub fn read(raw: &[u8]) -> Option<Usage> {
-    serde_json::from_slice::<Option<Read>>(raw)
-        .ok()
-        .flatten()
-        .map(Usage::from)
+    serde_json::from_slice::<Option<Read>>(raw).ok().flatten().map(Usage::from)
 }
 
 /// As Weir writes it for providers of other dialects.
@@ -89,13 +83,9 @@ impl From<Usage> for Written {
             total_tokens: usage.total_tokens(),
             prompt_tokens_details: WrittenPrompt {
                 cached_tokens: usage.cached_input_tokens,
-                cache_write_tokens: usage
-                    .cache_write_tokens
-                    .saturating_add(usage.cache_write_1h_tokens),
+                cache_write_tokens: usage.cache_write_tokens.saturating_add(usage.cache_write_1h_tokens),
             },
-            completion_tokens_details: WrittenCompletion {
-                reasoning_tokens: usage.reasoning_tokens,
-            },
+            completion_tokens_details: WrittenCompletion { reasoning_tokens: usage.reasoning_tokens },
         }
     }
 }

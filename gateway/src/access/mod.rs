@@ -75,15 +75,9 @@ static CARRIERS: [HeaderName; 4] = [
 ///
 /// # Errors
 /// A 401 that says what is wrong with the key and never shows it.
-pub fn authenticate<'k>(
-    keys: &'k Keys,
-    headers: &HeaderMap,
-    now: SystemTime,
-) -> Result<&'k Arc<Key>, Fault> {
+pub fn authenticate<'k>(keys: &'k Keys, headers: &HeaderMap, now: SystemTime) -> Result<&'k Arc<Key>, Fault> {
     let Some(secret) = carried(headers) else {
-        return Err(Fault::auth(
-            "No API key was given. Send it as `Authorization: Bearer YOUR_KEY`.",
-        ));
+        return Err(Fault::auth("No API key was given. Send it as `Authorization: Bearer YOUR_KEY`."));
     };
     let hash: Hash = Sha256::digest(secret).into();
     let Some(key) = keys.get(&hash) else {
@@ -98,11 +92,7 @@ pub fn authenticate<'k>(
 fn carried(headers: &HeaderMap) -> Option<&[u8]> {
     CARRIERS.iter().find_map(|name| {
         let value = headers.get(name)?.as_bytes();
-        let secret = if *name == header::AUTHORIZATION {
-            bearer(value)?
-        } else {
-            value
-        };
+        let secret = if *name == header::AUTHORIZATION { bearer(value)? } else { value };
         Some(secret.trim_ascii()).filter(|secret| !secret.is_empty())
     })
 }
@@ -119,18 +109,8 @@ mod tests {
     use super::*;
 
     fn keys(secret: &str) -> Keys {
-        let tenant = Tenant {
-            id: "t".into(),
-            models: None,
-            disabled: Patterns::default(),
-            defaults: HashMap::new(),
-        };
-        let key = Key {
-            id: "k".into(),
-            tenant: tenant.into(),
-            expires: None,
-            models: None,
-        };
+        let tenant = Tenant { id: "t".into(), models: None, disabled: Patterns::default(), defaults: HashMap::new() };
+        let key = Key { id: "k".into(), tenant: tenant.into(), expires: None, models: None };
         Keys::from_iter([(Sha256::digest(secret).into(), Arc::new(key))])
     }
 
@@ -148,28 +128,18 @@ mod tests {
             ("api-key", "sk-weir-1"),
             ("x-goog-api-key", "sk-weir-1"),
         ] {
-            assert!(
-                authenticate(&keys, &with(name, value), SystemTime::UNIX_EPOCH).is_ok(),
-                "{name}"
-            );
+            assert!(authenticate(&keys, &with(name, value), SystemTime::UNIX_EPOCH).is_ok(), "{name}");
         }
     }
 
     #[test]
     fn no_key_an_empty_one_and_an_unknown_one_are_a_401() {
         let keys = keys("sk-weir-1");
-        for (name, value) in [
-            ("accept", "x"),
-            ("authorization", "Bearer "),
-            ("authorization", "Basic x"),
-            ("api-key", "no"),
-        ] {
-            let fault =
-                authenticate(&keys, &with(name, value), SystemTime::UNIX_EPOCH).unwrap_err();
-            assert_eq!(
-                (fault.status.as_u16(), fault.code.as_ref()),
-                (401, "invalid_api_key")
-            );
+        for (name, value) in
+            [("accept", "x"), ("authorization", "Bearer "), ("authorization", "Basic x"), ("api-key", "no")]
+        {
+            let fault = authenticate(&keys, &with(name, value), SystemTime::UNIX_EPOCH).unwrap_err();
+            assert_eq!((fault.status.as_u16(), fault.code.as_ref()), (401, "invalid_api_key"));
             assert!(!fault.message.contains("no\""));
         }
     }

@@ -36,31 +36,22 @@ impl Admin {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>, reloader: Arc<Reloader>, token: Option<&str>) -> Self {
         let token = token.map(|token| Sha256::digest(token).to_vec().into());
-        let control = Control {
-            gateway,
-            reloader,
-            token,
-        };
+        let control = Control { gateway, reloader, token };
         let api = Router::new()
             .route("/admin/v1/config", get(config))
             .route("/admin/v1/config/history", get(history))
             .route("/admin/v1/config/reload", post(reload))
             .fallback(unknown)
             .layer(middleware::from_fn_with_state(control.clone(), authorize));
-        let open = Router::new()
-            .route("/metrics", get(metrics))
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz));
+        let open =
+            Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthz)).route("/readyz", get(readyz));
         Self(open.merge(api).with_state(control))
     }
 
     /// Serves one connection.
     pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let service = TowerToHyperService::new(self.0.clone());
-        if let Err(error) = Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(stream), service)
-            .await
-        {
+        if let Err(error) = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await {
             tracing::debug!(%error, "an admin connection broke");
         }
     }
@@ -80,47 +71,21 @@ struct ProblemBody {
     faults: Vec<Fault>,
 }
 
-fn problem(
-    status: StatusCode,
-    code: &'static str,
-    message: impl Into<String>,
-    faults: Vec<Fault>,
-) -> Response {
-    (
-        status,
-        Json(Problem {
-            error: ProblemBody {
-                message: message.into(),
-                code,
-                faults,
-            },
-        }),
-    )
-        .into_response()
+fn problem(status: StatusCode, code: &'static str, message: impl Into<String>, faults: Vec<Fault>) -> Response {
+    (status, Json(Problem { error: ProblemBody { message: message.into(), code, faults } })).into_response()
 }
 
 async fn authorize(State(control): State<Control>, request: Request, next: Next) -> Response {
-    if control
-        .token
-        .as_deref()
-        .is_none_or(|token| carries(request.headers(), token))
-    {
+    if control.token.as_deref().is_none_or(|token| carries(request.headers(), token)) {
         return next.run(request).await;
     }
     let message = "Send the admin token as `Authorization: Bearer TOKEN`.";
-    problem(
-        StatusCode::UNAUTHORIZED,
-        "unauthorized",
-        message,
-        Vec::new(),
-    )
+    problem(StatusCode::UNAUTHORIZED, "unauthorized", message, Vec::new())
 }
 
 /// Compares hashes, so that the time tells nothing of the token.
 fn carries(headers: &HeaderMap, token: &[u8]) -> bool {
-    let value = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     value
         .and_then(|value| value.strip_prefix("Bearer "))
         .is_some_and(|given| Sha256::digest(given.trim()).as_slice() == token)
@@ -135,19 +100,9 @@ async fn reload(State(control): State<Control>) -> Response {
                 "The configuration has {} faults; the old one is served on.",
                 faults.faults.len() + faults.more
             );
-            problem(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid_configuration",
-                message,
-                faults.faults,
-            )
+            problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_configuration", message, faults.faults)
         }
-        Err(error) => problem(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal_error",
-            error.to_string(),
-            Vec::new(),
-        ),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string(), Vec::new()),
     }
 }
 
@@ -158,27 +113,13 @@ async fn config(State(control): State<Control>) -> Response {
 async fn history(State(control): State<Control>) -> Response {
     match tokio::task::spawn_blocking(move || control.gateway.store.history()).await {
         Ok(Ok(history)) => Json(history).into_response(),
-        Ok(Err(error)) => problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "store_unavailable",
-            error.to_string(),
-            Vec::new(),
-        ),
-        Err(error) => problem(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal_error",
-            error.to_string(),
-            Vec::new(),
-        ),
+        Ok(Err(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", error.to_string(), Vec::new()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string(), Vec::new()),
     }
 }
 
 async fn metrics(State(control): State<Control>) -> Response {
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        control.gateway.metrics.page(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], control.gateway.metrics.page()).into_response()
 }
 
 async fn healthz() -> Response {

@@ -40,18 +40,8 @@ impl Rotation {
 /// The place of the candidate to try in this `turn`, of those that `left` still allows. The lowest tier that has one
 /// comes first; a weight of 0 is used only when its tier has nothing else.
 #[must_use]
-pub fn pick(
-    policy: Policy,
-    candidates: &[Candidate],
-    turn: u64,
-    left: impl Fn(usize) -> bool,
-) -> Option<usize> {
-    let usable = || {
-        candidates
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| left(*place))
-    };
+pub fn pick(policy: Policy, candidates: &[Candidate], turn: u64, left: impl Fn(usize) -> bool) -> Option<usize> {
+    let usable = || candidates.iter().enumerate().filter(|(place, _)| left(*place));
     let tier = usable().map(|(_, candidate)| candidate.tier).min()?;
     let in_tier = || usable().filter(move |(_, candidate)| candidate.tier == tier);
     let weighs = in_tier().any(|(_, candidate)| candidate.weight > 0);
@@ -60,9 +50,7 @@ pub fn pick(
         (Policy::RoundRobin, true) => u64::from(candidate.weight > 0),
         (_, false) => 1,
     };
-    let total = in_tier().fold(0_u64, |sum, (_, candidate)| {
-        sum.saturating_add(share(candidate))
-    });
+    let total = in_tier().fold(0_u64, |sum, (_, candidate)| sum.saturating_add(share(candidate)));
     let mut point = match policy {
         Policy::Weighted => scaled(turn.wrapping_mul(GOLDEN), total),
         Policy::RoundRobin => turn % total,
@@ -89,9 +77,7 @@ mod tests {
     fn counts(policy: Policy, candidates: &[Candidate], turns: u64) -> Vec<u64> {
         let mut counts = vec![0; candidates.len()];
         for turn in 0..turns {
-            if let Some(count) =
-                pick(policy, candidates, turn, |_| true).and_then(|place| counts.get_mut(place))
-            {
+            if let Some(count) = pick(policy, candidates, turn, |_| true).and_then(|place| counts.get_mut(place)) {
                 *count += 1;
             }
         }
@@ -99,32 +85,17 @@ mod tests {
     }
 
     fn of(shares: &[(u32, u64)]) -> Vec<Candidate> {
-        shares
-            .iter()
-            .map(|&(tier, weight)| Candidate { tier, weight })
-            .collect()
+        shares.iter().map(|&(tier, weight)| Candidate { tier, weight }).collect()
     }
 
     #[test]
     fn weights_are_met_within_three_percent_over_ten_thousand_picks() {
-        for weights in [
-            vec![1, 1],
-            vec![9, 1],
-            vec![3, 5, 7, 11],
-            vec![1; 100],
-            vec![1000, 1, 1],
-        ] {
+        for weights in [vec![1, 1], vec![9, 1], vec![3, 5, 7, 11], vec![1; 100], vec![1000, 1, 1]] {
             let candidates = of(&weights.iter().map(|w| (0, *w)).collect::<Vec<_>>());
             let total: u64 = weights.iter().sum();
-            for (count, weight) in counts(Policy::Weighted, &candidates, 10_000)
-                .iter()
-                .zip(&weights)
-            {
+            for (count, weight) in counts(Policy::Weighted, &candidates, 10_000).iter().zip(&weights) {
                 let want = 10_000.0 * *weight as f64 / total as f64;
-                assert!(
-                    (*count as f64 - want).abs() <= 3.0 + want * 0.03,
-                    "{weights:?}: {count} for {want}"
-                );
+                assert!((*count as f64 - want).abs() <= 3.0 + want * 0.03, "{weights:?}: {count} for {want}");
             }
         }
     }
@@ -132,27 +103,16 @@ mod tests {
     #[test]
     fn round_robin_takes_each_in_turn() {
         let candidates = of(&[(0, 5), (0, 1), (0, 0), (0, 2)]);
-        let places: Vec<_> = (0..6)
-            .map(|turn| pick(Policy::RoundRobin, &candidates, turn, |_| true))
-            .collect();
-        assert_eq!(
-            places,
-            [Some(0), Some(1), Some(3), Some(0), Some(1), Some(3)]
-        );
+        let places: Vec<_> = (0..6).map(|turn| pick(Policy::RoundRobin, &candidates, turn, |_| true)).collect();
+        assert_eq!(places, [Some(0), Some(1), Some(3), Some(0), Some(1), Some(3)]);
     }
 
     #[test]
     fn a_higher_tier_is_used_only_when_the_lower_is_used_up() {
         let candidates = of(&[(1, 9), (0, 1), (0, 0)]);
         assert_eq!(counts(Policy::Weighted, &candidates, 100), [0, 100, 0]);
-        assert_eq!(
-            pick(Policy::Weighted, &candidates, 7, |place| place != 1),
-            Some(2)
-        );
-        assert_eq!(
-            pick(Policy::Weighted, &candidates, 7, |place| place == 0),
-            Some(0)
-        );
+        assert_eq!(pick(Policy::Weighted, &candidates, 7, |place| place != 1), Some(2));
+        assert_eq!(pick(Policy::Weighted, &candidates, 7, |place| place == 0), Some(0));
         assert_eq!(pick(Policy::Weighted, &candidates, 7, |_| false), None);
     }
 }

@@ -28,40 +28,24 @@ pub(super) fn run(file: &Path, depth: Depth) -> ExitCode {
         Depth::Strict => loaded.missing(),
     };
     if !missing.is_empty() {
-        return refuse(&Faults {
-            faults: missing,
-            more: 0,
-        });
+        return refuse(&Faults { faults: missing, more: 0 });
     }
     say(&format!("{}: {}\n", file.display(), contents(&loaded)))
 }
 
 /// Shows the warnings.
 pub(super) fn warn(warnings: &[Fault]) {
-    complain(
-        &warnings
-            .iter()
-            .map(|warning| show("warning", warning))
-            .collect::<String>(),
-    );
+    complain(&warnings.iter().map(|warning| show("warning", warning)).collect::<String>());
 }
 
 /// Shows the faults.
 pub(super) fn refuse(faults: &Faults) -> ExitCode {
-    let mut text: String = faults
-        .faults
-        .iter()
-        .map(|fault| show("error", fault))
-        .collect();
+    let mut text: String = faults.faults.iter().map(|fault| show("error", fault)).collect();
     let count = faults.faults.len() + faults.more;
     if faults.more > 0 {
         _ = writeln!(text, "… and {} more", faults.more);
     }
-    _ = writeln!(
-        text,
-        "{count} {}",
-        if count == 1 { "fault" } else { "faults" }
-    );
+    _ = writeln!(text, "{count} {}", if count == 1 { "fault" } else { "faults" });
     complain(&text);
     ExitCode::from(WRONG_INPUT)
 }
@@ -84,8 +68,7 @@ fn show(what: &str, fault: &Fault) -> String {
 fn contents(loaded: &Loaded) -> String {
     let config = &loaded.config;
     let keys = config.tenants.iter().map(|tenant| tenant.keys.len()).sum();
-    let count =
-        |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    let count = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let parts = [
         count(config.providers.len(), "provider"),
         count(config.models.len(), "model"),

@@ -20,20 +20,13 @@ const LONGEST: u64 = 4 << 10;
 pub(super) fn new(tenant: Option<&str>) -> ExitCode {
     let mut bytes = Zeroizing::new([0; 32]);
     if let Err(error) = rand::rngs::OsRng.try_fill_bytes(bytes.as_mut_slice()) {
-        complain(&format!(
-            "error: the system gives no random bytes: {error}\n"
-        ));
+        complain(&format!("error: the system gives no random bytes: {error}\n"));
         return ExitCode::from(INTERNAL_FAULT);
     }
-    let key = Zeroizing::new(format!(
-        "{PREFIX}{}",
-        URL_SAFE_NO_PAD.encode(bytes.as_slice())
-    ));
+    let key = Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes.as_slice())));
     let hash = KeyHash::of(&key);
     if let Some(tenant) = tenant {
-        complain(&format!(
-            "tenants:\n  - id: {tenant}\n    keys:\n      - {{id: new, hash: \"{hash}\"}}\n"
-        ));
+        complain(&format!("tenants:\n  - id: {tenant}\n    keys:\n      - {{id: new, hash: \"{hash}\"}}\n"));
     }
     let shown = Zeroizing::new(format!("key: {}\nhash: {hash}\n", key.as_str()));
     say(&shown)

@@ -93,22 +93,12 @@ pub fn run() -> ExitCode {
 impl Cli {
     fn run(self) -> ExitCode {
         match self.command.unwrap_or(Command::Serve(self.serve)) {
-            Command::Serve(serve) => serve::run(
-                serve.config,
-                if serve.upgrade {
-                    Start::Upgrade
-                } else {
-                    Start::Fresh
-                },
-            ),
-            Command::Check { file, strict } => check::run(
-                &file,
-                if strict {
-                    check::Depth::Strict
-                } else {
-                    check::Depth::Text
-                },
-            ),
+            Command::Serve(serve) => {
+                serve::run(serve.config, if serve.upgrade { Start::Upgrade } else { Start::Fresh })
+            }
+            Command::Check { file, strict } => {
+                check::run(&file, if strict { check::Depth::Strict } else { check::Depth::Text })
+            }
             Command::Schema => schema::run(),
             Command::Key(Key::New { tenant }) => key::new(tenant.as_deref()),
             Command::Key(Key::Hash) => key::hash(),

@@ -35,29 +35,13 @@ fn find(config: Option<PathBuf>) -> Result<Loaded, Faults> {
 
 fn introduction(loaded: &Loaded) -> String {
     let of = |simulated: bool| {
-        let names = loaded
-            .config
-            .providers
-            .iter()
-            .filter(|(_, provider)| provider.simulated == simulated);
-        names
-            .map(|(name, _)| name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
+        let names = loaded.config.providers.iter().filter(|(_, provider)| provider.simulated == simulated);
+        names.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
     };
     let server = &loaded.config.server;
-    let address = server
-        .listen
-        .0
-        .first()
-        .map(|listener| listener.address.to_string())
-        .unwrap_or_default();
+    let address = server.listen.0.first().map(|listener| listener.address.to_string()).unwrap_or_default();
     let real = of(false);
-    let real = if real.is_empty() {
-        real
-    } else {
-        format!("  real providers       {real}\n")
-    };
+    let real = if real.is_empty() { real } else { format!("  real providers       {real}\n") };
     format!(
         r#"weir: no --config and no ./{DEFAULT}, so this is the built-in quickstart
 {real}  simulated providers  {}

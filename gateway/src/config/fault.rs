@@ -58,10 +58,7 @@ impl Faults {
 
 impl From<Fault> for Faults {
     fn from(fault: Fault) -> Self {
-        Self {
-            faults: vec![fault],
-            more: 0,
-        }
+        Self { faults: vec![fault], more: 0 }
     }
 }
 

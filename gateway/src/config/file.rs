@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 
 use super::read::{Read, choices, section};
 use super::value::{
-    AccessLog, Address, AffinityBy, BaseUrl, ByteSize, Count, Duration, DurationRange, Expiry,
-    Header, Json, KeyHash, Money, Percent, Proxy, Secret, Upstream, Zone,
+    AccessLog, Address, AffinityBy, BaseUrl, ByteSize, Count, Duration, DurationRange, Expiry, Header, Json, KeyHash,
+    Money, Percent, Proxy, Secret, Upstream, Zone,
 };
 
 section! {
@@ -85,10 +85,7 @@ impl Listener {
     /// Without TLS on loopback.
     #[must_use]
     pub const fn loopback(port: u16) -> Self {
-        Self {
-            address: Address::loopback(port),
-            tls: None,
-        }
+        Self { address: Address::loopback(port), tls: None }
     }
 }
 

@@ -68,51 +68,27 @@ impl Loaded {
     pub fn missing(&self) -> Vec<Fault> {
         let secrets = self.secrets.iter().filter_map(|(place, path, secret)| {
             let error = secret.resolve().err()?;
-            Some(Fault {
-                place: Some(place.clone()),
-                path: path.clone(),
-                message: error.to_string(),
-                help: None,
-            })
+            Some(Fault { place: Some(place.clone()), path: path.clone(), message: error.to_string(), help: None })
         });
-        secrets
-            .chain(self.missing_files())
-            .chain(self.bad_master_key())
-            .collect()
+        secrets.chain(self.missing_files()).chain(self.bad_master_key()).collect()
     }
 
     fn missing_files(&self) -> Vec<Fault> {
         let server = &self.config.server;
-        let own = server
-            .listen
-            .0
-            .iter()
-            .chain(&server.admin)
-            .filter_map(|listener| listener.tls.as_ref());
-        let tls = own
-            .chain(&server.tls)
-            .flat_map(|tls| [("server.tls", &tls.cert), ("server.tls", &tls.key)]);
-        let authorities = self
-            .config
-            .providers
-            .values()
-            .filter_map(|provider| Some(("providers", provider.ca.as_ref()?)));
+        let own = server.listen.0.iter().chain(&server.admin).filter_map(|listener| listener.tls.as_ref());
+        let tls = own.chain(&server.tls).flat_map(|tls| [("server.tls", &tls.cert), ("server.tls", &tls.key)]);
+        let authorities =
+            self.config.providers.values().filter_map(|provider| Some(("providers", provider.ca.as_ref()?)));
         let unreadable = |(path, file): (&str, &PathBuf)| {
             let error = fs::File::open(file).err()?;
-            Some(Fault {
-                path: path.to_owned(),
-                ..unplaced(format!("{} cannot be read: {error}", file.display()))
-            })
+            Some(Fault { path: path.to_owned(), ..unplaced(format!("{} cannot be read: {error}", file.display())) })
         };
         tls.chain(authorities).filter_map(unreadable).collect()
     }
 
     fn bad_master_key(&self) -> Option<Fault> {
         let key = self.config.store.master_key.as_ref()?.resolve().ok()?;
-        let fault = Fault {
-            path: "store.master_key".to_owned(),
-            ..unplaced(NO_MASTER_KEY.to_owned())
-        };
+        let fault = Fault { path: "store.master_key".to_owned(), ..unplaced(NO_MASTER_KEY.to_owned()) };
         (!is_master_key(&key)).then_some(fault)
     }
 }
@@ -136,10 +112,7 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
         return Err(faults);
     }
     let loaded = understand(&sources, &manifests)?;
-    Ok(Loaded {
-        origin: Origin::Path(path.to_owned()),
-        ..loaded
-    })
+    Ok(Loaded { origin: Origin::Path(path.to_owned()), ..loaded })
 }
 
 /// The built-in quickstart. `OPENAI_API_KEY` and `ANTHROPIC_API_KEY` in the environment bring in the real providers.
@@ -154,36 +127,16 @@ pub fn quickstart() -> Result<Loaded, Faults> {
 /// The quickstart with these real providers.
 pub(super) fn quickstart_with(openai: bool, anthropic: bool) -> Result<Loaded, Faults> {
     let parts = [
-        (
-            true,
-            "quickstart.yaml",
-            include_str!("../../../config/quickstart.yaml"),
-        ),
-        (
-            openai,
-            "quickstart.openai.yaml",
-            include_str!("../../../config/quickstart.openai.yaml"),
-        ),
-        (
-            anthropic,
-            "quickstart.anthropic.yaml",
-            include_str!("../../../config/quickstart.anthropic.yaml"),
-        ),
+        (true, "quickstart.yaml", include_str!("../../../config/quickstart.yaml")),
+        (openai, "quickstart.openai.yaml", include_str!("../../../config/quickstart.openai.yaml")),
+        (anthropic, "quickstart.anthropic.yaml", include_str!("../../../config/quickstart.anthropic.yaml")),
     ];
     let wanted = parts.into_iter().filter(|(wanted, ..)| *wanted);
-    let sources: Vec<_> = wanted
-        .map(|(_, name, text)| Source {
-            name: name.to_owned(),
-            text: text.to_owned(),
-        })
-        .collect();
+    let sources: Vec<_> =
+        wanted.map(|(_, name, text)| Source { name: name.to_owned(), text: text.to_owned() }).collect();
     let loaded = understand(&sources, &[])?;
     // That a real provider replaces its simulation is meant.
-    Ok(Loaded {
-        origin: Origin::Quickstart,
-        warnings: Vec::new(),
-        ..loaded
-    })
+    Ok(Loaded { origin: Origin::Quickstart, warnings: Vec::new(), ..loaded })
 }
 
 /// Reads a configuration from a text. Pure: no file, no environment, only the clock for dates that have passed.
@@ -191,13 +144,7 @@ pub(super) fn quickstart_with(openai: bool, anthropic: bool) -> Result<Loaded, F
 /// # Errors
 /// Every fault, with its place.
 pub fn parse_str(name: &str, text: &str) -> Result<Loaded, Faults> {
-    understand(
-        &[Source {
-            name: name.to_owned(),
-            text: text.to_owned(),
-        }],
-        &[],
-    )
+    understand(&[Source { name: name.to_owned(), text: text.to_owned() }], &[])
 }
 
 /// For fuzzing: any bytes are a configuration or faults, never a panic.
@@ -212,11 +159,7 @@ pub fn fuzz(bytes: &[u8]) {
 /// The folder with manifests of further providers: `providers` in the folder, or beside the file.
 #[must_use]
 pub fn providers_folder(path: &Path) -> PathBuf {
-    let folder = if path.is_dir() {
-        path
-    } else {
-        path.parent().unwrap_or_else(|| Path::new(""))
-    };
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or_else(|| Path::new("")) };
     folder.join("providers")
 }
 
@@ -236,22 +179,12 @@ fn read_all(path: &Path, faults: &mut Faults) -> Vec<Source> {
         }
         Ok(files) => files,
         Err(error) => {
-            faults.push(unplaced(format!(
-                "{} cannot be read: {error}",
-                path.display()
-            )));
+            faults.push(unplaced(format!("{} cannot be read: {error}", path.display())));
             return Vec::new();
         }
     };
     let mut left = LARGEST;
-    files
-        .iter()
-        .filter_map(|file| {
-            read_one(file, &mut left)
-                .map_err(|fault| faults.push(fault))
-                .ok()
-        })
-        .collect()
+    files.iter().filter_map(|file| read_one(file, &mut left).map_err(|fault| faults.push(fault)).ok()).collect()
 }
 
 /// The file itself, or the files of the folder by name; hidden ones are not meant, and folders in it neither.
@@ -266,9 +199,7 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
             files.push(file);
         }
         if files.len() > MOST_FILES {
-            return Err(io::Error::other(format!(
-                "it has more than {MOST_FILES} files"
-            )));
+            return Err(io::Error::other(format!("it has more than {MOST_FILES} files")));
         }
     }
     files.sort();
@@ -276,36 +207,22 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn is_yaml(file: &Path) -> bool {
-    let hidden = file
-        .file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden
-        && file
-            .extension()
-            .is_some_and(|extension| extension == "yaml" || extension == "yml")
+    let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
 fn read_one(path: &Path, left: &mut u64) -> Result<Source, Fault> {
     let name = path.display().to_string();
     let failed = |error: io::Error| unplaced(format!("{name} cannot be read: {error}"));
     let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(*left + 1).read_to_end(&mut bytes))
-        .map_err(failed)?;
+    fs::File::open(path).and_then(|file| file.take(*left + 1).read_to_end(&mut bytes)).map_err(failed)?;
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    *left = left.checked_sub(size).ok_or_else(|| {
-        unplaced(format!(
-            "{name}: the configuration is over {} MiB",
-            LARGEST >> 20
-        ))
-    })?;
+    *left = left
+        .checked_sub(size)
+        .ok_or_else(|| unplaced(format!("{name}: the configuration is over {} MiB", LARGEST >> 20)))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Source { name, text }),
-        Err(error) => Err(not_text(
-            name,
-            error.as_bytes(),
-            error.utf8_error().valid_up_to(),
-        )),
+        Err(error) => Err(not_text(name, error.as_bytes(), error.utf8_error().valid_up_to())),
     }
 }
 
@@ -313,31 +230,13 @@ fn not_text(file: String, bytes: &[u8], at: usize) -> Fault {
     let before = String::from_utf8_lossy(bytes.get(..at).unwrap_or_default());
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let line = number(before.matches('\n').count() + 1);
-    let column = number(
-        before
-            .rsplit('\n')
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .count()
-            + 1,
-    );
+    let column = number(before.rsplit('\n').next().unwrap_or_default().chars().count() + 1);
     let place = Some(Place { file, line, column });
-    Fault {
-        place,
-        path: String::new(),
-        message: "this is not UTF-8".to_owned(),
-        help: None,
-    }
+    Fault { place, path: String::new(), message: "this is not UTF-8".to_owned(), help: None }
 }
 
 fn unplaced(message: String) -> Fault {
-    Fault {
-        place: None,
-        path: String::new(),
-        message,
-        help: None,
-    }
+    Fault { place: None, path: String::new(), message, help: None }
 }
 
 fn understand(sources: &[Source], manifests: &[Source]) -> Result<Loaded, Faults> {
@@ -364,30 +263,13 @@ fn understand(sources: &[Source], manifests: &[Source]) -> Result<Loaded, Faults
     }
     let mut warnings = name_warnings(findings.warnings, sources);
     warnings.extend(super::pending::warnings(&config));
-    let secrets = secrets
-        .into_iter()
-        .map(|(mark, path, secret)| (place(mark, sources), path, secret))
-        .collect();
-    Ok(Loaded {
-        config,
-        warnings,
-        hash: hash(sources),
-        manifests,
-        origin: Origin::Text,
-        secrets,
-    })
+    let secrets = secrets.into_iter().map(|(mark, path, secret)| (place(mark, sources), path, secret)).collect();
+    Ok(Loaded { config, warnings, hash: hash(sources), manifests, origin: Origin::Text, secrets })
 }
 
 /// One tree of all files; `None` when one of them could not be read to its end.
 fn join(sources: &[Source], findings: &mut Findings) -> Option<Node> {
-    let mut root = Node {
-        mark: Mark {
-            file: 0,
-            line: 1,
-            column: 1,
-        },
-        value: Value::Map(Vec::new()),
-    };
+    let mut root = Node { mark: Mark { file: 0, line: 1, column: 1 }, value: Value::Map(Vec::new()) };
     let mut whole = true;
     for (i, source) in sources.iter().enumerate() {
         let parsed = parse(u32::try_from(i).unwrap_or(u32::MAX), &source.text);
@@ -403,39 +285,19 @@ fn join(sources: &[Source], findings: &mut Findings) -> Option<Node> {
 fn add(root: &mut Node, node: Node, findings: &mut Findings, sources: &[Source]) {
     if !matches!(node.value, Value::Map(_)) && !node.is_null() {
         let message = format!("a configuration is a map, and this is {}", node.kind());
-        findings.faults.push(Found {
-            mark: node.mark,
-            path: String::new(),
-            message,
-            help: None,
-        });
+        findings.faults.push(Found { mark: node.mark, path: String::new(), message, help: None });
         return;
     }
     let mut replaced = Vec::new();
     merge(root, node, "", &mut replaced);
-    findings
-        .warnings
-        .extend(replaced.into_iter().map(|replaced| {
-            let message = format!(
-                "this replaces what stands at {}",
-                place(replaced.old, sources)
-            );
-            Found {
-                mark: replaced.new,
-                path: replaced.path,
-                message,
-                help: None,
-            }
-        }));
+    findings.warnings.extend(replaced.into_iter().map(|replaced| {
+        let message = format!("this replaces what stands at {}", place(replaced.old, sources));
+        Found { mark: replaced.new, path: replaced.path, message, help: None }
+    }));
 }
 
 fn flaw(flaw: Flaw) -> Found {
-    Found {
-        mark: flaw.mark,
-        path: flaw.path,
-        message: flaw.message,
-        help: flaw.help,
-    }
+    Found { mark: flaw.mark, path: flaw.path, message: flaw.message, help: flaw.help }
 }
 
 /// The built-in manifests and those of the folder.
@@ -451,61 +313,36 @@ fn known_providers(sources: &[Source]) -> Result<Manifests, Faults> {
         findings.faults.append(&mut reader.faults);
         if !manifest.kind.is_empty() && !Manifests::is_dialect(&manifest.kind) {
             let message = format!("there is no dialect `{}`", manifest.kind);
-            findings.faults.push(Found {
-                mark: root.mark,
-                path: "kind".to_owned(),
-                message,
-                help: None,
-            });
+            findings.faults.push(Found { mark: root.mark, path: "kind".to_owned(), message, help: None });
         }
-        let name = Path::new(&source.name)
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned());
+        let name = Path::new(&source.name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
         manifests.add(name.unwrap_or_default(), manifest);
     }
-    if findings.faults.is_empty() {
-        Ok(manifests)
-    } else {
-        Err(name_all(findings, sources))
-    }
+    if findings.faults.is_empty() { Ok(manifests) } else { Err(name_all(findings, sources)) }
 }
 
 fn name_all(findings: Findings, sources: &[Source]) -> Faults {
     let mut found = findings.faults;
     found.sort_by_key(|found| (found.mark.file, found.mark.line, found.mark.column));
     let mut faults = Faults::default();
-    found
-        .into_iter()
-        .for_each(|found| faults.push(name(found, sources)));
+    found.into_iter().for_each(|found| faults.push(name(found, sources)));
     faults.more += findings.more;
     faults
 }
 
 fn name_warnings(mut warnings: Vec<Found>, sources: &[Source]) -> Vec<Fault> {
     warnings.sort_by_key(|found| (found.mark.file, found.mark.line, found.mark.column));
-    warnings
-        .into_iter()
-        .map(|found| name(found, sources))
-        .collect()
+    warnings.into_iter().map(|found| name(found, sources)).collect()
 }
 
 fn name(found: Found, sources: &[Source]) -> Fault {
-    Fault {
-        place: Some(place(found.mark, sources)),
-        path: found.path,
-        message: found.message,
-        help: found.help,
-    }
+    Fault { place: Some(place(found.mark, sources)), path: found.path, message: found.message, help: found.help }
 }
 
 fn place(mark: Mark, sources: &[Source]) -> Place {
     let source = usize::try_from(mark.file).ok().and_then(|i| sources.get(i));
     let file = source.map(|source| source.name.clone()).unwrap_or_default();
-    Place {
-        file,
-        line: mark.line,
-        column: mark.column,
-    }
+    Place { file, line: mark.line, column: mark.column }
 }
 
 /// The hash of all texts, each with its length, so that moving a line from one file to the next shows.
@@ -515,8 +352,5 @@ fn hash(sources: &[Source]) -> String {
         sha.update(source.text.len().to_le_bytes());
         sha.update(&source.text);
     }
-    sha.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

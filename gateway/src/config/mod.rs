@@ -20,8 +20,8 @@ pub use file::*;
 pub use load::{Loaded, Origin, fuzz, load, parse_str, providers_folder, quickstart};
 pub use preset::{Auth, Manifest, Manifests};
 pub use value::{
-    AccessLog, Address, AffinityBy, BaseUrl, ByteSize, Count, Duration, DurationRange, Expiry,
-    Header, Json, KeyHash, Money, Percent, Proxy, Secret, SecretError, Upstream, Zone,
+    AccessLog, Address, AffinityBy, BaseUrl, ByteSize, Count, Duration, DurationRange, Expiry, Header, Json, KeyHash,
+    Money, Percent, Proxy, Secret, SecretError, Upstream, Zone,
 };
 pub use watch::{WatchGuard, watch};
 

@@ -68,10 +68,8 @@ impl fmt::Display for Auth {
 
 impl Auth {
     fn parse(text: &str) -> Option<Self> {
-        let word = |rest: &str| {
-            (!rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic()))
-                .then(|| rest.to_owned())
-        };
+        let word =
+            |rest: &str| (!rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic())).then(|| rest.to_owned());
         match text.split_once(':') {
             Some(("scheme", scheme)) => word(scheme).map(Self::Scheme),
             Some(("query", name)) => word(name).map(Self::Query),
@@ -98,11 +96,7 @@ impl Read for Auth {
     fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
         match node.text().and_then(Self::parse) {
             Some(auth) => auth,
-            None => reader.wrong(
-                node,
-                "one of bearer, scheme:WORD, header:NAME, query:NAME, aws, google, none",
-                None,
-            ),
+            None => reader.wrong(node, "one of bearer, scheme:WORD, header:NAME, query:NAME, aws, google, none", None),
         }
     }
 
@@ -131,14 +125,8 @@ impl Manifests {
     #[must_use]
     pub fn built_in() -> &'static Self {
         static BUILT_IN: OnceLock<Manifests> = OnceLock::new();
-        BUILT_IN.get_or_init(|| {
-            Self(
-                FILES
-                    .iter()
-                    .map(|(name, text)| ((*name).to_owned(), read_built_in(text)))
-                    .collect(),
-            )
-        })
+        BUILT_IN
+            .get_or_init(|| Self(FILES.iter().map(|(name, text)| ((*name).to_owned(), read_built_in(text))).collect()))
     }
 
     /// The one of this name.

@@ -80,12 +80,7 @@ impl<'n> Reader<'n> {
         }
         let path = spell(&self.path);
         self.suspect.insert(path.clone());
-        self.faults.push(Found {
-            mark,
-            path,
-            message: message.into(),
-            help,
-        });
+        self.faults.push(Found { mark, path, message: message.into(), help });
     }
 
     /// Remembers where a secret is named, so that a strict check can fetch it.
@@ -122,11 +117,7 @@ impl<'n> Reader<'n> {
                 Some(format!("its keys are {keys}")),
             );
             // What is missing from something that is no map is not worth a fault each.
-            return Fields {
-                mark: node.mark,
-                entries: &[],
-                meant: known.to_vec(),
-            };
+            return Fields { mark: node.mark, entries: &[], meant: known.to_vec() };
         };
         let mut meant = Vec::new();
         for (key, _) in entries {
@@ -134,11 +125,7 @@ impl<'n> Reader<'n> {
                 meant.extend(self.unknown_key(key, known));
             }
         }
-        Fields {
-            mark: node.mark,
-            entries,
-            meant,
-        }
+        Fields { mark: node.mark, entries, meant }
     }
 
     fn unknown_key(&mut self, key: &'n Key, known: &[&'static str]) -> Option<&'static str> {
@@ -148,11 +135,7 @@ impl<'n> Reader<'n> {
             None => format!("the keys here are {}", known.join(", ")),
         };
         self.within(Step::Key(&key.text), |reader| {
-            reader.fault(
-                key.mark,
-                format!("unknown key `{}`", clip(&key.text)),
-                Some(help),
-            );
+            reader.fault(key.mark, format!("unknown key `{}`", clip(&key.text)), Some(help));
         });
         meant
     }
@@ -164,9 +147,7 @@ impl<'n> Reader<'n> {
                 self.within(Step::Key(key), |reader| T::read(node, reader))
             }
             Some(node) => {
-                self.within(Step::Key(key), |reader| {
-                    reader.fault(node.mark, "a value is required here", None)
-                });
+                self.within(Step::Key(key), |reader| reader.fault(node.mark, "a value is required here", None));
                 T::placeholder()
             }
             None => {
@@ -180,11 +161,7 @@ impl<'n> Reader<'n> {
         if fields.meant.contains(&key) {
             self.suspect.insert(spell(&self.path));
         } else {
-            self.fault(
-                fields.mark,
-                format!("`{key}` is missing"),
-                Some(format!("add `{key}: …`")),
-            );
+            self.fault(fields.mark, format!("`{key}` is missing"), Some(format!("add `{key}: …`")));
         }
     }
 
@@ -206,10 +183,7 @@ impl<'n> Reader<'n> {
 
 impl<'n> Fields<'n> {
     fn get(&self, key: &str) -> Option<&'n Node> {
-        self.entries
-            .iter()
-            .find(|(k, _)| k.text == key)
-            .map(|(_, node)| node)
+        self.entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node)
     }
 }
 
@@ -248,17 +222,8 @@ pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
 
 /// How far apart two names are; `base-url`, `baseURL` and `base_url` are the same word.
 fn distance(a: &str, b: &str) -> usize {
-    let plain = |s: &str| {
-        s.chars()
-            .filter(|c| c.is_alphanumeric())
-            .flat_map(char::to_lowercase)
-            .collect::<String>()
-    };
-    if plain(a) == plain(b) {
-        0
-    } else {
-        strsim::damerau_levenshtein(a, b)
-    }
+    let plain = |s: &str| s.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+    if plain(a) == plain(b) { 0 } else { strsim::damerau_levenshtein(a, b) }
 }
 
 /// Whether a text that stands in the wrong place may be shown: a secret may have been put there.
@@ -279,21 +244,11 @@ pub(super) fn clip(text: &str) -> Cow<'_, str> {
 
 /// The lines of a doc comment as the text of a schema's description.
 pub(super) fn description(lines: &[&str]) -> String {
-    lines
-        .iter()
-        .map(|line| line.trim())
-        .collect::<Vec<_>>()
-        .join("\n")
-        .trim()
-        .to_owned()
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join("\n").trim().to_owned()
 }
 
 /// The schema of a section: an object with exactly these keys.
-pub(super) fn section_schema(
-    doc: String,
-    fields: Vec<FieldSchema>,
-    short: Option<Schema>,
-) -> Schema {
+pub(super) fn section_schema(doc: String, fields: Vec<FieldSchema>, short: Option<Schema>) -> Schema {
     let mut properties = serde_json::Map::new();
     let mut required = Vec::new();
     for field in fields {
@@ -302,7 +257,8 @@ pub(super) fn section_schema(
         }
         properties.insert(field.key.to_owned(), field_schema(field));
     }
-    let object = json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
+    let object =
+        json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
     let schema = match short {
         Some(short) => json!({"description": doc, "anyOf": [short, object]}),
         None => merge(json!({"description": doc}), object),
@@ -465,11 +421,7 @@ macro_rules! choices {
 pub(super) use choices;
 
 /// Records that `node` is none of `words`.
-pub(super) fn not_among<T: Read>(
-    node: &Node,
-    reader: &mut Reader<'_>,
-    words: &[&'static str],
-) -> T {
+pub(super) fn not_among<T: Read>(node: &Node, reader: &mut Reader<'_>, words: &[&'static str]) -> T {
     let help = node
         .text()
         .and_then(|text| nearest(text, words.iter().copied()))
@@ -479,10 +431,7 @@ pub(super) fn not_among<T: Read>(
 
 /// The schema of a closed set of words.
 pub(super) fn choice_schema(doc: String, words: &[(&'static str, String)]) -> Schema {
-    let words: Vec<_> = words
-        .iter()
-        .map(|(word, doc)| json!({"const": word, "description": doc}))
-        .collect();
+    let words: Vec<_> = words.iter().map(|(word, doc)| json!({"const": word, "description": doc})).collect();
     Schema::try_from(json!({"description": doc, "oneOf": words})).unwrap_or_default()
 }
 
@@ -490,11 +439,7 @@ impl<T: Read> Read for Option<T> {
     const NULL_SPEAKS: bool = true;
 
     fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
-        if node.is_null() {
-            None
-        } else {
-            Some(T::read(node, reader))
-        }
+        if node.is_null() { None } else { Some(T::read(node, reader)) }
     }
 
     fn placeholder() -> Self {
@@ -505,11 +450,7 @@ impl<T: Read> Read for Option<T> {
 impl<T: Read> Read for Vec<T> {
     fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
         let Value::List(items) = &node.value else {
-            return reader.wrong(
-                node,
-                "a list",
-                Some("write `[…]`, or one item a line, each after `- `".to_owned()),
-            );
+            return reader.wrong(node, "a list", Some("write `[…]`, or one item a line, each after `- `".to_owned()));
         };
         let item = |(i, node)| reader.within(Step::Index(i), |reader| T::read(node, reader));
         items.iter().enumerate().map(item).collect()
@@ -528,11 +469,7 @@ pub(super) trait Name: Sized + Eq + Hash {
 
 impl Name for String {
     fn name(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            Err("a name may not be empty".to_owned())
-        } else {
-            Ok(text.to_owned())
-        }
+        if text.is_empty() { Err("a name may not be empty".to_owned()) } else { Ok(text.to_owned()) }
     }
 }
 

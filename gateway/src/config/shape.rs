@@ -68,11 +68,7 @@ fn either(description: &str, a: Schema, b: Schema) -> Schema {
 
 impl Read for QuotaLimit {
     fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
-        if node.plain() == Some("-1") {
-            Self::Unlimited
-        } else {
-            Self::Of(Count::read(node, reader))
-        }
+        if node.plain() == Some("-1") { Self::Unlimited } else { Self::Of(Count::read(node, reader)) }
     }
 
     fn placeholder() -> Self {
@@ -96,10 +92,8 @@ impl JsonSchema for QuotaLimit {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let count = generator.subschema_for::<Count>();
-        Schema::try_from(
-            json!({"description": "How much; -1 is unlimited.", "anyOf": [{"const": -1}, count]}),
-        )
-        .unwrap_or_default()
+        Schema::try_from(json!({"description": "How much; -1 is unlimited.", "anyOf": [{"const": -1}, count]}))
+            .unwrap_or_default()
     }
 }
 
@@ -107,13 +101,8 @@ impl Name for ModelType {
     fn name(text: &str) -> Result<Self, String> {
         let Some(model_type) = Self::parse(text) else {
             let words = || Self::ALL.iter().map(|t| t.as_str());
-            let meant = nearest(text, words())
-                .map(|m| format!("; did you mean `{m}`?"))
-                .unwrap_or_default();
-            return Err(format!(
-                "expected one of {}{meant}",
-                words().collect::<Vec<_>>().join(", ")
-            ));
+            let meant = nearest(text, words()).map(|m| format!("; did you mean `{m}`?")).unwrap_or_default();
+            return Err(format!("expected one of {}{meant}", words().collect::<Vec<_>>().join(", ")));
         };
         Ok(model_type)
     }

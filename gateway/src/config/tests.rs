@@ -1,10 +1,5 @@
 //! The laws of the configuration: what loads, what does not, and what is said of it.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test may fail loudly"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
 
 use std::fmt::Write as _;
 
@@ -36,10 +31,7 @@ fn load_text(text: &str) -> Loaded {
 }
 
 fn faults(text: &str) -> Vec<Fault> {
-    parse_str("weir.yaml", text)
-        .map(|loaded| panic!("loaded: {:?}", loaded.config))
-        .unwrap_err()
-        .faults
+    parse_str("weir.yaml", text).map(|loaded| panic!("loaded: {:?}", loaded.config)).unwrap_err().faults
 }
 
 /// The base configuration with one part replaced has exactly this fault: path, a part of message and help, line.
@@ -62,17 +54,8 @@ fn the_example_loads_without_a_fault_or_a_warning() {
     assert_eq!(model.targets[0].weight, 9);
     assert_eq!(model.timeouts.total, Duration::secs(900));
     assert_eq!(model.hedge.as_ref().unwrap().max_extra, Percent::of(5));
-    assert_eq!(
-        model.pricing.as_ref().unwrap().input.unwrap().nanos(),
-        1_250_000_000
-    );
-    assert_eq!(
-        loaded.config.providers["openai"].credentials[0]
-            .tpm
-            .unwrap()
-            .get(),
-        2_000_000
-    );
+    assert_eq!(model.pricing.as_ref().unwrap().input.unwrap().nanos(), 1_250_000_000);
+    assert_eq!(loaded.config.providers["openai"].credentials[0].tpm.unwrap().get(), 2_000_000);
     assert_eq!(loaded.config.tenants[0].timezone.name(), "Europe/Berlin");
 }
 
@@ -96,10 +79,7 @@ fn a_fault_has_its_file_line_column_path_and_suggestion() {
     let line = text.lines().position(|l| l.contains("wieght")).unwrap();
     let column = text.lines().nth(line).unwrap().find("wieght").unwrap();
     let place = fault.place.clone().unwrap();
-    assert_eq!(
-        (place.line as usize, place.column as usize),
-        (line + 1, column + 1)
-    );
+    assert_eq!((place.line as usize, place.column as usize), (line + 1, column + 1));
     assert_eq!(fault.path, "models[0].targets[0].wieght");
     assert_eq!(
         fault.to_string(),
@@ -145,12 +125,7 @@ tenants:
 
 #[test]
 fn a_slip_in_one_place_is_not_told_again_in_another() {
-    one_fault(
-        "name: gpt",
-        "nmae: gpt",
-        "models[0].nmae",
-        "did you mean `name`?",
-    );
+    one_fault("name: gpt", "nmae: gpt", "models[0].nmae", "did you mean `name`?");
     one_fault(
         "- id: acme",
         "- id: acme\n    default_models: {llm: gtp}",
@@ -168,66 +143,26 @@ fn values_of_the_wrong_kind_are_named() {
         "models[0].timeouts.total",
         "write the unit: `15s`",
     );
-    one_fault(
-        "- name: gpt",
-        "- name: gpt\n    timeouts: {total: 15min}",
-        "models[0].timeouts.total",
-        "the units are",
-    );
+    one_fault("- name: gpt", "- name: gpt\n    timeouts: {total: 15min}", "models[0].timeouts.total", "the units are");
     one_fault(
         "- name: gpt",
         "- name: gpt\n    hedge: {after: 1s, max_extra: 5}",
         "models[0].hedge.max_extra",
         "percent sign",
     );
-    one_fault(
-        "- name: gpt",
-        "- name: gpt\n    retries: {backoff: 5s..1s}",
-        "models[0].retries.backoff",
-        "`1s..5s`",
-    );
-    one_fault(
-        "- name: gpt",
-        "- name: gpt\n    balance: wieghted",
-        "models[0].balance",
-        "did you mean `weighted`?",
-    );
-    one_fault(
-        "- name: gpt",
-        "- name: gpt\n    type: 5",
-        "models[0].type",
-        "one of llm,",
-    );
-    one_fault(
-        "- name: gpt",
-        "- name: gpt\n    pricing: {input: -1}",
-        "models[0].pricing.input",
-        "negative",
-    );
+    one_fault("- name: gpt", "- name: gpt\n    retries: {backoff: 5s..1s}", "models[0].retries.backoff", "`1s..5s`");
+    one_fault("- name: gpt", "- name: gpt\n    balance: wieghted", "models[0].balance", "did you mean `weighted`?");
+    one_fault("- name: gpt", "- name: gpt\n    type: 5", "models[0].type", "one of llm,");
+    one_fault("- name: gpt", "- name: gpt\n    pricing: {input: -1}", "models[0].pricing.input", "negative");
     one_fault(
         "- name: gpt",
         "- name: gpt\n    pricing: {input: 0.0000000001}",
         "models[0].pricing.input",
         "nine digits",
     );
-    one_fault(
-        "- id: acme",
-        "- id: acme\n    limits: {rpm: 5x}",
-        "tenants[0].limits.rpm",
-        "the units are k",
-    );
-    one_fault(
-        "id: k, ",
-        "id: k, expires: soon, ",
-        "tenants[0].keys[0].expires",
-        "a date",
-    );
-    one_fault(
-        "models:\n",
-        "server: {locked: yes}\nmodels:\n",
-        "server.locked",
-        "true or false",
-    );
+    one_fault("- id: acme", "- id: acme\n    limits: {rpm: 5x}", "tenants[0].limits.rpm", "the units are k");
+    one_fault("id: k, ", "id: k, expires: soon, ", "tenants[0].keys[0].expires", "a date");
+    one_fault("models:\n", "server: {locked: yes}\nmodels:\n", "server.locked", "true or false");
     one_fault(
         "    credentials: [{",
         "    base_url: ftp://x\n    credentials: [{",
@@ -244,18 +179,8 @@ fn values_of_the_wrong_kind_are_named() {
 
 #[test]
 fn names_must_exist() {
-    one_fault(
-        "provider: openai",
-        "provider: opena",
-        "models[0].targets[0].provider",
-        "did you mean `openai`?",
-    );
-    one_fault(
-        "provider: openai",
-        "provider: nobody",
-        "models[0].targets[0].provider",
-        "the providers are `openai`",
-    );
+    one_fault("provider: openai", "provider: opena", "models[0].targets[0].provider", "did you mean `openai`?");
+    one_fault("provider: openai", "provider: nobody", "models[0].targets[0].provider", "the providers are `openai`");
     one_fault(
         "model: gpt-5",
         "model: gpt-5, credential: b",
@@ -268,12 +193,7 @@ fn names_must_exist() {
         "models[0].fallbacks.any[0]",
         "did you mean `gpt`?",
     );
-    one_fault(
-        "- id: acme",
-        "- id: acme\n    models: [gpt, gpx]",
-        "tenants[0].models[1]",
-        "did you mean `gpt`?",
-    );
+    one_fault("- id: acme", "- id: acme\n    models: [gpt, gpx]", "tenants[0].models[1]", "did you mean `gpt`?");
     one_fault(
         "- id: acme",
         "- id: acme\n    prefer: {opnai: custom}",
@@ -281,52 +201,25 @@ fn names_must_exist() {
         "did you mean `openai`?",
     );
     let swap = "- id: acme\n    budgets: [{usd: 1, every: day, on_exhaust: {model: gtp}}]";
-    one_fault(
-        "- id: acme",
-        swap,
-        "tenants[0].budgets[0].on_exhaust.model",
-        "did you mean `gpt`?",
-    );
-    one_fault(
-        "  openai:\n",
-        "  openai:\n    kind: opanai\n",
-        "providers.openai.kind",
-        "did you mean `openai`?",
-    );
+    one_fault("- id: acme", swap, "tenants[0].budgets[0].on_exhaust.model", "did you mean `gpt`?");
+    one_fault("  openai:\n", "  openai:\n    kind: opanai\n", "providers.openai.kind", "did you mean `openai`?");
 }
 
 #[test]
 fn a_default_must_be_of_its_type_and_allowed() {
     let path = "tenants[0].default_models.rerank";
-    one_fault(
-        "- id: acme",
-        "- id: acme\n    default_models: {rerank: gpt}",
-        path,
-        "is of type llm, not rerank",
-    );
+    one_fault("- id: acme", "- id: acme\n    default_models: {rerank: gpt}", path, "is of type llm, not rerank");
     let other = "  - {name: other, targets: [{provider: openai, model: x}]}\ntenants:\n  - id: acme\n    models: [other]\n    default_models: {llm: gpt}";
-    one_fault(
-        "tenants:\n  - id: acme",
-        other,
-        "tenants[0].default_models.llm",
-        "may not call",
-    );
+    one_fault("tenants:\n  - id: acme", other, "tenants[0].default_models.llm", "may not call");
 }
 
 #[test]
 fn a_name_is_unique_within_its_type_only() {
     let second = |model_type: &str| {
-        format!(
-            "  - {{name: gpt, type: {model_type}, targets: [{{provider: openai, model: x}}]}}\ntenants:"
-        )
+        format!("  - {{name: gpt, type: {model_type}, targets: [{{provider: openai, model: x}}]}}\ntenants:")
     };
     load_text(&base().replace("tenants:", &second("tts")));
-    one_fault(
-        "tenants:",
-        &second("llm"),
-        "models[1].name",
-        "the first is models[0]",
-    );
+    one_fault("tenants:", &second("llm"), "models[1].name", "the first is models[0]");
 }
 
 #[test]
@@ -343,33 +236,14 @@ fn a_model_may_be_named_by_a_pattern_or_by_its_provider() {
 
 #[test]
 fn a_star_in_a_target_needs_one_in_the_name() {
-    one_fault(
-        "model: gpt-5",
-        "model: 'gpt-*'",
-        "models[0].targets[0].model",
-        "the model's name has none",
-    );
-    load_text(
-        &base()
-            .replace("name: gpt", "name: 'openai/*'")
-            .replace("model: gpt-5", "model: '*'"),
-    );
+    one_fault("model: gpt-5", "model: 'gpt-*'", "models[0].targets[0].model", "the model's name has none");
+    load_text(&base().replace("name: gpt", "name: 'openai/*'").replace("model: gpt-5", "model: '*'"));
 }
 
 #[test]
 fn a_tier_needs_a_weight() {
-    one_fault(
-        "model: gpt-5",
-        "model: gpt-5, weight: 0",
-        "models[0].targets",
-        "every target of tier 0 has weight 0",
-    );
-    one_fault(
-        "api_key: env:KEY",
-        "api_key: env:KEY, weight: 0",
-        "providers.openai.credentials",
-        "weight 0",
-    );
+    one_fault("model: gpt-5", "model: gpt-5, weight: 0", "models[0].targets", "every target of tier 0 has weight 0");
+    one_fault("api_key: env:KEY", "api_key: env:KEY, weight: 0", "providers.openai.credentials", "weight 0");
 }
 
 #[test]
@@ -380,19 +254,9 @@ fn fallbacks_that_go_in_a_circle_are_told_once() {
             format!("  - {{name: {name}, targets: [{{provider: openai, model: x}}], fallbacks: {{any: [{next}]}}}}\n")
         })
         .collect();
-    let fault = one_fault(
-        "tenants:",
-        &format!("{models}tenants:"),
-        "models[1].fallbacks.any",
-        "a → b → c → a",
-    );
+    let fault = one_fault("tenants:", &format!("{models}tenants:"), "models[1].fallbacks.any", "a → b → c → a");
     assert!(fault.message.contains("circle"));
-    one_fault(
-        "- name: gpt",
-        "- name: gpt\n    fallbacks: {any: [gpt]}",
-        "models[0].fallbacks.any[0]",
-        "itself",
-    );
+    one_fault("- name: gpt", "- name: gpt\n    fallbacks: {any: [gpt]}", "models[0].fallbacks.any[0]", "itself");
 }
 
 #[test]
@@ -400,23 +264,9 @@ fn an_open_admin_listener_needs_a_token_and_tls() {
     let server = |rest: &str| format!("server: {{admin: 0.0.0.0:8081{rest}}}\nmodels:");
     let both = one_fault("models:", &server(""), "server.admin", "a token");
     assert!(both.message.contains("TLS"), "{both}");
-    one_fault(
-        "models:",
-        &server(", admin_token: env:T"),
-        "server.admin",
-        "TLS",
-    );
-    one_fault(
-        "models:",
-        &server(", tls: {cert: a, key: b}"),
-        "server.admin",
-        "a token",
-    );
-    load_text(&base().replacen(
-        "models:",
-        &server(", admin_token: env:T, tls: {cert: a, key: b}"),
-        1,
-    ));
+    one_fault("models:", &server(", admin_token: env:T"), "server.admin", "TLS");
+    one_fault("models:", &server(", tls: {cert: a, key: b}"), "server.admin", "a token");
+    load_text(&base().replacen("models:", &server(", admin_token: env:T, tls: {cert: a, key: b}"), 1));
     load_text(&base().replacen("models:", &server(", insecure_admin: true"), 1));
     let listen = "server: {admin: {address: '0.0.0.0:8081', tls: {cert: a, key: b}}, admin_token: env:T}\nmodels:";
     load_text(&base().replacen("models:", listen, 1));
@@ -425,14 +275,9 @@ fn an_open_admin_listener_needs_a_token_and_tls() {
 #[test]
 fn listeners_are_one_or_several() {
     let several = "server: {listen: ['127.0.0.1:1', {address: ':2', tls: {cert: a, key: b}}], admin: null}\nmodels:";
-    let server = load_text(&base().replacen("models:", several, 1))
-        .config
-        .server;
+    let server = load_text(&base().replacen("models:", several, 1)).config.server;
     assert_eq!(server.admin, None);
-    assert_eq!(
-        server.listen.0[1].address.get(),
-        "0.0.0.0:2".parse().unwrap()
-    );
+    assert_eq!(server.listen.0[1].address.get(), "0.0.0.0:2".parse().unwrap());
     let same = "server: {listen: '127.0.0.1:9', admin: '127.0.0.1:9'}\nmodels:";
     one_fault("models:", same, "server", "two listeners");
 }
@@ -440,50 +285,18 @@ fn listeners_are_one_or_several() {
 #[test]
 fn a_provider_is_known_by_name_or_says_what_it_speaks_and_where_it_is() {
     let add = |provider: &str| format!("  {provider}\nmodels:");
-    one_fault(
-        "models:",
-        &add("mine: {base_url: 'http://h/v1'}"),
-        "providers.mine",
-        "`kind: openai`",
-    );
-    one_fault(
-        "models:",
-        &add("azure: {}"),
-        "providers.azure",
-        "`base_url` is missing",
-    );
-    one_fault(
-        "models:",
-        &add("bedrock: {}"),
-        "providers.bedrock",
-        "`region` is missing",
-    );
-    load_text(&base().replacen(
-        "models:",
-        &add("groq: {credentials: [{id: g, api_key: env:G}]}"),
-        1,
-    ));
-    load_text(&base().replacen(
-        "models:",
-        &add("mine: {kind: groq, credentials: [{id: g, api_key: env:G}]}"),
-        1,
-    ));
-    load_text(&base().replacen(
-        "models:",
-        &add("mine: {kind: openai, base_url: 'http://h/v1'}"),
-        1,
-    ));
+    one_fault("models:", &add("mine: {base_url: 'http://h/v1'}"), "providers.mine", "`kind: openai`");
+    one_fault("models:", &add("azure: {}"), "providers.azure", "`base_url` is missing");
+    one_fault("models:", &add("bedrock: {}"), "providers.bedrock", "`region` is missing");
+    load_text(&base().replacen("models:", &add("groq: {credentials: [{id: g, api_key: env:G}]}"), 1));
+    load_text(&base().replacen("models:", &add("mine: {kind: groq, credentials: [{id: g, api_key: env:G}]}"), 1));
+    load_text(&base().replacen("models:", &add("mine: {kind: openai, base_url: 'http://h/v1'}"), 1));
     load_text(&base().replacen("models:", &add("sim: {simulated: true}"), 1));
 }
 
 #[test]
 fn a_credential_holds_a_secret() {
-    one_fault(
-        ", api_key: env:KEY",
-        "",
-        "providers.openai.credentials[0]",
-        "holds no secret",
-    );
+    one_fault(", api_key: env:KEY", "", "providers.openai.credentials[0]", "holds no secret");
     one_fault(
         "api_key: env:KEY",
         "access_key_id: env:KEY",
@@ -500,38 +313,19 @@ fn a_credential_holds_a_secret() {
 
 #[test]
 fn a_literal_secret_and_a_past_date_are_warnings_that_keep_the_secret() {
-    let text = base()
-        .replace("env:KEY", "sk-verysecret")
-        .replace("id: k, ", "id: k, expires: 2001-01-01, ");
+    let text = base().replace("env:KEY", "sk-verysecret").replace("id: k, ", "id: k, expires: 2001-01-01, ");
     let loaded = load_text(&text);
-    let warnings: Vec<_> = loaded
-        .warnings
-        .iter()
-        .map(|warning| warning.path.as_str())
-        .collect();
-    assert_eq!(
-        warnings,
-        [
-            "providers.openai.credentials[0].api_key",
-            "tenants[0].keys[0].expires"
-        ]
-    );
-    let everything = format!(
-        "{:?} {:?} {}",
-        loaded.warnings,
-        loaded.config,
-        serde_json::to_string(&loaded.config).unwrap()
-    );
+    let warnings: Vec<_> = loaded.warnings.iter().map(|warning| warning.path.as_str()).collect();
+    assert_eq!(warnings, ["providers.openai.credentials[0].api_key", "tenants[0].keys[0].expires"]);
+    let everything =
+        format!("{:?} {:?} {}", loaded.warnings, loaded.config, serde_json::to_string(&loaded.config).unwrap());
     assert!(!everything.contains("verysecret"), "{everything}");
 }
 
 #[test]
 fn a_wrong_secret_is_never_quoted() {
     let text = base().replace("api_key: env:KEY", "api_key: [sk-verysecret]");
-    let told = faults(&text)
-        .iter()
-        .map(Fault::to_string)
-        .collect::<String>();
+    let told = faults(&text).iter().map(Fault::to_string).collect::<String>();
     assert!(!told.contains("verysecret"), "{told}");
 }
 
@@ -553,18 +347,11 @@ fn a_tenants_own_address_is_not_private() {
             base()
         )
     };
-    for url in [
-        "http://10.1.2.3",
-        "http://localhost",
-        "http://[::1]:80",
-        "http://169.254.169.254",
-        "http://[::ffff:10.0.0.1]",
-    ] {
+    for url in
+        ["http://10.1.2.3", "http://localhost", "http://[::1]:80", "http://169.254.169.254", "http://[::ffff:10.0.0.1]"]
+    {
         let faults = faults(&own(url, ""));
-        assert_eq!(
-            faults[0].path, "tenants[0].providers.openai.base_url",
-            "{url}"
-        );
+        assert_eq!(faults[0].path, "tenants[0].providers.openai.base_url", "{url}");
     }
     load_text(&own("https://api.example.com", ""));
     load_text(&own("http://10.1.2.3", "10.1.0.0/16"));
@@ -574,12 +361,7 @@ fn a_tenants_own_address_is_not_private() {
 
 #[test]
 fn a_key_that_stands_twice_is_a_fault_with_its_path() {
-    let fault = one_fault(
-        "id: a, ",
-        "id: a, id: b, ",
-        "providers.openai.credentials[0].id",
-        "second time",
-    );
+    let fault = one_fault("id: a, ", "id: a, id: b, ", "providers.openai.credentials[0].id", "second time");
     assert!(fault.place.is_some());
 }
 
@@ -590,16 +372,10 @@ fn anchors_and_merge_keys_work_within_bounds() {
             "targets: [{provider: openai, model: gpt-5}]",
             "targets: &t [{provider: openai, model: gpt-5}]\n    retries: &r {max: 7}",
         )
-        .replace(
-            "tenants:",
-            "  - {name: b, targets: *t, retries: {<<: *r, backoff: 1s..2s}}\ntenants:",
-        );
+        .replace("tenants:", "  - {name: b, targets: *t, retries: {<<: *r, backoff: 1s..2s}}\ntenants:");
     let models = load_text(&text).config.models;
     assert_eq!(models[1].targets, models[0].targets);
-    assert_eq!(
-        (models[1].retries.max, models[1].retries.backoff.from),
-        (7, Duration::secs(1))
-    );
+    assert_eq!((models[1].retries.max, models[1].retries.backoff.from), (7, Duration::secs(1)));
 }
 
 #[test]
@@ -611,27 +387,15 @@ fn a_yaml_bomb_is_refused_at_once() {
     }
     assert!(faults(&bomb)[0].message.contains("more than"));
     assert!(faults(&"- ".repeat(100_000))[0].message.contains("nested"));
-    assert!(
-        faults(&format!("{}{}", "[".repeat(100), "]".repeat(100)))[0]
-            .message
-            .contains("nested")
-    );
+    assert!(faults(&format!("{}{}", "[".repeat(100), "]".repeat(100)))[0].message.contains("nested"));
     assert!(faults(&"[".repeat(100_000))[0].message.contains("not YAML"));
 }
 
 #[test]
 fn two_documents_unknown_tags_and_things_that_are_no_map_are_refused() {
-    assert!(
-        faults(&format!("{}---\na: 1\n", base()))[0]
-            .message
-            .contains("second document")
-    );
+    assert!(faults(&format!("{}---\na: 1\n", base()))[0].message.contains("second document"));
     one_fault("env:KEY", "!vault env:KEY", "", "unknown tag");
-    assert!(
-        faults("- 1\n")
-            .iter()
-            .any(|fault| fault.message.contains("a configuration is a map"))
-    );
+    assert!(faults("- 1\n").iter().any(|fault| fault.message.contains("a configuration is a map")));
     let missing: Vec<_> = faults("").into_iter().map(|fault| fault.path).collect();
     assert_eq!(missing, ["providers", "models", "tenants"]);
 }
@@ -640,22 +404,17 @@ fn two_documents_unknown_tags_and_things_that_are_no_map_are_refused() {
 fn so_many_faults_are_counted_and_not_all_shown() {
     let keys: String = (0..1_000).map(|i| format!("x{i}: 1\n")).collect();
     let faults = parse_str("weir.yaml", &format!("{}{keys}", base())).unwrap_err();
-    assert_eq!(
-        (faults.faults.len(), faults.more),
-        (MOST_FAULTS, 1_000 - MOST_FAULTS)
-    );
+    assert_eq!((faults.faults.len(), faults.more), (MOST_FAULTS, 1_000 - MOST_FAULTS));
     assert!(faults.to_string().ends_with("and 800 more"));
 }
 
 #[test]
 fn texts_that_look_like_numbers_stay_as_they_are_written() {
-    let provider = load_text(&base().replace(
-        "  openai:\n",
-        "  openai:\n    api_version: 2024-10\n    project: 1.10\n",
-    ))
-    .config
-    .providers["openai"]
-        .clone();
+    let provider =
+        load_text(&base().replace("  openai:\n", "  openai:\n    api_version: 2024-10\n    project: 1.10\n"))
+            .config
+            .providers["openai"]
+            .clone();
     assert_eq!(provider.api_version.as_deref(), Some("2024-10"));
     assert_eq!(provider.project.as_deref(), Some("1.10"));
 }
@@ -678,21 +437,10 @@ fn a_folder_is_one_configuration_in_the_order_of_names() {
     let loaded = load(folder.path()).unwrap();
     let config = &loaded.config;
     assert_eq!(config.server.drain, Duration::secs(6));
-    assert_eq!(
-        config
-            .models
-            .iter()
-            .map(|m| m.name.as_str())
-            .collect::<Vec<_>>(),
-        ["gpt", "late"]
-    );
+    assert_eq!(config.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["gpt", "late"]);
     assert_eq!(config.providers["openai"].credentials.len(), 2);
     assert_eq!(loaded.warnings.len(), 1);
-    assert!(
-        loaded.warnings[0].message.contains("20-more.yml:1:17"),
-        "{}",
-        loaded.warnings[0]
-    );
+    assert!(loaded.warnings[0].message.contains("20-more.yml:1:17"), "{}", loaded.warnings[0]);
 }
 
 #[test]
@@ -707,25 +455,10 @@ fn faults_of_several_files_name_their_files() {
 #[test]
 fn a_file_that_is_not_there_or_no_text_is_a_fault() {
     let folder = Folder::new("none");
-    assert!(
-        load(&folder.path().join("no.yaml"))
-            .unwrap_err()
-            .to_string()
-            .contains("no.yaml cannot be read")
-    );
-    assert!(
-        load(folder.path())
-            .unwrap_err()
-            .to_string()
-            .contains("has no .yaml file")
-    );
+    assert!(load(&folder.path().join("no.yaml")).unwrap_err().to_string().contains("no.yaml cannot be read"));
+    assert!(load(folder.path()).unwrap_err().to_string().contains("has no .yaml file"));
     std::fs::write(folder.path().join("x.yaml"), b"version: 1\nab\xff: 1").unwrap();
-    assert!(
-        load(folder.path())
-            .unwrap_err()
-            .to_string()
-            .contains("x.yaml:2:3: this is not UTF-8")
-    );
+    assert!(load(folder.path()).unwrap_err().to_string().contains("x.yaml:2:3: this is not UTF-8"));
 }
 
 #[test]
@@ -733,25 +466,14 @@ fn a_folder_of_manifests_adds_providers() {
     let folder = Folder::new("manifests");
     folder.write(
         "weir.yaml",
-        &base().replace(
-            "models:",
-            "  acme-llm: {credentials: [{id: c, api_key: env:C}]}\nmodels:",
-        ),
+        &base().replace("models:", "  acme-llm: {credentials: [{id: c, api_key: env:C}]}\nmodels:"),
     );
     std::fs::create_dir(folder.path().join("providers")).unwrap();
-    folder.write(
-        "providers/acme-llm.yaml",
-        "label: Acme\nkind: openai\nbase_url: https://llm.acme.example/v1\n",
-    );
+    folder.write("providers/acme-llm.yaml", "label: Acme\nkind: openai\nbase_url: https://llm.acme.example/v1\n");
     let loaded = load(&folder.path().join("weir.yaml")).unwrap();
     assert_eq!(loaded.manifests.get("acme-llm").unwrap().label, "Acme");
     folder.write("providers/acme-llm.yaml", "label: Acme\nkind: opnai\n");
-    assert!(
-        load(&folder.path().join("weir.yaml"))
-            .unwrap_err()
-            .to_string()
-            .contains("no dialect")
-    );
+    assert!(load(&folder.path().join("weir.yaml")).unwrap_err().to_string().contains("no dialect"));
 }
 
 #[test]
@@ -759,15 +481,7 @@ fn every_built_in_manifest_is_whole_and_every_file_is_built_in() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/providers");
     let mut files: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
-        .map(|entry| {
-            entry
-                .unwrap()
-                .path()
-                .file_stem()
-                .unwrap()
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     let mut names: Vec<&str> = Manifests::built_in().names().collect();
     files.sort();
@@ -779,11 +493,7 @@ fn every_built_in_manifest_is_whole_and_every_file_is_built_in() {
         let root = parsed.root.unwrap();
         let mut reader = super::read::Reader::default();
         let manifest = <Manifest as super::read::Read>::read(&root, &mut reader);
-        assert!(
-            reader.faults.is_empty() && parsed.flaws.is_empty(),
-            "{name}: {:?}",
-            reader.faults
-        );
+        assert!(reader.faults.is_empty() && parsed.flaws.is_empty(), "{name}: {:?}", reader.faults);
         assert!(Manifests::is_dialect(&manifest.kind), "{name}");
     }
 }
@@ -793,16 +503,11 @@ fn a_secret_is_fetched_from_where_it_is_kept() {
     let folder = Folder::new("secret");
     folder.write("key", "sk-1\n");
     folder.write("empty", "\n");
-    let file = |name: &str| {
-        Secret::written(&format!("file:{}", folder.path().join(name).display())).resolve()
-    };
+    let file = |name: &str| Secret::written(&format!("file:{}", folder.path().join(name).display())).resolve();
     assert_eq!(*file("key").unwrap(), "sk-1");
     assert!(matches!(file("empty"), Err(SecretError::Empty(_))));
     assert!(matches!(file("none"), Err(SecretError::Unreadable { .. })));
-    assert!(matches!(
-        Secret::written("env:WEIR_TEST_NOT_SET").resolve(),
-        Err(SecretError::Unset(_))
-    ));
+    assert!(matches!(Secret::written("env:WEIR_TEST_NOT_SET").resolve(), Err(SecretError::Unset(_))));
     assert!(!Secret::written("env:PATH").resolve().unwrap().is_empty());
     assert_eq!(*Secret::written("sk-2").resolve().unwrap(), "sk-2");
 }
@@ -824,28 +529,20 @@ fn values_are_read_as_they_are_written() {
     assert_eq!(model.pricing.as_ref().unwrap().per.get(), 1_500);
     assert_eq!(config.tenants[0].limits.tpm.unwrap().get(), 1_500_000);
     assert_eq!(config.tenants[0].quotas[0].limit, QuotaLimit::Unlimited);
-    assert_eq!(
-        config.tenants[0].keys[0].expires.unwrap().to_string(),
-        "2099-01-02T00:00:00Z"
-    );
+    assert_eq!(config.tenants[0].keys[0].expires.unwrap().to_string(), "2099-01-02T00:00:00Z");
 }
 
 #[test]
 fn a_configuration_that_is_written_out_reads_back_the_same() {
     let loaded = load_text(EXAMPLE);
     let text = serde_json::to_string(&loaded.config).unwrap();
-    assert_eq!(
-        serde_json::to_string(&load_text(&text).config).unwrap(),
-        text
-    );
+    assert_eq!(serde_json::to_string(&load_text(&text).config).unwrap(), text);
 }
 
 #[test]
 fn the_quickstart_loads_with_each_key_that_the_environment_may_have() {
     for (openai, anthropic) in [(false, false), (true, false), (false, true), (true, true)] {
-        let config = super::load::quickstart_with(openai, anthropic)
-            .unwrap_or_else(|faults| panic!("{faults}"))
-            .config;
+        let config = super::load::quickstart_with(openai, anthropic).unwrap_or_else(|faults| panic!("{faults}")).config;
         assert_eq!(config.providers["openai"].simulated, !openai);
         assert_eq!(config.providers["anthropic"].simulated, !anthropic);
         assert_eq!(config.providers.contains_key("sim-openai"), openai);
@@ -859,23 +556,11 @@ fn what_stands_in_the_wrong_place_is_not_quoted_when_it_may_be_a_secret() {
     let hash = "ab".repeat(32);
     for (from, to) in [
         (format!("sha256:{hash}"), "sk-weir-verysecret"),
-        (
-            "  - name: gpt".to_owned(),
-            "  - name: gpt\n    retries: {max: sk-verysecret}",
-        ),
-        (
-            "    credentials:".to_owned(),
-            "    base_url: https://me:verysecret@host/v1\n    credentials:",
-        ),
-        (
-            "    credentials:".to_owned(),
-            "    http: verysecretverysecretverysecretverysecret\n    credentials:",
-        ),
+        ("  - name: gpt".to_owned(), "  - name: gpt\n    retries: {max: sk-verysecret}"),
+        ("    credentials:".to_owned(), "    base_url: https://me:verysecret@host/v1\n    credentials:"),
+        ("    credentials:".to_owned(), "    http: verysecretverysecretverysecretverysecret\n    credentials:"),
     ] {
-        let told = faults(&base().replace(&from, to))
-            .iter()
-            .map(Fault::to_string)
-            .collect::<String>();
+        let told = faults(&base().replace(&from, to)).iter().map(Fault::to_string).collect::<String>();
         assert!(!told.contains("verysecret"), "{told}");
     }
 }
@@ -889,56 +574,27 @@ fn a_strict_check_finds_what_is_not_there() {
     );
     let missing = load_text(&text).missing();
     let paths: Vec<_> = missing.iter().map(|fault| fault.path.as_str()).collect();
-    assert_eq!(
-        paths,
-        [
-            "providers.openai.credentials[0].api_key",
-            "server.tls",
-            "server.tls"
-        ]
-    );
+    assert_eq!(paths, ["providers.openai.credentials[0].api_key", "server.tls", "server.tls"]);
     assert_eq!(missing[0].place.as_ref().unwrap().line, 3);
-    assert_eq!(
-        load_text(&base().replace("env:KEY", "env:PATH")).missing(),
-        []
-    );
+    assert_eq!(load_text(&base().replace("env:KEY", "env:PATH")).missing(), []);
 }
 
 #[test]
 fn the_schema_in_the_repository_is_the_one_of_this_build() {
-    let committed: serde_json::Value =
-        serde_json::from_str(include_str!("../../../config/weir.schema.json")).unwrap();
-    assert_eq!(
-        committed,
-        schema(),
-        "run `weir schema > config/weir.schema.json`"
-    );
+    let committed: serde_json::Value = serde_json::from_str(include_str!("../../../config/weir.schema.json")).unwrap();
+    assert_eq!(committed, schema(), "run `weir schema > config/weir.schema.json`");
 }
 
 #[test]
 fn the_schema_says_every_default_and_every_doc() {
     let schema = schema();
-    assert_eq!(
-        schema["required"],
-        serde_json::json!(["providers", "models", "tenants"])
-    );
-    assert_eq!(
-        schema["$defs"]["Timeouts"]["properties"]["total"]["default"],
-        "15m"
-    );
-    assert_eq!(
-        schema["$defs"]["Model"]["properties"]["retries"]["default"]["backoff"],
-        "250ms..5s"
-    );
+    assert_eq!(schema["required"], serde_json::json!(["providers", "models", "tenants"]));
+    assert_eq!(schema["$defs"]["Timeouts"]["properties"]["total"]["default"], "15m");
+    assert_eq!(schema["$defs"]["Model"]["properties"]["retries"]["default"]["backoff"], "250ms..5s");
     for (name, section) in schema["$defs"].as_object().unwrap() {
         let properties = section["properties"].as_object().into_iter().flatten();
         for (field, property) in properties {
-            assert!(
-                property["description"]
-                    .as_str()
-                    .is_some_and(|doc| doc.len() > 3),
-                "{name}.{field} has no doc"
-            );
+            assert!(property["description"].as_str().is_some_and(|doc| doc.len() > 3), "{name}.{field} has no doc");
         }
     }
 }

@@ -48,10 +48,7 @@ pub(super) struct Key {
 
 impl Default for Value {
     fn default() -> Self {
-        Self::Scalar {
-            text: String::new(),
-            plain: true,
-        }
+        Self::Scalar { text: String::new(), plain: true }
     }
 }
 
@@ -110,10 +107,7 @@ pub(super) struct Parsed {
 /// Reads one document.
 pub(super) fn parse(file: u32, text: &str) -> Parsed {
     let mut parser = Parser::new_from_str(text.trim_start_matches('\u{feff}'));
-    let mut builder = Builder {
-        file,
-        ..Builder::default()
-    };
+    let mut builder = Builder { file, ..Builder::default() };
     while let Some(event) = parser.next_event() {
         let flow = match event {
             Ok((event, span)) => builder.take(event, span),
@@ -121,25 +115,14 @@ pub(super) fn parse(file: u32, text: &str) -> Parsed {
         };
         if let Err(flaw) = flow {
             builder.flaws.push(flaw);
-            return Parsed {
-                root: None,
-                flaws: builder.flaws,
-            };
+            return Parsed { root: None, flaws: builder.flaws };
         }
     }
-    Parsed {
-        root: Some(builder.root.unwrap_or_default()),
-        flaws: builder.flaws,
-    }
+    Parsed { root: Some(builder.root.unwrap_or_default()), flaws: builder.flaws }
 }
 
 fn syntax(mark: Mark, info: &str) -> Flaw {
-    Flaw {
-        mark,
-        path: String::new(),
-        message: format!("this is not YAML: {info}"),
-        help: None,
-    }
+    Flaw { mark, path: String::new(), message: format!("this is not YAML: {info}"), help: None }
 }
 
 /// Builds the tree from the parser's events.
@@ -164,21 +147,13 @@ struct Open {
 
 enum Content {
     List(Vec<Node>),
-    Map {
-        entries: Vec<(Key, Node)>,
-        key: Option<Key>,
-        merged: Vec<(Key, Node)>,
-    },
+    Map { entries: Vec<(Key, Node)>, key: Option<Key>, merged: Vec<(Key, Node)> },
 }
 
 impl Builder {
     fn mark(&self, marker: &saphyr_parser::Marker) -> Mark {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Mark {
-            file: self.file,
-            line: number(marker.line()),
-            column: number(marker.col()).saturating_add(1),
-        }
+        Mark { file: self.file, line: number(marker.line()), column: number(marker.col()).saturating_add(1) }
     }
 
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Flaw> {
@@ -189,32 +164,17 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && !is_text(tag.as_deref());
                 self.tag(mark, tag.as_deref());
-                let value = Value::Scalar {
-                    text: text.into_owned(),
-                    plain,
-                };
+                let value = Value::Scalar { text: text.into_owned(), plain };
                 self.add(Node { mark, value }, anchor)
             }
             Event::SequenceStart(anchor, tag) => {
                 self.tag(mark, tag.as_deref());
-                self.begin(Open {
-                    mark,
-                    anchor,
-                    content: Content::List(Vec::new()),
-                })
+                self.begin(Open { mark, anchor, content: Content::List(Vec::new()) })
             }
             Event::MappingStart(anchor, tag) => {
                 self.tag(mark, tag.as_deref());
-                let content = Content::Map {
-                    entries: Vec::new(),
-                    key: None,
-                    merged: Vec::new(),
-                };
-                self.begin(Open {
-                    mark,
-                    anchor,
-                    content,
-                })
+                let content = Content::Map { entries: Vec::new(), key: None, merged: Vec::new() };
+                self.begin(Open { mark, anchor, content })
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(anchor) => self.alias(mark, anchor),
@@ -229,9 +189,7 @@ impl Builder {
                 mark,
                 path: String::new(),
                 message: "a second document begins here".to_owned(),
-                help: Some(
-                    "one file is one document; put the rest into a file of its own".to_owned(),
-                ),
+                help: Some("one file is one document; put the rest into a file of its own".to_owned()),
             }),
         }
     }
@@ -251,12 +209,7 @@ impl Builder {
     fn begin(&mut self, open: Open) -> Result<(), Flaw> {
         if self.open.len() >= DEEPEST {
             let message = format!("this is nested deeper than {DEEPEST} levels");
-            return Err(Flaw {
-                mark: open.mark,
-                path: String::new(),
-                message,
-                help: None,
-            });
+            return Err(Flaw { mark: open.mark, path: String::new(), message, help: None });
         }
         self.open.push(open);
         Ok(())
@@ -268,47 +221,23 @@ impl Builder {
         };
         let value = match open.content {
             Content::List(items) => Value::List(items),
-            Content::Map {
-                entries, merged, ..
-            } => Value::Map(self.unique(entries, merged)),
+            Content::Map { entries, merged, .. } => Value::Map(self.unique(entries, merged)),
         };
-        self.add(
-            Node {
-                mark: open.mark,
-                value,
-            },
-            open.anchor,
-        )
+        self.add(Node { mark: open.mark, value }, open.anchor)
     }
 
     /// A map's entries with those of `<<` behind its own; a key that stands twice is a flaw.
-    fn unique(
-        &mut self,
-        mut entries: Vec<(Key, Node)>,
-        merged: Vec<(Key, Node)>,
-    ) -> Vec<(Key, Node)> {
+    fn unique(&mut self, mut entries: Vec<(Key, Node)>, merged: Vec<(Key, Node)>) -> Vec<(Key, Node)> {
         for key in repeated(&entries) {
-            let message = format!(
-                "the key `{}` stands here for the second time",
-                clip(&key.text)
-            );
+            let message = format!("the key `{}` stands here for the second time", clip(&key.text));
             let path = self.path(&key.text);
-            self.flaws.push(Flaw {
-                mark: key.mark,
-                path,
-                message,
-                help: None,
-            });
+            self.flaws.push(Flaw { mark: key.mark, path, message, help: None });
         }
         let mut own: HashSet<String> = match merged.is_empty() {
             true => return entries,
             false => entries.iter().map(|(key, _)| key.text.clone()).collect(),
         };
-        entries.extend(
-            merged
-                .into_iter()
-                .filter(|(key, _)| own.insert(key.text.clone())),
-        );
+        entries.extend(merged.into_iter().filter(|(key, _)| own.insert(key.text.clone())));
         entries
     }
 
@@ -324,22 +253,12 @@ impl Builder {
     fn alias(&mut self, mark: Mark, anchor: usize) -> Result<(), Flaw> {
         let Some(node) = self.anchors.get(&anchor) else {
             let help = Some("an anchor is used after it is complete".to_owned());
-            return Err(Flaw {
-                mark,
-                path: String::new(),
-                message: "this alias has no anchor".to_owned(),
-                help,
-            });
+            return Err(Flaw { mark, path: String::new(), message: "this alias has no anchor".to_owned(), help });
         };
         self.unfolded = self.unfolded.saturating_add(node.size());
         if self.unfolded > MOST_UNFOLDED {
             let message = format!("the aliases unfold to more than {MOST_UNFOLDED} values");
-            return Err(Flaw {
-                mark,
-                path: String::new(),
-                message,
-                help: None,
-            });
+            return Err(Flaw { mark, path: String::new(), message, help: None });
         }
         let node = node.clone();
         self.add(node, 0)
@@ -350,12 +269,7 @@ impl Builder {
         self.nodes += 1;
         if self.nodes > MOST_NODES {
             let message = format!("the file holds more than {MOST_NODES} values");
-            return Err(Flaw {
-                mark: node.mark,
-                path: String::new(),
-                message,
-                help: None,
-            });
+            return Err(Flaw { mark: node.mark, path: String::new(), message, help: None });
         }
         if anchor != 0 {
             self.remember(anchor, &node)?;
@@ -363,11 +277,7 @@ impl Builder {
         match self.open.last_mut().map(|open| &mut open.content) {
             None => self.root = Some(node),
             Some(Content::List(items)) => items.push(node),
-            Some(Content::Map {
-                entries,
-                key,
-                merged,
-            }) => match key.take() {
+            Some(Content::Map { entries, key, merged }) => match key.take() {
                 None => *key = Some(as_key(node)?),
                 Some(key) if key.text == "<<" => merged.extend(merge_key(node)?),
                 Some(key) => entries.push((key, node)),
@@ -381,12 +291,7 @@ impl Builder {
         self.unfolded = self.unfolded.saturating_add(node.size());
         if self.unfolded > MOST_UNFOLDED {
             let message = format!("anchors and aliases hold more than {MOST_UNFOLDED} values");
-            return Err(Flaw {
-                mark: node.mark,
-                path: String::new(),
-                message,
-                help: None,
-            });
+            return Err(Flaw { mark: node.mark, path: String::new(), message, help: None });
         }
         self.anchors.insert(anchor, node.clone());
         Ok(())
@@ -411,10 +316,7 @@ fn is_text(tag: Option<&Tag>) -> bool {
 
 fn as_key(node: Node) -> Result<Key, Flaw> {
     match node.value {
-        Value::Scalar { text, .. } => Ok(Key {
-            mark: node.mark,
-            text,
-        }),
+        Value::Scalar { text, .. } => Ok(Key { mark: node.mark, text }),
         Value::List(_) | Value::Map(_) => Err(Flaw {
             mark: node.mark,
             path: String::new(),
@@ -428,11 +330,7 @@ fn as_key(node: Node) -> Result<Key, Flaw> {
 fn merge_key(node: Node) -> Result<Vec<(Key, Node)>, Flaw> {
     match node.value {
         Value::Map(entries) => Ok(entries),
-        Value::List(items) => items
-            .into_iter()
-            .map(merge_key)
-            .collect::<Result<Vec<_>, _>>()
-            .map(|maps| maps.concat()),
+        Value::List(items) => items.into_iter().map(merge_key).collect::<Result<Vec<_>, _>>().map(|maps| maps.concat()),
         Value::Scalar { .. } => Err(Flaw {
             mark: node.mark,
             path: "<<".to_owned(),
@@ -448,17 +346,8 @@ fn repeated(entries: &[(Key, Node)]) -> Vec<&Key> {
     const FEW: usize = 12;
     let keys = entries.iter().map(|(key, _)| key);
     if entries.len() <= FEW {
-        let before = |i: usize, key: &Key| {
-            entries
-                .iter()
-                .take(i)
-                .any(|(earlier, _)| earlier.text == key.text)
-        };
-        return keys
-            .enumerate()
-            .filter(|(i, key)| before(*i, key))
-            .map(|(_, key)| key)
-            .collect();
+        let before = |i: usize, key: &Key| entries.iter().take(i).any(|(earlier, _)| earlier.text == key.text);
+        return keys.enumerate().filter(|(i, key)| before(*i, key)).map(|(_, key)| key).collect();
     }
     let mut seen = HashSet::with_capacity(entries.len());
     keys.filter(|key| !seen.insert(key.text.as_str())).collect()
@@ -478,36 +367,21 @@ pub(super) fn merge(into: &mut Node, from: Node, path: &str, replaced: &mut Vec<
         (Value::Map(into), Value::Map(from)) => merge_maps(into, from, path, replaced),
         (Value::List(into), Value::List(from)) => into.extend(from),
         (_, value) => {
-            let from = Node {
-                mark: from.mark,
-                value,
-            };
+            let from = Node { mark: from.mark, value };
             if from.is_null() {
                 return;
             }
             if !into.is_null() {
-                replaced.push(Replaced {
-                    path: path.to_owned(),
-                    old: into.mark,
-                    new: from.mark,
-                });
+                replaced.push(Replaced { path: path.to_owned(), old: into.mark, new: from.mark });
             }
             *into = from;
         }
     }
 }
 
-fn merge_maps(
-    into: &mut Vec<(Key, Node)>,
-    from: Vec<(Key, Node)>,
-    path: &str,
-    replaced: &mut Vec<Replaced>,
-) {
-    let mut index: HashMap<String, usize> = into
-        .iter()
-        .enumerate()
-        .map(|(i, (key, _))| (key.text.clone(), i))
-        .collect();
+fn merge_maps(into: &mut Vec<(Key, Node)>, from: Vec<(Key, Node)>, path: &str, replaced: &mut Vec<Replaced>) {
+    let mut index: HashMap<String, usize> =
+        into.iter().enumerate().map(|(i, (key, _))| (key.text.clone(), i)).collect();
     for (key, node) in from {
         match index.get(&key.text).and_then(|i| into.get_mut(*i)) {
             Some((_, old)) => {

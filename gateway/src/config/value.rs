@@ -127,14 +127,8 @@ impl From<Duration> for std::time::Duration {
 }
 
 /// The units of time with their length in microseconds, the longest first.
-const TIMES: &[(&str, u64)] = &[
-    ("d", 86_400_000_000),
-    ("h", 3_600_000_000),
-    ("m", 60_000_000),
-    ("s", 1_000_000),
-    ("ms", 1_000),
-    ("us", 1),
-];
+const TIMES: &[(&str, u64)] =
+    &[("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
 /// No span in a configuration is longer than ten years: a longer one is a slip, and clocks overflow on it.
 const LONGEST_MICROS: u64 = 3_650 * 86_400_000_000;
@@ -151,9 +145,7 @@ impl Scalar for Duration {
             return Err(Some("the units are us, ms, s, m, h and d".to_owned()));
         };
         match scaled(number, *micros) {
-            Some(micros) if micros <= LONGEST_MICROS => {
-                Ok(Self(std::time::Duration::from_micros(micros)))
-            }
+            Some(micros) if micros <= LONGEST_MICROS => Ok(Self(std::time::Duration::from_micros(micros))),
             Some(_) => Err(Some("the longest span is 3650d".to_owned())),
             None => Err(None),
         }
@@ -174,10 +166,7 @@ impl fmt::Display for Duration {
         if micros == 0 {
             return f.write_str("0s");
         }
-        match TIMES
-            .iter()
-            .find(|(_, unit)| micros.is_multiple_of(u128::from(*unit)))
-        {
+        match TIMES.iter().find(|(_, unit)| micros.is_multiple_of(u128::from(*unit))) {
             // A day is easily misread for anything under two of them.
             Some(("d", unit)) if micros / u128::from(*unit) < 2 => {
                 write!(f, "{}h", micros / 3_600_000_000)
@@ -202,24 +191,15 @@ impl Scalar for DurationRange {
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
         let (from, to) = text.split_once("..").unwrap_or((text, text));
-        let range = Self {
-            from: Duration::parse(from.trim())?,
-            to: Duration::parse(to.trim())?,
-        };
+        let range = Self { from: Duration::parse(from.trim())?, to: Duration::parse(to.trim())? };
         if range.from > range.to {
-            return Err(Some(format!(
-                "the shorter one first: `{}..{}`",
-                range.to, range.from
-            )));
+            return Err(Some(format!("the shorter one first: `{}..{}`", range.to, range.from)));
         }
         Ok(range)
     }
 
     fn stand_in() -> Self {
-        Self {
-            from: Duration::ZERO,
-            to: Duration::ZERO,
-        }
+        Self { from: Duration::ZERO, to: Duration::ZERO }
     }
 
     fn schema() -> serde_json::Value {
@@ -268,13 +248,8 @@ impl Scalar for ByteSize {
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
         let (number, unit) = split_unit(text);
-        let Some((_, bytes)) = SIZES
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-        else {
-            return Err(Some(
-                "the units are B, KiB, MiB, GiB, kB, MB and GB".to_owned(),
-            ));
+        let Some((_, bytes)) = SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) else {
+            return Err(Some("the units are B, KiB, MiB, GiB, kB, MB and GB".to_owned()));
         };
         scaled(number, *bytes).map(Self).ok_or(None)
     }
@@ -290,10 +265,7 @@ impl Scalar for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match SIZES
-            .iter()
-            .find(|(_, unit)| self.0 != 0 && self.0.is_multiple_of(*unit))
-        {
+        match SIZES.iter().find(|(_, unit)| self.0 != 0 && self.0.is_multiple_of(*unit)) {
             Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
             None => write!(f, "{}B", self.0),
         }
@@ -304,12 +276,7 @@ impl fmt::Display for ByteSize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Count(u64);
 
-const COUNTS: &[(&str, u64)] = &[
-    ("b", 1_000_000_000),
-    ("m", 1_000_000),
-    ("k", 1_000),
-    ("", 1),
-];
+const COUNTS: &[(&str, u64)] = &[("b", 1_000_000_000), ("m", 1_000_000), ("k", 1_000), ("", 1)];
 
 impl Count {
     /// So many.
@@ -333,13 +300,8 @@ impl Scalar for Count {
             return Err(Some("it may not be negative".to_owned()));
         }
         let (number, unit) = split_unit(text);
-        let Some((_, factor)) = COUNTS
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-        else {
-            return Err(Some(
-                "the units are k (thousand), m (million) and b (billion)".to_owned(),
-            ));
+        let Some((_, factor)) = COUNTS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) else {
+            return Err(Some("the units are k (thousand), m (million) and b (billion)".to_owned()));
         };
         scaled(number, *factor).map(Self).ok_or(None)
     }
@@ -358,10 +320,7 @@ impl Scalar for Count {
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match COUNTS
-            .iter()
-            .find(|(_, unit)| self.0 != 0 && self.0.is_multiple_of(*unit))
-        {
+        match COUNTS.iter().find(|(_, unit)| self.0 != 0 && self.0.is_multiple_of(*unit)) {
             Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
             None => write!(f, "{}", self.0),
         }
@@ -379,9 +338,7 @@ impl Percent {
     #[must_use]
     pub const fn of(percent: u8) -> Self {
         let percent = if percent > 100 { 100 } else { percent };
-        Self {
-            hundredths: percent as u16 * 100,
-        }
+        Self { hundredths: percent as u16 * 100 }
     }
 
     /// Between 0 and 1.
@@ -405,10 +362,7 @@ impl Scalar for Percent {
             return Err(Some("write the percent sign: `5%`".to_owned()));
         };
         let hundredths = scaled(number.trim_end(), 100).and_then(|h| u16::try_from(h).ok());
-        hundredths
-            .filter(|h| *h <= 10_000)
-            .map(|hundredths| Self { hundredths })
-            .ok_or(None)
+        hundredths.filter(|h| *h <= 10_000).map(|hundredths| Self { hundredths }).ok_or(None)
     }
 
     fn stand_in() -> Self {
@@ -451,16 +405,11 @@ impl Scalar for Money {
             return Err(Some("it may not be negative".to_owned()));
         }
         if text.bytes().any(|b| matches!(b, b'e' | b'E')) {
-            return Err(Some(
-                "write it without an exponent; `per: 1M` gives the price of a million".to_owned(),
-            ));
+            return Err(Some("write it without an exponent; `per: 1M` gives the price of a million".to_owned()));
         }
         match scaled(text, NANOS) {
             Some(nanos) => Ok(Self { nanos }),
-            None => Err(Some(
-                "at most nine digits after the point; `per: 1M` gives the price of a million"
-                    .to_owned(),
-            )),
+            None => Err(Some("at most nine digits after the point; `per: 1M` gives the price of a million".to_owned())),
         }
     }
 
@@ -557,26 +506,16 @@ const LONGEST_SECRET: u64 = 64 << 10;
 
 fn from_file(path: &PathBuf) -> Result<Zeroizing<String>, SecretError> {
     use std::io::Read as _;
-    let unreadable = |why: String| SecretError::Unreadable {
-        path: path.clone(),
-        why,
-    };
+    let unreadable = |why: String| SecretError::Unreadable { path: path.clone(), why };
     let file = std::fs::File::open(path).map_err(|e| unreadable(e.to_string()))?;
     let mut text = Zeroizing::new(String::new());
-    let size = file
-        .take(LONGEST_SECRET + 1)
-        .read_to_string(&mut text)
-        .map_err(|e| unreadable(e.to_string()))?;
+    let size = file.take(LONGEST_SECRET + 1).read_to_string(&mut text).map_err(|e| unreadable(e.to_string()))?;
     if u64::try_from(size).unwrap_or(u64::MAX) > LONGEST_SECRET {
         return Err(unreadable("it is over 64 KiB".to_owned()));
     }
     let kept = text.trim_end_matches(['\r', '\n']).len();
     text.truncate(kept);
-    if text.is_empty() {
-        Err(SecretError::Empty(path.clone()))
-    } else {
-        Ok(text)
-    }
+    if text.is_empty() { Err(SecretError::Empty(path.clone())) } else { Ok(text) }
 }
 
 impl fmt::Debug for Secret {
@@ -622,11 +561,7 @@ impl Read for Secret {
                 );
             }
             Self::File(path) if path.as_os_str().is_empty() => {
-                reader.fault(
-                    node.mark,
-                    "`file:` needs a path",
-                    Some("such as `file:/run/secrets/openai`".to_owned()),
-                );
+                reader.fault(node.mark, "`file:` needs a path", Some("such as `file:/run/secrets/openai`".to_owned()));
             }
             Self::Env(_) | Self::File(_) => reader.secret(node.mark, &secret),
             Self::Literal(_) => {}
@@ -640,8 +575,7 @@ impl Read for Secret {
 }
 
 fn is_variable(name: &str) -> bool {
-    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && name.starts_with(|c: char| !c.is_ascii_digit())
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && name.starts_with(|c: char| !c.is_ascii_digit())
 }
 
 impl JsonSchema for Secret {
@@ -684,10 +618,8 @@ impl Scalar for KeyHash {
         }
         let mut hash = [0; 32];
         for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair)
-                .ok()
-                .filter(|p| p.bytes().all(|b| b.is_ascii_hexdigit()))
-                .ok_or_else(mint)?;
+            let pair =
+                std::str::from_utf8(pair).ok().filter(|p| p.bytes().all(|b| b.is_ascii_hexdigit())).ok_or_else(mint)?;
             *byte = u8::from_str_radix(pair, 16).map_err(|_| mint())?;
         }
         Ok(Self(hash))
@@ -741,15 +673,8 @@ impl Scalar for Expiry {
             return Ok(Self(moment));
         }
         // jiff reads many spellings; only the plain one is meant here.
-        let date = text
-            .parse::<civil::Date>()
-            .ok()
-            .filter(|_| text.len() == 10)
-            .ok_or(None)?;
-        Offset::UTC
-            .to_timestamp(date.at(0, 0, 0, 0))
-            .map(Self)
-            .map_err(|_| None)
+        let date = text.parse::<civil::Date>().ok().filter(|_| text.len() == 10).ok_or(None)?;
+        Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).map(Self).map_err(|_| None)
     }
 
     fn stand_in() -> Self {
@@ -778,10 +703,7 @@ impl Zone {
     /// Coordinated universal time.
     #[must_use]
     pub fn utc() -> Self {
-        Self {
-            name: "UTC".to_owned(),
-            zone: TimeZone::UTC,
-        }
+        Self { name: "UTC".to_owned(), zone: TimeZone::UTC }
     }
 
     /// Its name.
@@ -805,17 +727,10 @@ impl Scalar for Zone {
             return Ok(Self::utc());
         }
         if let Ok(zone) = TimeZone::get(text) {
-            return Ok(Self {
-                name: text.to_owned(),
-                zone,
-            });
+            return Ok(Self { name: text.to_owned(), zone });
         }
-        let known: Vec<String> = jiff::tz::db()
-            .available()
-            .map(|name| name.to_string())
-            .collect();
-        Err(nearest(text, known.iter().map(String::as_str))
-            .map(|name| format!("did you mean `{name}`?")))
+        let known: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+        Err(nearest(text, known.iter().map(String::as_str)).map(|name| format!("did you mean `{name}`?")))
     }
 
     fn stand_in() -> Self {
@@ -841,10 +756,7 @@ impl Address {
     /// This port on loopback.
     #[must_use]
     pub const fn loopback(port: u16) -> Self {
-        Self(SocketAddr::new(
-            std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port,
-        ))
+        Self(SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port))
     }
 
     /// The socket address.
@@ -861,11 +773,7 @@ impl Scalar for Address {
         if let Ok(address) = text.parse() {
             return Ok(Self(address));
         }
-        let on = |host: Ipv4Addr, port: &str| {
-            port.parse::<u16>()
-                .ok()
-                .map(|port| Self((host, port).into()))
-        };
+        let on = |host: Ipv4Addr, port: &str| port.parse::<u16>().ok().map(|port| Self((host, port).into()));
         match text.rsplit_once(':') {
             Some(("localhost", port)) => on(Ipv4Addr::LOCALHOST, port).ok_or(None),
             Some(("" | "*", port)) => on(Ipv4Addr::UNSPECIFIED, port).ok_or(None),
@@ -924,9 +832,7 @@ impl BaseUrl {
     /// The port, the scheme's own when none is written.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.uri
-            .port_u16()
-            .unwrap_or(if self.is_https() { 443 } else { 80 })
+        self.uri.port_u16().unwrap_or(if self.is_https() { 443 } else { 80 })
     }
 }
 
@@ -945,29 +851,18 @@ impl Scalar for BaseUrl {
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(Some("the scheme is http or https".to_owned()));
         }
-        let authority = uri
-            .authority()
-            .map(http::uri::Authority::as_str)
-            .unwrap_or_default();
+        let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         if authority.contains('@') {
-            return Err(Some(
-                "put the secret into `credentials`, not into the URL".to_owned(),
-            ));
+            return Err(Some("put the secret into `credentials`, not into the URL".to_owned()));
         }
         match uri.host() {
-            Some(host) if !host.is_empty() => Ok(Self {
-                uri,
-                text: text.to_owned(),
-            }),
+            Some(host) if !host.is_empty() => Ok(Self { uri, text: text.to_owned() }),
             Some(_) | None => Err(None),
         }
     }
 
     fn stand_in() -> Self {
-        Self {
-            uri: http::Uri::from_static("http://localhost"),
-            text: String::new(),
-        }
+        Self { uri: http::Uri::from_static("http://localhost"), text: String::new() }
     }
 
     fn schema() -> serde_json::Value {
@@ -994,11 +889,7 @@ impl Scalar for Proxy {
     const WANTED: &'static str = "`none` or a URL such as `http://proxy:3128`";
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
-        if text == "none" {
-            Ok(Self::None)
-        } else {
-            BaseUrl::parse(text).map(Self::Via)
-        }
+        if text == "none" { Ok(Self::None) } else { BaseUrl::parse(text).map(Self::Via) }
     }
 
     fn stand_in() -> Self {
@@ -1046,8 +937,10 @@ impl Scalar for AffinityBy {
             "prompt_prefix" => Ok(Self::PromptPrefix),
             "user" => Ok(Self::User),
             "key" => Ok(Self::Key),
-            other => Err(nearest(other, ["prompt_prefix", "user", "key"].into_iter())
-                .map(|m| format!("did you mean `{m}`?"))),
+            other => {
+                Err(nearest(other, ["prompt_prefix", "user", "key"].into_iter())
+                    .map(|m| format!("did you mean `{m}`?")))
+            }
         }
     }
 
@@ -1092,11 +985,13 @@ impl Scalar for AccessLog {
             "none" => Ok(Self::None),
             "stdout" => Ok(Self::Stdout),
             "stderr" => Ok(Self::Stderr),
-            other => match other.strip_prefix("file:").filter(|path| !path.is_empty()) {
-                Some(path) => Ok(Self::File(path.into())),
-                None => Err(nearest(other, ["stdout", "stderr", "none"].into_iter())
-                    .map(|m| format!("did you mean `{m}`?"))),
-            },
+            other => {
+                match other.strip_prefix("file:").filter(|path| !path.is_empty()) {
+                    Some(path) => Ok(Self::File(path.into())),
+                    None => Err(nearest(other, ["stdout", "stderr", "none"].into_iter())
+                        .map(|m| format!("did you mean `{m}`?"))),
+                }
+            }
         }
     }
 
@@ -1154,18 +1049,8 @@ impl Upstream {
         };
         let shift = |width: u8| u32::from(width.saturating_sub(*prefix));
         match (address.to_canonical(), ip.to_canonical()) {
-            (V4(a), V4(b)) => {
-                (a.to_bits() ^ b.to_bits())
-                    .checked_shr(shift(32))
-                    .unwrap_or(0)
-                    == 0
-            }
-            (V6(a), V6(b)) => {
-                (a.to_bits() ^ b.to_bits())
-                    .checked_shr(shift(128))
-                    .unwrap_or(0)
-                    == 0
-            }
+            (V4(a), V4(b)) => (a.to_bits() ^ b.to_bits()).checked_shr(shift(32)).unwrap_or(0) == 0,
+            (V6(a), V6(b)) => (a.to_bits() ^ b.to_bits()).checked_shr(shift(128)).unwrap_or(0) == 0,
             (V4(_), V6(_)) | (V6(_), V4(_)) => false,
         }
     }
@@ -1175,17 +1060,13 @@ impl Scalar for Upstream {
     const WANTED: &'static str = "an IP address, a network such as `10.0.0.0/8`, or a host name";
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
-        let (host, prefix) = text
-            .split_once('/')
-            .map_or((text, None), |(host, prefix)| (host, Some(prefix)));
+        let (host, prefix) = text.split_once('/').map_or((text, None), |(host, prefix)| (host, Some(prefix)));
         let Ok(address) = host.parse::<std::net::IpAddr>() else {
             return host_name(text).map(Self::Host).ok_or(None);
         };
         let widest = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.map_or(Some(widest), |p| p.parse().ok());
-        let prefix = prefix
-            .filter(|p| *p <= widest)
-            .ok_or_else(|| Some(format!("the prefix is 0 to {widest}")))?;
+        let prefix = prefix.filter(|p| *p <= widest).ok_or_else(|| Some(format!("the prefix is 0 to {widest}")))?;
         Ok(Self::Net { address, prefix })
     }
 
@@ -1199,9 +1080,7 @@ impl Scalar for Upstream {
 }
 
 fn host_name(text: &str) -> Option<String> {
-    let fits = text
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
     (fits && !text.is_empty()).then(|| text.to_ascii_lowercase())
 }
 
@@ -1229,12 +1108,7 @@ impl Read for Json {
             }
             Value::Map(_) => {
                 let entries: IndexMap<String, Self> = Read::read(node, reader);
-                serde_json::Value::Object(
-                    entries
-                        .into_iter()
-                        .map(|(name, value)| (name, value.0))
-                        .collect(),
-                )
+                serde_json::Value::Object(entries.into_iter().map(|(name, value)| (name, value.0)).collect())
             }
         })
     }
@@ -1247,9 +1121,7 @@ impl Read for Json {
 /// A scalar by YAML's core schema; a number that JSON cannot hold is a fault.
 fn plain_json(node: &Node, reader: &mut Reader<'_>) -> serde_json::Value {
     let Some(text) = node.plain() else {
-        return node
-            .text()
-            .map_or(serde_json::Value::Null, |text| json!(text));
+        return node.text().map_or(serde_json::Value::Null, |text| json!(text));
     };
     match text {
         "true" => json!(true),
@@ -1306,9 +1178,7 @@ impl JsonSchema for Header {
 
 /// The leading number of `400k` and what follows it.
 fn split_unit(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     (number, unit.trim_start())
 }
@@ -1322,10 +1192,7 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
     }
     let rest = rest.trim_end_matches('0');
     let denominator = 10_u128.checked_pow(u32::try_from(rest.len()).ok()?)?;
-    let numerator = format!("{whole}{rest}")
-        .parse::<u128>()
-        .ok()?
-        .checked_mul(u128::from(unit))?;
+    let numerator = format!("{whole}{rest}").parse::<u128>().ok()?.checked_mul(u128::from(unit))?;
     if !numerator.is_multiple_of(denominator) {
         return None;
     }

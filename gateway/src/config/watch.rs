@@ -125,10 +125,8 @@ impl Watching {
             // A folder that is gone, or another of the same name, needs a new watch; an old one may be gone already.
             let _: notify::Result<()> = notices.unwatch(folder);
         }
-        self.folders = wanted
-            .into_iter()
-            .filter(|folder| notices.watch(folder, RecursiveMode::NonRecursive).is_ok())
-            .collect();
+        self.folders =
+            wanted.into_iter().filter(|folder| notices.watch(folder, RecursiveMode::NonRecursive).is_ok()).collect();
     }
 }
 
@@ -154,11 +152,7 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     };
     let mut folders = vec![home(path), providers_folder(path)];
     folders.extend(fs::canonicalize(path).ok().map(|path| home(&path)));
-    folders.extend(
-        path.parent()
-            .map(Path::to_owned)
-            .filter(|parent| !parent.as_os_str().is_empty()),
-    );
+    folders.extend(path.parent().map(Path::to_owned).filter(|parent| !parent.as_os_str().is_empty()));
     folders.sort();
     folders.dedup();
     folders.retain(|folder| folder.is_dir());
@@ -177,11 +171,7 @@ fn stamps(path: &Path) -> Vec<Stamp> {
         let size = meta.as_ref().map_or(0, fs::Metadata::len);
         (file, meta.and_then(|meta| meta.modified().ok()), size)
     };
-    files(path)
-        .unwrap_or_default()
-        .into_iter()
-        .map(stamp)
-        .collect()
+    files(path).unwrap_or_default().into_iter().map(stamp).collect()
 }
 
 /// The hash of all files with their names; `None` when one is not there.
@@ -223,16 +213,8 @@ mod tests {
         let (tell, changes) = sync_channel(100);
         let path = folder.join(file);
         let seen = path.clone();
-        let guard = watch(&path, move || {
-            tell.send(fs::read_to_string(&seen).unwrap_or_default())
-                .unwrap()
-        })
-        .unwrap();
-        Watched {
-            folder,
-            changes,
-            _guard: guard,
-        }
+        let guard = watch(&path, move || tell.send(fs::read_to_string(&seen).unwrap_or_default()).unwrap()).unwrap();
+        Watched { folder, changes, _guard: guard }
     }
 
     impl Watched {
@@ -254,9 +236,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_written_to_is_seen_and_one_with_the_same_text_is_not() {
-        let watched = watched("write", "weir.yaml", |folder| {
-            fs::write(folder.join("weir.yaml"), "1").unwrap()
-        });
+        let watched = watched("write", "weir.yaml", |folder| fs::write(folder.join("weir.yaml"), "1").unwrap());
         watched.write("weir.yaml", "2");
         watched.becomes("2");
         watched.write("weir.yaml", "2");
@@ -267,16 +247,10 @@ mod tests {
 
     #[test]
     fn a_file_that_is_replaced_by_a_rename_is_seen_each_time() {
-        let watched = watched("rename", "weir.yaml", |folder| {
-            fs::write(folder.join("weir.yaml"), "1").unwrap()
-        });
+        let watched = watched("rename", "weir.yaml", |folder| fs::write(folder.join("weir.yaml"), "1").unwrap());
         for text in ["2", "3", "4"] {
             watched.write("weir.yaml.new", text);
-            fs::rename(
-                watched.folder.join("weir.yaml.new"),
-                watched.folder.join("weir.yaml"),
-            )
-            .unwrap();
+            fs::rename(watched.folder.join("weir.yaml.new"), watched.folder.join("weir.yaml")).unwrap();
             watched.becomes(text);
         }
     }
@@ -335,9 +309,6 @@ mod tests {
         let (alive, ended) = sync_channel::<()>(1);
         let guard = watch(&folder.join("weir-none.yaml"), move || drop(alive.clone())).unwrap();
         drop(guard);
-        assert_eq!(
-            ended.recv_timeout(LONG),
-            Err(RecvTimeoutError::Disconnected)
-        );
+        assert_eq!(ended.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
     }
 }

@@ -37,12 +37,7 @@ impl<'s> ModelInstance<'s> {
     /// `model` as it was asked for under the name `asked`, in which its `*` stands for `rest`.
     #[must_use]
     pub fn new(model: &'s Model, asked: Cow<'s, str>, rest: Option<(usize, usize)>) -> Self {
-        Self {
-            turn: model.rotation.turn(),
-            model,
-            asked,
-            rest,
-        }
+        Self { turn: model.rotation.turn(), model, asked, rest }
     }
 
     /// The model.
@@ -59,21 +54,14 @@ impl<'s> ModelInstance<'s> {
 
     /// The next target to try, marked as tried; `None` when all were.
     pub fn pick(&self, tried: &mut Tried) -> Option<Picked<'s>> {
-        let place = balance::pick(self.model.policy, &self.model.shares, self.turn, |place| {
-            !tried.has(place)
-        })?;
+        let place = balance::pick(self.model.policy, &self.model.shares, self.turn, |place| !tried.has(place))?;
         tried.add(place);
         let target = self.model.targets.get(place)?;
-        Some(Picked {
-            upstream_model: target.model.filled(self.rest()),
-            target,
-        })
+        Some(Picked { upstream_model: target.model.filled(self.rest()), target })
     }
 
     fn rest(&self) -> &str {
-        self.rest
-            .and_then(|(start, end)| self.asked.get(start..end))
-            .unwrap_or_default()
+        self.rest.and_then(|(start, end)| self.asked.get(start..end)).unwrap_or_default()
     }
 }
 

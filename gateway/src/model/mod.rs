@@ -27,9 +27,7 @@ impl ModelManager {
     /// Starts with `snapshot`.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        Self {
-            current: ArcSwap::from_pointee(snapshot),
-        }
+        Self { current: ArcSwap::from_pointee(snapshot) }
     }
 
     /// The snapshot for one request, to be loaded once.

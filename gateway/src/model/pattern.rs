@@ -14,10 +14,7 @@ impl Pattern {
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         let (prefix, suffix) = name.split_once('*')?;
-        Some(Self {
-            prefix: prefix.to_owned(),
-            suffix: suffix.to_owned(),
-        })
+        Some(Self { prefix: prefix.to_owned(), suffix: suffix.to_owned() })
     }
 
     /// What stands before the `*`.
@@ -29,9 +26,7 @@ impl Pattern {
     /// What the `*` stands for in `name`, where it fits and is not empty.
     #[must_use]
     pub fn rest<'n>(&self, name: &'n str) -> Option<&'n str> {
-        name.strip_prefix(self.prefix.as_str())?
-            .strip_suffix(self.suffix.as_str())
-            .filter(|rest| !rest.is_empty())
+        name.strip_prefix(self.prefix.as_str())?.strip_suffix(self.suffix.as_str()).filter(|rest| !rest.is_empty())
     }
 
     /// The name with `rest` in the place of the `*`.
@@ -53,10 +48,7 @@ impl Patterns {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.exact.contains(name)
-            || self
-                .wild
-                .iter()
-                .any(|pattern| pattern.rest(name).is_some() || pattern.filled("*") == name)
+            || self.wild.iter().any(|pattern| pattern.rest(name).is_some() || pattern.filled("*") == name)
     }
 }
 

@@ -28,10 +28,7 @@ pub struct Provider {
 
 impl std::fmt::Debug for Provider {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Provider")
-            .field("name", &self.name)
-            .field("kind", &self.adapter.name())
-            .finish_non_exhaustive()
+        f.debug_struct("Provider").field("name", &self.name).field("kind", &self.adapter.name()).finish_non_exhaustive()
     }
 }
 

@@ -9,9 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::access::{Key, Keys, Tenant};
 use crate::balance::{self, Rotation};
-use crate::config::{
-    self, Auth, Balance, Config, Fault, Faults, HttpVersion, Loaded, Manifest, Manifests,
-};
+use crate::config::{self, Auth, Balance, Config, Fault, Faults, HttpVersion, Loaded, Manifest, Manifests};
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
 use crate::model::snapshot::{Clocks, Model, Models, Snapshot, Target, UpstreamName};
@@ -62,12 +60,7 @@ impl ProviderManager {
         })
     }
 
-    fn provider(
-        &self,
-        name: &str,
-        written: &config::Provider,
-        manifests: &Manifests,
-    ) -> Result<Provider, Fault> {
+    fn provider(&self, name: &str, written: &config::Provider, manifests: &Manifests) -> Result<Provider, Fault> {
         let at = |message: String| fault(format!("providers.{name}"), message);
         let kind = written.kind.as_deref().unwrap_or(name);
         let manifest = manifests.get(kind);
@@ -75,12 +68,8 @@ impl ProviderManager {
         let adapter = adapters::provider::of_kind(dialect)
             .ok_or_else(|| at(format!("this version of Weir does not speak {dialect:?}")))?;
         let base_url = self.base_url(written, manifest, adapter).map_err(at)?;
-        let endpoint = Endpoint::new(self.endpoint(base_url, written)?)
-            .map_err(|error| at(error.to_string()))?;
-        let carrier = Carrier {
-            adapter,
-            auth: manifest.and_then(|manifest| manifest.auth.as_ref()),
-        };
+        let endpoint = Endpoint::new(self.endpoint(base_url, written)?).map_err(|error| at(error.to_string()))?;
+        let carrier = Carrier { adapter, auth: manifest.and_then(|manifest| manifest.auth.as_ref()) };
         Ok(Provider {
             header: header_value(name, "the provider's name")?,
             name: name.to_owned(),
@@ -106,19 +95,10 @@ impl ProviderManager {
             return Ok(simulated_url(adapter, simulator));
         }
         let known = manifest.and_then(|manifest| manifest.base_url.as_ref());
-        written
-            .base_url
-            .as_ref()
-            .or(known)
-            .map(|url| url.as_str().to_owned())
-            .ok_or("base_url is missing".to_owned())
+        written.base_url.as_ref().or(known).map(|url| url.as_str().to_owned()).ok_or("base_url is missing".to_owned())
     }
 
-    fn endpoint(
-        &self,
-        base_url: String,
-        written: &config::Provider,
-    ) -> Result<EndpointSpec, Fault> {
+    fn endpoint(&self, base_url: String, written: &config::Provider) -> Result<EndpointSpec, Fault> {
         let mut spec = EndpointSpec::new(base_url);
         spec.version = match written.http {
             HttpVersion::Auto => Version::Auto,
@@ -129,10 +109,9 @@ impl ProviderManager {
         spec.proxies = match &written.proxy {
             None => self.proxies.clone(),
             Some(config::Proxy::None) => Proxies::none(),
-            Some(config::Proxy::Via(url)) => Proxies::only(
-                Proxy::parse(url.as_str())
-                    .map_err(|error| fault("proxy".to_owned(), error.to_string()))?,
-            ),
+            Some(config::Proxy::Via(url)) => {
+                Proxies::only(Proxy::parse(url.as_str()).map_err(|error| fault("proxy".to_owned(), error.to_string()))?)
+            }
         };
         Ok(spec)
     }
@@ -151,19 +130,15 @@ impl Carrier<'_> {
             Some(Auth::Bearer) => one(&header::AUTHORIZATION, &format!("Bearer {key}")),
             Some(Auth::Scheme(scheme)) => one(&header::AUTHORIZATION, &format!("{scheme} {key}")),
             Some(Auth::Header(name)) if self.adapter.name() == "openai" => one(name, key),
-            Some(Auth::Header(_) | Auth::Query(_) | Auth::Aws | Auth::Google | Auth::None)
-            | None => self.adapter.authorize(key),
+            Some(Auth::Header(_) | Auth::Query(_) | Auth::Aws | Auth::Google | Auth::None) | None => {
+                self.adapter.authorize(key)
+            }
         }
     }
 }
 
 fn fault(path: String, message: String) -> Fault {
-    Fault {
-        place: None,
-        path,
-        message,
-        help: None,
-    }
+    Fault { place: None, path, message, help: None }
 }
 
 /// The simulator serves each dialect at its native paths below one address.
@@ -175,12 +150,8 @@ fn simulated_url(adapter: &dyn Adapter, simulator: std::net::SocketAddr) -> Stri
 }
 
 fn header_value(text: &str, what: &str) -> Result<HeaderValue, Fault> {
-    HeaderValue::from_str(text).map_err(|_| {
-        fault(
-            text.to_owned(),
-            format!("{what} has characters that cannot stand in a header"),
-        )
-    })
+    HeaderValue::from_str(text)
+        .map_err(|_| fault(text.to_owned(), format!("{what} has characters that cannot stand in a header")))
 }
 
 /// What all requests to a provider carry. Weir reads answers, so it asks for them uncompressed.
@@ -188,21 +159,12 @@ fn common_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, F
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-    headers.insert(
-        header::ACCEPT_ENCODING,
-        HeaderValue::from_static("identity"),
-    );
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     for (header, secret) in &written.headers {
         let at = || format!("providers.{name}.headers.{}", header.0);
-        let text = secret
-            .resolve()
-            .map_err(|error| fault(at(), error.to_string()))?;
-        let mut value = HeaderValue::from_str(&text)
-            .map_err(|_| fault(at(), "not a header's value".to_owned()))?;
+        let text = secret.resolve().map_err(|error| fault(at(), error.to_string()))?;
+        let mut value = HeaderValue::from_str(&text).map_err(|_| fault(at(), "not a header's value".to_owned()))?;
         value.set_sensitive(true);
         headers.insert(header.0.clone(), value);
     }
@@ -219,38 +181,19 @@ fn credentials(
         return Ok(vec![Arc::new(simulated(carrier, common)?)]);
     }
     if written.credentials.is_empty() {
-        let none = Credential {
-            id: None,
-            header: None,
-            headers: common.clone(),
-            weight: 1,
-        };
+        let none = Credential { id: None, header: None, headers: common.clone(), weight: 1 };
         return Ok(vec![Arc::new(none)]);
     }
-    let enabled = written
-        .credentials
-        .iter()
-        .filter(|credential| credential.enabled);
-    enabled
-        .map(|credential| self::credential(name, credential, carrier, common).map(Arc::new))
-        .collect()
+    let enabled = written.credentials.iter().filter(|credential| credential.enabled);
+    enabled.map(|credential| self::credential(name, credential, carrier, common).map(Arc::new)).collect()
 }
 
 /// The simulator takes any key, but wants one, as the real providers do.
 fn simulated(carrier: &Carrier<'_>, common: &HeaderMap) -> Result<Credential, Fault> {
     let mut headers = common.clone();
-    headers.extend(
-        carrier
-            .headers("simulated")
-            .map_err(|error| fault("simulated".to_owned(), error.to_string()))?,
-    );
+    headers.extend(carrier.headers("simulated").map_err(|error| fault("simulated".to_owned(), error.to_string()))?);
     let id = "simulated";
-    Ok(Credential {
-        id: Some(id.to_owned()),
-        header: Some(HeaderValue::from_static(id)),
-        headers,
-        weight: 1,
-    })
+    Ok(Credential { id: Some(id.to_owned()), header: Some(HeaderValue::from_static(id)), headers, weight: 1 })
 }
 
 fn credential(
@@ -259,20 +202,11 @@ fn credential(
     carrier: &Carrier<'_>,
     common: &HeaderMap,
 ) -> Result<Credential, Fault> {
-    let at = |message: String| {
-        fault(
-            format!("providers.{provider}.credentials.{}", written.id),
-            message,
-        )
-    };
+    let at = |message: String| fault(format!("providers.{provider}.credentials.{}", written.id), message);
     let mut headers = common.clone();
     if let Some(secret) = &written.api_key {
         let key = secret.resolve().map_err(|error| at(error.to_string()))?;
-        headers.extend(
-            carrier
-                .headers(&key)
-                .map_err(|error| at(error.to_string()))?,
-        );
+        headers.extend(carrier.headers(&key).map_err(|error| at(error.to_string()))?);
     }
     Ok(Credential {
         header: Some(header_value(&written.id, "the credential's id")?),
@@ -302,50 +236,30 @@ fn keys(config: &Config) -> Keys {
 fn tenant(written: &config::Tenant) -> Tenant {
     Tenant {
         id: written.id.clone(),
-        models: written
-            .models
-            .as_ref()
-            .map(|models| models.iter().collect()),
+        models: written.models.as_ref().map(|models| models.iter().collect()),
         disabled: written.disabled_models.iter().collect(),
-        defaults: written
-            .default_models
-            .iter()
-            .map(|(kind, model)| (*kind, model.clone()))
-            .collect(),
+        defaults: written.default_models.iter().map(|(kind, model)| (*kind, model.clone())).collect(),
     }
 }
 
-fn models(
-    config: &Config,
-    providers: &HashMap<String, Arc<Provider>>,
-    previous: Option<&Snapshot>,
-) -> Models {
+fn models(config: &Config, providers: &HashMap<String, Arc<Provider>>, previous: Option<&Snapshot>) -> Models {
     let mut models = Models::default();
     for written in &config.models {
-        let kept =
-            previous.and_then(|previous| previous.models.named(written.model_type, &written.name));
+        let kept = previous.and_then(|previous| previous.models.named(written.model_type, &written.name));
         let rotation = kept.map_or_else(Arc::default, |model| Arc::clone(&model.rotation));
         models.insert(written.model_type, model(written, providers, rotation));
     }
     for (name, provider) in providers {
         let kept = previous.and_then(|previous| previous.models.direct.get(name));
         let rotation = kept.map_or_else(Arc::default, |model| Arc::clone(&model.rotation));
-        models
-            .direct
-            .insert(name.clone(), Arc::new(direct(provider, rotation)));
+        models.direct.insert(name.clone(), Arc::new(direct(provider, rotation)));
     }
     models
 }
 
-fn model(
-    written: &config::Model,
-    providers: &HashMap<String, Arc<Provider>>,
-    rotation: Arc<Rotation>,
-) -> Model {
+fn model(written: &config::Model, providers: &HashMap<String, Arc<Provider>>, rotation: Arc<Rotation>) -> Model {
     let mut made = Model {
-        header: HeaderValue::from_str(&written.name)
-            .ok()
-            .filter(|_| !written.name.contains('*')),
+        header: HeaderValue::from_str(&written.name).ok().filter(|_| !written.name.contains('*')),
         name: written.name.clone(),
         model_type: Some(written.model_type),
         targets: Vec::new(),
@@ -356,9 +270,7 @@ fn model(
         },
         rotation,
         timeouts: Clocks::from(&written.timeouts),
-        retries: retry::Policy {
-            max: written.retries.max,
-        },
+        retries: retry::Policy { max: written.retries.max },
     };
     for target in &written.targets {
         if let Some(provider) = providers.get(&target.provider) {
@@ -377,10 +289,7 @@ fn add_target(model: &mut Model, written: &config::Target, provider: &Arc<Provid
     let total: u64 = credentials.iter().map(|credential| credential.weight).sum();
     for credential in credentials {
         let share = u64::from(written.weight) * WEIGHT_SCALE * credential.weight / total.max(1);
-        model.shares.push(balance::Candidate {
-            tier: written.tier,
-            weight: share,
-        });
+        model.shares.push(balance::Candidate { tier: written.tier, weight: share });
         model.targets.push(Target {
             provider: Arc::clone(provider),
             credential: Arc::clone(credential),
@@ -390,10 +299,7 @@ fn add_target(model: &mut Model, written: &config::Target, provider: &Arc<Provid
 }
 
 fn upstream_name(written: &str) -> UpstreamName {
-    Pattern::of(written).map_or_else(
-        || UpstreamName::Fixed(written.to_owned()),
-        UpstreamName::Filled,
-    )
+    Pattern::of(written).map_or_else(|| UpstreamName::Fixed(written.to_owned()), UpstreamName::Filled)
 }
 
 /// `provider/model` for any model of a provider.
@@ -407,17 +313,10 @@ fn direct(provider: &Arc<Provider>, rotation: Arc<Rotation>) -> Model {
         policy: balance::Policy::Weighted,
         rotation,
         timeouts: Clocks::from(&config::Timeouts::default()),
-        retries: retry::Policy {
-            max: config::Retries::default().max,
-        },
+        retries: retry::Policy { max: config::Retries::default().max },
     };
-    let any = config::Target {
-        provider: provider.name.clone(),
-        model: "*".to_owned(),
-        tier: 0,
-        weight: 1,
-        credential: None,
-    };
+    let any =
+        config::Target { provider: provider.name.clone(), model: "*".to_owned(), tier: 0, weight: 1, credential: None };
     add_target(&mut model, &any, provider);
     model
 }

@@ -93,9 +93,7 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(60);
 
 impl From<&Timeouts> for Clocks {
     fn from(timeouts: &Timeouts) -> Self {
-        let limit = |duration: crate::config::Duration| {
-            Some(duration.get()).filter(|limit| !limit.is_zero())
-        };
+        let limit = |duration: crate::config::Duration| Some(duration.get()).filter(|limit| !limit.is_zero());
         Self {
             connect: limit(timeouts.connect).unwrap_or(LONGEST_CONNECT),
             first_byte: limit(timeouts.first_byte),
@@ -142,20 +140,12 @@ impl Snapshot {
     ///
     /// # Errors
     /// 404 for a model that is not there, 400 for one of another type, 403 for one that the key may not call.
-    pub fn resolve<'s>(
-        &'s self,
-        key: &'s Key,
-        wanted: Type,
-        asked: Option<&str>,
-    ) -> Result<ModelInstance<'s>, Fault> {
+    pub fn resolve<'s>(&'s self, key: &'s Key, wanted: Type, asked: Option<&str>) -> Result<ModelInstance<'s>, Fault> {
         let asked = match asked {
             None | Some("" | "default") => Cow::Borrowed(default_model(key, wanted)?),
             Some(name) => Cow::Owned(name.to_owned()),
         };
-        let found = self
-            .models
-            .find(wanted, &asked)
-            .ok_or_else(|| self.not_found(wanted, &asked));
+        let found = self.models.find(wanted, &asked).ok_or_else(|| self.not_found(wanted, &asked));
         refuse_forbidden(key, &asked, found.is_ok())?;
         let (model, rest) = found?;
         Ok(ModelInstance::new(model, asked, rest))
@@ -177,10 +167,8 @@ impl Snapshot {
 
     fn not_found(&self, wanted: Type, name: &str) -> Fault {
         if let Some(other) = self.models.type_of(name) {
-            let message =
-                format!("The model `{name}` is of type {other}; this endpoint needs {wanted}.");
-            return Fault::request(StatusCode::BAD_REQUEST, "wrong_model_type", message)
-                .of_param("model");
+            let message = format!("The model `{name}` is of type {other}; this endpoint needs {wanted}.");
+            return Fault::request(StatusCode::BAD_REQUEST, "wrong_model_type", message).of_param("model");
         }
         let message = format!("The model `{name}` does not exist or this key may not call it.");
         Fault::request(StatusCode::NOT_FOUND, "model_not_found", message).of_param("model")
@@ -188,37 +176,23 @@ impl Snapshot {
 }
 
 fn default_model(key: &Key, wanted: Type) -> Result<&str, Fault> {
-    key.tenant
-        .defaults
-        .get(&wanted)
-        .map(String::as_str)
-        .ok_or_else(|| {
-            let message =
-                format!("`model` is missing, and no default model of type {wanted} is set.");
-            Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message).of_param("model")
-        })
+    key.tenant.defaults.get(&wanted).map(String::as_str).ok_or_else(|| {
+        let message = format!("`model` is missing, and no default model of type {wanted} is set.");
+        Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message).of_param("model")
+    })
 }
 
 /// A model that is there but not this key's is forbidden; one that is not there is not found, even where a list would
 /// forbid it.
 fn refuse_forbidden(key: &Key, name: &str, exists: bool) -> Result<(), Fault> {
-    let forbidden = |code, message| {
-        Err(
-            Fault::new(Kind::PolicyForbidden, StatusCode::FORBIDDEN, code, message)
-                .of_param("model"),
-        )
-    };
-    let listed = |patterns: &Option<super::pattern::Patterns>| {
-        patterns.as_ref().is_none_or(|list| list.has(name))
-    };
+    let forbidden =
+        |code, message| Err(Fault::new(Kind::PolicyForbidden, StatusCode::FORBIDDEN, code, message).of_param("model"));
+    let listed = |patterns: &Option<super::pattern::Patterns>| patterns.as_ref().is_none_or(|list| list.has(name));
     if exists && key.tenant.disabled.has(name) {
         return forbidden("model_disabled", format!("The model `{name}` is disabled."));
     }
     if exists && !(listed(&key.tenant.models) && listed(&key.models)) {
-        return forbidden(
-            "model_not_allowed",
-            format!("This key may not call the model `{name}`."),
-        );
+        return forbidden("model_not_allowed", format!("This key may not call the model `{name}`."));
     }
     Ok(())
 }
@@ -230,10 +204,7 @@ impl Models {
         if let Some(model) = self.exact.get(&wanted).and_then(|models| models.get(name)) {
             return Some((model, None));
         }
-        self.wild
-            .get(&wanted)
-            .and_then(|wild| wild.find(name))
-            .or_else(|| self.find_direct(name))
+        self.wild.get(&wanted).and_then(|wild| wild.find(name)).or_else(|| self.find_direct(name))
     }
 
     fn find_direct(&self, name: &str) -> Option<Found<'_>> {
@@ -243,41 +214,21 @@ impl Models {
     }
 
     fn type_of(&self, name: &str) -> Option<Type> {
-        let exact = self
-            .exact
-            .iter()
-            .find(|(_, models)| models.contains_key(name))
-            .map(|(kind, _)| *kind);
-        exact.or_else(|| {
-            self.wild
-                .iter()
-                .find(|(_, wild)| wild.find(name).is_some())
-                .map(|(kind, _)| *kind)
-        })
+        let exact = self.exact.iter().find(|(_, models)| models.contains_key(name)).map(|(kind, _)| *kind);
+        exact.or_else(|| self.wild.iter().find(|(_, wild)| wild.find(name).is_some()).map(|(kind, _)| *kind))
     }
 
     /// The model that this name means, whatever its type.
     #[must_use]
     pub fn any(&self, name: &str) -> Option<&Model> {
-        let exact = self
-            .exact
-            .values()
-            .find_map(|models| models.get(name))
-            .map(Arc::as_ref);
+        let exact = self.exact.values().find_map(|models| models.get(name)).map(Arc::as_ref);
         let wild = || self.wild.values().find_map(|wild| wild.find(name));
-        exact.or_else(|| {
-            wild()
-                .or_else(|| self.find_direct(name))
-                .map(|(model, _)| model)
-        })
+        exact.or_else(|| wild().or_else(|| self.find_direct(name)).map(|(model, _)| model))
     }
 
     /// All configured models.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Model>> {
-        let wild = self
-            .wild
-            .values()
-            .flat_map(|wild| wild.by_prefix.values().flatten().map(|(_, model)| model));
+        let wild = self.wild.values().flat_map(|wild| wild.by_prefix.values().flatten().map(|(_, model)| model));
         self.exact.values().flat_map(HashMap::values).chain(wild)
     }
 
@@ -292,17 +243,8 @@ impl Models {
 
     pub(super) fn insert(&mut self, wanted: Type, model: Model) {
         match Pattern::of(&model.name) {
-            None => drop(
-                self.exact
-                    .entry(wanted)
-                    .or_default()
-                    .insert(model.name.clone(), model.into()),
-            ),
-            Some(pattern) => self
-                .wild
-                .entry(wanted)
-                .or_default()
-                .insert(pattern, model.into()),
+            None => drop(self.exact.entry(wanted).or_default().insert(model.name.clone(), model.into())),
+            Some(pattern) => self.wild.entry(wanted).or_default().insert(pattern, model.into()),
         }
     }
 }
@@ -313,33 +255,20 @@ impl Wildcards {
         if let Err(place) = self.lengths.binary_search_by(|known| length.cmp(known)) {
             self.lengths.insert(place, length);
         }
-        self.by_prefix
-            .entry(pattern.prefix().to_owned())
-            .or_default()
-            .push((pattern, model));
+        self.by_prefix.entry(pattern.prefix().to_owned()).or_default().push((pattern, model));
     }
 
     fn find(&self, name: &str) -> Option<Found<'_>> {
-        self.lengths
-            .iter()
-            .filter_map(|length| name.get(..*length))
-            .find_map(|prefix| {
-                let candidates = self.by_prefix.get(prefix)?;
-                candidates.iter().find_map(|(pattern, model)| {
-                    let rest = pattern.rest(name)?;
-                    Some((
-                        model.as_ref(),
-                        Some((prefix.len(), prefix.len() + rest.len())),
-                    ))
-                })
+        self.lengths.iter().filter_map(|length| name.get(..*length)).find_map(|prefix| {
+            let candidates = self.by_prefix.get(prefix)?;
+            candidates.iter().find_map(|(pattern, model)| {
+                let rest = pattern.rest(name)?;
+                Some((model.as_ref(), Some((prefix.len(), prefix.len() + rest.len()))))
             })
+        })
     }
 
     fn named(&self, wanted: &Pattern) -> Option<&Arc<Model>> {
-        self.by_prefix
-            .get(wanted.prefix())?
-            .iter()
-            .find(|(pattern, _)| pattern == wanted)
-            .map(|(_, model)| model)
+        self.by_prefix.get(wanted.prefix())?.iter().find(|(pattern, _)| pattern == wanted).map(|(_, model)| model)
     }
 }

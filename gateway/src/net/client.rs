@@ -48,10 +48,7 @@ impl Head {
     /// A head with no headers yet.
     #[must_use]
     pub fn new(status: StatusCode) -> Self {
-        Self {
-            status,
-            headers: Vec::with_capacity(16),
-        }
+        Self { status, headers: Vec::with_capacity(16) }
     }
 
     /// Its status.
@@ -73,21 +70,13 @@ impl Head {
     }
 
     fn into_pingora(self, length: Option<usize>) -> Option<Box<ResponseHeader>> {
-        let mut head =
-            ResponseHeader::build_no_case(self.status, Some(self.headers.len() + 1)).ok()?;
+        let mut head = ResponseHeader::build_no_case(self.status, Some(self.headers.len() + 1)).ok()?;
         for (name, value) in self.headers {
             head.append_header(name, value).ok()?;
         }
         match length {
-            Some(length) => head
-                .insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))
-                .ok()?,
-            None => head
-                .insert_header(
-                    header::TRANSFER_ENCODING,
-                    HeaderValue::from_static("chunked"),
-                )
-                .ok()?,
+            Some(length) => head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length)).ok()?,
+            None => head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")).ok()?,
         }
         Some(Box::new(head))
     }
@@ -99,11 +88,7 @@ impl Client {
     pub fn new(mut session: ServerSession) -> Self {
         session.set_read_timeout(Some(CLIENT_TIMEOUT));
         session.set_write_timeout(Some(CLIENT_TIMEOUT));
-        Self {
-            session,
-            reusable: true,
-            answered: false,
-        }
+        Self { session, reusable: true, answered: false }
     }
 
     /// The request's method.
@@ -146,10 +131,7 @@ impl Client {
             if body.len().saturating_add(piece.len()) > limit {
                 return Err(BodyFault::TooLarge);
             }
-            body.add(
-                piece,
-                announced.and_then(|length| usize::try_from(length).ok()),
-            );
+            body.add(piece, announced.and_then(|length| usize::try_from(length).ok()));
         }
         Ok(body.into_bytes())
     }
@@ -196,11 +178,7 @@ impl Client {
     /// # Errors
     /// The client is gone.
     pub async fn push(&mut self, piece: Bytes) -> Result<(), Gone> {
-        if piece.is_empty() {
-            Ok(())
-        } else {
-            self.write(piece, false).await
-        }
+        if piece.is_empty() { Ok(()) } else { self.write(piece, false).await }
     }
 
     /// The streamed answer is whole.
@@ -230,19 +208,11 @@ impl Client {
     }
 
     fn content_length(&self) -> Option<u64> {
-        self.headers()
-            .get(header::CONTENT_LENGTH)?
-            .to_str()
-            .ok()?
-            .parse()
-            .ok()
+        self.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
     async fn say_continue(&mut self) -> Result<(), BodyFault> {
-        let expects = self
-            .headers()
-            .get(header::EXPECT)
-            .map(HeaderValue::as_bytes);
+        let expects = self.headers().get(header::EXPECT).map(HeaderValue::as_bytes);
         if !expects.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")) {
             return Ok(());
         }
@@ -256,11 +226,7 @@ impl Client {
         let http2 = self.session.is_http2();
         let read = self.session.read_request_body();
         // Pingora's own read timeout covers HTTP/1 only; an HTTP/2 client could hold a body back for ever.
-        let read = if http2 {
-            tokio::time::timeout(CLIENT_TIMEOUT, read).await.ok()
-        } else {
-            Some(read.await)
-        };
+        let read = if http2 { tokio::time::timeout(CLIENT_TIMEOUT, read).await.ok() } else { Some(read.await) };
         read.and_then(Result::ok).ok_or_else(|| {
             self.reusable = false;
             BodyFault::Gone
@@ -268,17 +234,11 @@ impl Client {
     }
 
     async fn write_head(&mut self, head: Box<ResponseHeader>) -> Result<(), Gone> {
-        self.session
-            .write_response_header(head)
-            .await
-            .map_err(|_| self.lost())
+        self.session.write_response_header(head).await.map_err(|_| self.lost())
     }
 
     async fn write(&mut self, piece: Bytes, last: bool) -> Result<(), Gone> {
-        self.session
-            .write_response_body(piece, last)
-            .await
-            .map_err(|_| self.lost())
+        self.session.write_response_body(piece, last).await.map_err(|_| self.lost())
     }
 
     fn lost(&mut self) -> Gone {
@@ -288,11 +248,7 @@ impl Client {
 
     /// An answer before the body was read: a short rest is read to keep the connection, a long one costs it.
     fn leave_unread_body(&mut self) {
-        if !self.session.is_body_done()
-            && self
-                .content_length()
-                .is_none_or(|length| length > WORTH_READING)
-        {
+        if !self.session.is_body_done() && self.content_length().is_none_or(|length| length > WORTH_READING) {
             self.close_after();
         }
     }
@@ -335,22 +291,13 @@ impl Gathered {
             return;
         }
         if self.joined.is_empty() {
-            self.joined.reserve(
-                announced
-                    .unwrap_or_default()
-                    .max(self.only.len() + piece.len()),
-            );
-            self.joined
-                .extend_from_slice(&std::mem::take(&mut self.only));
+            self.joined.reserve(announced.unwrap_or_default().max(self.only.len() + piece.len()));
+            self.joined.extend_from_slice(&std::mem::take(&mut self.only));
         }
         self.joined.extend_from_slice(&piece);
     }
 
     fn into_bytes(self) -> Bytes {
-        if self.joined.is_empty() {
-            self.only
-        } else {
-            self.joined.freeze()
-        }
+        if self.joined.is_empty() { self.only } else { self.joined.freeze() }
     }
 }

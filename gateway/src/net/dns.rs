@@ -12,9 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts,
-};
+use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::sync::watch;
@@ -95,10 +93,7 @@ impl Resolver {
     }
 
     fn new(source: Source) -> Resolver {
-        Resolver(Arc::new(Shared {
-            names: Mutex::default(),
-            source,
-        }))
+        Resolver(Arc::new(Shared { names: Mutex::default(), source }))
     }
 
     /// The addresses of `host`. Waits only for a name that was never found before; a stale
@@ -150,15 +145,13 @@ struct Asking(Arc<Name>);
 
 impl Asking {
     fn learned(self, outcome: Result<Resolved, Unresolved>) {
-        self.0
-            .send_modify(|state| state.learn(outcome, Instant::now()));
+        self.0.send_modify(|state| state.learn(outcome, Instant::now()));
     }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.0
-            .send_if_modified(|state| std::mem::take(&mut state.asking));
+        self.0.send_if_modified(|state| std::mem::take(&mut state.asking));
     }
 }
 
@@ -168,15 +161,11 @@ impl State {
     }
 
     fn is_fresh(&self, now: Instant) -> bool {
-        self.resolved
-            .as_ref()
-            .is_some_and(|found| now < found.until)
+        self.resolved.as_ref().is_some_and(|found| now < found.until)
     }
 
     fn failed_lately(&self, now: Instant) -> bool {
-        self.failed
-            .as_ref()
-            .is_some_and(|(at, _)| now.duration_since(*at) < FAILED_LIFE)
+        self.failed.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < FAILED_LIFE)
     }
 
     fn is_settled(&self) -> bool {
@@ -207,28 +196,19 @@ impl State {
 }
 
 impl Resolved {
-    fn new(
-        addresses: impl Iterator<Item = IpAddr>,
-        until: Instant,
-    ) -> Result<Resolved, Unresolved> {
+    fn new(addresses: impl Iterator<Item = IpAddr>, until: Instant) -> Result<Resolved, Unresolved> {
         let mut addresses: Vec<IpAddr> = addresses.collect();
         addresses.sort_by_key(IpAddr::is_ipv6);
         if addresses.is_empty() {
             return Err(Unresolved::NoSuchName);
         }
         let now = Instant::now();
-        Ok(Resolved {
-            addresses: addresses.into(),
-            until: until.clamp(now + SHORTEST_LIFE, now + LONGEST_LIFE),
-        })
+        Ok(Resolved { addresses: addresses.into(), until: until.clamp(now + SHORTEST_LIFE, now + LONGEST_LIFE) })
     }
 
     /// The same addresses, kept because there is nothing newer.
     fn prolonged(self: Arc<Self>, now: Instant) -> Arc<Resolved> {
-        Arc::new(Resolved {
-            addresses: self.addresses.clone(),
-            until: now + SHORTEST_LIFE,
-        })
+        Arc::new(Resolved { addresses: self.addresses.clone(), until: now + SHORTEST_LIFE })
     }
 }
 
@@ -236,10 +216,7 @@ impl Source {
     async fn ask(&self, host: &str) -> Result<Resolved, Unresolved> {
         let resolver = match self {
             Source::Fixed(resolver) => resolver.clone(),
-            Source::System(system) => system
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .current()?,
+            Source::System(system) => system.lock().unwrap_or_else(PoisonError::into_inner).current()?,
         };
         let found = resolver.lookup_ip(host).await.map_err(unresolved)?;
         Resolved::new(found.iter(), found.valid_until())
@@ -281,11 +258,8 @@ fn set_options(options: &mut ResolverOpts) {
     options.cache_size = 0;
     // One family after the other: a name that /etc/hosts gives an IPv4 address would otherwise
     // wait for the name servers to deny its IPv6 address.
-    options.ip_strategy = if has_ipv4_route() {
-        LookupIpStrategy::Ipv4thenIpv6
-    } else {
-        LookupIpStrategy::Ipv6thenIpv4
-    };
+    options.ip_strategy =
+        if has_ipv4_route() { LookupIpStrategy::Ipv4thenIpv6 } else { LookupIpStrategy::Ipv6thenIpv4 };
 }
 
 /// Whether this machine can reach IPv4 addresses at all: clusters with IPv6 only can't.
@@ -297,20 +271,13 @@ fn has_ipv4_route() -> bool {
 }
 
 fn unresolved(error: NetError) -> Unresolved {
-    if error.is_no_records_found() || error.is_nx_domain() {
-        Unresolved::NoSuchName
-    } else {
-        Unresolved::NoAnswer
-    }
+    if error.is_no_records_found() || error.is_nx_domain() { Unresolved::NoSuchName } else { Unresolved::NoAnswer }
 }
 
 /// Makes room by dropping the name whose answer is the oldest, or one that never had any.
 fn forget_stalest(names: &mut HashMap<Box<str>, Arc<Name>>) {
     let until = |name: &Name| name.borrow().resolved.as_ref().map(|found| found.until);
-    let stalest = names
-        .iter()
-        .min_by_key(|(_, name)| until(name))
-        .map(|(host, _)| host.clone());
+    let stalest = names.iter().min_by_key(|(_, name)| until(name)).map(|(host, _)| host.clone());
     if let Some(host) = stalest {
         names.remove(&host);
     }

@@ -73,11 +73,7 @@ impl Proxies {
     /// This proxy for every host.
     pub fn only(proxy: Proxy) -> Proxies {
         let proxy = Some(Arc::new(proxy));
-        Proxies {
-            http: proxy.clone(),
-            https: proxy,
-            except: Vec::new(),
-        }
+        Proxies { http: proxy.clone(), https: proxy, except: Vec::new() }
     }
 
     /// Reads the process's environment; call it once, at start.
@@ -88,9 +84,7 @@ impl Proxies {
     /// The same from any source of variables.
     pub fn from_variables(read: impl Fn(&str) -> Option<String>) -> Result<Proxies, ProxyError> {
         let variable = |name: &str| {
-            read(&name.to_ascii_lowercase())
-                .or_else(|| read(name))
-                .filter(|value| !value.trim().is_empty())
+            read(&name.to_ascii_lowercase()).or_else(|| read(name)).filter(|value| !value.trim().is_empty())
         };
         let proxy = |name: &str| {
             let named = variable(name).map(|value| (name, value));
@@ -101,11 +95,7 @@ impl Proxies {
             Proxy::named(name, value.trim()).map(|proxy| Some(Arc::new(proxy)))
         };
         let except = variable("NO_PROXY").unwrap_or_default();
-        Ok(Proxies {
-            http: proxy("HTTP_PROXY")?,
-            https: proxy("HTTPS_PROXY")?,
-            except: exceptions(&except),
-        })
+        Ok(Proxies { http: proxy("HTTP_PROXY")?, https: proxy("HTTPS_PROXY")?, except: exceptions(&except) })
     }
 
     pub(super) fn serving(&self, tls: bool, host: &Host, port: u16) -> Option<Arc<Proxy>> {
@@ -144,10 +134,7 @@ impl Hash for Proxy {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.host.hash(state);
         self.port.hash(state);
-        self.authorization
-            .as_ref()
-            .map(HeaderValue::as_bytes)
-            .hash(state);
+        self.authorization.as_ref().map(HeaderValue::as_bytes).hash(state);
     }
 }
 
@@ -179,9 +166,7 @@ impl Exception {
         let right_port = |wanted: &Option<u16>| wanted.is_none_or(|wanted| wanted == port);
         match (self, host) {
             (Exception::Everything, _) => true,
-            (Exception::Domain(domain, wanted), Host::Name(name)) => {
-                right_port(wanted) && is_within(name, domain)
-            }
+            (Exception::Domain(domain, wanted), Host::Name(name)) => right_port(wanted) && is_within(name, domain),
             (Exception::Network(network, bits, wanted), Host::Address(address)) => {
                 right_port(wanted) && shares_prefix(*network, *address, *bits)
             }
@@ -198,8 +183,7 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     pub(super) fn new(proxy: &Proxy, authority: &str) -> Tunnel {
-        let mut request =
-            format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n").into_bytes();
+        let mut request = format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n").into_bytes();
         if let Some(authorization) = &proxy.authorization {
             request.extend_from_slice(b"proxy-authorization: ");
             request.extend_from_slice(authorization.as_bytes());
@@ -210,19 +194,12 @@ impl Tunnel {
     }
 
     async fn open(&self, proxy: std::net::SocketAddr) -> PingoraResult<Stream> {
-        let mut stream = TcpStream::connect(proxy)
-            .await
-            .map_err(|error| connect_error(&error))?;
-        stream
-            .write_all(&self.request)
-            .await
-            .or_err(PROXY_REFUSED, "while asking the proxy for a tunnel")?;
+        let mut stream = TcpStream::connect(proxy).await.map_err(|error| connect_error(&error))?;
+        stream.write_all(&self.request).await.or_err(PROXY_REFUSED, "while asking the proxy for a tunnel")?;
         let mut answer = Vec::with_capacity(256);
         let head = loop {
-            let read = stream
-                .read_buf(&mut answer)
-                .await
-                .or_err(PROXY_REFUSED, "while asking the proxy for a tunnel")?;
+            let read =
+                stream.read_buf(&mut answer).await.or_err(PROXY_REFUSED, "while asking the proxy for a tunnel")?;
             if let Some(end) = memchr::memmem::find(&answer, b"\r\n\r\n") {
                 break end + 4;
             }
@@ -265,10 +242,9 @@ fn accepted(answer: &[u8]) -> PingoraResult<()> {
     let parsed = response.parse(answer);
     match (parsed, response.code) {
         (Ok(_), Some(200..=299)) => Ok(()),
-        (Ok(_), Some(code)) => Error::e_explain(
-            PROXY_REFUSED,
-            format!("the proxy answered CONNECT with status {code}"),
-        ),
+        (Ok(_), Some(code)) => {
+            Error::e_explain(PROXY_REFUSED, format!("the proxy answered CONNECT with status {code}"))
+        }
         _ => Error::e_explain(PROXY_REFUSED, "the proxy's answer to CONNECT is not HTTP"),
     }
 }
@@ -281,8 +257,7 @@ fn authorization(authority: &Authority) -> Result<Option<HeaderValue>, ()> {
     let mut plain = percent_decoded(user)?;
     plain.push(b':');
     plain.extend(percent_decoded(password)?);
-    let mut value = HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(plain)))
-        .map_err(|_| ())?;
+    let mut value = HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(plain))).map_err(|_| ())?;
     value.set_sensitive(true);
     Ok(Some(value))
 }
@@ -300,9 +275,7 @@ fn percent_decoded(text: &str) -> Result<Vec<u8>, ()> {
 }
 
 fn hex_digit(byte: Option<u8>) -> Result<u8, ()> {
-    let digit = byte
-        .and_then(|byte| char::from(byte).to_digit(16))
-        .ok_or(())?;
+    let digit = byte.and_then(|byte| char::from(byte).to_digit(16)).ok_or(())?;
     u8::try_from(digit).map_err(|_| ())
 }
 
@@ -328,8 +301,7 @@ fn split_port(entry: &str) -> (&str, Option<u16>) {
 }
 
 fn is_within(name: &str, domain: &str) -> bool {
-    name.strip_suffix(domain)
-        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 fn width(address: IpAddr) -> u8 {
@@ -342,9 +314,7 @@ fn shares_prefix(network: IpAddr, address: IpAddr, bits: u8) -> bool {
         (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
         _ => return false,
     };
-    let differing = (network ^ address)
-        .checked_shr(u32::from(width - bits.min(width)))
-        .unwrap_or(0);
+    let differing = (network ^ address).checked_shr(u32::from(width - bits.min(width))).unwrap_or(0);
     differing == 0
 }
 
@@ -376,10 +346,7 @@ mod tests {
     #[test]
     fn lower_case_wins_over_upper_case() {
         let both = proxies(&[("https_proxy", "http://low"), ("HTTPS_PROXY", "http://up")]).unwrap();
-        assert_eq!(
-            serving(&both, true, "x.test", 443).as_deref(),
-            Some("low:80")
-        );
+        assert_eq!(serving(&both, true, "x.test", 443).as_deref(), Some("low:80"));
     }
 
     #[test]
@@ -398,13 +365,9 @@ mod tests {
         ] {
             assert_eq!(serving(&some, true, host, port), None, "{host}:{port}");
         }
-        for (host, port) in [
-            ("notexample.com", 443),
-            ("internal", 443),
-            ("11.0.0.1", 80),
-            ("192.168.1.8", 80),
-            ("fe00::1", 80),
-        ] {
+        for (host, port) in
+            [("notexample.com", 443), ("internal", 443), ("11.0.0.1", 80), ("192.168.1.8", 80), ("fe00::1", 80)]
+        {
             assert!(serving(&some, true, host, port).is_some(), "{host}:{port}");
         }
     }

@@ -8,9 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use pingora::apps::{
-    HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp,
-};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::listeners::ListenerConfig;
 use pingora::listeners::tls::TlsSettings;
 use pingora::protocols::Stream;
@@ -31,10 +29,7 @@ const IDLE: Duration = Duration::from_secs(75);
 
 /// What a connection reads and writes through. Pingora's session reads straight into its own buffers, so a second one
 /// below it would only cost memory; writes are gathered, so that head and body of a small answer leave together.
-const BUFFERS: L4BufferSettings = L4BufferSettings {
-    read: Some(0),
-    write: Some(8 * 1024),
-};
+const BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: Some(8 * 1024) };
 
 /// The old process goes on accepting for so long after it handed its sockets over (Pingora's constant).
 const HAND_OVER: Duration = Duration::from_secs(5);
@@ -66,11 +61,7 @@ impl Listening {
     /// As a URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!(
-            "{}://{}",
-            if self.tls.is_some() { "https" } else { "http" },
-            self.address
-        )
+        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.address)
     }
 
     fn config(&self) -> Result<ListenerConfig, String> {
@@ -78,13 +69,8 @@ impl Listening {
         let Some((certificate, key)) = &self.tls else {
             return Ok(config);
         };
-        let path = |path: &PathBuf| {
-            path.to_str()
-                .map(str::to_owned)
-                .ok_or("a certificate's path is not UTF-8")
-        };
-        let mut tls = TlsSettings::intermediate(&path(certificate)?, &path(key)?)
-            .map_err(|error| error.to_string())?;
+        let path = |path: &PathBuf| path.to_str().map(str::to_owned).ok_or("a certificate's path is not UTF-8");
+        let mut tls = TlsSettings::intermediate(&path(certificate)?, &path(key)?).map_err(|error| error.to_string())?;
         tls.enable_h2();
         Ok(config.tls(tls))
     }
@@ -126,34 +112,21 @@ pub fn run(gateway: &Arc<Gateway>, admin: Admin, settings: &Settings) -> Result<
         service.threads = Some(1);
         server.add_service(service);
     }
-    let signals = Signals {
-        gateway: Arc::clone(gateway),
-        drain: settings.drain,
-    };
-    server.run(RunArgs {
-        shutdown_signal: Box::new(signals),
-    });
+    let signals = Signals { gateway: Arc::clone(gateway), drain: settings.drain };
+    server.run(RunArgs { shutdown_signal: Box::new(signals) });
     Ok(())
 }
 
 impl Settings {
     fn options(&self) -> Opt {
-        Opt {
-            upgrade: self.upgrade,
-            daemon: false,
-            nocapture: false,
-            test: false,
-            conf: None,
-        }
+        Opt { upgrade: self.upgrade, daemon: false, nocapture: false, test: false, conf: None }
     }
 
     fn configuration(&self) -> ServerConf {
         ServerConf {
             upgrade_sock: self.upgrade_socket.to_string_lossy().into_owned(),
             // The drain is over earlier when no request is left: see `Signals`.
-            grace_period_seconds: Some(
-                self.drain.as_secs() + u64::from(self.drain.subsec_nanos() > 0),
-            ),
+            grace_period_seconds: Some(self.drain.as_secs() + u64::from(self.drain.subsec_nanos() > 0)),
             graceful_shutdown_timeout_seconds: Some(1),
             ..ServerConf::default()
         }
@@ -216,11 +189,7 @@ struct AdminDoor(Admin);
 
 #[async_trait]
 impl ServerApp for AdminDoor {
-    async fn process_new(
-        self: &Arc<Self>,
-        stream: Stream,
-        _shutdown: &ShutdownWatch,
-    ) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _shutdown: &ShutdownWatch) -> Option<Stream> {
         self.0.serve(stream).await;
         None
     }
@@ -249,16 +218,8 @@ impl ShutdownSignalWatch for Signals {
             () = wait(SignalKind::interrupt()) => false,
             () = wait(SignalKind::quit()) => true,
         };
-        self.drain(if handing_over {
-            HAND_OVER
-        } else {
-            Duration::ZERO
-        });
-        if handing_over {
-            ShutdownSignal::GracefulUpgrade
-        } else {
-            ShutdownSignal::GracefulTerminate
-        }
+        self.drain(if handing_over { HAND_OVER } else { Duration::ZERO });
+        if handing_over { ShutdownSignal::GracefulUpgrade } else { ShutdownSignal::GracefulTerminate }
     }
 }
 
@@ -268,21 +229,19 @@ impl Signals {
         let gateway = Arc::clone(&self.gateway);
         let until = Instant::now() + after + self.drain;
         tracing::info!(in_flight = gateway.metrics.in_flight.get(), "draining");
-        let ending = std::thread::Builder::new()
-            .name("drain".to_owned())
-            .spawn(move || {
-                std::thread::sleep(after);
-                gateway.draining.store(true, Ordering::Release);
-                // A connection that was accepted just now has its head read first.
-                std::thread::sleep(LOOK * 5);
-                while gateway.metrics.in_flight.get() > 0 && Instant::now() < until {
-                    std::thread::sleep(LOOK);
-                }
-                if gateway.metrics.in_flight.get() <= 0 {
-                    gateway.close();
-                    std::process::exit(0);
-                }
-            });
+        let ending = std::thread::Builder::new().name("drain".to_owned()).spawn(move || {
+            std::thread::sleep(after);
+            gateway.draining.store(true, Ordering::Release);
+            // A connection that was accepted just now has its head read first.
+            std::thread::sleep(LOOK * 5);
+            while gateway.metrics.in_flight.get() > 0 && Instant::now() < until {
+                std::thread::sleep(LOOK);
+            }
+            if gateway.metrics.in_flight.get() <= 0 {
+                gateway.close();
+                std::process::exit(0);
+            }
+        });
         if let Err(error) = ending {
             tracing::error!(%error, "the drain cannot be watched; it takes its full time");
         }

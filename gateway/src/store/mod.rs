@@ -90,14 +90,8 @@ impl Store {
             Ok(backend) => serve(&backend, &waiting),
             Err(error) => tracing::error!(%error, "the store cannot be opened; nothing is kept"),
         };
-        let thread = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(work)
-            .map_err(backend)?;
-        Ok(Self {
-            commands,
-            thread: Mutex::new(Some(thread)),
-        })
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(backend)?;
+        Ok(Self { commands, thread: Mutex::new(Some(thread)) })
     }
 
     /// Remembers that a configuration is served. Never waits.
@@ -116,21 +110,13 @@ impl Store {
     /// The store is not there, or cannot be read.
     pub fn history(&self) -> Result<Vec<Served>, StoreFault> {
         let (answer, answered) = sync_channel(1);
-        self.commands
-            .try_send(Command::History(answer))
-            .map_err(backend)?;
-        answered
-            .recv_timeout(Duration::from_secs(5))
-            .map_err(backend)?
+        self.commands.try_send(Command::History(answer)).map_err(backend)?;
+        answered.recv_timeout(Duration::from_secs(5)).map_err(backend)?
     }
 
     /// Writes out what waits and closes the backend.
     pub fn close(&self) {
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let closing = self.commands.try_send(Command::Close).is_ok();
         if let (Some(thread), true) = (thread, closing)
             && thread.join().is_err()
@@ -181,11 +167,7 @@ mod tests {
     use super::*;
 
     fn served(hash: &str) -> Served {
-        Served {
-            at: jiff::Timestamp::UNIX_EPOCH,
-            hash: hash.to_owned(),
-            changed: vec!["server".to_owned()],
-        }
+        Served { at: jiff::Timestamp::UNIX_EPOCH, hash: hash.to_owned(), changed: vec!["server".to_owned()] }
     }
 
     fn folder(name: &str) -> std::path::PathBuf {
@@ -211,10 +193,7 @@ mod tests {
     fn a_store_that_is_open_elsewhere_is_refused_or_waited_for() {
         let path = folder("busy");
         let first = Store::open(&path, Patience::None).unwrap();
-        assert!(matches!(
-            Store::open(&path, Patience::None),
-            Err(StoreFault::Busy)
-        ));
+        assert!(matches!(Store::open(&path, Patience::None), Err(StoreFault::Busy)));
         let second = Store::open(&path, Patience::UntilFree).unwrap();
         second.served(served("later"));
         first.close();

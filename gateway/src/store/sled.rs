@@ -22,16 +22,9 @@ pub(super) struct Embedded {
 impl Embedded {
     pub(super) fn open(path: &Path) -> Result<Self, StoreFault> {
         std::fs::create_dir_all(path)?;
-        let database = Config::new()
-            .path(path.join("store"))
-            .cache_capacity(CACHE)
-            .open()
-            .map_err(opening)?;
+        let database = Config::new().path(path.join("store")).cache_capacity(CACHE).open().map_err(opening)?;
         check_format(&database)?;
-        Ok(Self {
-            history: database.open_tree("config-history").map_err(failed)?,
-            database,
-        })
+        Ok(Self { history: database.open_tree("config-history").map_err(failed)?, database })
     }
 
     pub(super) fn add(&self, served: &Served) -> Result<(), StoreFault> {
@@ -46,40 +39,22 @@ impl Embedded {
 
     pub(super) fn history(&self) -> Result<Vec<Served>, StoreFault> {
         let newest_first = self.history.iter().values().rev();
-        newest_first
-            .map(|value| serde_json::from_slice(&value.map_err(failed)?).map_err(super::backend))
-            .collect()
+        newest_first.map(|value| serde_json::from_slice(&value.map_err(failed)?).map_err(super::backend)).collect()
     }
 }
 
 fn check_format(database: &Db) -> Result<(), StoreFault> {
     let Some(written) = database.get("format").map_err(failed)? else {
-        return database
-            .insert("format", &FORMAT.to_be_bytes())
-            .map_err(failed)
-            .map(drop);
+        return database.insert("format", &FORMAT.to_be_bytes()).map_err(failed).map(drop);
     };
-    let found = written
-        .as_ref()
-        .try_into()
-        .map(u32::from_be_bytes)
-        .unwrap_or(u32::MAX);
-    if found > FORMAT {
-        Err(StoreFault::Format {
-            found,
-            known: FORMAT,
-        })
-    } else {
-        Ok(())
-    }
+    let found = written.as_ref().try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX);
+    if found > FORMAT { Err(StoreFault::Format { found, known: FORMAT }) } else { Ok(()) }
 }
 
 /// sled tells a lock that another process holds only in words.
 fn opening(error: sled::Error) -> StoreFault {
     match &error {
-        sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => {
-            StoreFault::Busy
-        }
+        sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => StoreFault::Busy,
         _ => failed(error),
     }
 }

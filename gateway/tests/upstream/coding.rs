@@ -31,9 +31,7 @@ fn bare(text: &[u8]) -> Vec<u8> {
 
 fn answer(coding: &str, body: &[u8]) -> Bytes {
     let length = body.len();
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {length}\r\n\r\n"
-    );
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {length}\r\n\r\n");
     [head.as_bytes(), body].concat().into()
 }
 
@@ -48,12 +46,9 @@ async fn decoded(coding: &str, body: &[u8]) -> Result<Vec<u8>, Fault> {
 #[tokio::test]
 async fn gzip_and_both_kinds_of_deflate_are_undone() {
     let text: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
-    for (coding, body) in [
-        ("gzip", gzip(&text)),
-        ("X-GZIP", gzip(&text)),
-        ("deflate", zlib(&text)),
-        ("deflate", bare(&text)),
-    ] {
+    for (coding, body) in
+        [("gzip", gzip(&text)), ("X-GZIP", gzip(&text)), ("deflate", zlib(&text)), ("deflate", bare(&text))]
+    {
         assert!(decoded(coding, &body).await.unwrap() == text, "{coding}");
     }
 }
@@ -67,9 +62,7 @@ async fn a_body_without_bytes_needs_no_decoding() {
 #[tokio::test]
 async fn identity_is_no_coding() {
     let provider = Provider::answering(answer("identity", b"plain")).await;
-    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .unwrap();
+    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}").await.unwrap();
     assert_eq!(answer.content_length(), Some(5));
     assert_eq!(whole(&mut answer).await.unwrap(), b"plain");
 }
@@ -78,15 +71,8 @@ async fn identity_is_no_coding() {
 async fn a_coding_that_is_not_known_is_malformed() {
     for coding in ["br", "zstd", "gzip, gzip", "gzip\r\ncontent-encoding: br"] {
         let provider = Provider::answering(answer(coding, b"xx")).await;
-        let fault = post(&upstreams(), &provider.endpoint(), b"{}")
-            .await
-            .err()
-            .unwrap();
-        assert_eq!(
-            (fault.cause, fault.sent),
-            (Cause::Malformed, true),
-            "{coding}"
-        );
+        let fault = post(&upstreams(), &provider.endpoint(), b"{}").await.err().unwrap();
+        assert_eq!((fault.cause, fault.sent), (Cause::Malformed, true), "{coding}");
         assert!(fault.detail.contains("content-encoding"));
     }
 }
@@ -94,11 +80,7 @@ async fn a_coding_that_is_not_known_is_malformed() {
 #[tokio::test]
 async fn a_coded_body_that_ends_early_is_truncated_though_its_framing_is_whole() {
     let text = vec![b'x'; 50_000];
-    for (coding, body) in [
-        ("gzip", gzip(&text)),
-        ("deflate", zlib(&text)),
-        ("deflate", bare(&text)),
-    ] {
+    for (coding, body) in [("gzip", gzip(&text)), ("deflate", zlib(&text)), ("deflate", bare(&text))] {
         let fault = decoded(coding, &body[..body.len() - 5]).await.unwrap_err();
         assert_eq!(fault.cause, Cause::Truncated, "{coding}");
     }
@@ -106,10 +88,7 @@ async fn a_coded_body_that_ends_early_is_truncated_though_its_framing_is_whole()
 
 #[tokio::test]
 async fn a_broken_coded_body_is_malformed() {
-    assert_eq!(
-        decoded("gzip", b"no gzip at all").await.unwrap_err().cause,
-        Cause::Malformed
-    );
+    assert_eq!(decoded("gzip", b"no gzip at all").await.unwrap_err().cause, Cause::Malformed);
     let mut body = gzip(&vec![b'x'; 5000]);
     let at = body.len() - 6;
     body[at] ^= 0xff;
@@ -120,9 +99,7 @@ async fn a_broken_coded_body_is_malformed() {
 async fn a_bomb_comes_in_bounded_pieces() {
     let bomb = gzip(&vec![0; 200_000_000]);
     let provider = Provider::answering(answer("gzip", &bomb)).await;
-    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .unwrap();
+    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}").await.unwrap();
     let (mut total, mut largest) = (0, 0);
     while let Some(piece) = read(&mut answer).await.unwrap() {
         total += piece.len();
@@ -153,9 +130,7 @@ async fn what_a_coded_stream_flushed_comes_out_at_once() {
         }
     })
     .await;
-    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}")
-        .await
-        .unwrap();
+    let mut answer = post(&upstreams(), &provider.endpoint(), b"{}").await.unwrap();
     assert_eq!(read(&mut answer).await.unwrap().unwrap(), "data: one\n\n");
     go.send(()).unwrap();
     assert_eq!(whole(&mut answer).await.unwrap(), b"data: two\n\n");

@@ -38,11 +38,7 @@ async fn a_name_is_asked_for_once_and_its_answer_kept() {
         exchange(&upstreams, &named(&provider)).await.unwrap();
     }
     assert_eq!(names.asked(), 1);
-    assert_eq!(
-        provider.seen(),
-        1,
-        "endpoints of two snapshots share connections"
-    );
+    assert_eq!(provider.seen(), 1, "endpoints of two snapshots share connections");
 }
 
 #[tokio::test]
@@ -126,9 +122,7 @@ async fn an_address_that_refuses_is_left_for_the_next() {
 /// An address whose connections are neither accepted nor refused.
 async fn silent_address(port: u16) -> (tokio::net::TcpListener, Vec<tokio::net::TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
-    socket
-        .bind((Ipv4Addr::new(127, 0, 0, 2), port).into())
-        .unwrap();
+    socket.bind((Ipv4Addr::new(127, 0, 0, 2), port).into()).unwrap();
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
     let mut waiting = Vec::new();
@@ -148,13 +142,7 @@ async fn an_address_that_is_silent_is_left_for_the_next_within_the_limit() {
     let limit = Duration::from_millis(1000);
     for _ in 0..4 {
         let started = Instant::now();
-        let request = Outgoing {
-            method: Method::GET,
-            path: "/",
-            headers: &HeaderMap::new(),
-            more: &[],
-            body: &[],
-        };
+        let request = Outgoing { method: Method::GET, path: "/", headers: &HeaderMap::new(), more: &[], body: &[] };
         upstreams.send(&endpoint, request, limit).await.unwrap();
         assert!(started.elapsed() < limit);
     }
@@ -163,23 +151,10 @@ async fn an_address_that_is_silent_is_left_for_the_next_within_the_limit() {
 #[tokio::test]
 async fn a_silent_provider_is_a_connect_timeout_on_time() {
     let (silent, _waiting) = silent_address(0).await;
-    let endpoint = endpoint(EndpointSpec::new(format!(
-        "http://{}",
-        silent.local_addr().unwrap()
-    )));
+    let endpoint = endpoint(EndpointSpec::new(format!("http://{}", silent.local_addr().unwrap())));
     let (started, limit) = (Instant::now(), Duration::from_millis(300));
-    let request = Outgoing {
-        method: Method::GET,
-        path: "/",
-        headers: &HeaderMap::new(),
-        more: &[],
-        body: &[],
-    };
-    let fault = upstreams()
-        .send(&endpoint, request, limit)
-        .await
-        .err()
-        .unwrap();
+    let request = Outgoing { method: Method::GET, path: "/", headers: &HeaderMap::new(), more: &[], body: &[] };
+    let fault = upstreams().send(&endpoint, request, limit).await.err().unwrap();
     assert_eq!((fault.cause, fault.sent), (Cause::ConnectTimeout, false));
     assert!(started.elapsed() >= limit && started.elapsed() < limit * 4);
 }
@@ -190,13 +165,7 @@ async fn a_silent_name_server_is_a_connect_timeout_on_time() {
     names.set(None);
     let provider = Provider::answering(OK).await;
     let limit = Duration::from_millis(300);
-    let request = Outgoing {
-        method: Method::GET,
-        path: "/",
-        headers: &HeaderMap::new(),
-        more: &[],
-        body: &[],
-    };
+    let request = Outgoing { method: Method::GET, path: "/", headers: &HeaderMap::new(), more: &[], body: &[] };
     let upstreams = Upstreams::new(names.resolver());
     let fault = upstreams.send(&named(&provider), request, limit).await;
     assert_eq!(fault.err().unwrap().cause, Cause::ConnectTimeout);
@@ -219,12 +188,7 @@ async fn a_provider_that_does_not_listen_refuses() {
 #[tokio::test]
 async fn a_name_that_leads_inside_is_refused_to_an_endpoint_for_public_addresses() {
     let provider = Provider::answering(OK).await;
-    for inside in [
-        [127, 0, 0, 1],
-        [10, 0, 0, 1],
-        [169, 254, 169, 254],
-        [100, 64, 0, 1],
-    ] {
+    for inside in [[127, 0, 0, 1], [10, 0, 0, 1], [169, 254, 169, 254], [100, 64, 0, 1]] {
         let names = NameServer::start(60, &[inside]).await;
         let url = format!("http://provider.test:{}", provider.address.port());
         let mut spec = EndpointSpec::new(url);

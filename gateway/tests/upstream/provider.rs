@@ -55,10 +55,7 @@ impl Provider {
                 tokio::spawn(script(stream, count.fetch_add(1, Ordering::SeqCst)));
             }
         });
-        Provider {
-            address,
-            connections,
-        }
+        Provider { address, connections }
     }
 
     /// Answers every request on every connection with these bytes.
@@ -149,26 +146,13 @@ pub fn endpoint(spec: EndpointSpec) -> Arc<Endpoint> {
 }
 
 /// Posts `body` in one segment.
-pub async fn post(
-    upstreams: &Upstreams,
-    endpoint: &Arc<Endpoint>,
-    body: &'static [u8],
-) -> Result<Answer, Fault> {
+pub async fn post(upstreams: &Upstreams, endpoint: &Arc<Endpoint>, body: &'static [u8]) -> Result<Answer, Fault> {
     post_segments(upstreams, endpoint, &[Bytes::from_static(body)]).await
 }
 
-pub async fn post_segments(
-    upstreams: &Upstreams,
-    endpoint: &Arc<Endpoint>,
-    body: &[Bytes],
-) -> Result<Answer, Fault> {
-    let request = Outgoing {
-        method: Method::POST,
-        path: "/v1/chat/completions",
-        headers: &HeaderMap::new(),
-        more: &[],
-        body,
-    };
+pub async fn post_segments(upstreams: &Upstreams, endpoint: &Arc<Endpoint>, body: &[Bytes]) -> Result<Answer, Fault> {
+    let request =
+        Outgoing { method: Method::POST, path: "/v1/chat/completions", headers: &HeaderMap::new(), more: &[], body };
     let sent = upstreams.send(endpoint, request, Duration::from_secs(5));
     tokio::time::timeout(PATIENCE, sent).await.expect("no hang")
 }
@@ -205,11 +189,8 @@ pub struct NameServer {
 impl NameServer {
     pub async fn start(ttl: u32, addresses: &[[u8; 4]]) -> NameServer {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let server = NameServer {
-            address: socket.local_addr().unwrap(),
-            queries: Arc::default(),
-            addresses: Arc::default(),
-        };
+        let server =
+            NameServer { address: socket.local_addr().unwrap(), queries: Arc::default(), addresses: Arc::default() };
         server.set(Some(addresses));
         let (queries, addresses) = (server.queries.clone(), server.addresses.clone());
         tokio::spawn(async move {

@@ -6,9 +6,7 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::provider::{
-    OK, Provider, endpoint, exchange, header, post, read_head, read_request, upstreams,
-};
+use crate::provider::{OK, Provider, endpoint, exchange, header, post, read_head, read_request, upstreams};
 use crate::tls::{Authority, TlsProvider};
 
 /// A proxy that opens tunnels to whatever it is asked for, at `port` of this machine.
@@ -29,10 +27,7 @@ async fn tunneller(port: u16, tell: mpsc::Sender<String>) -> Provider {
 
 fn through(url: &str, proxy: &Provider) -> EndpointSpec {
     let proxy = format!("http://us%20er:pass@{}", proxy.address);
-    EndpointSpec {
-        proxies: Proxies::only(Proxy::parse(&proxy).unwrap()),
-        ..EndpointSpec::new(url)
-    }
+    EndpointSpec { proxies: Proxies::only(Proxy::parse(&proxy).unwrap()), ..EndpointSpec::new(url) }
 }
 
 #[tokio::test]
@@ -51,10 +46,7 @@ async fn tls_goes_through_a_tunnel_that_is_reused_and_checks_the_provider() {
     let head = told.recv().await.unwrap();
     assert!(head.starts_with("CONNECT provider.test:8443 HTTP/1.1\r\n"));
     assert_eq!(header(&head, "host"), Some("provider.test:8443"));
-    assert_eq!(
-        header(&head, "proxy-authorization"),
-        Some("Basic dXMgZXI6cGFzcw==")
-    );
+    assert_eq!(header(&head, "proxy-authorization"), Some("Basic dXMgZXI6cGFzcw=="));
     assert_eq!(proxy.seen(), 1);
 }
 
@@ -78,20 +70,14 @@ async fn two_providers_behind_one_proxy_never_share_a_tunnel() {
 #[tokio::test]
 async fn a_proxy_that_refuses_the_tunnel_is_a_proxy_fault() {
     for (answer, word) in [
-        (
-            &b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"[..],
-            "407",
-        ),
+        (&b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"[..], "407"),
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "502"),
         (b"SOCKS?\r\n\r\n", "not HTTP"),
         (b"", "no answer"),
     ] {
         let proxy = Provider::closing_after(answer).await;
         let spec = through("https://provider.test", &proxy);
-        let fault = post(&upstreams(), &endpoint(spec), b"{}")
-            .await
-            .err()
-            .unwrap();
+        let fault = post(&upstreams(), &endpoint(spec), b"{}").await.err().unwrap();
         assert_eq!((fault.cause, fault.sent), (Cause::Proxy, false));
         assert!(fault.detail.contains(word), "{}", fault.detail);
         assert!(!fault.detail.contains("pass"));
@@ -119,10 +105,7 @@ async fn plain_requests_go_to_the_proxy_in_absolute_form() {
         let line = "POST http://provider.test:8000/v1/chat/completions HTTP/1.1\r\n";
         assert!(head.starts_with(line), "{head}");
         assert_eq!(header(&head, "host"), Some("provider.test:8000"));
-        assert_eq!(
-            header(&head, "proxy-authorization"),
-            Some("Basic dXMgZXI6cGFzcw==")
-        );
+        assert_eq!(header(&head, "proxy-authorization"), Some("Basic dXMgZXI6cGFzcw=="));
     }
     assert_eq!(proxy.seen(), 1);
 }
@@ -132,10 +115,7 @@ async fn a_spared_host_is_reached_without_the_proxy() {
     let (provider, proxy) = (Provider::answering(OK).await, Provider::answering(OK).await);
     let value = proxy.url();
     let proxies = Proxies::from_variables(|name| (name == "ALL_PROXY").then(|| value.clone()));
-    let spec = EndpointSpec {
-        proxies: proxies.unwrap(),
-        ..EndpointSpec::new(provider.url())
-    };
+    let spec = EndpointSpec { proxies: proxies.unwrap(), ..EndpointSpec::new(provider.url()) };
     exchange(&upstreams(), &endpoint(spec)).await.unwrap();
     assert_eq!((provider.seen(), proxy.seen()), (1, 0));
 }

@@ -51,13 +51,7 @@ impl Authority {
 }
 
 pub fn names(names: &[&str]) -> CertificateParams {
-    CertificateParams::new(
-        names
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect::<Vec<_>>(),
-    )
-    .unwrap()
+    CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
 }
 
 fn server_config(certificate: CertificateDer<'static>, key: &KeyPair) -> ServerConfig {
@@ -66,10 +60,7 @@ fn server_config(certificate: CertificateDer<'static>, key: &KeyPair) -> ServerC
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate],
-            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
+        .with_single_cert(vec![certificate], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
         .unwrap()
 }
 
@@ -100,10 +91,7 @@ impl TlsProvider {
                 });
             }
         });
-        TlsProvider {
-            address,
-            connections,
-        }
+        TlsProvider { address, connections }
     }
 
     pub fn endpoint(&self, host: &str, authority: &Authority) -> Arc<Endpoint> {
@@ -196,14 +184,9 @@ async fn endpoints_that_trust_different_authorities_share_no_connection() {
     let authority = Authority::new();
     let provider = TlsProvider::start(&authority, &["localhost"]).await;
     let upstreams = upstreams();
-    exchange(&upstreams, &provider.endpoint("localhost", &authority))
-        .await
-        .unwrap();
+    exchange(&upstreams, &provider.endpoint("localhost", &authority)).await.unwrap();
     let wary = provider.endpoint("localhost", &Authority::new());
-    assert_eq!(
-        exchange(&upstreams, &wary).await.unwrap_err().cause,
-        Cause::Tls
-    );
+    assert_eq!(exchange(&upstreams, &wary).await.unwrap_err().cause, Cause::Tls);
 }
 
 #[tokio::test]
@@ -215,28 +198,20 @@ async fn a_name_is_told_to_the_provider_and_checked_though_it_resolves_elsewhere
     let right = provider.endpoint("provider.test", &authority);
     assert_eq!(exchange(&upstreams, &right).await.unwrap(), b"ok");
     let wrong = provider.endpoint("other.test", &authority);
-    assert_eq!(
-        exchange(&upstreams, &wrong).await.unwrap_err().cause,
-        Cause::Tls
-    );
+    assert_eq!(exchange(&upstreams, &wrong).await.unwrap_err().cause, Cause::Tls);
 }
 
 #[tokio::test]
 async fn tls_1_2_is_spoken() {
     let authority = Authority::new();
     let key = KeyPair::generate().unwrap();
-    let certificate = names(&["localhost"])
-        .signed_by(&key, &authority.issuer)
-        .unwrap();
+    let certificate = names(&["localhost"]).signed_by(&key, &authority.issuer).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS12])
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
         .unwrap();
     let provider = TlsProvider::with(config).await;
     let endpoint = provider.endpoint("localhost", &authority);
@@ -253,10 +228,7 @@ async fn a_provider_that_speaks_no_tls_is_a_tls_fault() {
     .await;
     let mut spec = EndpointSpec::new(format!("https://localhost:{}", provider.address.port()));
     spec.ca_file = Some(authority.file());
-    let fault = post(&upstreams(), &endpoint(spec), b"{}")
-        .await
-        .err()
-        .unwrap();
+    let fault = post(&upstreams(), &endpoint(spec), b"{}").await.err().unwrap();
     assert_eq!((fault.cause, fault.sent), (Cause::Tls, false));
 }
 
@@ -270,10 +242,7 @@ async fn a_body_until_close_that_tls_did_not_close_is_truncated() {
         let (stream, _) = listener.accept().await.unwrap();
         let mut stream = acceptor.accept(stream).await.unwrap();
         read_request(&mut stream).await.unwrap();
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf")
-            .await
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf").await.unwrap();
         stream.flush().await.unwrap();
         // The TCP connection ends without TLS having said so: anybody could have cut it.
         stream.get_mut().0.shutdown().await.unwrap();
@@ -290,14 +259,10 @@ fn a_ca_file_that_is_none_is_refused_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
-        std::fs::File::create(&path)
-            .unwrap()
-            .write_all(content)
-            .unwrap();
+        std::fs::File::create(&path).unwrap().write_all(content).unwrap();
         path
     };
-    let pem =
-        |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+    let pem = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
     for path in [
         folder.path().join("missing.pem"),
         file("empty.pem", b""),

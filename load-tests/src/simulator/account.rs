@@ -94,10 +94,7 @@ impl Recorded {
 
     /// The path, with the query.
     pub fn path(&self) -> &str {
-        self.head
-            .uri
-            .path_and_query()
-            .map_or("/", |path| path.as_str())
+        self.head.uri.path_and_query().map_or("/", |path| path.as_str())
     }
 
     /// The headers.
@@ -152,9 +149,7 @@ impl Books {
     /// The account now.
     pub(crate) fn account(&self) -> Account {
         let mut rows: Vec<Row> = lock(&self.rows).values().cloned().collect();
-        rows.sort_by(|a, b| {
-            (&a.dialect, &a.model, &a.credential).cmp(&(&b.dialect, &b.model, &b.credential))
-        });
+        rows.sort_by(|a, b| (&a.dialect, &a.model, &a.credential).cmp(&(&b.dialect, &b.model, &b.credential)));
         let total = |of: fn(&Row) -> u64| rows.iter().map(of).sum();
         Account {
             requests: total(|row| row.requests),
@@ -175,11 +170,7 @@ impl Books {
     pub(crate) fn reset_account(&self) {
         lock(&self.rows).clear();
         lock(&self.counted).clear();
-        for total in [
-            &self.gauges.aborted_streams,
-            &self.gauges.aborted_requests,
-            &self.gauges.connections,
-        ] {
+        for total in [&self.gauges.aborted_streams, &self.gauges.aborted_requests, &self.gauges.connections] {
             total.store(0, Ordering::Relaxed);
         }
         self.changed.notify_waiters();
@@ -202,19 +193,10 @@ impl Books {
         } else {
             body.clone()
         };
-        let recorded = Recorded {
-            at: self.started.elapsed(),
-            head,
-            body: kept,
-            body_bytes: body.len(),
-        };
+        let recorded = Recorded { at: self.started.elapsed(), head, body: kept, body_bytes: body.len() };
         let oldest = {
             let mut requests = lock(&self.requests);
-            let oldest = if requests.len() == MAX_REQUESTS {
-                requests.pop_front()
-            } else {
-                None
-            };
+            let oldest = if requests.len() == MAX_REQUESTS { requests.pop_front() } else { None };
             requests.push_back(recorded);
             oldest
         };
@@ -237,21 +219,13 @@ impl Books {
         add(&self.gauges.connections);
         add(&self.gauges.open_connections);
         self.changed.notify_waiters();
-        Connection {
-            books: self.clone(),
-        }
+        Connection { books: self.clone() }
     }
 
     /// Opens a request's receipt.
     pub(crate) fn open(self: &Arc<Self>) -> Receipt {
         add(&self.gauges.in_flight);
-        Receipt {
-            books: self.clone(),
-            row: None,
-            kind: Kind::Whole,
-            end: End::Left,
-            output: 0,
-        }
+        Receipt { books: self.clone(), row: None, kind: Kind::Whole, end: End::Left, output: 0 }
     }
 
     /// Waits until `wanted` holds.
@@ -311,16 +285,9 @@ impl Receipt {
         let key = Seed::of(dialect.as_bytes()).with(Seed::of(model.as_bytes()).value());
         let key = key.with(Seed::of(credential.as_bytes()).value()).value();
         let mut rows = lock(&self.books.rows);
-        let key = if rows.contains_key(&key) || rows.len() < MAX_ROWS {
-            key
-        } else {
-            0
-        };
+        let key = if rows.contains_key(&key) || rows.len() < MAX_ROWS { key } else { 0 };
         let row = rows.entry(key).or_insert_with(|| match key {
-            0 => Row {
-                dialect: "other".to_owned(),
-                ..Row::default()
-            },
+            0 => Row { dialect: "other".to_owned(), ..Row::default() },
             _ => Row {
                 dialect: dialect.to_owned(),
                 model: model.to_owned(),

@@ -21,18 +21,11 @@ pub(crate) fn answer(books: &Books, head: &Parts) -> Response<Play> {
         (&Method::DELETE, "requests") => Some(done(|| books.reset_requests())),
         _ => None,
     };
-    let status = if body.is_some() {
-        StatusCode::OK
-    } else {
-        StatusCode::NOT_FOUND
-    };
-    let body =
-        body.unwrap_or_else(|| json!({"error": "GET or DELETE /_sim/account or /_sim/requests"}));
+    let status = if body.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    let body = body.unwrap_or_else(|| json!({"error": "GET or DELETE /_sim/account or /_sim/requests"}));
     let mut response = Response::new(Play::Whole(Bytes::from(body.to_string())));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

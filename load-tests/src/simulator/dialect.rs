@@ -60,29 +60,18 @@ pub(crate) enum Answer {
     /// One JSON body.
     Whole { body: Bytes, usage: Usage },
     /// A stream of events.
-    Stream {
-        content_type: &'static str,
-        frames: Vec<Frame>,
-        usage: Usage,
-    },
+    Stream { content_type: &'static str, frames: Vec<Frame>, usage: Usage },
 }
 
 impl Answer {
     /// A body of JSON.
     pub(crate) fn json(body: &impl Serialize, usage: Usage) -> Self {
-        Self::Whole {
-            body: serde_json::to_vec(body).unwrap_or_default().into(),
-            usage,
-        }
+        Self::Whole { body: serde_json::to_vec(body).unwrap_or_default().into(), usage }
     }
 
     /// A stream of server-sent events.
     pub(crate) fn events(frames: Frames, usage: Usage) -> Self {
-        Self::Stream {
-            content_type: "text/event-stream; charset=utf-8",
-            frames: frames.finish(),
-            usage,
-        }
+        Self::Stream { content_type: "text/event-stream; charset=utf-8", frames: frames.finish(), usage }
     }
 }
 
@@ -99,13 +88,7 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// A refusal of kind `kind`.
     pub(crate) fn new(status: u16, kind: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            kind,
-            message: message.into(),
-            param: None,
-            code: None,
-        }
+        Self { status, kind, message: message.into(), param: None, code: None }
     }
 
     /// A 400 of the kind that both families call `invalid_request_error`.
@@ -115,18 +98,12 @@ impl Refusal {
 
     /// The same, with the parameter.
     pub(crate) fn param(self, param: impl Into<String>) -> Self {
-        Self {
-            param: Some(param.into()),
-            ..self
-        }
+        Self { param: Some(param.into()), ..self }
     }
 
     /// The same, with a code.
     pub(crate) fn code(self, code: &'static str) -> Self {
-        Self {
-            code: Some(code),
-            ..self
-        }
+        Self { code: Some(code), ..self }
     }
 }
 
@@ -157,19 +134,12 @@ pub(crate) fn write_json(out: &mut BytesMut, data: &impl Serialize) {
 pub(crate) fn bearer(head: &Parts) -> Option<&str> {
     let value = head.headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then_some(token.trim())
-        .filter(|token| !token.is_empty())
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()).filter(|token| !token.is_empty())
 }
 
 /// A header's text.
 pub(crate) fn header<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
-    head.headers
-        .get(name)?
-        .to_str()
-        .ok()
-        .filter(|value| !value.is_empty())
+    head.headers.get(name)?.to_str().ok().filter(|value| !value.is_empty())
 }
 
 /// Whether a credential is one that the provider does not know.
@@ -179,8 +149,5 @@ pub(crate) fn is_bad(credential: &str) -> bool {
 
 /// A header of text that was made here.
 pub(crate) fn header_of(name: &'static str, value: &str) -> Option<(HeaderName, HeaderValue)> {
-    Some((
-        HeaderName::from_static(name),
-        HeaderValue::from_str(value).ok()?,
-    ))
+    Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
 }

@@ -43,10 +43,7 @@ impl std::fmt::Display for Closed {
 impl std::error::Error for Closed {}
 
 /// Answers one request.
-pub(crate) async fn exchange(
-    books: Arc<Books>,
-    request: Request<Incoming>,
-) -> Result<Response<Play>, Closed> {
+pub(crate) async fn exchange(books: Arc<Books>, request: Request<Incoming>) -> Result<Response<Play>, Closed> {
     let (head, body) = request.into_parts();
     if head.uri.path().starts_with(control::PREFIX) {
         return Ok(control::answer(&books, &head));
@@ -58,13 +55,7 @@ pub(crate) async fn exchange(
     let Some(dialect) = DIALECTS.iter().find(|dialect| dialect.claims(&head)) else {
         return Err(Closed);
     };
-    let turn = Turn {
-        books: &books,
-        dialect: *dialect,
-        head: &head,
-        seed: Seed::of(&upload.bytes),
-        receipt,
-    };
+    let turn = Turn { books: &books, dialect: *dialect, head: &head, seed: Seed::of(&upload.bytes), receipt };
     turn.take(upload).await
 }
 
@@ -79,10 +70,7 @@ impl Upload {
         let mut whole = BytesMut::new();
         let mut first = Bytes::new();
         if is_early(directives_of_header(head)) {
-            return Ok(Self {
-                bytes: first,
-                rest: Some(body),
-            });
+            return Ok(Self { bytes: first, rest: Some(body) });
         }
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else {
@@ -91,10 +79,7 @@ impl Upload {
             let opening = first.is_empty() && whole.is_empty();
             if opening {
                 if is_early(peek_model(&data).map(|model| fault::base_name(model).1)) {
-                    return Ok(Self {
-                        bytes: data,
-                        rest: Some(body),
-                    });
+                    return Ok(Self { bytes: data, rest: Some(body) });
                 }
                 first = data;
                 continue;
@@ -104,20 +89,10 @@ impl Upload {
             }
             whole.extend_from_slice(&data);
             if whole.len() > MAX_BODY {
-                return Ok(Self {
-                    bytes: whole.freeze(),
-                    rest: Some(body),
-                });
+                return Ok(Self { bytes: whole.freeze(), rest: Some(body) });
             }
         }
-        Ok(Self {
-            bytes: if whole.is_empty() {
-                first
-            } else {
-                whole.freeze()
-            },
-            rest: None,
-        })
+        Ok(Self { bytes: if whole.is_empty() { first } else { whole.freeze() }, rest: None })
     }
 }
 
@@ -133,11 +108,8 @@ struct Turn<'a> {
 impl Turn<'_> {
     async fn take(mut self, upload: Upload) -> Result<Response<Play>, Closed> {
         let json = serde_json::from_slice::<Value>(&upload.bytes);
-        let full = json
-            .as_ref()
-            .ok()
-            .and_then(|json| json.get("model")?.as_str())
-            .or_else(|| peek_model(&upload.bytes));
+        let full =
+            json.as_ref().ok().and_then(|json| json.get("model")?.as_str()).or_else(|| peek_model(&upload.bytes));
         let full = full.unwrap_or_default().to_owned();
         let credential = self.dialect.credential(self.head).unwrap_or_default();
         self.receipt.name(self.dialect.name(), &full, credential);
@@ -157,13 +129,7 @@ impl Turn<'_> {
         if let Some(rest) = upload.rest {
             return Ok(self.refuse_early(rest, &fault));
         }
-        let ask = Ask {
-            head: self.head,
-            json,
-            model: fault::base_name(&full).0,
-            fault: &fault,
-            seed: self.seed,
-        };
+        let ask = Ask { head: self.head, json, model: fault::base_name(&full).0, fault: &fault, seed: self.seed };
         Ok(self.answer(&ask))
     }
 
@@ -177,13 +143,7 @@ impl Turn<'_> {
         }
         let fault = Fault::parse(&[header, of_credential, of_model].join("~"))?;
         match fault.times {
-            Some(times)
-                if !self
-                    .books
-                    .still(&[header, credential, model].join("\n"), times) =>
-            {
-                Ok(Fault::default())
-            }
+            Some(times) if !self.books.still(&[header, credential, model].join("\n"), times) => Ok(Fault::default()),
             Some(_) | None => Ok(fault),
         }
     }
@@ -198,21 +158,12 @@ impl Turn<'_> {
         match answered {
             Ok(Answer::Whole { .. }) if fault.error.is_some() => self.fail_whole(fault),
             Ok(Answer::Whole { body, usage }) => self.whole(body, usage, fault),
-            Ok(Answer::Stream {
-                content_type,
-                frames,
-                usage,
-            }) => {
+            Ok(Answer::Stream { content_type, frames, usage }) => {
                 let failure = fault
                     .error
                     .or(fault.error_after.map(|_| 500))
                     .map(|status| self.dialect.failure(status, self.seed));
-                self.stream(
-                    content_type,
-                    script::stream(frames, failure, fault),
-                    usage,
-                    fault,
-                )
+                self.stream(content_type, script::stream(frames, failure, fault), usage, fault)
             }
             Err(refusal) => self.refuse(&refusal, fault),
         }
@@ -220,11 +171,7 @@ impl Turn<'_> {
 
     fn whole(mut self, body: Bytes, usage: Usage, fault: &Fault) -> Response<Play> {
         self.receipt.input(usage);
-        let body = if fault.malformed {
-            body.slice(..body.len() / 2)
-        } else {
-            body
-        };
+        let body = if fault.malformed { body.slice(..body.len() / 2) } else { body };
         let headers = self.headers("application/json");
         self.send(StatusCode::OK, headers, body, usage.output, fault)
     }
@@ -251,25 +198,16 @@ impl Turn<'_> {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let total = Some(usage.output).filter(|_| !fault.ends_early());
-        respond(
-            StatusCode::OK,
-            headers,
-            Play::script(steps, self.receipt, total),
-        )
+        respond(StatusCode::OK, headers, Play::script(steps, self.receipt, total))
     }
 
     fn refuse(mut self, refusal: &Refusal, fault: &Fault) -> Response<Play> {
         self.receipt.refused();
         let body = self.dialect.refusal(refusal, self.seed);
-        let body = if fault.malformed {
-            body.get(..body.len() / 2).unwrap_or(&body).to_vec()
-        } else {
-            body
-        };
+        let body = if fault.malformed { body.get(..body.len() / 2).unwrap_or(&body).to_vec() } else { body };
         let mut headers = self.headers("application/json");
         add_retry_after(&mut headers, fault.retry_after);
-        let status =
-            StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         self.send(status, headers, body.into(), 0, fault)
     }
 
@@ -277,25 +215,16 @@ impl Turn<'_> {
         tokio::spawn(drain(rest));
         let version = self.head.version;
         let refusal = self.dialect.of_status(fault.early.unwrap_or(413));
-        let mut response = self.refuse(
-            &refusal,
-            &Fault {
-                early: None,
-                ..fault.clone()
-            },
-        );
+        let mut response = self.refuse(&refusal, &Fault { early: None, ..fault.clone() });
         if version < http::Version::HTTP_2 {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
     fn html(mut self, fault: &Fault) -> Response<Play> {
         self.receipt.refused();
-        let status =
-            StatusCode::from_u16(fault.status.unwrap_or(502)).unwrap_or(StatusCode::BAD_GATEWAY);
+        let status = StatusCode::from_u16(fault.status.unwrap_or(502)).unwrap_or(StatusCode::BAD_GATEWAY);
         let page = format!(
             "<html>\r\n<head><title>{status}</title></head>\r\n<body><center><h1>{status}</h1></center></body>\r\n</html>\r\n"
         );
@@ -320,11 +249,7 @@ impl Turn<'_> {
         tokens: u64,
         fault: &Fault,
     ) -> Response<Play> {
-        let body = if fault.gzip {
-            script::gzip(&body)
-        } else {
-            body
-        };
+        let body = if fault.gzip { script::gzip(&body) } else { body };
         if fault.gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
@@ -335,11 +260,7 @@ impl Turn<'_> {
         }
         let promised = body.len() + if fault.truncate { TRUNCATED_BY } else { 0 };
         headers.insert(CONTENT_LENGTH, HeaderValue::from(promised));
-        respond(
-            status,
-            headers,
-            Play::script(script::whole(body, tokens, fault), self.receipt, None),
-        )
+        respond(status, headers, Play::script(script::whole(body, tokens, fault), self.receipt, None))
     }
 }
 
@@ -352,22 +273,13 @@ fn respond(status: StatusCode, headers: HeaderMap, body: Play) -> Response<Play>
 
 fn add_retry_after(headers: &mut HeaderMap, after: Option<RetryAfter>) {
     match after {
-        Some(RetryAfter::Seconds(seconds)) => {
-            drop(headers.insert(RETRY_AFTER, HeaderValue::from(seconds)))
-        }
+        Some(RetryAfter::Seconds(seconds)) => drop(headers.insert(RETRY_AFTER, HeaderValue::from(seconds))),
         Some(RetryAfter::Millis(millis)) => {
-            drop(headers.insert(
-                HeaderName::from_static("retry-after-ms"),
-                HeaderValue::from(millis),
-            ));
+            drop(headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(millis)));
         }
         Some(RetryAfter::Date(seconds)) => {
             let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(seconds));
-            headers.extend(
-                HeaderValue::from_str(&date)
-                    .ok()
-                    .map(|date| (RETRY_AFTER, date)),
-            );
+            headers.extend(HeaderValue::from_str(&date).ok().map(|date| (RETRY_AFTER, date)));
         }
         None => {}
     }
@@ -378,8 +290,7 @@ fn directives_of_header(head: &Parts) -> Option<&str> {
 }
 
 fn is_early(directives: Option<&str>) -> bool {
-    directives
-        .is_some_and(|directives| Fault::parse(directives).is_ok_and(|fault| fault.early.is_some()))
+    directives.is_some_and(|directives| Fault::parse(directives).is_ok_and(|fault| fault.early.is_some()))
 }
 
 /// The model's name, looked for in the first bytes of a body that may not be whole or JSON.
@@ -387,12 +298,7 @@ fn peek_model(body: &[u8]) -> Option<&str> {
     const KEY: &[u8] = b"\"model\"";
     let body = body.get(..PEEK.min(body.len()))?;
     let place = memchr::memmem::find(body, KEY)? + KEY.len();
-    let rest = body
-        .get(place..)?
-        .trim_ascii_start()
-        .strip_prefix(b":")?
-        .trim_ascii_start()
-        .strip_prefix(b"\"")?;
+    let rest = body.get(place..)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
     let end = memchr::memchr(b'"', rest)?;
     std::str::from_utf8(rest.get(..end)?).ok()
 }

@@ -128,11 +128,7 @@ pub struct BadDirective {
 
 impl std::fmt::Display for BadDirective {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "simulator: directive '{}': {}",
-            self.directive, self.reason
-        )
+        write!(f, "simulator: directive '{}': {}", self.directive, self.reason)
     }
 }
 
@@ -145,16 +141,9 @@ impl Fault {
     /// The first directive that is unknown or has a value that it cannot have.
     pub fn parse(directives: &str) -> Result<Self, BadDirective> {
         let mut fault = Self::default();
-        for directive in directives
-            .split('~')
-            .map(str::trim)
-            .filter(|d| !d.is_empty())
-        {
+        for directive in directives.split('~').map(str::trim).filter(|d| !d.is_empty()) {
             let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
-            fault.set(name, value).map_err(|reason| BadDirective {
-                directive: directive.to_owned(),
-                reason,
-            })?;
+            fault.set(name, value).map_err(|reason| BadDirective { directive: directive.to_owned(), reason })?;
         }
         Ok(fault)
     }
@@ -175,14 +164,10 @@ impl Fault {
     fn set(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
         match name {
             "delay" | "first" | "gap" | "slow" => self.set_time(name, value),
-            "events" | "cut" | "end" | "silence" | "error_after" | "pings" | "batch" => {
-                self.set_count(name, value)
-            }
+            "events" | "cut" | "end" | "silence" | "error_after" | "pings" | "batch" => self.set_count(name, value),
             "status" | "error" | "early" => self.set_status(name, value),
             "times" | "cached" | "cache_write" | "context" => self.set_number(name, value),
-            "retry_after" | "retry_date" | "size" | "usage" | "embedding" => {
-                self.set_other(name, value)
-            }
+            "retry_after" | "retry_date" | "size" | "usage" | "embedding" => self.set_other(name, value),
             _ => self.set_flag(name, value),
         }
     }
@@ -211,9 +196,7 @@ impl Fault {
 
     fn set_count(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
         let count: usize = value.parse().map_err(|_| "a number of events is wanted")?;
-        let count = Some(count)
-            .filter(|count| *count <= MAX_EVENTS)
-            .ok_or("at most 100000")?;
+        let count = Some(count).filter(|count| *count <= MAX_EVENTS).ok_or("at most 100000")?;
         match name {
             "events" => self.events = Some(count),
             "cut" => self.cut = Some(count),
@@ -228,9 +211,8 @@ impl Fault {
 
     fn set_status(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
         let status: u16 = value.parse().map_err(|_| "a status is wanted")?;
-        let status = Some(status)
-            .filter(|status| (200..=599).contains(status))
-            .ok_or("a status of 200 to 599 is wanted")?;
+        let status =
+            Some(status).filter(|status| (200..=599).contains(status)).ok_or("a status of 200 to 599 is wanted")?;
         match name {
             "status" => self.status = Some(status),
             "error" => self.error = Some(status),
@@ -280,13 +262,9 @@ pub(crate) fn base_name(model: &str) -> (&str, &str) {
 }
 
 fn duration(value: &str) -> Result<Duration, &'static str> {
-    let split = value
-        .find(|c: char| c.is_ascii_alphabetic())
-        .ok_or("a time with its unit is wanted, as 20ms or 2s")?;
+    let split = value.find(|c: char| c.is_ascii_alphabetic()).ok_or("a time with its unit is wanted, as 20ms or 2s")?;
     let (number, unit) = value.split_at(split);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "a time with its unit is wanted, as 20ms or 2s")?;
+    let number: u64 = number.parse().map_err(|_| "a time with its unit is wanted, as 20ms or 2s")?;
     match unit {
         "us" => Ok(Duration::from_micros(number)),
         "ms" => Ok(Duration::from_millis(number)),
@@ -310,9 +288,7 @@ fn size(value: &str) -> Result<usize, &'static str> {
         _ => (lower.as_str(), 1),
     };
     let number: usize = number.parse().map_err(|_| "a size is wanted, as 200k")?;
-    Some(number.saturating_mul(factor))
-        .filter(|size| *size <= MAX_SIZE)
-        .ok_or("at most 64 MiB")
+    Some(number.saturating_mul(factor)).filter(|size| *size <= MAX_SIZE).ok_or("at most 64 MiB")
 }
 
 fn usage_report(value: &str) -> Result<UsageReport, &'static str> {
@@ -348,15 +324,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_directive_is_named() {
-        for bad in [
-            "staus=429",
-            "delay=2",
-            "status=42",
-            "events=many",
-            "gzip=yes",
-            "size=1g",
-            "usage=some",
-        ] {
+        for bad in ["staus=429", "delay=2", "status=42", "events=many", "gzip=yes", "size=1g", "usage=some"] {
             let fault = Fault::parse(bad).unwrap_err();
             assert!(fault.to_string().contains(bad), "{fault}");
         }

@@ -44,10 +44,7 @@ pub use server::{Config, Simulator, Tls, start};
 pub async fn run(listen: SocketAddr) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let simulator = start(Config {
-        listen,
-        ..Config::default()
-    })?;
+    let simulator = start(Config { listen, ..Config::default() })?;
     println!("weir: simulator on http://{}", simulator.addr());
     tokio::select! {
         _ = terminate.recv() => {}

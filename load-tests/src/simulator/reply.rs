@@ -134,16 +134,8 @@ impl Reply {
         let calls = prompt.calls();
         let mut reply = Self {
             reasoning: prompt.reasoning(),
-            text: if calls.is_empty() {
-                prompt.say(fault)
-            } else {
-                prompt.preamble()
-            },
-            finish: if calls.is_empty() {
-                Finish::Stop
-            } else {
-                Finish::Calls
-            },
+            text: if calls.is_empty() { prompt.say(fault) } else { prompt.preamble() },
+            finish: if calls.is_empty() { Finish::Stop } else { Finish::Calls },
             calls,
             usage: Usage::default(),
         };
@@ -154,10 +146,8 @@ impl Reply {
     }
 
     fn stop_at(&mut self, stops: &[&str]) {
-        let places = stops
-            .iter()
-            .filter(|stop| !stop.is_empty())
-            .filter_map(|stop| Some((self.text.find(stop)?, *stop)));
+        let places =
+            stops.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| Some((self.text.find(stop)?, *stop)));
         let Some((place, stop)) = places.min() else {
             return;
         };
@@ -182,10 +172,7 @@ impl Reply {
         Usage {
             input: prompt.input,
             cached: fault.cached.unwrap_or(prompt.cached).min(prompt.input),
-            cache_write: fault
-                .cache_write
-                .unwrap_or(prompt.cache_write)
-                .min(prompt.input),
+            cache_write: fault.cache_write.unwrap_or(prompt.cache_write).min(prompt.input),
             output: reasoning + text::count(&self.text) + calls_tokens(&self.calls),
             reasoning,
         }
@@ -198,19 +185,11 @@ impl Prompt<'_> {
     fn calls(&self) -> Vec<Call> {
         let mut named: Vec<&Tool<'_>> = match &self.choice {
             Choice::Never => return Vec::new(),
-            Choice::Named(name) => self
-                .tools
-                .iter()
-                .filter(|tool| tool.name == *name)
-                .collect(),
+            Choice::Named(name) => self.tools.iter().filter(|tool| tool.name == *name).collect(),
             Choice::Auto if self.tool_said.is_some() => return Vec::new(),
             Choice::Auto | Choice::Any => self.tools_in_text(),
         };
-        let asked = !named.is_empty()
-            || self
-                .text
-                .split(|c: char| !c.is_alphanumeric())
-                .any(|word| word == "call");
+        let asked = !named.is_empty() || self.text.split(|c: char| !c.is_alphanumeric()).any(|word| word == "call");
         if self.choice == Choice::Auto && !asked {
             return Vec::new();
         }
@@ -221,20 +200,13 @@ impl Prompt<'_> {
             named.truncate(1);
         }
         let mut words = text::cycle(&self.text);
-        named
-            .into_iter()
-            .map(|tool| tool.call(&mut words))
-            .collect()
+        named.into_iter().map(|tool| tool.call(&mut words)).collect()
     }
 
     fn tools_in_text(&self) -> Vec<&Tool<'_>> {
         let mut found: Vec<(usize, &Tool<'_>)> = Vec::new();
         for tool in self.tools.iter().filter(|tool| !tool.name.is_empty()) {
-            found.extend(
-                self.text
-                    .match_indices(tool.name)
-                    .map(|(place, _)| (place, tool)),
-            );
+            found.extend(self.text.match_indices(tool.name).map(|(place, _)| (place, tool)));
         }
         found.sort_by_key(|(place, _)| *place);
         found.into_iter().map(|(_, tool)| tool).collect()
@@ -242,21 +214,14 @@ impl Prompt<'_> {
 
     /// With calls there is text only where the user said `explain`.
     fn preamble(&self) -> String {
-        if self.text.contains("explain") {
-            "Let me look that up.".to_owned()
-        } else {
-            String::new()
-        }
+        if self.text.contains("explain") { "Let me look that up.".to_owned() } else { String::new() }
     }
 
     fn reasoning(&self) -> String {
         match self.thinking {
             Thinking::Off => String::new(),
             Thinking::On => {
-                format!(
-                    "Let me think about: {}",
-                    text::head(self.tool_said.as_ref().unwrap_or(&self.text), 8, 120)
-                )
+                format!("Let me think about: {}", text::head(self.tool_said.as_ref().unwrap_or(&self.text), 8, 120))
             }
         }
     }
@@ -282,25 +247,15 @@ impl Prompt<'_> {
         }
         match (fault.size, fault.events) {
             (Some(size), _) => self.of_size(size),
-            (None, Some(events)) => text::cycle(&self.text)
-                .take(events)
-                .map(short)
-                .collect::<Vec<_>>()
-                .join(" "),
+            (None, Some(events)) => text::cycle(&self.text).take(events).map(short).collect::<Vec<_>>().join(" "),
             (None, None) => self.echo(),
         }
     }
 
     fn echo(&self) -> String {
         match &self.tool_said {
-            Some(result) => format!(
-                "The tool said: {}",
-                text::head(result, ECHO_WORDS, ECHO_BYTES)
-            ),
-            None => format!(
-                "You said: {}",
-                text::head(&self.text, ECHO_WORDS, ECHO_BYTES)
-            ),
+            Some(result) => format!("The tool said: {}", text::head(result, ECHO_WORDS, ECHO_BYTES)),
+            None => format!("You said: {}", text::head(&self.text, ECHO_WORDS, ECHO_BYTES)),
         }
     }
 
@@ -323,19 +278,13 @@ impl Tool<'_> {
             Some(schema) if schema.get("properties").is_some() => schema::example(schema, words),
             _ => empty,
         };
-        Call {
-            name: self.name.to_owned(),
-            arguments: arguments.to_string(),
-        }
+        Call { name: self.name.to_owned(), arguments: arguments.to_string() }
     }
 }
 
 /// A call's tokens: one for the name, and the words of the arguments.
 fn calls_tokens(calls: &[Call]) -> u64 {
-    calls
-        .iter()
-        .map(|call| 1 + text::count(&call.arguments))
-        .sum()
+    calls.iter().map(|call| 1 + text::count(&call.arguments)).sum()
 }
 
 fn short(word: &str) -> &str {
@@ -343,10 +292,7 @@ fn short(word: &str) -> &str {
 }
 
 fn first_words(text: &str, limit: u64) -> String {
-    text::pieces(text)
-        .into_iter()
-        .take(usize::try_from(limit).unwrap_or(usize::MAX))
-        .collect()
+    text::pieces(text).into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)).collect()
 }
 
 #[cfg(test)]
@@ -355,10 +301,7 @@ mod tests {
     use serde_json::json;
 
     fn prompt(text: &str) -> Prompt<'_> {
-        Prompt {
-            text: text.to_owned(),
-            ..Prompt::default()
-        }
+        Prompt { text: text.to_owned(), ..Prompt::default() }
     }
 
     #[test]
@@ -370,13 +313,7 @@ mod tests {
 
     #[test]
     fn a_reply_keeps_within_its_limit() {
-        let reply = Reply::to(
-            &Prompt {
-                limit: Some(2),
-                ..prompt("hello there")
-            },
-            &Fault::default(),
-        );
+        let reply = Reply::to(&Prompt { limit: Some(2), ..prompt("hello there") }, &Fault::default());
         assert_eq!(reply.text, "You said:");
         assert_eq!(reply.finish, Finish::Length);
         assert_eq!(reply.usage.output, 2);
@@ -384,13 +321,7 @@ mod tests {
 
     #[test]
     fn a_reply_ends_before_the_first_stop_sequence() {
-        let reply = Reply::to(
-            &Prompt {
-                stops: vec!["there", "hello"],
-                ..prompt("hello there")
-            },
-            &Fault::default(),
-        );
+        let reply = Reply::to(&Prompt { stops: vec!["there", "hello"], ..prompt("hello there") }, &Fault::default());
         assert_eq!(reply.text, "You said: ");
         assert_eq!(reply.finish, Finish::Sequence("hello".to_owned()));
     }
@@ -398,33 +329,17 @@ mod tests {
     #[test]
     fn each_mention_of_a_tool_is_a_call() {
         let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
-        let tool = |name| Tool {
-            name,
-            schema: Some(&schema),
-        };
-        let asked = Prompt {
-            tools: vec![tool("weather"), tool("time")],
-            ..prompt("call weather time weather")
-        };
-        let names: Vec<String> = Reply::to(&asked, &Fault::default())
-            .calls
-            .into_iter()
-            .map(|call| call.name)
-            .collect();
+        let tool = |name| Tool { name, schema: Some(&schema) };
+        let asked = Prompt { tools: vec![tool("weather"), tool("time")], ..prompt("call weather time weather") };
+        let names: Vec<String> = Reply::to(&asked, &Fault::default()).calls.into_iter().map(|call| call.name).collect();
         assert_eq!(names, ["weather", "time", "weather"]);
-        let one = Prompt {
-            parallel: Parallel::Forbidden,
-            ..asked
-        };
+        let one = Prompt { parallel: Parallel::Forbidden, ..asked };
         assert_eq!(Reply::to(&one, &Fault::default()).calls.len(), 1);
     }
 
     #[test]
     fn as_many_words_as_events() {
-        let fault = Fault {
-            events: Some(7),
-            ..Fault::default()
-        };
+        let fault = Fault { events: Some(7), ..Fault::default() };
         assert_eq!(Reply::to(&prompt("a b"), &fault).usage.output, 7);
     }
 }

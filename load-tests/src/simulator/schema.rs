@@ -8,11 +8,7 @@ const MAX_DEPTH: usize = 12;
 
 /// A value that fits `schema`, its strings taken from `words` in turn.
 pub(crate) fn example(schema: &Value, words: &mut dyn Iterator<Item = &str>) -> Value {
-    Example {
-        root: schema,
-        words,
-    }
-    .value(schema, 0)
+    Example { root: schema, words }.value(schema, 0)
 }
 
 /// The first place in `schema` where an object does not forbid further properties, as strict formats demand.
@@ -36,10 +32,7 @@ impl Example<'_, '_, '_> {
         if let Some(fixed) = schema.get("const").or_else(|| schema.pointer("/enum/0")) {
             return fixed.clone();
         }
-        if let Some(branch) = ["anyOf", "oneOf", "allOf"]
-            .iter()
-            .find_map(|key| first_branch(schema.get(*key)?))
-        {
+        if let Some(branch) = ["anyOf", "oneOf", "allOf"].iter().find_map(|key| first_branch(schema.get(*key)?)) {
             return self.value(branch, depth + 1);
         }
         self.of_type(schema, depth)
@@ -49,14 +42,8 @@ impl Example<'_, '_, '_> {
         match type_name(schema) {
             "object" => self.object(schema, depth),
             "array" => self.array(schema, depth),
-            "integer" => schema
-                .get("minimum")
-                .cloned()
-                .unwrap_or_else(|| Value::from(1)),
-            "number" => schema
-                .get("minimum")
-                .cloned()
-                .unwrap_or_else(|| Value::from(1.5)),
+            "integer" => schema.get("minimum").cloned().unwrap_or_else(|| Value::from(1)),
+            "number" => schema.get("minimum").cloned().unwrap_or_else(|| Value::from(1.5)),
             "boolean" => Value::Bool(true),
             "null" => Value::Null,
             _ => Value::from(self.words.next().unwrap_or("weir")),
@@ -66,10 +53,7 @@ impl Example<'_, '_, '_> {
     fn object(&mut self, schema: &Value, depth: usize) -> Value {
         let properties = schema.get("properties").and_then(Value::as_object);
         let fields = properties.into_iter().flatten();
-        fields
-            .map(|(name, field)| (name.clone(), self.value(field, depth + 1)))
-            .collect::<Map<_, _>>()
-            .into()
+        fields.map(|(name, field)| (name.clone(), self.value(field, depth + 1))).collect::<Map<_, _>>().into()
     }
 
     fn array(&mut self, schema: &Value, depth: usize) -> Value {
@@ -87,26 +71,16 @@ impl Example<'_, '_, '_> {
 
 fn first_branch(union: &Value) -> Option<&Value> {
     let branches = union.as_array()?;
-    branches
-        .iter()
-        .find(|branch| type_name(branch) != "null")
-        .or_else(|| branches.first())
+    branches.iter().find(|branch| type_name(branch) != "null").or_else(|| branches.first())
 }
 
 fn type_name(schema: &Value) -> &str {
     let named = match schema.get("type") {
-        Some(Value::Array(names)) => names
-            .iter()
-            .filter_map(Value::as_str)
-            .find(|name| *name != "null"),
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).find(|name| *name != "null"),
         Some(name) => name.as_str(),
         None => None,
     };
-    named.unwrap_or(if schema.get("properties").is_some() {
-        "object"
-    } else {
-        "string"
-    })
+    named.unwrap_or(if schema.get("properties").is_some() { "object" } else { "string" })
 }
 
 fn find_open(schema: &Value, path: &mut Vec<String>) -> Option<String> {
@@ -116,14 +90,9 @@ fn find_open(schema: &Value, path: &mut Vec<String>) -> Option<String> {
             if is_object && fields.get("additionalProperties") != Some(&Value::Bool(false)) {
                 return Some(path.join("."));
             }
-            fields
-                .iter()
-                .find_map(|(name, value)| descend(name, value, path))
+            fields.iter().find_map(|(name, value)| descend(name, value, path))
         }
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .find_map(|(i, value)| descend(&i.to_string(), value, path)),
+        Value::Array(items) => items.iter().enumerate().find_map(|(i, value)| descend(&i.to_string(), value, path)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
 }
@@ -153,10 +122,7 @@ mod tests {
             }
         });
         let value = example(&schema, &mut ["Berlin"].into_iter());
-        assert_eq!(
-            value,
-            json!({"city": "Berlin", "colour": "red", "days": 3, "tags": [true]})
-        );
+        assert_eq!(value, json!({"city": "Berlin", "colour": "red", "days": 3, "tags": [true]}));
     }
 
     #[test]

@@ -64,10 +64,7 @@ impl Frames {
         let bytes = self.buffer.freeze();
         let mut start = 0;
         let frame = |(end, place)| {
-            let frame = Frame {
-                place,
-                bytes: bytes.slice(start..end),
-            };
+            let frame = Frame { place, bytes: bytes.slice(start..end) };
             start = end;
             frame
         };
@@ -94,16 +91,8 @@ pub(crate) enum Step {
 /// The steps of a stream: `failure` is the dialect's error event, with what follows it.
 pub(crate) fn stream(frames: Vec<Frame>, failure: Option<Bytes>, fault: &Fault) -> VecDeque<Step> {
     let (frames, end) = end_early(frames, failure, fault);
-    let frames = if fault.malformed {
-        break_one(frames)
-    } else {
-        frames
-    };
-    let frames = if fault.crlf {
-        frames.into_iter().map(with_crlf).collect()
-    } else {
-        frames
-    };
+    let frames = if fault.malformed { break_one(frames) } else { frames };
+    let frames = if fault.crlf { frames.into_iter().map(with_crlf).collect() } else { frames };
     let frames = if fault.gzip { zip(frames) } else { frames };
     let mut steps = VecDeque::with_capacity(frames.len() * 2 + 2);
     wait(&mut steps, fault.first);
@@ -129,14 +118,7 @@ pub(crate) fn whole(body: Bytes, tokens: u64, fault: &Fault) -> VecDeque<Step> {
         (None, Some(_)) => (body.slice(..body.len() / 2), Some(Step::Silence)),
         (None, None) => (body, fault.truncate.then_some(Step::Cut)),
     };
-    write(
-        &mut steps,
-        Frame {
-            place: Place::Content(tokens),
-            bytes: kept,
-        },
-        fault,
-    );
+    write(&mut steps, Frame { place: Place::Content(tokens), bytes: kept }, fault);
     steps.extend(end);
     steps
 }
@@ -149,30 +131,14 @@ pub(crate) fn gzip(body: &[u8]) -> Bytes {
     encoder.finish().unwrap_or_default().into()
 }
 
-fn end_early(
-    frames: Vec<Frame>,
-    failure: Option<Bytes>,
-    fault: &Fault,
-) -> (Vec<Frame>, Option<Step>) {
+fn end_early(frames: Vec<Frame>, failure: Option<Bytes>, fault: &Fault) -> (Vec<Frame>, Option<Step>) {
     if let Some(failure) = failure {
-        let kept = fault
-            .error_after
-            .map_or_else(Vec::new, |after| up_to(frames, after));
-        let error = Frame {
-            place: Place::Tail,
-            bytes: failure,
-        };
+        let kept = fault.error_after.map_or_else(Vec::new, |after| up_to(frames, after));
+        let error = Frame { place: Place::Tail, bytes: failure };
         return (kept.into_iter().chain([error]).collect(), None);
     }
-    let stops = [
-        (fault.cut, Some(Step::Cut)),
-        (fault.silence, Some(Step::Silence)),
-        (fault.end, None),
-    ];
-    let earliest = stops
-        .into_iter()
-        .filter_map(|(after, step)| Some((after?, step)))
-        .min_by_key(|(after, _)| *after);
+    let stops = [(fault.cut, Some(Step::Cut)), (fault.silence, Some(Step::Silence)), (fault.end, None)];
+    let earliest = stops.into_iter().filter_map(|(after, step)| Some((after?, step))).min_by_key(|(after, _)| *after);
     match earliest {
         Some((after, step)) => (up_to(frames, after), step),
         None => (frames, None),
@@ -210,10 +176,7 @@ fn with_crlf(frame: Frame) -> Frame {
         }
         bytes.extend_from_slice(&[*byte]);
     }
-    Frame {
-        bytes: bytes.freeze(),
-        ..frame
-    }
+    Frame { bytes: bytes.freeze(), ..frame }
 }
 
 fn zip(frames: Vec<Frame>) -> Vec<Frame> {
@@ -221,19 +184,11 @@ fn zip(frames: Vec<Frame>) -> Vec<Frame> {
     let mut zipped: Vec<Frame> = frames
         .into_iter()
         .map(|frame| {
-            let _ = encoder
-                .write_all(&frame.bytes)
-                .and_then(|()| encoder.flush());
-            Frame {
-                bytes: std::mem::take(encoder.get_mut()).into(),
-                ..frame
-            }
+            let _ = encoder.write_all(&frame.bytes).and_then(|()| encoder.flush());
+            Frame { bytes: std::mem::take(encoder.get_mut()).into(), ..frame }
         })
         .collect();
-    zipped.push(Frame {
-        place: Place::Tail,
-        bytes: encoder.finish().unwrap_or_default().into(),
-    });
+    zipped.push(Frame { place: Place::Tail, bytes: encoder.finish().unwrap_or_default().into() });
     zipped
 }
 
@@ -317,14 +272,7 @@ pub(crate) struct Script {
 
 impl Play {
     pub(crate) fn script(steps: VecDeque<Step>, receipt: Receipt, total: Option<u64>) -> Self {
-        Self::Script(Box::new(Script {
-            steps,
-            due: None,
-            timer: None,
-            flushing: false,
-            receipt,
-            total,
-        }))
+        Self::Script(Box::new(Script { steps, due: None, timer: None, flushing: false, receipt, total }))
     }
 }
 
@@ -332,10 +280,7 @@ impl Body for Play {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, Cut>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame<Bytes>, Cut>>> {
         match self.get_mut() {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(BodyFrame::data(std::mem::take(bytes))))),
@@ -401,10 +346,7 @@ impl Script {
 
     fn sent(&mut self, bytes: Bytes, tokens: u64) -> Bytes {
         self.receipt.sent(tokens);
-        let pause_follows = matches!(
-            self.steps.front(),
-            Some(Step::Wait(_) | Step::Silence) | None
-        );
+        let pause_follows = matches!(self.steps.front(), Some(Step::Wait(_) | Step::Silence) | None);
         self.flushing = !bytes.is_empty() && !pause_follows;
         bytes
     }
@@ -439,17 +381,12 @@ impl Script {
 
 /// `bytes` with the time, in nanoseconds since 1970, over the first stamp.
 fn stamped(bytes: &Bytes) -> Bytes {
-    let found = bytes
-        .windows(STAMP.len())
-        .position(|window| window == STAMP.as_bytes());
+    let found = bytes.windows(STAMP.len()).position(|window| window == STAMP.as_bytes());
     let Some(place) = found else {
         return bytes.clone();
     };
     let mut copy = BytesMut::from(bytes.as_ref());
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_nanos();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let digits = format!("{now:020}");
     if let Some(slot) = copy.get_mut(place..place + STAMP.len()) {
         slot.copy_from_slice(digits.as_bytes());
@@ -466,13 +403,9 @@ mod tests {
         let mut frames = Frames::default();
         frames.push(Place::Preface, |out| out.extend_from_slice(b"data: p\n\n"));
         for _ in 0..contents {
-            frames.push(Place::Content(1), |out| {
-                out.extend_from_slice("data: é\n\n".as_bytes())
-            });
+            frames.push(Place::Content(1), |out| out.extend_from_slice("data: é\n\n".as_bytes()));
         }
-        frames.push(Place::Tail, |out| {
-            out.extend_from_slice(b"data: [DONE]\n\n")
-        });
+        frames.push(Place::Tail, |out| out.extend_from_slice(b"data: [DONE]\n\n"));
         frames.finish()
     }
 
@@ -487,20 +420,14 @@ mod tests {
     #[test]
     fn a_stream_without_a_fault_is_its_frames() {
         let steps = stream(frames(2), None, &Fault::default());
-        assert_eq!(
-            bytes(&steps),
-            "data: p\n\ndata: é\n\ndata: é\n\ndata: [DONE]\n\n".as_bytes()
-        );
+        assert_eq!(bytes(&steps), "data: p\n\ndata: é\n\ndata: é\n\ndata: [DONE]\n\n".as_bytes());
         assert_eq!(steps.len(), 4);
     }
 
     #[test]
     fn a_cut_comes_after_so_many_content_events() {
         let steps = stream(frames(5), None, &Fault::parse("cut=2").unwrap());
-        assert_eq!(
-            bytes(&steps),
-            "data: p\n\ndata: é\n\ndata: é\n\n".as_bytes()
-        );
+        assert_eq!(bytes(&steps), "data: p\n\ndata: é\n\ndata: é\n\n".as_bytes());
         assert_eq!(steps.back(), Some(&Step::Cut));
     }
 
@@ -513,14 +440,7 @@ mod tests {
     #[test]
     fn an_error_comes_before_everything_unless_it_is_to_come_after_some() {
         let error = || Some(Bytes::from_static(b"E"));
-        assert_eq!(
-            bytes(&stream(
-                frames(3),
-                error(),
-                &Fault::parse("error=400").unwrap()
-            )),
-            b"E"
-        );
+        assert_eq!(bytes(&stream(frames(3), error(), &Fault::parse("error=400").unwrap())), b"E");
         let after = stream(frames(3), error(), &Fault::parse("error_after=1").unwrap());
         assert_eq!(bytes(&after), "data: p\n\ndata: é\n\nE".as_bytes());
     }
@@ -528,10 +448,7 @@ mod tests {
     #[test]
     fn a_split_cuts_inside_a_character_and_loses_nothing() {
         let steps = stream(frames(1), None, &Fault::parse("split").unwrap());
-        assert_eq!(
-            bytes(&steps),
-            "data: p\n\ndata: é\n\ndata: [DONE]\n\n".as_bytes()
-        );
+        assert_eq!(bytes(&steps), "data: p\n\ndata: é\n\ndata: [DONE]\n\n".as_bytes());
         let broken = |step: &Step| matches!(step, Step::Write(bytes, _) if std::str::from_utf8(bytes).is_err());
         assert!(steps.iter().any(broken));
     }
@@ -546,12 +463,6 @@ mod tests {
     #[test]
     fn gaps_stand_between_content_events_only() {
         let steps = stream(frames(3), None, &Fault::parse("gap=5ms").unwrap());
-        assert_eq!(
-            steps
-                .iter()
-                .filter(|step| matches!(step, Step::Wait(_)))
-                .count(),
-            2
-        );
+        assert_eq!(steps.iter().filter(|step| matches!(step, Step::Wait(_))).count(), 2);
     }
 }

@@ -50,11 +50,7 @@ pub struct Tls {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            tls: None,
-            threads: 1,
-        }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), tls: None, threads: 1 }
     }
 }
 
@@ -77,27 +73,18 @@ pub fn start(config: Config) -> io::Result<Simulator> {
     let (stop, stopped) = oneshot::channel();
     let (ready, bound) = mpsc::sync_channel(1);
     let served = books.clone();
-    let thread = std::thread::Builder::new()
-        .name("simulator".to_owned())
-        .spawn(move || {
-            let outcome = runtime(config.threads).map(|runtime| {
-                runtime.block_on(listen(config.listen, tls, served, &ready, stopped));
-                runtime.shutdown_background();
-            });
-            if let Err(error) = outcome {
-                // Whoever started it has gone, if nobody listens any more.
-                let _ = ready.send(Err(error));
-            }
-        })?;
-    let address = bound
-        .recv()
-        .map_err(|_| io::Error::other("the simulator's thread ended"))??;
-    Ok(Simulator {
-        address,
-        books,
-        stop: Some(stop),
-        thread: Some(thread),
-    })
+    let thread = std::thread::Builder::new().name("simulator".to_owned()).spawn(move || {
+        let outcome = runtime(config.threads).map(|runtime| {
+            runtime.block_on(listen(config.listen, tls, served, &ready, stopped));
+            runtime.shutdown_background();
+        });
+        if let Err(error) = outcome {
+            // Whoever started it has gone, if nobody listens any more.
+            let _ = ready.send(Err(error));
+        }
+    })?;
+    let address = bound.recv().map_err(|_| io::Error::other("the simulator's thread ended"))??;
+    Ok(Simulator { address, books, stop: Some(stop), thread: Some(thread) })
 }
 
 impl Simulator {
@@ -149,13 +136,8 @@ impl Drop for Simulator {
 
 fn runtime(threads: usize) -> io::Result<tokio::runtime::Runtime> {
     match threads {
-        0 | 1 => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build(),
-        _ => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
-            .enable_all()
-            .build(),
+        0 | 1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
     }
 }
 
@@ -185,11 +167,7 @@ async fn listen(
 }
 
 fn bind(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -222,20 +200,13 @@ where
 }
 
 fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
-    let invalid = |error: &dyn std::fmt::Display| {
-        io::Error::new(io::ErrorKind::InvalidInput, error.to_string())
-    };
+    let invalid = |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, error.to_string());
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.certificate).collect();
     let chain = chain.map_err(|error| invalid(&error))?;
     let key = PrivateKeyDer::from_pem_slice(&tls.key).map_err(|error| invalid(&error))?;
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder
-        .with_safe_default_protocol_versions()
-        .map_err(|error| invalid(&error))?;
-    let mut config = builder
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| invalid(&error))?;
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| invalid(&error))?;
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).map_err(|error| invalid(&error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

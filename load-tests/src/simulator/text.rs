@@ -31,9 +31,7 @@ impl Seed {
 
     /// Another seed that follows from this one.
     pub(crate) fn with(self, salt: u64) -> Self {
-        Self(mix(self
-            .0
-            .wrapping_add(salt.wrapping_mul(0x9E37_79B9_7F4A_7C15))))
+        Self(mix(self.0.wrapping_add(salt.wrapping_mul(0x9E37_79B9_7F4A_7C15))))
     }
 
     /// The number itself.
@@ -66,12 +64,7 @@ impl Seed {
                 (pool >> 40) as f32 / (1u32 << 23) as f32 - 1.0
             })
             .collect();
-        let norm = raw
-            .iter()
-            .map(|x| x * x)
-            .sum::<f32>()
-            .sqrt()
-            .max(f32::MIN_POSITIVE);
+        let norm = raw.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
         raw.into_iter().map(|x| x / norm).collect()
     }
 }
@@ -91,11 +84,7 @@ fn mix(value: u64) -> u64 {
 pub(crate) fn count(text: &str) -> u64 {
     let bytes = text.as_bytes();
     let first = bytes.first().is_some_and(|byte| *byte > b' ');
-    let starts = bytes
-        .iter()
-        .zip(bytes.iter().skip(1))
-        .filter(|(a, b)| **a <= b' ' && **b > b' ')
-        .count();
+    let starts = bytes.iter().zip(bytes.iter().skip(1)).filter(|(a, b)| **a <= b' ' && **b > b' ').count();
     starts as u64 + u64::from(first)
 }
 
@@ -107,10 +96,7 @@ pub(crate) fn head(text: &str, limit: usize, bytes: usize) -> String {
             out.push(' ');
         }
         let room = bytes.saturating_sub(out.len());
-        out.push_str(
-            word.get(..word.floor_char_boundary(room))
-                .unwrap_or_default(),
-        );
+        out.push_str(word.get(..word.floor_char_boundary(room)).unwrap_or_default());
         if out.len() >= bytes {
             break;
         }
@@ -120,11 +106,7 @@ pub(crate) fn head(text: &str, limit: usize, bytes: usize) -> String {
 
 /// The words of `source` again and again, or a filler's where it has none.
 pub(crate) fn cycle(source: &str) -> impl Iterator<Item = &str> {
-    let source = if source.trim_ascii().is_empty() {
-        FILLER
-    } else {
-        source
-    };
+    let source = if source.trim_ascii().is_empty() { FILLER } else { source };
     source.split_ascii_whitespace().cycle()
 }
 
@@ -158,12 +140,7 @@ pub(crate) fn portions(text: &str, parts: usize) -> Vec<&str> {
     let (mut out, mut start, mut taken) = (Vec::with_capacity(parts), 0, 0);
     for part in 1..=parts {
         let until = total * part / parts;
-        let length: usize = pieces
-            .get(taken..until)
-            .unwrap_or_default()
-            .iter()
-            .map(|piece| piece.len())
-            .sum();
+        let length: usize = pieces.get(taken..until).unwrap_or_default().iter().map(|piece| piece.len()).sum();
         out.extend(text.get(start..start + length));
         (start, taken) = (start + length, until);
     }

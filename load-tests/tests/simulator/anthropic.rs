@@ -14,48 +14,18 @@ fn refusals() -> Vec<(Value, &'static str)> {
     let thought = json!({"role": "assistant", "content": [{"type": "thinking", "thinking": "x", "signature": "c2ln"}]});
     let mark = json!({"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}});
     vec![
-        (
-            json!({"max_tokens": null}),
-            "max_tokens: Input should be a valid integer",
-        ),
-        (
-            json!({"max_tokens": -1}),
-            "max_tokens: Input should be greater than or equal to 0",
-        ),
-        (
-            json!({"messages": []}),
-            "messages: at least one message is required",
-        ),
+        (json!({"max_tokens": null}), "max_tokens: Input should be a valid integer"),
+        (json!({"max_tokens": -1}), "max_tokens: Input should be greater than or equal to 0"),
+        (json!({"messages": []}), "messages: at least one message is required"),
         (json!({"foo": 1}), "foo: Extra inputs are not permitted"),
-        (
-            json!({"temperature": 0.5}),
-            "temperature: Extra inputs are not permitted",
-        ),
+        (json!({"temperature": 0.5}), "temperature: Extra inputs are not permitted"),
         (json!({"top_k": 5}), "top_k: Extra inputs are not permitted"),
-        (
-            json!({"metadata": {"tenant": "x"}}),
-            "metadata.tenant: Extra inputs are not permitted",
-        ),
-        (
-            json!({"messages": [{"role": "tool", "content": "x"}]}),
-            "Unexpected role \"tool\"",
-        ),
-        (
-            said(json!("")),
-            "messages.0: user messages must have non-empty content",
-        ),
-        (
-            said(json!([{"type": "text", "text": ""}])),
-            "text content blocks must be non-empty",
-        ),
-        (
-            said(json!([{"type": "text", "text": " \n"}])),
-            "text content blocks must contain non-whitespace text",
-        ),
-        (
-            said(json!([{"type": "image_url", "image_url": {"url": "x"}}])),
-            "Input tag 'image_url'",
-        ),
+        (json!({"metadata": {"tenant": "x"}}), "metadata.tenant: Extra inputs are not permitted"),
+        (json!({"messages": [{"role": "tool", "content": "x"}]}), "Unexpected role \"tool\""),
+        (said(json!("")), "messages.0: user messages must have non-empty content"),
+        (said(json!([{"type": "text", "text": ""}])), "text content blocks must be non-empty"),
+        (said(json!([{"type": "text", "text": " \n"}])), "text content blocks must contain non-whitespace text"),
+        (said(json!([{"type": "image_url", "image_url": {"url": "x"}}])), "Input tag 'image_url'"),
         (
             said(json!([{"type": "text", "text": "x", "extra": 1}])),
             "messages.0.content.0.text.extra: Extra inputs are not permitted",
@@ -74,26 +44,14 @@ fn refusals() -> Vec<(Value, &'static str)> {
             said(json!([mark, mark, mark, mark, mark])),
             "A maximum of 4 blocks with cache_control may be provided. Found 5.",
         ),
-        (
-            json!({"messages": [user, result]}),
-            "unexpected `tool_use_id` found in `tool_result` blocks: t1",
-        ),
+        (json!({"messages": [user, result]}), "unexpected `tool_use_id` found in `tool_result` blocks: t1"),
         (
             json!({"messages": [user, call, user]}),
             "messages.1: `tool_use` ids were found without `tool_result` blocks immediately after: t1",
         ),
-        (
-            json!({"messages": [user, call]}),
-            "`tool_use` ids were found without `tool_result` blocks",
-        ),
-        (
-            json!({"messages": [user, call, late]}),
-            "`tool_use` ids were found without `tool_result` blocks",
-        ),
-        (
-            json!({"messages": [user, call, result, call, result]}),
-            "`tool_use` ids must be unique",
-        ),
+        (json!({"messages": [user, call]}), "`tool_use` ids were found without `tool_result` blocks"),
+        (json!({"messages": [user, call, late]}), "`tool_use` ids were found without `tool_result` blocks"),
+        (json!({"messages": [user, call, result, call, result]}), "`tool_use` ids must be unique"),
         (
             json!({"messages": [user, {"role": "assistant", "content": [{"type": "tool_use", "id": "a b", "name": "t", "input": {}}]}]}),
             "tool_use.id: String should match pattern",
@@ -102,19 +60,13 @@ fn refusals() -> Vec<(Value, &'static str)> {
             json!({"messages": [user, {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "t", "input": "{}"}]}]}),
             "tool_use.input: Input should be a valid dictionary",
         ),
-        (
-            json!({"messages": [user, thought, user]}),
-            "Invalid `signature` in `thinking` block",
-        ),
+        (json!({"messages": [user, thought, user]}), "Invalid `signature` in `thinking` block"),
         (
             json!({"messages": [user, {"role": "assistant", "content": "so"}]}),
             "does not support assistant message prefill",
         ),
         (json!({"tools": [tool, tool]}), "Tool names must be unique"),
-        (
-            json!({"tools": [{"name": "t"}]}),
-            "tools.0.custom.input_schema: Field required",
-        ),
+        (json!({"tools": [{"name": "t"}]}), "tools.0.custom.input_schema: Field required"),
         (
             json!({"tools": [{"name": "a b", "input_schema": {"type": "object"}}]}),
             "tools.0.custom.name: String should match pattern",
@@ -123,42 +75,24 @@ fn refusals() -> Vec<(Value, &'static str)> {
             json!({"tools": [{"name": "t", "input_schema": {"type": "object"}, "parameters": {}}]}),
             "tools.0.custom.parameters: Extra inputs",
         ),
-        (
-            json!({"tool_choice": {"type": "auto"}}),
-            "tool_choice: may only be specified while providing tools",
-        ),
-        (
-            json!({"tools": [tool], "tool_choice": {"type": "required"}}),
-            "tool_choice: Input tag",
-        ),
+        (json!({"tool_choice": {"type": "auto"}}), "tool_choice: may only be specified while providing tools"),
+        (json!({"tools": [tool], "tool_choice": {"type": "required"}}), "tool_choice: Input tag"),
         (
             json!({"tools": [tool], "tool_choice": {"type": "any"}, "thinking": {"type": "adaptive"}}),
             "Thinking may not be enabled when tool_choice forces tool use.",
         ),
-        (
-            json!({"thinking": {"type": "enabled", "budget_tokens": 100}}),
-            "greater than or equal to 1024",
-        ),
+        (json!({"thinking": {"type": "enabled", "budget_tokens": 100}}), "greater than or equal to 1024"),
         (
             json!({"thinking": {"type": "enabled", "budget_tokens": 2000}}),
             "`max_tokens` must be greater than `thinking.budget_tokens`",
         ),
-        (
-            json!({"output_config": {"effort": "huge"}}),
-            "output_config.effort",
-        ),
+        (json!({"output_config": {"effort": "huge"}}), "output_config.effort"),
         (
             json!({"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}}),
             "'additionalProperties' must be explicitly set to false",
         ),
-        (
-            json!({"stop_sequences": [" "]}),
-            "each stop sequence must contain non-whitespace",
-        ),
-        (
-            json!({"system": [{"type": "text", "text": ""}]}),
-            "system: text content blocks must be non-empty",
-        ),
+        (json!({"stop_sequences": [" "]}), "each stop sequence must contain non-whitespace"),
+        (json!({"system": [{"type": "text", "text": ""}]}), "system: text content blocks must be non-empty"),
     ]
 }
 
@@ -173,14 +107,8 @@ async fn every_refusal_is_a_400_that_names_the_field() {
         let reply = ask(&simulator, anthropic(&body)).await;
         let error = reply.json();
         assert_eq!(reply.status, 400, "{change}: {error}");
-        assert_eq!(
-            (&error["type"], &error["error"]["type"]),
-            (&"error".into(), &"invalid_request_error".into())
-        );
-        assert!(
-            error["error"]["message"].as_str().unwrap().contains(wanted),
-            "{change}: {error}"
-        );
+        assert_eq!((&error["type"], &error["error"]["type"]), (&"error".into(), &"invalid_request_error".into()));
+        assert!(error["error"]["message"].as_str().unwrap().contains(wanted), "{change}: {error}");
         assert_eq!(error["request_id"], reply.header("request-id"));
     }
 }
@@ -198,10 +126,7 @@ async fn required_fields_are_missed_by_name() {
         );
     }
     let reply = ask(&simulator, anthropic(&message("no-such-model"))).await;
-    assert_eq!(
-        (reply.status.as_u16(), &reply.json()["error"]["type"]),
-        (404, &"not_found_error".into())
-    );
+    assert_eq!((reply.status.as_u16(), &reply.json()["error"]["type"]), (404, &"not_found_error".into()));
 }
 
 #[tokio::test]
@@ -241,14 +166,8 @@ async fn the_old_version_takes_sampling_from_models_that_still_sample() {
         let mut body = message(model);
         body["temperature"] = temperature.into();
         let mut request = anthropic(&body);
-        request
-            .headers_mut()
-            .insert("anthropic-version", "2023-06-01".parse().unwrap());
-        assert_eq!(
-            ask(&simulator, request).await.status,
-            status,
-            "{model} at {temperature}"
-        );
+        request.headers_mut().insert("anthropic-version", "2023-06-01".parse().unwrap());
+        assert_eq!(ask(&simulator, request).await.status, status, "{model} at {temperature}");
     }
 }
 
@@ -256,13 +175,10 @@ async fn the_old_version_takes_sampling_from_models_that_still_sample() {
 async fn a_system_role_is_taken_by_the_new_version_only() {
     let simulator = start();
     let mut body = message("claude-sonnet-4-6");
-    body["messages"] =
-        json!([{"role": "user", "content": "hi"}, {"role": "system", "content": "be brief"}]);
+    body["messages"] = json!([{"role": "user", "content": "hi"}, {"role": "system", "content": "be brief"}]);
     assert_eq!(ask(&simulator, anthropic(&body)).await.status, 200);
     let mut request = anthropic(&body);
-    request
-        .headers_mut()
-        .insert("anthropic-version", "2023-06-01".parse().unwrap());
+    request.headers_mut().insert("anthropic-version", "2023-06-01".parse().unwrap());
     assert_eq!(ask(&simulator, request).await.status, 400);
 }
 
@@ -270,32 +186,20 @@ async fn a_system_role_is_taken_by_the_new_version_only() {
 async fn roles_need_not_alternate_and_prefill_is_for_older_models() {
     let simulator = start();
     let mut body = message("claude-sonnet-4-6");
-    body["messages"] =
-        json!([{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]);
+    body["messages"] = json!([{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]);
     let reply = ask(&simulator, anthropic(&body)).await.json();
     assert_eq!(reply["content"][0]["text"], "You said: one two");
     let mut body = message("claude-haiku-4-5");
-    body["messages"] =
-        json!([{"role": "user", "content": "one"}, {"role": "assistant", "content": "so"}]);
+    body["messages"] = json!([{"role": "user", "content": "one"}, {"role": "assistant", "content": "so"}]);
     assert_eq!(ask(&simulator, anthropic(&body)).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_stream_has_its_events_in_order_and_says_what_the_whole_reply_says() {
     let simulator = start();
-    let whole = ask(&simulator, anthropic(&message("claude-sonnet-4-6")))
-        .await
-        .json();
-    let events = ask(
-        &simulator,
-        anthropic(&streamed(message("claude-sonnet-4-6"))),
-    )
-    .await
-    .events();
-    let mut kinds: Vec<&str> = events
-        .iter()
-        .map(|event| event["type"].as_str().unwrap())
-        .collect();
+    let whole = ask(&simulator, anthropic(&message("claude-sonnet-4-6"))).await.json();
+    let events = ask(&simulator, anthropic(&streamed(message("claude-sonnet-4-6")))).await.events();
+    let mut kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     kinds.dedup();
     let wanted = [
         "message_start",
@@ -307,23 +211,11 @@ async fn a_stream_has_its_events_in_order_and_says_what_the_whole_reply_says() {
         "message_stop",
     ];
     assert_eq!(kinds, wanted);
-    let text: String = events
-        .iter()
-        .filter_map(|event| event.pointer("/delta/text")?.as_str())
-        .collect();
+    let text: String = events.iter().filter_map(|event| event.pointer("/delta/text")?.as_str()).collect();
     assert_eq!(text, whole["content"][0]["text"]);
     let delta = &events[events.len() - 2];
-    assert_eq!(
-        delta["usage"]["output_tokens"],
-        whole["usage"]["output_tokens"]
-    );
-    assert_eq!(
-        (
-            &whole["usage"]["input_tokens"],
-            &delta["delta"]["stop_reason"]
-        ),
-        (&3.into(), &"end_turn".into())
-    );
+    assert_eq!(delta["usage"]["output_tokens"], whole["usage"]["output_tokens"]);
+    assert_eq!((&whole["usage"]["input_tokens"], &delta["delta"]["stop_reason"]), (&3.into(), &"end_turn".into()));
 }
 
 #[tokio::test]
@@ -332,14 +224,12 @@ async fn thinking_goes_round_with_its_signature() {
     let mut body = message("claude-sonnet-4-6");
     body["max_tokens"] = 4000.into();
     body["thinking"] = json!({"type": "enabled", "budget_tokens": 1024});
-    body["tools"] = json!([{"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}]);
+    body["tools"] =
+        json!([{"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}]);
     body["messages"] = json!([{"role": "user", "content": "call weather weather"}]);
     let first = ask(&simulator, anthropic(&body)).await.json();
     let content = first["content"].as_array().unwrap().clone();
-    assert_eq!(
-        (&content[0]["type"], &first["stop_reason"]),
-        (&"thinking".into(), &"tool_use".into())
-    );
+    assert_eq!((&content[0]["type"], &first["stop_reason"]), (&"thinking".into(), &"tool_use".into()));
     let results: Vec<Value> = content
         .iter()
         .filter_map(|block| block.get("id"))
@@ -360,26 +250,14 @@ async fn thinking_goes_round_with_its_signature() {
 async fn thinking_can_be_omitted_or_redacted_and_still_goes_round() {
     let simulator = start();
     for (model, thinking, kind) in [
-        (
-            "claude-sonnet-4-6",
-            json!({"type": "adaptive", "display": "omitted"}),
-            "thinking",
-        ),
-        (
-            "claude-sonnet-4-6~redacted",
-            json!({"type": "adaptive"}),
-            "redacted_thinking",
-        ),
+        ("claude-sonnet-4-6", json!({"type": "adaptive", "display": "omitted"}), "thinking"),
+        ("claude-sonnet-4-6~redacted", json!({"type": "adaptive"}), "redacted_thinking"),
     ] {
         let mut body = message(model);
         body["thinking"] = thinking;
         let reply = ask(&simulator, anthropic(&body)).await.json();
         assert_eq!(reply["content"][0]["type"], kind);
-        assert!(
-            reply["content"][0]
-                .get("thinking")
-                .is_none_or(|text| text == "")
-        );
+        assert!(reply["content"][0].get("thinking").is_none_or(|text| text == ""));
         body["messages"] = json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": reply["content"]}, {"role": "user", "content": "on"}]);
         assert_eq!(ask(&simulator, anthropic(&body)).await.status, 200);
     }
@@ -393,27 +271,16 @@ async fn parallel_calls_stream_as_blocks_whose_input_parses() {
         {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}},
         {"name": "nothing", "input_schema": {"type": "object"}}
     ]);
-    body["messages"] =
-        json!([{"role": "user", "content": "explain and call weather then nothing in Zürich"}]);
+    body["messages"] = json!([{"role": "user", "content": "explain and call weather then nothing in Zürich"}]);
     let events = ask(&simulator, anthropic(&body)).await.events();
-    let starts: Vec<&Value> = events
-        .iter()
-        .filter(|event| event["type"] == "content_block_start")
-        .collect();
-    let kinds: Vec<&str> = starts
-        .iter()
-        .map(|event| event["content_block"]["type"].as_str().unwrap())
-        .collect();
+    let starts: Vec<&Value> = events.iter().filter(|event| event["type"] == "content_block_start").collect();
+    let kinds: Vec<&str> = starts.iter().map(|event| event["content_block"]["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["text", "tool_use", "tool_use"]);
     let input = |index: u64| -> String {
         let own = events.iter().filter(|event| event["index"] == index);
-        own.filter_map(|event| event.pointer("/delta/partial_json")?.as_str())
-            .collect()
+        own.filter_map(|event| event.pointer("/delta/partial_json")?.as_str()).collect()
     };
-    assert_eq!(
-        serde_json::from_str::<Value>(&input(1)).unwrap(),
-        json!({"city": "explain"})
-    );
+    assert_eq!(serde_json::from_str::<Value>(&input(1)).unwrap(), json!({"city": "explain"}));
     assert_eq!(input(2), "");
     assert_eq!(starts[2]["content_block"]["input"], json!({}));
 }
@@ -424,20 +291,11 @@ async fn a_marked_prefix_is_written_to_the_cache_and_then_read() {
     let mut body = message("claude-sonnet-4-6");
     body["system"] = json!([{"type": "text", "text": "a b c d", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]);
     let usage = ask(&simulator, anthropic(&body)).await.json()["usage"].clone();
-    assert_eq!(
-        (
-            &usage["input_tokens"],
-            &usage["cache_creation_input_tokens"]
-        ),
-        (&3.into(), &4.into())
-    );
+    assert_eq!((&usage["input_tokens"], &usage["cache_creation_input_tokens"]), (&3.into(), &4.into()));
     assert_eq!(usage["cache_creation"]["ephemeral_1h_input_tokens"], 4);
     body["messages"] = json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, {"role": "user", "content": "z"}]);
     let usage = ask(&simulator, anthropic(&body)).await.json()["usage"].clone();
-    assert_eq!(
-        (&usage["input_tokens"], &usage["cache_read_input_tokens"]),
-        (&3.into(), &4.into())
-    );
+    assert_eq!((&usage["input_tokens"], &usage["cache_read_input_tokens"]), (&3.into(), &4.into()));
 }
 
 #[tokio::test]
@@ -447,15 +305,9 @@ async fn tokens_are_counted_as_they_are_charged() {
     body.as_object_mut().unwrap().remove("max_tokens");
     let mut request = anthropic(&body);
     *request.uri_mut() = "/v1/messages/count_tokens".parse().unwrap();
-    assert_eq!(
-        ask(&simulator, request).await.json(),
-        json!({"input_tokens": 3})
-    );
+    assert_eq!(ask(&simulator, request).await.json(), json!({"input_tokens": 3}));
     let mut zero = message("claude-sonnet-4-6");
     zero["max_tokens"] = 0.into();
     let reply = ask(&simulator, anthropic(&zero)).await.json();
-    assert_eq!(
-        (&reply["content"], &reply["stop_reason"]),
-        (&json!([]), &"max_tokens".into())
-    );
+    assert_eq!((&reply["content"], &reply["stop_reason"]), (&json!([]), &"max_tokens".into()));
 }

@@ -40,18 +40,12 @@ impl Reply {
 
     /// The events' data, as JSON; `[DONE]` is a string.
     pub(crate) fn events(&self) -> Vec<Value> {
-        let data = self
-            .text()
-            .lines()
-            .filter_map(|line| line.strip_prefix("data: "));
-        data.map(|data| serde_json::from_str(data).unwrap_or_else(|_| Value::from(data)))
-            .collect()
+        let data = self.text().lines().filter_map(|line| line.strip_prefix("data: "));
+        data.map(|data| serde_json::from_str(data).unwrap_or_else(|_| Value::from(data))).collect()
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
@@ -74,22 +68,13 @@ pub(crate) fn streamed(mut body: Value) -> Value {
 }
 
 pub(crate) fn post(path: &str, body: &Value) -> Request<Full<Bytes>> {
-    let builder = Request::post(path)
-        .header("host", "sim")
-        .header("authorization", "Bearer sk-test");
-    builder
-        .header("content-type", "application/json")
-        .body(Full::from(body.to_string()))
-        .unwrap()
+    let builder = Request::post(path).header("host", "sim").header("authorization", "Bearer sk-test");
+    builder.header("content-type", "application/json").body(Full::from(body.to_string())).unwrap()
 }
 
 pub(crate) fn anthropic(body: &Value) -> Request<Full<Bytes>> {
-    let builder = Request::post("/v1/messages")
-        .header("host", "sim")
-        .header("x-api-key", "sk-ant");
-    let builder = builder
-        .header("anthropic-version", "2026-10-21")
-        .header("content-type", "application/json");
+    let builder = Request::post("/v1/messages").header("host", "sim").header("x-api-key", "sk-ant");
+    let builder = builder.header("anthropic-version", "2026-10-21").header("content-type", "application/json");
     builder.body(Full::from(body.to_string())).unwrap()
 }
 
@@ -98,14 +83,10 @@ pub(crate) fn message(model: &str) -> Value {
 }
 
 /// Sends `request` on a connection of its own; an error where no answer came.
-pub(crate) async fn send(
-    to: SocketAddr,
-    request: Request<Full<Bytes>>,
-) -> Result<Reply, hyper::Error> {
+pub(crate) async fn send(to: SocketAddr, request: Request<Full<Bytes>>) -> Result<Reply, hyper::Error> {
     let stream = TcpStream::connect(to).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let begun = Instant::now();
     let mut response = sender.send_request(request).await?;
@@ -122,14 +103,7 @@ pub(crate) async fn send(
         }
     }
     driver.abort();
-    Ok(Reply {
-        status: response.status(),
-        headers: response.headers().clone(),
-        body,
-        end,
-        head_after,
-        pieces,
-    })
+    Ok(Reply { status: response.status(), headers: response.headers().clone(), body, end, head_after, pieces })
 }
 
 pub(crate) async fn ask(simulator: &Simulator, request: Request<Full<Bytes>>) -> Reply {
@@ -138,8 +112,5 @@ pub(crate) async fn ask(simulator: &Simulator, request: Request<Full<Bytes>>) ->
 
 /// The text of a streamed chat answer.
 pub(crate) fn said(events: &[Value]) -> String {
-    events
-        .iter()
-        .filter_map(|event| event.pointer("/choices/0/delta/content")?.as_str())
-        .collect()
+    events.iter().filter_map(|event| event.pointer("/choices/0/delta/content")?.as_str()).collect()
 }

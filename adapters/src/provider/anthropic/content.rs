@@ -59,10 +59,7 @@ pub(super) struct Reader<'n> {
 
 impl Reader<'_> {
     /// A message's content as blocks; blank texts, which Anthropic refuses, are left out.
-    pub(super) fn blocks<'a>(
-        &mut self,
-        content: Content<'a>,
-    ) -> Result<Vec<Block<'a>>, EncodeError> {
+    pub(super) fn blocks<'a>(&mut self, content: Content<'a>) -> Result<Vec<Block<'a>>, EncodeError> {
         match content {
             Content::Absent => Ok(Vec::new()),
             Content::Text(text) => Ok(text_block(text, None).into_iter().collect()),
@@ -78,29 +75,19 @@ impl Reader<'_> {
         }
     }
 
-    fn part<'a>(
-        &mut self,
-        all: &'a RawValue,
-        at: usize,
-        part: Part<'a>,
-    ) -> Result<Option<Block<'a>>, EncodeError> {
+    fn part<'a>(&mut self, all: &'a RawValue, at: usize, part: Part<'a>) -> Result<Option<Block<'a>>, EncodeError> {
         let mark = mark_of(&part);
         match (&*part.kind, self.side) {
             ("text", _) => self.text(at, part.text, "text", mark),
             ("refusal", Side::Assistant) => self.text(at, part.refusal, "refusal", mark),
-            ("image_url", Side::User | Side::ToolResult) => {
-                self.image(at, part.image_url, mark).map(Some)
-            }
+            ("image_url", Side::User | Side::ToolResult) => self.image(at, part.image_url, mark).map(Some),
             ("file", Side::User | Side::ToolResult) => self.file(at, part.file, mark).map(Some),
             ("input_audio", _) => Err(self.unsupported(at, "This model does not take audio.")),
             (kind, side) if side != Side::System && NATIVE.contains(&kind) => {
                 let all: Vec<&'a RawValue> = serde_json::from_str(all.get()).unwrap_or_default();
                 Ok(all.get(at).copied().map(Block::Native))
             }
-            (kind, side) => Err(self.unsupported(
-                at,
-                format!("A part `{kind}` can't be carried in {}.", side.place()),
-            )),
+            (kind, side) => Err(self.unsupported(at, format!("A part `{kind}` can't be carried in {}.", side.place()))),
         }
     }
 
@@ -113,10 +100,7 @@ impl Reader<'_> {
     ) -> Result<Option<Block<'a>>, EncodeError> {
         match text.filter(|raw| is_string(raw)) {
             Some(text) => Ok(text_block(text, mark)),
-            None => Err(self.invalid(
-                at,
-                format!("A part of type `{field}` must have a string `{field}`."),
-            )),
+            None => Err(self.invalid(at, format!("A part of type `{field}` must have a string `{field}`."))),
         }
     }
 
@@ -126,20 +110,12 @@ impl Reader<'_> {
         image: Option<ImageUrl<'a>>,
         mark: Option<&'a RawValue>,
     ) -> Result<Block<'a>, EncodeError> {
-        let image = image.ok_or_else(|| {
-            self.invalid(at, "A part of type `image_url` must have an `image_url`.")
-        })?;
+        let image = image.ok_or_else(|| self.invalid(at, "A part of type `image_url` must have an `image_url`."))?;
         if image.detail.is_some_and(|detail| &*detail != "auto") {
-            self.notes.add(
-                "image_url.detail",
-                "Anthropic looks at all images in one way",
-            );
+            self.notes.add("image_url.detail", "Anthropic looks at all images in one way");
         }
         let source = self.image_source(at, image.url)?;
-        Ok(Block::Made(Made::Image {
-            source,
-            cache_control: mark,
-        }))
+        Ok(Block::Made(Made::Image { source, cache_control: mark }))
     }
 
     fn image_source<'a>(&self, at: usize, url: Text<'a>) -> Result<Source<'a>, EncodeError> {
@@ -147,22 +123,13 @@ impl Reader<'_> {
             return Ok(Source::Url { url: url.0 });
         }
         let Some(data) = DataUrl::read(&url) else {
-            return Err(self.invalid(
-                at,
-                "An image's `url` must be an http(s) address or a base64 `data:` URL.",
-            ));
+            return Err(self.invalid(at, "An image's `url` must be an http(s) address or a base64 `data:` URL."));
         };
         let Some(media_type) = image_type(data.media_type) else {
-            return Err(self.unsupported(
-                at,
-                format!("An image of type `{}` is not taken.", data.media_type),
-            ));
+            return Err(self.unsupported(at, format!("An image of type `{}` is not taken.", data.media_type)));
         };
         let start = data.start;
-        Ok(Source::Base64 {
-            media_type,
-            data: from(url.0, start),
-        })
+        Ok(Source::Base64 { media_type, data: from(url.0, start) })
     }
 
     fn file<'a>(
@@ -171,8 +138,7 @@ impl Reader<'_> {
         file: Option<File<'a>>,
         mark: Option<&'a RawValue>,
     ) -> Result<Block<'a>, EncodeError> {
-        let file =
-            file.ok_or_else(|| self.invalid(at, "A part of type `file` must have a `file`."))?;
+        let file = file.ok_or_else(|| self.invalid(at, "A part of type `file` must have a `file`."))?;
         let title = file.filename.map(|name| name.0);
         let source = match (file.file_data, file.file_id) {
             (Some(data), _) => self.file_source(at, data, title.as_deref())?,
@@ -181,62 +147,34 @@ impl Reader<'_> {
                 return Err(self.invalid(at, "A `file` must have `file_data` or a `file_id`."));
             }
         };
-        let is_image =
-            matches!(&source, Source::Base64 { media_type, .. } if IMAGES.contains(media_type));
+        let is_image = matches!(&source, Source::Base64 { media_type, .. } if IMAGES.contains(media_type));
         Ok(Block::Made(match is_image {
-            true => Made::Image {
-                source,
-                cache_control: mark,
-            },
-            false => Made::Document {
-                source,
-                title,
-                cache_control: mark,
-            },
+            true => Made::Image { source, cache_control: mark },
+            false => Made::Document { source, title, cache_control: mark },
         }))
     }
 
-    fn file_source<'a>(
-        &self,
-        at: usize,
-        file: Text<'a>,
-        name: Option<&str>,
-    ) -> Result<Source<'a>, EncodeError> {
+    fn file_source<'a>(&self, at: usize, file: Text<'a>, name: Option<&str>) -> Result<Source<'a>, EncodeError> {
         let (media_type, start) = match DataUrl::read(&file) {
             Some(url) => (url.media_type, url.start),
             None => (type_of_bare(&file, name), 0),
         };
         if media_type == "application/pdf" {
-            return Ok(Source::Base64 {
-                media_type: "application/pdf",
-                data: from(file.0, start),
-            });
+            return Ok(Source::Base64 { media_type: "application/pdf", data: from(file.0, start) });
         }
         if let Some(media_type) = image_type(media_type) {
-            return Ok(Source::Base64 {
-                media_type,
-                data: from(file.0, start),
-            });
+            return Ok(Source::Base64 { media_type, data: from(file.0, start) });
         }
         if media_type.starts_with("text/") || media_type == "application/json" {
             return self.plain_text(at, file.get(start..).unwrap_or_default());
         }
-        Err(self.unsupported(
-            at,
-            format!("A file of type `{media_type}` is not taken: only PDF, text and images are."),
-        ))
+        Err(self.unsupported(at, format!("A file of type `{media_type}` is not taken: only PDF, text and images are.")))
     }
 
     fn plain_text<'a>(&self, at: usize, base64: &str) -> Result<Source<'a>, EncodeError> {
-        let text = STANDARD
-            .decode(base64)
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = STANDARD.decode(base64).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let data = text.ok_or_else(|| self.invalid(at, "A text file must be UTF-8, in base64."))?;
-        Ok(Source::Text {
-            media_type: "text/plain",
-            data,
-        })
+        Ok(Source::Text { media_type: "text/plain", data })
     }
 
     fn param(&self, at: usize) -> String {
@@ -269,11 +207,7 @@ pub(super) fn text_block<'a>(text: &'a RawValue, mark: Option<&'a RawValue>) -> 
 }
 
 fn mark_of<'a>(part: &Part<'a>) -> Option<&'a RawValue> {
-    part.cache_control.or_else(|| {
-        part.prompt_cache_breakpoint
-            .as_ref()
-            .and_then(mark_of_breakpoint)
-    })
+    part.cache_control.or_else(|| part.prompt_cache_breakpoint.as_ref().and_then(mark_of_breakpoint))
 }
 
 /// OpenAI's breakpoints live for 30 minutes or 12 hours, Anthropic's for 5 minutes or one hour.
@@ -298,22 +232,13 @@ impl<'u> DataUrl<'u> {
         let (meta, data) = rest.split_once(',')?;
         let meta = meta.strip_suffix(";base64")?;
         let media_type = meta.split(';').next().unwrap_or_default().trim();
-        Some(Self {
-            media_type,
-            start: url.len() - data.len(),
-        })
+        Some(Self { media_type, start: url.len() - data.len() })
     }
 }
 
 fn image_type(media_type: &str) -> Option<&'static str> {
-    let media_type = if media_type.eq_ignore_ascii_case("image/jpg") {
-        "image/jpeg"
-    } else {
-        media_type
-    };
-    IMAGES
-        .into_iter()
-        .find(|known| known.eq_ignore_ascii_case(media_type))
+    let media_type = if media_type.eq_ignore_ascii_case("image/jpg") { "image/jpeg" } else { media_type };
+    IMAGES.into_iter().find(|known| known.eq_ignore_ascii_case(media_type))
 }
 
 /// The type of base64 without a `data:` URL around it, by how it begins or by the file's name.
@@ -321,9 +246,7 @@ fn type_of_bare(data: &str, name: Option<&str>) -> &'static str {
     if data.starts_with(PDF_BEGINS) {
         return "application/pdf";
     }
-    let ending = name
-        .and_then(|name| name.rsplit_once('.'))
-        .map(|(_, ending)| ending.to_ascii_lowercase());
+    let ending = name.and_then(|name| name.rsplit_once('.')).map(|(_, ending)| ending.to_ascii_lowercase());
     match ending.as_deref() {
         Some("pdf") => "application/pdf",
         Some("txt" | "md" | "csv" | "json" | "html" | "xml" | "yaml" | "yml") => "text/plain",

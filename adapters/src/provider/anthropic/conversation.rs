@@ -34,11 +34,7 @@ pub(super) struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     /// Reads a request's messages.
-    pub(super) fn read(
-        messages: Vec<Message<'a>>,
-        model: Model,
-        notes: &mut Notes,
-    ) -> Result<Self, EncodeError> {
+    pub(super) fn read(messages: Vec<Message<'a>>, model: Model, notes: &mut Notes) -> Result<Self, EncodeError> {
         let mut scribe = Scribe::new(model, notes);
         for (at, message) in messages.into_iter().enumerate() {
             scribe.message(at, message)?;
@@ -49,13 +45,9 @@ impl<'a> Conversation<'a> {
     /// Whether the last answer called tools without the reasoning that led to it: with a budget to think, Anthropic then
     /// refuses to go on.
     pub(super) fn loop_lacks_thinking(&self) -> bool {
-        let last = self
-            .turns
-            .iter()
-            .rfind(|turn| turn.speaker == Speaker::Assistant);
+        let last = self.turns.iter().rfind(|turn| turn.speaker == Speaker::Assistant);
         last.is_some_and(|turn| {
-            turn.blocks.iter().any(Block::is_tool_use)
-                && !turn.blocks.first().is_some_and(Block::is_thinking)
+            turn.blocks.iter().any(Block::is_tool_use) && !turn.blocks.first().is_some_and(Block::is_thinking)
         })
     }
 }
@@ -101,8 +93,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
 
     fn message(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
         if message.name.is_some() && message.role != Role::Function {
-            self.notes
-                .add("messages.name", "Anthropic's messages have no names");
+            self.notes.add("messages.name", "Anthropic's messages have no names");
         }
         match message.role {
             Role::System | Role::Developer => self.instruct(at, message),
@@ -117,18 +108,8 @@ impl<'a, 'n> Scribe<'a, 'n> {
         }
     }
 
-    fn blocks(
-        &mut self,
-        at: usize,
-        side: Side,
-        message: &Message<'a>,
-    ) -> Result<Vec<Block<'a>>, EncodeError> {
-        let mut blocks = Reader {
-            message: at,
-            side,
-            notes: self.notes,
-        }
-        .blocks(message.content)?;
+    fn blocks(&mut self, at: usize, side: Side, message: &Message<'a>) -> Result<Vec<Block<'a>>, EncodeError> {
+        let mut blocks = Reader { message: at, side, notes: self.notes }.blocks(message.content)?;
         if let (Some(mark), Some(last)) = (message.cache_control, blocks.last_mut()) {
             last.mark(mark);
         }
@@ -147,34 +128,15 @@ impl<'a, 'n> Scribe<'a, 'n> {
 
     fn assistant(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
         if message.audio.is_some() {
-            return Err(EncodeError::unsupported(
-                format!("messages[{at}].audio"),
-                "This model does not take audio.",
-            ));
+            return Err(EncodeError::unsupported(format!("messages[{at}].audio"), "This model does not take audio."));
         }
         self.close_calls()?;
         self.place_held();
         let said = self.blocks(at, Side::Assistant, &message)?;
-        let mut blocks: Vec<_> = message
-            .thinking_blocks
-            .into_iter()
-            .flatten()
-            .filter_map(thinking)
-            .collect();
-        blocks.extend(
-            message
-                .provider_blocks
-                .into_iter()
-                .flatten()
-                .map(Block::Native),
-        );
+        let mut blocks: Vec<_> = message.thinking_blocks.into_iter().flatten().filter_map(thinking).collect();
+        blocks.extend(message.provider_blocks.into_iter().flatten().map(Block::Native));
         blocks.extend(said);
-        blocks.extend(
-            message
-                .refusal
-                .filter(|raw| is_string(raw))
-                .and_then(|text| text_block(text, None)),
-        );
+        blocks.extend(message.refusal.filter(|raw| is_string(raw)).and_then(|text| text_block(text, None)));
         for call in message.tool_calls.into_iter().flatten() {
             blocks.push(self.call(at, call)?);
         }
@@ -224,47 +186,23 @@ impl<'a, 'n> Scribe<'a, 'n> {
         input: Raw<'a>,
         extra: Option<&'a RawValue>,
     ) -> Block<'a> {
-        let asked = id
-            .filter(|id| !id.is_empty())
-            .unwrap_or_else(|| format!("call_{at}_{}", self.open.len()).into());
+        let asked = id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{at}_{}", self.open.len()).into());
         let told = self.told(&asked);
-        let extra = extra
-            .and_then(|raw| serde_json::from_str::<CallExtra<'a>>(raw.get()).ok())
-            .unwrap_or_default();
+        let extra = extra.and_then(|raw| serde_json::from_str::<CallExtra<'a>>(raw.get()).ok()).unwrap_or_default();
         if !self.called.contains(&name) {
             self.called.push(name.clone());
         }
         let id = Cow::Owned(told.clone());
-        self.open.push(Call {
-            message: at,
-            asked,
-            name: name.clone(),
-            told,
-            answered: false,
-        });
-        let CallExtra {
-            caller,
-            toolset_name,
-        } = extra;
-        Block::Made(Made::ToolUse {
-            id,
-            name,
-            input,
-            caller,
-            toolset_name,
-            cache_control: None,
-        })
+        self.open.push(Call { message: at, asked, name: name.clone(), told, answered: false });
+        let CallExtra { caller, toolset_name } = extra;
+        Block::Made(Made::ToolUse { id, name, input, caller, toolset_name, cache_control: None })
     }
 
     /// An id in the characters that Anthropic takes, and one that was not there before: some providers count their calls
     /// anew in each answer.
     fn told(&mut self, asked: &str) -> String {
         let plain = |c: char| {
-            if c.is_ascii_alphanumeric() || c == '_' || c == '-' {
-                c
-            } else {
-                '_'
-            }
+            if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' }
         };
         let base: String = asked.chars().map(plain).collect();
         let mut told = base.clone();
@@ -279,20 +217,12 @@ impl<'a, 'n> Scribe<'a, 'n> {
     fn result(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
         let Some(id) = message.tool_call_id.as_ref() else {
             let param = format!("messages[{at}].tool_call_id");
-            return Err(EncodeError::invalid(
-                param,
-                "A message of role `tool` must have a `tool_call_id`.",
-            ));
+            return Err(EncodeError::invalid(param, "A message of role `tool` must have a `tool_call_id`."));
         };
-        let found = self
-            .open
-            .iter()
-            .position(|call| !call.answered && call.asked == id.0);
+        let found = self.open.iter().position(|call| !call.answered && call.asked == id.0);
         let found = found.ok_or_else(|| {
-            let message = format!(
-                "`tool_call_id` `{}` answers no open tool call of the assistant message before it.",
-                &**id
-            );
+            let message =
+                format!("`tool_call_id` `{}` answers no open tool call of the assistant message before it.", &**id);
             EncodeError::invalid(format!("messages[{at}].tool_call_id"), message)
         })?;
         self.answer(at, found, message)
@@ -300,26 +230,16 @@ impl<'a, 'n> Scribe<'a, 'n> {
 
     fn function_result(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
         let name = message.name.as_deref().unwrap_or_default();
-        let found = self
-            .open
-            .iter()
-            .position(|call| !call.answered && call.name == name);
+        let found = self.open.iter().position(|call| !call.answered && call.name == name);
         let found = found.ok_or_else(|| {
-            let message = format!(
-                "The function `{name}` was not called in the assistant message before its result."
-            );
+            let message = format!("The function `{name}` was not called in the assistant message before its result.");
             EncodeError::invalid(format!("messages[{at}].name"), message)
         })?;
         self.answer(at, found, message)
     }
 
     fn answer(&mut self, at: usize, found: usize, message: Message<'a>) -> Result<(), EncodeError> {
-        let content = Reader {
-            message: at,
-            side: Side::ToolResult,
-            notes: self.notes,
-        }
-        .blocks(message.content)?;
+        let content = Reader { message: at, side: Side::ToolResult, notes: self.notes }.blocks(message.content)?;
         let Some(call) = self.open.get_mut(found) else {
             return Ok(());
         };
@@ -348,11 +268,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
         match self.turns.last_mut() {
             Some(turn) if turn.speaker == speaker => write(turn),
             _ => {
-                let mut turn = Turn {
-                    speaker,
-                    blocks: Vec::new(),
-                    results: 0,
-                };
+                let mut turn = Turn { speaker, blocks: Vec::new(), results: 0 };
                 write(&mut turn);
                 self.turns.push(turn);
             }
@@ -362,14 +278,8 @@ impl<'a, 'n> Scribe<'a, 'n> {
     /// Before the assistant speaks again, all that it called must be answered.
     fn close_calls(&mut self) -> Result<(), EncodeError> {
         if let Some(call) = self.open.iter().find(|call| !call.answered) {
-            let message = format!(
-                "The tool call `{}` has no message of role `tool` that answers it.",
-                call.asked
-            );
-            return Err(EncodeError::invalid(
-                format!("messages[{}].tool_calls", call.message),
-                message,
-            ));
+            let message = format!("The tool call `{}` has no message of role `tool` that answers it.", call.asked);
+            return Err(EncodeError::invalid(format!("messages[{}].tool_calls", call.message), message));
         }
         self.open.clear();
         Ok(())
@@ -378,18 +288,8 @@ impl<'a, 'n> Scribe<'a, 'n> {
     /// Instructions given in mid-conversation go behind the user's turn, or are one where there is none.
     fn place_held(&mut self) {
         let held = std::mem::take(&mut self.held);
-        let behind_user = self
-            .turns
-            .last()
-            .is_some_and(|turn| turn.speaker == Speaker::User);
-        self.say(
-            if behind_user {
-                Speaker::System
-            } else {
-                Speaker::User
-            },
-            held,
-        );
+        let behind_user = self.turns.last().is_some_and(|turn| turn.speaker == Speaker::User);
+        self.say(if behind_user { Speaker::System } else { Speaker::User }, held);
     }
 
     fn finish(mut self) -> Result<Conversation<'a>, EncodeError> {
@@ -401,41 +301,23 @@ impl<'a, 'n> Scribe<'a, 'n> {
         }
         match self.turns.first().map(|turn| turn.speaker) {
             None => {
-                return Err(EncodeError::invalid(
-                    "messages",
-                    "`messages` must hold at least one that says something.",
-                ));
+                return Err(EncodeError::invalid("messages", "`messages` must hold at least one that says something."));
             }
             Some(Speaker::Assistant) => self.begin_with_user(),
             Some(Speaker::User | Speaker::System) => {}
         }
         self.trim_last();
-        Ok(Conversation {
-            system: self.system,
-            turns: self.turns,
-            called: self.called,
-        })
+        Ok(Conversation { system: self.system, turns: self.turns, called: self.called })
     }
 
     fn begin_with_user(&mut self) {
         let text = Block::text(Cow::Owned(raw_string(ASSISTANT_FIRST)), None);
-        self.turns.insert(
-            0,
-            Turn {
-                speaker: Speaker::User,
-                blocks: vec![text],
-                results: 0,
-            },
-        );
+        self.turns.insert(0, Turn { speaker: Speaker::User, blocks: vec![text], results: 0 });
     }
 
     /// An answer that is begun by the caller may not end in white space.
     fn trim_last(&mut self) {
-        let Some(turn) = self
-            .turns
-            .last_mut()
-            .filter(|turn| turn.speaker == Speaker::Assistant)
-        else {
+        let Some(turn) = self.turns.last_mut().filter(|turn| turn.speaker == Speaker::Assistant) else {
             return;
         };
         let Some(Block::Made(Made::Text { text, .. })) = turn.blocks.last_mut() else {
@@ -458,18 +340,11 @@ struct CallExtra<'a> {
 
 /// A block of reasoning as it was handed out, byte for byte; nothing where it has no proof, as of another provider.
 fn thinking(block: ThinkingBlock<'_>) -> Option<Block<'_>> {
-    let proof = block
-        .signature
-        .filter(|raw| is_string(raw) && !is_blank(raw));
+    let proof = block.signature.filter(|raw| is_string(raw) && !is_blank(raw));
     let made = match (proof, block.data.filter(|raw| is_string(raw))) {
         (Some(signature), _) => {
-            let thinking = block
-                .thinking
-                .map_or_else(|| Cow::Owned(raw_string("")), Cow::Borrowed);
-            Made::Thinking {
-                thinking,
-                signature,
-            }
+            let thinking = block.thinking.map_or_else(|| Cow::Owned(raw_string("")), Cow::Borrowed);
+            Made::Thinking { thinking, signature }
         }
         (None, Some(data)) => Made::RedactedThinking { data },
         (None, None) => return None,
@@ -485,17 +360,15 @@ fn arguments<'a>(text: Cow<'a, str>) -> Raw<'a> {
         return object("{}".to_owned());
     }
     let raw = match text {
-        Cow::Borrowed(text) if is_object => serde_json::from_str::<&RawValue>(text)
-            .map(Cow::Borrowed)
-            .map_err(|_| text.into()),
-        Cow::Owned(text) if is_object => RawValue::from_string(text.clone())
-            .map(Cow::Owned)
-            .map_err(|_| Cow::Owned(text)),
+        Cow::Borrowed(text) if is_object => {
+            serde_json::from_str::<&RawValue>(text).map(Cow::Borrowed).map_err(|_| text.into())
+        }
+        Cow::Owned(text) if is_object => {
+            RawValue::from_string(text.clone()).map(Cow::Owned).map_err(|_| Cow::Owned(text))
+        }
         other => Err(other),
     };
-    raw.unwrap_or_else(|text: Cow<'a, str>| {
-        object(format!("{{\"arguments\":{}}}", raw_string(&text)))
-    })
+    raw.unwrap_or_else(|text: Cow<'a, str>| object(format!("{{\"arguments\":{}}}", raw_string(&text))))
 }
 
 fn object<'a>(json: String) -> Raw<'a> {

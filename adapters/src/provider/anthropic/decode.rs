@@ -11,8 +11,7 @@ use super::{error, is_legacy};
 use crate::adapter::{DecodeError, Reply, Target};
 use crate::chunk::{FinishReason, ThinkingBlock};
 use crate::openai::reply::{
-    Annotation, Completion, FileCitation, Function, FunctionKind, Message, Raw, ToolCall,
-    UrlCitation,
+    Annotation, Completion, FileCitation, Function, FunctionKind, Message, Raw, ToolCall, UrlCitation,
 };
 use crate::openai::text::{Text, joined, raw_string};
 use crate::request::Request;
@@ -59,12 +58,7 @@ impl Block<'_> {
         if caller.is_none() && self.toolset_name.is_none() {
             return None;
         }
-        let extra = Extra {
-            anthropic: OwnExtra {
-                caller,
-                toolset_name: self.toolset_name,
-            },
-        };
+        let extra = Extra { anthropic: OwnExtra { caller, toolset_name: self.toolset_name } };
         serde_json::value::to_raw_value(&extra).ok()
     }
 }
@@ -104,14 +98,10 @@ pub(super) struct StopDetails<'a> {
 /// A refusal in words.
 pub(super) fn refusal_text(details: Option<StopDetails<'_>>) -> Cow<'_, str> {
     match details {
-        Some(StopDetails {
-            explanation: Some(explanation),
-            ..
-        }) if !explanation.is_empty() => explanation.0,
-        Some(StopDetails {
-            category: Some(category),
-            ..
-        }) => format!("The model refused to answer ({}).", &*category).into(),
+        Some(StopDetails { explanation: Some(explanation), .. }) if !explanation.is_empty() => explanation.0,
+        Some(StopDetails { category: Some(category), .. }) => {
+            format!("The model refused to answer ({}).", &*category).into()
+        }
         _ => "The model refused to answer.".into(),
     }
 }
@@ -139,14 +129,9 @@ pub(super) fn finish_reason(stop: &str, calls: Calls) -> FinishReason {
 }
 
 /// Reads a whole answer.
-pub(super) fn decode(
-    request: &Request,
-    to: &Target<'_>,
-    body: &[u8],
-) -> Result<Reply, DecodeError> {
+pub(super) fn decode(request: &Request, to: &Target<'_>, body: &[u8]) -> Result<Reply, DecodeError> {
     let malformed = |what: &str| DecodeError::Malformed(format!("the provider's answer: {what}"));
-    let text =
-        simdutf8::basic::from_utf8(body).map_err(|_| malformed("bytes that are not UTF-8"))?;
+    let text = simdutf8::basic::from_utf8(body).map_err(|_| malformed("bytes that are not UTF-8"))?;
     let answer: Answer<'_> = serde_json::from_str(text).map_err(|_| malformed("not a message"))?;
     if answer.kind.as_deref() == Some("error") {
         return Err(DecodeError::Refused(Box::new(error::read_in_success(body))));
@@ -172,10 +157,7 @@ pub(super) fn decode(
         usage,
         service_tier: answer.usage.and_then(|told| told.tier()),
     };
-    Ok(Reply {
-        body: completion.into_json(body.len() + 256).into(),
-        usage,
-    })
+    Ok(Reply { body: completion.into_json(body.len() + 256).into(), usage })
 }
 
 /// What the blocks of an answer say.
@@ -193,9 +175,7 @@ impl<'a> Said<'a> {
             "text" => self.text(block),
             "thinking" => self.thinking(&block),
             "redacted_thinking" => {
-                let block = block
-                    .data
-                    .map(|data| ThinkingBlock::RedactedThinking { data });
+                let block = block.data.map(|data| ThinkingBlock::RedactedThinking { data });
                 self.message.thinking_blocks.extend(block);
             }
             "tool_use" if block.is_answer() => {
@@ -210,12 +190,9 @@ impl<'a> Said<'a> {
     fn text(&mut self, block: Block<'a>) {
         let Some(text) = block.text else { return };
         let start = self.chars;
-        self.chars +=
-            serde_json::from_str::<Text<'_>>(text.get()).map_or(0, |text| text.chars().count());
+        self.chars += serde_json::from_str::<Text<'_>>(text.get()).map_or(0, |text| text.chars().count());
         let citations = block.citations.into_iter().flatten();
-        self.message
-            .annotations
-            .extend(citations.filter_map(|raw| annotation(raw, start, self.chars)));
+        self.message.annotations.extend(citations.filter_map(|raw| annotation(raw, start, self.chars)));
         self.texts.push(Cow::Borrowed(text));
     }
 
@@ -224,36 +201,20 @@ impl<'a> Said<'a> {
             return;
         };
         self.thoughts.push(thinking);
-        let block = block.signature.map(|signature| ThinkingBlock::Thinking {
-            thinking,
-            signature,
-        });
+        let block = block.signature.map(|signature| ThinkingBlock::Thinking { thinking, signature });
         self.message.thinking_blocks.extend(block);
     }
 
     fn call(&mut self, block: Block<'a>) {
         let extra_content = block.extra().map(Cow::Owned);
         let name = block.name.map(|name| name.0).unwrap_or_default();
-        let function = Function {
-            name,
-            arguments: block.input.map_or("{}", RawValue::get).into(),
-        };
+        let function = Function { name, arguments: block.input.map_or("{}", RawValue::get).into() };
         let id = block.id.map(|id| id.0).unwrap_or_default();
-        self.message.tool_calls.push(ToolCall {
-            id,
-            kind: FunctionKind::Function,
-            function,
-            extra_content,
-        });
+        self.message.tool_calls.push(ToolCall { id, kind: FunctionKind::Function, function, extra_content });
     }
 
     fn into_message(self, refusal: Option<Cow<'_, str>>, legacy: bool) -> (Message<'a>, Calls) {
-        let Self {
-            texts,
-            thoughts,
-            mut message,
-            ..
-        } = self;
+        let Self { texts, thoughts, mut message, .. } = self;
         let texts: Vec<&RawValue> = texts.iter().map(AsRef::as_ref).collect();
         message.content = joined(&texts).map(|text| Cow::Owned(text.into_owned()));
         message.reasoning_content = joined(&thoughts).filter(|text| text.get() != "\"\"");
@@ -287,28 +248,13 @@ struct Citation<'a> {
 }
 
 /// A citation as an annotation of the stretch of text that it stands behind, in characters.
-pub(super) fn annotation(
-    raw: &RawValue,
-    start_index: usize,
-    end_index: usize,
-) -> Option<Annotation<'_>> {
+pub(super) fn annotation(raw: &RawValue, start_index: usize, end_index: usize) -> Option<Annotation<'_>> {
     let told: Citation<'_> = serde_json::from_str(raw.get()).ok()?;
-    let is_page = matches!(
-        &*told.kind,
-        "web_search_result_location" | "search_result_location"
-    );
+    let is_page = matches!(&*told.kind, "web_search_result_location" | "search_result_location");
     Some(if is_page {
         let url = told.url.or(told.source).unwrap_or_default().0;
         let title = told.title.unwrap_or_default().0;
-        Annotation::UrlCitation {
-            url_citation: UrlCitation {
-                start_index,
-                end_index,
-                title,
-                url,
-            },
-            citation: raw,
-        }
+        Annotation::UrlCitation { url_citation: UrlCitation { start_index, end_index, title, url }, citation: raw }
     } else {
         let file_citation = FileCitation {
             start_index,
@@ -317,9 +263,6 @@ pub(super) fn annotation(
             file_id: told.file_id.map(|id| id.0),
             filename: told.document_title.map(|title| title.0),
         };
-        Annotation::FileCitation {
-            file_citation,
-            citation: raw,
-        }
+        Annotation::FileCitation { file_citation, citation: raw }
     })
 }

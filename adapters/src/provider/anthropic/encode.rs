@@ -63,26 +63,11 @@ pub const DROPS: [(&str, &str); 13] = [
     ("seed", "Anthropic can't be made to repeat itself"),
     ("prediction", "Anthropic takes no prediction of the answer"),
     ("store", "Anthropic keeps no completions"),
-    (
-        "verbosity",
-        "Anthropic has no such setting; say it in the prompt",
-    ),
-    (
-        "prompt_cache_key",
-        "Anthropic finds its cache by the prompt alone",
-    ),
-    (
-        "prompt_cache_options",
-        "Anthropic's cache is steered by `cache_control`",
-    ),
-    (
-        "prompt_cache_retention",
-        "Anthropic's cache is steered by `cache_control`",
-    ),
-    (
-        "moderation",
-        "Anthropic has no moderation beside a completion",
-    ),
+    ("verbosity", "Anthropic has no such setting; say it in the prompt"),
+    ("prompt_cache_key", "Anthropic finds its cache by the prompt alone"),
+    ("prompt_cache_options", "Anthropic's cache is steered by `cache_control`"),
+    ("prompt_cache_retention", "Anthropic's cache is steered by `cache_control`"),
+    ("moderation", "Anthropic has no moderation beside a completion"),
 ];
 
 /// The longest `user_id` that Anthropic takes.
@@ -96,24 +81,11 @@ const BETA: HeaderName = HeaderName::from_static("anthropic-beta");
 
 /// Says `request` in Anthropic's words.
 pub(super) fn encode(request: &Request, to: &Target<'_>) -> Result<NativeRequest, EncodeError> {
-    let fields = request
-        .texts()
-        .map_err(|error| EncodeError::invalid("body", error.to_string()))?;
+    let fields = request.texts().map_err(|error| EncodeError::invalid("body", error.to_string()))?;
     let model = Model::of(to.model);
-    let version = to
-        .options
-        .api_version
-        .as_deref()
-        .unwrap_or_else(|| model.version());
+    let version = to.options.api_version.as_deref().unwrap_or_else(|| model.version());
     let mut notes = Notes::default();
-    let body = Encoder {
-        fields,
-        to,
-        model,
-        version,
-        notes: &mut notes,
-    }
-    .body()?;
+    let body = Encoder { fields, to, model, version, notes: &mut notes }.body()?;
     let mut json = Vec::with_capacity(request.body().len() + 256);
     push_json(&mut json, &body);
     Ok(NativeRequest {
@@ -124,23 +96,14 @@ pub(super) fn encode(request: &Request, to: &Target<'_>) -> Result<NativeRequest
     })
 }
 
-fn headers(
-    version: &str,
-    caller: &HeaderMap,
-) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
+fn headers(version: &str, caller: &HeaderMap) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
     let version = match version {
         OLD_VERSION => HeaderValue::from_static(OLD_VERSION),
         other => HeaderValue::from_str(other).map_err(|_| {
-            EncodeError::invalid(
-                "api_version",
-                "The configured `api_version` can't stand in a header.",
-            )
+            EncodeError::invalid("api_version", "The configured `api_version` can't stand in a header.")
         })?,
     };
-    let betas = caller
-        .get_all(&BETA)
-        .iter()
-        .map(|value| (BETA, value.clone()));
+    let betas = caller.get_all(&BETA).iter().map(|value| (BETA, value.clone()));
     Ok(std::iter::once((VERSION, version)).chain(betas).collect())
 }
 
@@ -156,12 +119,9 @@ struct Encoder<'a, 'n> {
 impl<'a> Encoder<'a, '_> {
     fn body(mut self) -> Result<Body<'a>, EncodeError> {
         self.refuse_what_cannot_be()?;
-        let messages = self
-            .fields
-            .get("messages")
-            .ok_or_else(|| EncodeError::invalid("messages", "`messages` is missing."))?;
-        let mut conversation =
-            Conversation::read(self::messages(messages)?, self.model, self.notes)?;
+        let messages =
+            self.fields.get("messages").ok_or_else(|| EncodeError::invalid("messages", "`messages` is missing."))?;
+        let mut conversation = Conversation::read(self::messages(messages)?, self.model, self.notes)?;
         let mut tools = Tools::read(self.fields, self.model, self.notes)?;
         tools.unforce(self.model, self.notes);
         tools.recall(&conversation.called);
@@ -189,25 +149,15 @@ impl<'a> Encoder<'a, '_> {
 
     fn refuse_what_cannot_be(&self) -> Result<(), EncodeError> {
         if self.fields.get("n").is_some_and(|n| n != "1") {
-            return Err(EncodeError::unsupported(
-                "n",
-                "This model gives one answer at a time: `n` must be 1.",
-            ));
+            return Err(EncodeError::unsupported("n", "This model gives one answer at a time: `n` must be 1."));
         }
-        let modalities = self
-            .fields
-            .get("modalities")
-            .is_some_and(|raw| raw.contains("\"audio\""));
+        let modalities = self.fields.get("modalities").is_some_and(|raw| raw.contains("\"audio\""));
         if modalities || self.fields.get("audio").is_some() {
             let param = if modalities { "modalities" } else { "audio" };
-            return Err(EncodeError::unsupported(
-                param,
-                "This model does not speak: `modalities` must be text only.",
-            ));
+            return Err(EncodeError::unsupported(param, "This model does not speak: `modalities` must be text only."));
         }
         if self.fields.get("web_search_options").is_some() {
-            let message =
-                "On this model web search is a tool: give `web_search_20250305` among the `tools`.";
+            let message = "On this model web search is a tool: give `web_search_20250305` among the `tools`.";
             return Err(EncodeError::unsupported("web_search_options", message));
         }
         Ok(())
@@ -219,11 +169,7 @@ impl<'a> Encoder<'a, '_> {
                 return value(raw, param, "a whole number that is not negative");
             }
         }
-        Ok(self
-            .to
-            .options
-            .default_max_tokens
-            .unwrap_or_else(|| self.model.max_output()))
+        Ok(self.to.options.default_max_tokens.unwrap_or_else(|| self.model.max_output()))
     }
 
     fn reasoning(
@@ -261,51 +207,31 @@ impl<'a> Encoder<'a, '_> {
         if self.model.can_be_forced() && !reasoning.is_on() {
             tools.answer_by(arguments);
         } else {
-            conversation
-                .system
-                .extend(format.instruction().map(|text| Block::text(text, None)));
+            conversation.system.extend(format.instruction().map(|text| Block::text(text, None)));
         }
         Ok(None)
     }
 
     /// The caller's own `output_config` with what else was asked for added, where it does not say so itself.
-    fn output_config(
-        &self,
-        effort: Option<Effort>,
-        schema: Option<Raw<'a>>,
-    ) -> Result<Option<Raw<'a>>, EncodeError> {
+    fn output_config(&self, effort: Option<Effort>, schema: Option<Raw<'a>>) -> Result<Option<Raw<'a>>, EncodeError> {
         let given = self.fields.get("output_config");
         if effort.is_none() && schema.is_none() {
-            return given
-                .map(|raw| as_raw(raw, "output_config").map(Cow::Borrowed))
-                .transpose();
+            return given.map(|raw| as_raw(raw, "output_config").map(Cow::Borrowed)).transpose();
         }
         let given = given.unwrap_or("{}");
-        let index = Index::of(given.as_bytes()).map_err(|_| {
-            EncodeError::invalid("output_config", "`output_config` must be an object.")
-        })?;
-        let format = schema.as_deref().map(|schema| {
-            json(&Form {
-                kind: "json_schema",
-                schema,
-            })
-        });
-        let edits: Vec<Edit> = [
-            ("effort", effort.map(|effort| json(&effort))),
-            ("format", format),
-        ]
-        .into_iter()
-        .filter(|(name, _)| index.find(given.as_bytes(), name).is_none())
-        .filter_map(|(name, value)| Some(Edit::Set(name, value?.into())))
-        .collect();
+        let index = Index::of(given.as_bytes())
+            .map_err(|_| EncodeError::invalid("output_config", "`output_config` must be an object."))?;
+        let format = schema.as_deref().map(|schema| json(&Form { kind: "json_schema", schema }));
+        let edits: Vec<Edit> = [("effort", effort.map(|effort| json(&effort))), ("format", format)]
+            .into_iter()
+            .filter(|(name, _)| index.find(given.as_bytes(), name).is_none())
+            .filter_map(|(name, value)| Some(Edit::Set(name, value?.into())))
+            .collect();
         let mut merged = Vec::with_capacity(given.len() + 64);
         rewrite_into(given.as_bytes(), &index, &edits, &mut merged);
         let merged = String::from_utf8(merged).unwrap_or_default();
-        let invalid =
-            |_| EncodeError::invalid("output_config", "`output_config` must be an object.");
-        RawValue::from_string(merged)
-            .map(|raw| Some(Cow::Owned(raw)))
-            .map_err(invalid)
+        let invalid = |_| EncodeError::invalid("output_config", "`output_config` must be an object.");
+        RawValue::from_string(merged).map(|raw| Some(Cow::Owned(raw))).map_err(invalid)
     }
 
     /// `temperature`, `top_p` and `top_k`, as far as the model takes them.
@@ -325,14 +251,9 @@ impl<'a> Encoder<'a, '_> {
             } else {
                 let is_hot = param == "temperature" && number > 1.0;
                 if is_hot {
-                    self.notes
-                        .add(param, "lowered to 1, the highest that Anthropic takes");
+                    self.notes.add(param, "lowered to 1, the highest that Anthropic takes");
                 }
-                let value = if is_hot {
-                    super::tools::raw("1")
-                } else {
-                    Cow::Borrowed(as_raw(raw, param)?)
-                };
+                let value = if is_hot { super::tools::raw("1") } else { Cow::Borrowed(as_raw(raw, param)?) };
                 taken.push((param.into(), value));
                 continue;
             };
@@ -365,8 +286,7 @@ impl<'a> Encoder<'a, '_> {
         let Some(raw) = self.fields.get("stop") else {
             return Ok(Vec::new());
         };
-        let invalid =
-            || EncodeError::invalid("stop", "`stop` must be a string or an array of strings.");
+        let invalid = || EncodeError::invalid("stop", "`stop` must be a string or an array of strings.");
         let mut all: Vec<&'a RawValue> = match raw.starts_with('"') {
             true => vec![as_raw(raw, "stop")?],
             false => serde_json::from_str(raw).map_err(|_| invalid())?,
@@ -377,10 +297,7 @@ impl<'a> Encoder<'a, '_> {
         let before = all.len();
         all.retain(|stop| !is_blank(stop));
         if all.len() < before {
-            self.notes.add(
-                "stop",
-                "Anthropic takes no stop sequences that are white space only",
-            );
+            self.notes.add("stop", "Anthropic takes no stop sequences that are white space only");
         }
         Ok(all)
     }
@@ -397,8 +314,7 @@ impl<'a> Encoder<'a, '_> {
             None => text("safety_identifier")?.map(|user| ("safety_identifier", user)),
         };
         let own = self.own_metadata()?;
-        let Some((param, user)) = user.or_else(|| own.map(|user| ("metadata.user_id", user)))
-        else {
+        let Some((param, user)) = user.or_else(|| own.map(|user| ("metadata.user_id", user))) else {
             return Ok(None);
         };
         if let Some(why) = why_refused(&user) {
@@ -413,13 +329,11 @@ impl<'a> Encoder<'a, '_> {
         let Some(raw) = self.fields.get("metadata") else {
             return Ok(None);
         };
-        let invalid =
-            |_| EncodeError::invalid("metadata", "`metadata` must be an object of strings.");
+        let invalid = |_| EncodeError::invalid("metadata", "`metadata` must be an object of strings.");
         let OwnMetadata { user_id } = serde_json::from_str(raw).map_err(invalid)?;
         let known = usize::from(user_id.is_some());
         if Index::of(raw.as_bytes()).is_ok_and(|index| index.fields().len() > known) {
-            self.notes
-                .add("metadata", "Anthropic takes nothing but a `user_id`");
+            self.notes.add("metadata", "Anthropic takes nothing but a `user_id`");
         }
         Ok(user_id)
     }
@@ -435,10 +349,7 @@ impl<'a> Encoder<'a, '_> {
                 self.notes.add("service_tier", "Anthropic has no such tier");
                 Ok(None)
             }
-            _ => Err(EncodeError::invalid(
-                "service_tier",
-                "`service_tier` must be a string.",
-            )),
+            _ => Err(EncodeError::invalid("service_tier", "`service_tier` must be a string.")),
         }
     }
 }
@@ -464,8 +375,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 fn as_raw<'a>(raw: &'a str, param: &str) -> Result<&'a RawValue, EncodeError> {
-    serde_json::from_str(raw)
-        .map_err(|_| EncodeError::invalid(param, format!("`{param}` is not valid JSON.")))
+    serde_json::from_str(raw).map_err(|_| EncodeError::invalid(param, format!("`{param}` is not valid JSON.")))
 }
 
 /// A value that asks for nothing: what its absence would mean.
@@ -483,14 +393,9 @@ fn is_taken_while_thinking(param: &str, number: f64) -> bool {
 
 /// Anthropic wants an opaque id, and refuses what it takes for an e-mail address or a telephone number.
 fn why_refused(user: &str) -> Option<&'static str> {
-    let has_domain = user
-        .split_once('@')
-        .is_some_and(|(_, domain)| domain.contains('.'));
+    let has_domain = user.split_once('@').is_some_and(|(_, domain)| domain.contains('.'));
     let digits = user.chars().filter(char::is_ascii_digit).count();
-    let is_telephone = digits >= 7
-        && user
-            .chars()
-            .all(|c| c.is_ascii_digit() || " +-()".contains(c));
+    let is_telephone = digits >= 7 && user.chars().all(|c| c.is_ascii_digit() || " +-()".contains(c));
     if has_domain || is_telephone {
         return Some("Anthropic refuses e-mail addresses and telephone numbers");
     }

@@ -34,10 +34,7 @@ pub(super) fn read(status: StatusCode, body: &[u8]) -> Refusal {
         return refusal;
     };
     refusal.kind = error.kind.map(|kind| kind.0.into_owned());
-    refusal.code = error
-        .details
-        .and_then(|details| details.error_code)
-        .map(|code| code.0.into_owned());
+    refusal.code = error.details.and_then(|details| details.error_code).map(|code| code.0.into_owned());
     if let Some(message) = error.message {
         refusal.message = message.0.into_owned();
     }
@@ -79,9 +76,7 @@ fn class_of(refusal: &Refusal) -> Class {
     let code = refusal.code.as_deref().unwrap_or_default();
     let kind = refusal.kind.as_deref().unwrap_or_default();
     match (refusal.class, kind) {
-        (Class::BadRequest, _)
-            if told.contains("prompt is too long") || told.contains("exceed context limit") =>
-        {
+        (Class::BadRequest, _) if told.contains("prompt is too long") || told.contains("exceed context limit") => {
             Class::ContextLength
         }
         (Class::BadRequest, _) if told.contains("credit balance is too low") => Class::Quota,
@@ -111,18 +106,8 @@ mod tests {
             (404, "not_found_error", "model: x", Class::NotFound),
             (413, "request_too_large", "big", Class::BadRequest),
             (400, "invalid_request_error", "no", Class::BadRequest),
-            (
-                400,
-                "invalid_request_error",
-                "prompt is too long: 210000 tokens > 200000 maximum",
-                Class::ContextLength,
-            ),
-            (
-                400,
-                "invalid_request_error",
-                "Your credit balance is too low to access",
-                Class::Quota,
-            ),
+            (400, "invalid_request_error", "prompt is too long: 210000 tokens > 200000 maximum", Class::ContextLength),
+            (400, "invalid_request_error", "Your credit balance is too low to access", Class::Quota),
         ] {
             let status = StatusCode::from_u16(status).unwrap_or_default();
             let refusal = read(status, &body(kind, message));
@@ -133,11 +118,7 @@ mod tests {
             );
             assert_eq!(refusal.message, message);
             if class != Class::Quota && class != Class::ContextLength {
-                assert_eq!(
-                    read_in_success(&body(kind, message)).status,
-                    status,
-                    "{kind}"
-                );
+                assert_eq!(read_in_success(&body(kind, message)).status, status, "{kind}");
             }
         }
     }
@@ -146,18 +127,12 @@ mod tests {
     fn a_spend_limit_is_told_from_a_rate_limit() {
         let body = br#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"enforced_spend_limit_reached"}}}"#;
         let refusal = read(StatusCode::TOO_MANY_REQUESTS, body);
-        assert_eq!(
-            (refusal.class, refusal.code.as_deref()),
-            (Class::Quota, Some("enforced_spend_limit_reached"))
-        );
+        assert_eq!((refusal.class, refusal.code.as_deref()), (Class::Quota, Some("enforced_spend_limit_reached")));
     }
 
     #[test]
     fn a_page_of_a_proxy_is_read_too() {
-        assert_eq!(
-            read(StatusCode::BAD_GATEWAY, b"<html>").class,
-            Class::Server
-        );
+        assert_eq!(read(StatusCode::BAD_GATEWAY, b"<html>").class, Class::Server);
         assert_eq!(read_in_success(b"{").status, StatusCode::BAD_GATEWAY);
     }
 }

@@ -109,10 +109,8 @@ struct Delta<'a> {
 
 impl EventDecoder for Decoder {
     fn event(&mut self, event: Event<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
-        let text = simdutf8::basic::from_utf8(event.data)
-            .map_err(|_| malformed("bytes that are not UTF-8"))?;
-        let wire: Wire<'_> =
-            serde_json::from_str(text).map_err(|_| malformed("not an event of Anthropic's"))?;
+        let text = simdutf8::basic::from_utf8(event.data).map_err(|_| malformed("bytes that are not UTF-8"))?;
+        let wire: Wire<'_> = serde_json::from_str(text).map_err(|_| malformed("not an event of Anthropic's"))?;
         match &*wire.kind {
             "message_start" => self.start(wire.message, out),
             "content_block_start" => self.open(wire.index, wire.content_block, out)?,
@@ -121,9 +119,7 @@ impl EventDecoder for Decoder {
             "message_delta" => self.stop(wire.delta, wire.usage.as_ref(), out),
             "message_stop" if self.finished => out.complete(),
             "error" => {
-                return Err(DecodeError::Refused(Box::new(error::read_in_success(
-                    event.data,
-                ))));
+                return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
             }
             _ => {}
         }
@@ -165,17 +161,11 @@ impl Decoder {
         }
     }
 
-    fn open(
-        &mut self,
-        index: Option<u64>,
-        raw: Option<&RawValue>,
-        out: &mut ChunkWriter,
-    ) -> Result<(), DecodeError> {
+    fn open(&mut self, index: Option<u64>, raw: Option<&RawValue>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
         let (Some(index), Some(raw)) = (index, raw) else {
             return Err(malformed("a block without index or content"));
         };
-        let block: Block<'_> =
-            serde_json::from_str(raw.get()).map_err(|_| malformed("a broken block"))?;
+        let block: Block<'_> = serde_json::from_str(raw.get()).map_err(|_| malformed("a broken block"))?;
         if self.open.len() == MAX_OPEN {
             return Err(malformed("too many open blocks"));
         }
@@ -189,31 +179,20 @@ impl Decoder {
     /// What is to be remembered of a block; an encrypted one is whole at once.
     fn opened(&mut self, raw: &RawValue, block: &Block<'_>, out: &mut ChunkWriter) -> Option<Open> {
         Some(match &*block.kind {
-            "text" => Open::Text {
-                start: self.chars,
-                citations: Vec::new(),
-            },
-            "thinking" => Open::Thinking {
-                text: String::new(),
-                signature: String::new(),
-            },
+            "text" => Open::Text { start: self.chars, citations: Vec::new() },
+            "thinking" => Open::Thinking { text: String::new(), signature: String::new() },
             "redacted_thinking" => {
                 if let Some(data) = string(block.data) {
                     out.thinking_block(ThinkingBlock::RedactedThinking { data: &data });
                 }
                 return None;
             }
-            "tool_use" => Open::Call {
-                sink: self.sink(block, out),
-                given: block.input.map(ToOwned::to_owned),
-                any: false,
-            },
+            "tool_use" => {
+                Open::Call { sink: self.sink(block, out), given: block.input.map(ToOwned::to_owned), any: false }
+            }
             _ => {
                 self.kept = self.kept.saturating_add(raw.get().len());
-                Open::Other {
-                    block: raw.to_owned(),
-                    input: String::new(),
-                }
+                Open::Other { block: raw.to_owned(), input: String::new() }
             }
         })
     }
@@ -229,10 +208,7 @@ impl Decoder {
             return Sink::Function;
         }
         self.calls = Calls::Tools;
-        let index = out.tool_start(ToolStart {
-            id: block.id.as_deref().unwrap_or_default(),
-            name,
-        });
+        let index = out.tool_start(ToolStart { id: block.id.as_deref().unwrap_or_default(), name });
         if let Some(extra) = block.extra() {
             out.tool_extra(index, &extra);
         }
@@ -240,12 +216,7 @@ impl Decoder {
     }
 
     /// Some hosts put the first piece, or all of it, into the block's start.
-    fn begun_with(
-        &mut self,
-        index: u64,
-        block: &Block<'_>,
-        out: &mut ChunkWriter,
-    ) -> Result<(), DecodeError> {
+    fn begun_with(&mut self, index: u64, block: &Block<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
         for citation in block.citations.iter().flatten() {
             self.cite(index, citation)?;
         }
@@ -261,12 +232,7 @@ impl Decoder {
         self.grow(Some(index), Some(delta), out)
     }
 
-    fn grow(
-        &mut self,
-        index: Option<u64>,
-        delta: Option<Delta<'_>>,
-        out: &mut ChunkWriter,
-    ) -> Result<(), DecodeError> {
+    fn grow(&mut self, index: Option<u64>, delta: Option<Delta<'_>>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
         let (Some(index), Some(delta)) = (index, delta) else {
             return Err(malformed("a delta without index or content"));
         };
@@ -283,10 +249,7 @@ impl Decoder {
                 out.text(&text);
             }
             Open::Thinking { text, signature } => {
-                let (more, proof) = (
-                    delta.thinking.unwrap_or_default(),
-                    delta.signature.unwrap_or_default(),
-                );
+                let (more, proof) = (delta.thinking.unwrap_or_default(), delta.signature.unwrap_or_default());
                 self.kept = self.kept.saturating_add(more.len() + proof.len());
                 text.push_str(&more);
                 signature.push_str(&proof);
@@ -307,9 +270,7 @@ impl Decoder {
     }
 
     fn cite(&mut self, index: u64, citation: &RawValue) -> Result<(), DecodeError> {
-        if let Some((_, Open::Text { citations, .. })) =
-            self.open.iter_mut().find(|(at, _)| *at == index)
-        {
+        if let Some((_, Open::Text { citations, .. })) = self.open.iter_mut().find(|(at, _)| *at == index) {
             self.kept = self.kept.saturating_add(citation.get().len());
             citations.push(citation.to_owned());
         }
@@ -317,11 +278,7 @@ impl Decoder {
     }
 
     fn bounded(&self) -> Result<(), DecodeError> {
-        if self.kept > MAX_KEPT {
-            Err(malformed("blocks larger than any may be"))
-        } else {
-            Ok(())
-        }
+        if self.kept > MAX_KEPT { Err(malformed("blocks larger than any may be")) } else { Ok(()) }
     }
 
     fn close(&mut self, index: u64, out: &mut ChunkWriter) {
@@ -331,37 +288,24 @@ impl Decoder {
         let (_, open) = self.open.swap_remove(at);
         match open {
             Open::Text { start, citations } => {
-                let annotations: Vec<_> = citations
-                    .iter()
-                    .filter_map(|raw| annotation(raw, start, self.chars))
-                    .collect();
+                let annotations: Vec<_> =
+                    citations.iter().filter_map(|raw| annotation(raw, start, self.chars)).collect();
                 if !annotations.is_empty() {
                     out.annotations(&annotations);
                 }
             }
             Open::Thinking { text, signature } if !signature.is_empty() => {
-                out.thinking_block(ThinkingBlock::Thinking {
-                    thinking: &text,
-                    signature: &signature,
-                });
+                out.thinking_block(ThinkingBlock::Thinking { thinking: &text, signature: &signature });
             }
             Open::Thinking { .. } | Open::Call { any: true, .. } => {}
-            Open::Call {
-                sink,
-                given,
-                any: false,
-            } => sink.write(given.as_deref().map_or("{}", RawValue::get), out),
-            Open::Other { block, input } => {
-                out.provider_block(&with_input(block.get().as_bytes(), input))
-            }
+            Open::Call { sink, given, any: false } => sink.write(given.as_deref().map_or("{}", RawValue::get), out),
+            Open::Other { block, input } => out.provider_block(&with_input(block.get().as_bytes(), input)),
         }
     }
 
     fn stop(&mut self, delta: Option<Delta<'_>>, usage: Option<&Told>, out: &mut ChunkWriter) {
         self.count(usage, out);
-        let Some((reason, details)) =
-            delta.and_then(|delta| Some((delta.stop_reason?, delta.stop_details)))
-        else {
+        let Some((reason, details)) = delta.and_then(|delta| Some((delta.stop_reason?, delta.stop_details))) else {
             return;
         };
         if std::mem::replace(&mut self.finished, true) {
@@ -387,12 +331,7 @@ fn with_input(block: &[u8], input: String) -> Vec<u8> {
     let mut whole = Vec::with_capacity(block.len() + input.len());
     match Index::of(block) {
         Ok(index) if serde_json::from_str::<&RawValue>(&input).is_ok() => {
-            rewrite_into(
-                block,
-                &index,
-                &[Edit::Set("input", input.into())],
-                &mut whole,
-            );
+            rewrite_into(block, &index, &[Edit::Set("input", input.into())], &mut whole);
         }
         _ => whole.extend_from_slice(block),
     }

@@ -48,9 +48,7 @@ impl<'a> Format<'a> {
         let format = asked.and_then(|asked| match &*asked.kind {
             "text" => Some(Self::Text),
             "json_object" => Some(Self::Object),
-            "json_schema" => asked
-                .json_schema
-                .map(|named| named.schema.map_or(Self::Object, Self::Schema)),
+            "json_schema" => asked.json_schema.map(|named| named.schema.map_or(Self::Object, Self::Schema)),
             _ => None,
         });
         format.ok_or_else(|| {
@@ -64,25 +62,19 @@ impl<'a> Format<'a> {
     pub(super) fn arguments(self) -> Option<Raw<'a>> {
         match self {
             Self::Text => None,
-            Self::Object => Some(super::tools::raw(
-                r#"{"type":"object","additionalProperties":true}"#,
-            )),
+            Self::Object => Some(super::tools::raw(r#"{"type":"object","additionalProperties":true}"#)),
             Self::Schema(schema) => Some(Cow::Borrowed(schema)),
         }
     }
 
     /// The same as an instruction.
     pub(super) fn instruction(self) -> Option<Raw<'a>> {
-        let asked =
-            "Answer with one JSON object and nothing else: no text around it, no code fence.";
+        let asked = "Answer with one JSON object and nothing else: no text around it, no code fence.";
         match self {
             Self::Text => None,
             Self::Object => Some(Cow::Owned(raw_string(asked))),
             Self::Schema(schema) => {
-                let asked = format!(
-                    "{asked} It must satisfy this JSON Schema:\n{}",
-                    schema.get()
-                );
+                let asked = format!("{asked} It must satisfy this JSON Schema:\n{}", schema.get());
                 Some(Cow::Owned(raw_string(&asked)))
             }
         }

@@ -8,9 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::openai::secret_header;
-use crate::adapter::{
-    Adapter, DecodeError, Dropped, EncodeError, EventDecoder, NativeRequest, Reply, Target,
-};
+use crate::adapter::{Adapter, DecodeError, Dropped, EncodeError, EventDecoder, NativeRequest, Reply, Target};
 use crate::refusal::Refusal;
 use crate::request::{Operation, Request};
 
@@ -47,34 +45,17 @@ impl Adapter for Anthropic {
 
     fn authorize(&self, api_key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
         if api_key.starts_with(OAUTH_BEGINS) {
-            let beta = (
-                HeaderName::from_static("anthropic-beta"),
-                HeaderValue::from_static("oauth-2025-04-20"),
-            );
-            return Ok(vec![
-                (
-                    header::AUTHORIZATION,
-                    secret_header(&format!("Bearer {api_key}"))?,
-                ),
-                beta,
-            ]);
+            let beta = (HeaderName::from_static("anthropic-beta"), HeaderValue::from_static("oauth-2025-04-20"));
+            return Ok(vec![(header::AUTHORIZATION, secret_header(&format!("Bearer {api_key}"))?), beta]);
         }
-        Ok(vec![(
-            HeaderName::from_static("x-api-key"),
-            secret_header(api_key)?,
-        )])
+        Ok(vec![(HeaderName::from_static("x-api-key"), secret_header(api_key)?)])
     }
 
     fn encode(&self, request: &Request, to: &Target<'_>) -> Result<NativeRequest, EncodeError> {
         encode::encode(request, to)
     }
 
-    fn decode(
-        &self,
-        request: &Request,
-        to: &Target<'_>,
-        body: Bytes,
-    ) -> Result<Reply, DecodeError> {
+    fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes) -> Result<Reply, DecodeError> {
         decode::decode(request, to, &body)
     }
 
@@ -93,15 +74,8 @@ struct Notes(Vec<Dropped>);
 
 impl Notes {
     fn add(&mut self, param: &str, why: &'static str) {
-        if !self
-            .0
-            .iter()
-            .any(|noted| noted.param == param && noted.why == why)
-        {
-            self.0.push(Dropped {
-                param: param.to_owned(),
-                why,
-            });
+        if !self.0.iter().any(|noted| noted.param == param && noted.why == why) {
+            self.0.push(Dropped { param: param.to_owned(), why });
         }
     }
 
@@ -112,10 +86,6 @@ impl Notes {
 
 /// Whether the caller uses `functions`, the older form of `tools`, and so wants its calls in that form.
 fn is_legacy(request: &Request) -> bool {
-    let has = |name| {
-        request
-            .get(name)
-            .is_some_and(|raw| raw != b"null" && raw != b"[]")
-    };
+    let has = |name| request.get(name).is_some_and(|raw| raw != b"null" && raw != b"[]");
     has("functions") && !has("tools")
 }

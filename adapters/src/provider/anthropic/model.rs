@@ -45,10 +45,7 @@ const PREVIEW: (u8, u8) = (4, 7);
 impl Model {
     /// The model of that name, whatever a cloud puts before and behind it.
     pub(super) fn of(name: &str) -> Self {
-        let own = name
-            .find("claude")
-            .and_then(|at| name.get(at..))
-            .unwrap_or(name);
+        let own = name.find("claude").and_then(|at| name.get(at..)).unwrap_or(name);
         let mut line = Line::Unknown;
         let mut numbers = [None; 2];
         for word in own.split(|c: char| !c.is_ascii_alphanumeric()) {
@@ -59,16 +56,10 @@ impl Model {
                 "fable" => line = Line::Fable,
                 "mythos" => line = Line::Mythos,
                 "preview" => {
-                    return Self {
-                        line,
-                        release: PREVIEW,
-                    };
+                    return Self { line, release: PREVIEW };
                 }
                 "instant" => {
-                    return Self {
-                        line,
-                        release: (1, 2),
-                    };
+                    return Self { line, release: (1, 2) };
                 }
                 _ => Self::note(word, &mut numbers),
             }
@@ -95,11 +86,7 @@ impl Model {
 
     /// The version of the API that it is spoken to in.
     pub(super) fn version(self) -> &'static str {
-        if self.release <= (4, 6) {
-            OLD_VERSION
-        } else {
-            NEW_VERSION
-        }
+        if self.release <= (4, 6) { OLD_VERSION } else { NEW_VERSION }
     }
 
     /// Whether it takes `temperature`, `top_p` and `top_k` in that version.
@@ -196,11 +183,7 @@ mod tests {
             ("claude-fable-5-2", Line::Fable, (5, 2)),
             ("claude-haiku-5-5", Line::Haiku, (5, 5)),
             ("claude-mythos-preview", Line::Mythos, PREVIEW),
-            (
-                "eu.anthropic.claude-opus-4-1-20250805-v1:0",
-                Line::Opus,
-                (4, 1),
-            ),
+            ("eu.anthropic.claude-opus-4-1-20250805-v1:0", Line::Opus, (4, 1)),
             ("claude-opus-4@20250514", Line::Opus, (4, 0)),
             ("my-own-name", Line::Unknown, NEWEST),
         ] {

@@ -56,11 +56,7 @@ impl Serialize for Body<'_> {
     }
 }
 
-fn entry<M: SerializeMap>(
-    map: &mut M,
-    name: &str,
-    value: Option<&impl Serialize>,
-) -> Result<(), M::Error> {
+fn entry<M: SerializeMap>(map: &mut M, name: &str, value: Option<&impl Serialize>) -> Result<(), M::Error> {
     value.map_or(Ok(()), |value| map.serialize_entry(name, value))
 }
 
@@ -96,13 +92,7 @@ struct Said<'b, 'a>(&'b [Block<'a>]);
 
 impl Serialize for Said<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let [
-            Block::Made(Made::Text {
-                text,
-                cache_control: None,
-            }),
-        ] = self.0
-        {
+        if let [Block::Made(Made::Text { text, cache_control: None })] = self.0 {
             return text.serialize(serializer);
         }
         let mut list = serializer.serialize_seq(Some(self.0.len()))?;
@@ -126,10 +116,7 @@ pub(super) enum Block<'a> {
 impl<'a> Block<'a> {
     /// A text.
     pub(super) fn text(text: Raw<'a>, cache_control: Option<&'a RawValue>) -> Self {
-        Self::Made(Made::Text {
-            text,
-            cache_control,
-        })
+        Self::Made(Made::Text { text, cache_control })
     }
 
     /// Marks it as the end of a cached prefix, where its kind can be marked.
@@ -219,20 +206,10 @@ fn said<S: Serializer>(blocks: &[Block<'_>], serializer: S) -> Result<S::Ok, S::
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Source<'a> {
-    Base64 {
-        media_type: &'static str,
-        data: Cow<'a, str>,
-    },
-    Url {
-        url: Cow<'a, str>,
-    },
-    Text {
-        media_type: &'static str,
-        data: String,
-    },
-    File {
-        file_id: Cow<'a, str>,
-    },
+    Base64 { media_type: &'static str, data: Cow<'a, str> },
+    Url { url: Cow<'a, str> },
+    Text { media_type: &'static str, data: String },
+    File { file_id: Cow<'a, str> },
 }
 
 /// A tool that the model may use.

@@ -39,18 +39,8 @@ const REFUSED: [&str; 24] = [
 ];
 
 /// Formats of strings that are enforced.
-const FORMATS: [&str; 10] = [
-    "date-time",
-    "time",
-    "date",
-    "duration",
-    "email",
-    "hostname",
-    "uri",
-    "ipv4",
-    "ipv6",
-    "uuid",
-];
+const FORMATS: [&str; 10] =
+    ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"];
 
 /// Keywords whose value is a map of schemas.
 const MAPS: [&str; 3] = ["properties", "$defs", "definitions"];
@@ -60,17 +50,12 @@ const LISTS: [&str; 3] = ["anyOf", "allOf", "oneOf"];
 
 /// The schema in the part of JSON Schema that is enforced.
 pub(super) fn enforceable(schema: Raw<'_>) -> Raw<'_> {
-    let mut writer = Writer {
-        out: Vec::with_capacity(schema.get().len() + 64),
-        changed: false,
-    };
+    let mut writer = Writer { out: Vec::with_capacity(schema.get().len() + 64), changed: false };
     writer.schema(schema.get().as_bytes());
     if !writer.changed {
         return schema;
     }
-    let written = String::from_utf8(writer.out)
-        .ok()
-        .and_then(|json| RawValue::from_string(json).ok());
+    let written = String::from_utf8(writer.out).ok().and_then(|json| RawValue::from_string(json).ok());
     written.map_or(schema, Cow::Owned)
 }
 
@@ -93,9 +78,7 @@ impl Writer {
                 notes.push((name, value));
                 continue;
             }
-            if name == "description"
-                || (name == "additionalProperties" && is_object(schema, &index))
-            {
+            if name == "description" || (name == "additionalProperties" && is_object(schema, &index)) {
                 continue;
             }
             self.name(&name, &mut first);
@@ -161,12 +144,7 @@ impl Writer {
     }
 
     /// The description with what can't be enforced behind it.
-    fn describe(
-        &mut self,
-        description: Option<&[u8]>,
-        notes: &[(Cow<'_, str>, &[u8])],
-        first: &mut bool,
-    ) {
+    fn describe(&mut self, description: Option<&[u8]>, notes: &[(Cow<'_, str>, &[u8])], first: &mut bool) {
         if notes.is_empty() {
             if let Some(description) = description {
                 self.name("description", first);
@@ -175,13 +153,9 @@ impl Writer {
             return;
         }
         self.changed = true;
-        let mut told = description
-            .and_then(text)
-            .map_or_else(String::new, |text| format!("{text}\n\n"));
-        let notes: Vec<String> = notes
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value)))
-            .collect();
+        let mut told = description.and_then(text).map_or_else(String::new, |text| format!("{text}\n\n"));
+        let notes: Vec<String> =
+            notes.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value))).collect();
         told.push_str(&format!("{{{}}}", notes.join(", ")));
         self.name("description", first);
         push_json(&mut self.out, &told);
@@ -218,9 +192,7 @@ mod tests {
     use super::*;
 
     fn enforced(schema: &str) -> String {
-        enforceable(Cow::Borrowed(serde_json::from_str(schema).unwrap()))
-            .get()
-            .to_owned()
+        enforceable(Cow::Borrowed(serde_json::from_str(schema).unwrap())).get().to_owned()
     }
 
     #[test]

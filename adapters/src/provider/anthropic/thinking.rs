@@ -80,11 +80,7 @@ struct Kind<'a> {
 
 impl<'a> Reasoning<'a> {
     /// Reads `thinking` and `reasoning_effort`.
-    pub(super) fn read(
-        fields: Texts<'a>,
-        around: Surroundings,
-        notes: &mut Notes,
-    ) -> Result<Self, EncodeError> {
+    pub(super) fn read(fields: Texts<'a>, around: Surroundings, notes: &mut Notes) -> Result<Self, EncodeError> {
         let effort = match fields.get("reasoning_effort") {
             Some(raw) => Some(value::<Effort>(
                 raw,
@@ -95,14 +91,9 @@ impl<'a> Reasoning<'a> {
         };
         if let Some(raw) = fields.get("thinking") {
             let thinking = around.native(raw, notes)?;
-            return Ok(Self {
-                thinking,
-                effort: effort.and_then(|effort| around.effort(effort, notes)),
-            });
+            return Ok(Self { thinking, effort: effort.and_then(|effort| around.effort(effort, notes)) });
         }
-        Ok(effort
-            .map(|effort| around.made(effort, notes))
-            .unwrap_or_default())
+        Ok(effort.map(|effort| around.made(effort, notes)).unwrap_or_default())
     }
 
     /// Whether the model was told to think.
@@ -110,9 +101,7 @@ impl<'a> Reasoning<'a> {
         match &self.thinking {
             None | Some(Thinking::Made(MadeThinking::Disabled)) => false,
             Some(Thinking::Made(_)) => true,
-            Some(Thinking::Native(raw)) => {
-                !matches!(kind(raw).as_deref(), Some("disabled" | "between_tools"))
-            }
+            Some(Thinking::Native(raw)) => !matches!(kind(raw).as_deref(), Some("disabled" | "between_tools")),
         }
     }
 }
@@ -128,32 +117,20 @@ impl Surroundings {
             }
             (ThinkingStyle::Budget, Effort::None) => return Reasoning::default(),
             (ThinkingStyle::Adaptive, Effort::None) if self.model.always_thinks() => {
-                notes.add(
-                    "reasoning_effort",
-                    "this model always reasons; it is asked to do so the least",
-                );
+                notes.add("reasoning_effort", "this model always reasons; it is asked to do so the least");
                 None
             }
             (ThinkingStyle::Adaptive, Effort::None) => {
-                return Reasoning {
-                    thinking: Some(disabled()),
-                    effort: None,
-                };
+                return Reasoning { thinking: Some(disabled()), effort: None };
             }
             _ if self.is_forced => {
-                notes.add(
-                    "reasoning_effort",
-                    "Anthropic does not reason before a forced call of a tool",
-                );
+                notes.add("reasoning_effort", "Anthropic does not reason before a forced call of a tool");
                 None
             }
             (ThinkingStyle::Adaptive, _) => Some(adaptive()),
             (ThinkingStyle::Budget, effort) => self.budget(effort, notes),
         };
-        Reasoning {
-            thinking,
-            effort: told,
-        }
+        Reasoning { thinking, effort: told }
     }
 
     fn effort(self, effort: Effort, notes: &mut Notes) -> Option<Effort> {
@@ -162,60 +139,35 @@ impl Surroundings {
         }
         let told = effort.on(self.model);
         if told < effort {
-            notes.add(
-                "reasoning_effort",
-                "lowered to the highest that this model takes",
-            );
+            notes.add("reasoning_effort", "lowered to the highest that this model takes");
         }
         Some(told)
     }
 
     fn budget<'a>(self, effort: Effort, notes: &mut Notes) -> Option<Thinking<'a>> {
         if self.loop_lacks_thinking {
-            notes.add(
-                "reasoning_effort",
-                "the tool calls that were handed back lack their `thinking_blocks`",
-            );
+            notes.add("reasoning_effort", "the tool calls that were handed back lack their `thinking_blocks`");
             return None;
         }
         if self.max_tokens <= LEAST_BUDGET {
-            notes.add(
-                "reasoning_effort",
-                "`max_tokens` leaves no room to reason: Anthropic needs more than 1024",
-            );
+            notes.add("reasoning_effort", "`max_tokens` leaves no room to reason: Anthropic needs more than 1024");
             return None;
         }
         let room = (self.max_tokens / 2).max(LEAST_BUDGET);
-        Some(Thinking::Made(MadeThinking::Enabled {
-            budget_tokens: effort.budget().min(room),
-        }))
+        Some(Thinking::Made(MadeThinking::Enabled { budget_tokens: effort.budget().min(room) }))
     }
 
     /// The caller's own words, where the model takes them; else what comes nearest.
-    fn native<'a>(
-        self,
-        raw: &'a str,
-        notes: &mut Notes,
-    ) -> Result<Option<Thinking<'a>>, EncodeError> {
-        let invalid =
-            |_| EncodeError::invalid("thinking", "`thinking` must be an object with a `type`.");
+    fn native<'a>(self, raw: &'a str, notes: &mut Notes) -> Result<Option<Thinking<'a>>, EncodeError> {
+        let invalid = |_| EncodeError::invalid("thinking", "`thinking` must be an object with a `type`.");
         let raw: &'a RawValue = serde_json::from_str(raw).map_err(invalid)?;
         match kind(raw).as_deref() {
             Some("enabled") if self.model.takes_budget() && self.loop_lacks_thinking => {
-                notes.add(
-                    "thinking",
-                    "the tool calls that were handed back lack their `thinking_blocks`",
-                );
+                notes.add("thinking", "the tool calls that were handed back lack their `thinking_blocks`");
                 Ok(None)
             }
-            Some("enabled")
-                if self.model.thinking() == ThinkingStyle::Adaptive
-                    && !self.model.takes_budget() =>
-            {
-                notes.add(
-                    "thinking.budget_tokens",
-                    "this model decides itself how much it thinks",
-                );
+            Some("enabled") if self.model.thinking() == ThinkingStyle::Adaptive && !self.model.takes_budget() => {
+                notes.add("thinking.budget_tokens", "this model decides itself how much it thinks");
                 Ok(Some(adaptive()))
             }
             Some("adaptive") if self.model.thinking() == ThinkingStyle::Budget => {
@@ -231,15 +183,11 @@ impl Surroundings {
 }
 
 fn kind(raw: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Kind<'_>>(raw.get())
-        .ok()
-        .map(|kind| kind.kind.0)
+    serde_json::from_str::<Kind<'_>>(raw.get()).ok().map(|kind| kind.kind.0)
 }
 
 fn adaptive<'a>() -> Thinking<'a> {
-    Thinking::Made(MadeThinking::Adaptive {
-        display: "summarized",
-    })
+    Thinking::Made(MadeThinking::Adaptive { display: "summarized" })
 }
 
 fn disabled<'a>() -> Thinking<'a> {

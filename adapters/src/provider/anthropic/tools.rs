@@ -31,11 +31,7 @@ pub(super) struct Tools<'a> {
 
 impl<'a> Tools<'a> {
     /// Reads a request's tools, or its `functions`.
-    pub(super) fn read(
-        fields: Texts<'a>,
-        model: Model,
-        notes: &mut Notes,
-    ) -> Result<Self, EncodeError> {
+    pub(super) fn read(fields: Texts<'a>, model: Model, notes: &mut Notes) -> Result<Self, EncodeError> {
         let mut tools = Self::default();
         if let Some(raw) = fields.get("tools") {
             let asked: Vec<AskedTool<'a>> = list(raw, "tools", "an array of tools")?;
@@ -46,56 +42,39 @@ impl<'a> Tools<'a> {
         let is_legacy = tools.list.is_empty();
         if let Some(raw) = fields.get("functions").filter(|_| is_legacy) {
             let asked: Vec<Asked<'a>> = list(raw, "functions", "an array of functions")?;
-            tools.list = asked
-                .into_iter()
-                .map(|function| Tool::Function(function_of(function, model, notes)))
-                .collect();
+            tools.list =
+                asked.into_iter().map(|function| Tool::Function(function_of(function, model, notes))).collect();
         }
         let choice = match (fields.get("tool_choice"), fields.get("function_call")) {
             (Some(raw), _) => Some(Choice::read(raw)?),
             (None, Some(raw)) => Some(Choice::read_legacy(raw)?),
             (None, None) => None,
         };
-        let one_at_a_time = fields.get("parallel_tool_calls") == Some("false")
-            || fields.get("functions").is_some() && is_legacy;
+        let one_at_a_time =
+            fields.get("parallel_tool_calls") == Some("false") || fields.get("functions").is_some() && is_legacy;
         tools.choose(choice, one_at_a_time)?;
         Ok(tools)
     }
 
-    fn choose(
-        &mut self,
-        choice: Option<Choice<'a>>,
-        one_at_a_time: bool,
-    ) -> Result<(), EncodeError> {
+    fn choose(&mut self, choice: Option<Choice<'a>>, one_at_a_time: bool) -> Result<(), EncodeError> {
         let disable_parallel_tool_use = one_at_a_time;
         let none_there = self.list.is_empty();
         self.choice = match choice {
             None | Some(Choice::Auto) if none_there => None,
             None if !one_at_a_time => None,
-            None | Some(Choice::Auto) => Some(ToolChoice::Auto {
-                disable_parallel_tool_use,
-            }),
+            None | Some(Choice::Auto) => Some(ToolChoice::Auto { disable_parallel_tool_use }),
             Some(Choice::None) => (!none_there).then_some(ToolChoice::None),
             Some(Choice::Required) if none_there => return Err(nothing_to_choose()),
-            Some(Choice::Required) => Some(ToolChoice::Any {
-                disable_parallel_tool_use,
-            }),
+            Some(Choice::Required) => Some(ToolChoice::Any { disable_parallel_tool_use }),
             Some(Choice::Function(name) | Choice::Custom(name)) => {
                 self.must_have(&name)?;
-                Some(ToolChoice::Tool {
-                    name: name.0,
-                    disable_parallel_tool_use,
-                })
+                Some(ToolChoice::Tool { name: name.0, disable_parallel_tool_use })
             }
             Some(Choice::Allowed { required, names }) => {
                 self.narrow(&names)?;
                 Some(match required {
-                    true => ToolChoice::Any {
-                        disable_parallel_tool_use,
-                    },
-                    false => ToolChoice::Auto {
-                        disable_parallel_tool_use,
-                    },
+                    true => ToolChoice::Any { disable_parallel_tool_use },
+                    false => ToolChoice::Auto { disable_parallel_tool_use },
                 })
             }
         };
@@ -105,16 +84,12 @@ impl<'a> Tools<'a> {
     /// Anthropic has no list of allowed tools: the others are not told of.
     fn narrow(&mut self, names: &[Text<'a>]) -> Result<(), EncodeError> {
         if names.is_empty() {
-            return Err(EncodeError::invalid(
-                "tool_choice",
-                "`allowed_tools` must name at least one tool.",
-            ));
+            return Err(EncodeError::invalid("tool_choice", "`allowed_tools` must name at least one tool."));
         }
         for name in names {
             self.must_have(name)?;
         }
-        self.list
-            .retain(|tool| names.iter().any(|name| name_of(tool) == Some(name)));
+        self.list.retain(|tool| names.iter().any(|name| name_of(tool) == Some(name)));
         Ok(())
     }
 
@@ -122,43 +97,26 @@ impl<'a> Tools<'a> {
         if self.list.iter().any(|tool| name_of(tool) == Some(name)) {
             return Ok(());
         }
-        Err(EncodeError::invalid(
-            "tool_choice",
-            format!("`tool_choice` names `{name}`, which is not among the tools."),
-        ))
+        Err(EncodeError::invalid("tool_choice", format!("`tool_choice` names `{name}`, which is not among the tools.")))
     }
 
     /// Some models can't be forced; they get the tool that was meant, and the freedom to use it.
     pub(super) fn unforce(&mut self, model: Model, notes: &mut Notes) {
-        let Some(choice) = self
-            .choice
-            .take_if(|choice| choice.is_forced() && !model.can_be_forced())
-        else {
+        let Some(choice) = self.choice.take_if(|choice| choice.is_forced() && !model.can_be_forced()) else {
             return;
         };
-        notes.add(
-            "tool_choice",
-            "this model can't be forced to call a tool; it may",
-        );
+        notes.add("tool_choice", "this model can't be forced to call a tool; it may");
         let disable_parallel_tool_use = match choice {
-            ToolChoice::Tool {
-                name,
-                disable_parallel_tool_use,
-            } => {
+            ToolChoice::Tool { name, disable_parallel_tool_use } => {
                 self.list.retain(|tool| name_of(tool) == Some(&name));
                 disable_parallel_tool_use
             }
-            ToolChoice::Any {
-                disable_parallel_tool_use,
+            ToolChoice::Any { disable_parallel_tool_use } | ToolChoice::Auto { disable_parallel_tool_use } => {
+                disable_parallel_tool_use
             }
-            | ToolChoice::Auto {
-                disable_parallel_tool_use,
-            } => disable_parallel_tool_use,
             ToolChoice::None => false,
         };
-        self.choice = Some(ToolChoice::Auto {
-            disable_parallel_tool_use,
-        });
+        self.choice = Some(ToolChoice::Auto { disable_parallel_tool_use });
     }
 
     /// Calls in the conversation whose tools are no longer there: Anthropic wants them defined all the same.
@@ -166,10 +124,7 @@ impl<'a> Tools<'a> {
         if !self.list.is_empty() || called.is_empty() {
             return;
         }
-        self.list = called
-            .iter()
-            .map(|name| Tool::Function(bare(name.clone(), raw(NO_PARAMETERS))))
-            .collect();
+        self.list = called.iter().map(|name| Tool::Function(bare(name.clone(), raw(NO_PARAMETERS)))).collect();
         self.choice = Some(ToolChoice::None);
     }
 
@@ -177,22 +132,14 @@ impl<'a> Tools<'a> {
     pub(super) fn answer_by(&mut self, schema: Raw<'a>) {
         let is_alone = self.list.is_empty() || self.choice == Some(ToolChoice::None);
         let disable_parallel_tool_use = match self.choice {
-            Some(ToolChoice::Auto {
-                disable_parallel_tool_use,
-            }) => disable_parallel_tool_use,
+            Some(ToolChoice::Auto { disable_parallel_tool_use }) => disable_parallel_tool_use,
             _ => false,
         };
         self.choice = Some(match is_alone {
-            true => ToolChoice::Tool {
-                name: ANSWER_TOOL.into(),
-                disable_parallel_tool_use: true,
-            },
-            false => ToolChoice::Any {
-                disable_parallel_tool_use,
-            },
+            true => ToolChoice::Tool { name: ANSWER_TOOL.into(), disable_parallel_tool_use: true },
+            false => ToolChoice::Any { disable_parallel_tool_use },
         });
-        self.list
-            .push(Tool::Function(bare(ANSWER_TOOL.into(), schema)));
+        self.list.push(Tool::Function(bare(ANSWER_TOOL.into(), schema)));
     }
 
     /// Whether the choice leaves the model no other way than a call.
@@ -202,10 +149,7 @@ impl<'a> Tools<'a> {
 }
 
 fn nothing_to_choose() -> EncodeError {
-    EncodeError::invalid(
-        "tool_choice",
-        "`tool_choice` asks for a call, but there are no `tools`.",
-    )
+    EncodeError::invalid("tool_choice", "`tool_choice` asks for a call, but there are no `tools`.")
 }
 
 fn name_of<'t>(tool: &'t Tool<'_>) -> Option<&'t str> {
@@ -231,10 +175,9 @@ fn tool_of<'a>(
             input_examples: tool.input_examples,
             ..function_of(function, model, notes)
         })),
-        ("function", None) => Err(EncodeError::invalid(
-            format!("tools[{at}]"),
-            "A tool of type `function` must have a `function`.",
-        )),
+        ("function", None) => {
+            Err(EncodeError::invalid(format!("tools[{at}]"), "A tool of type `function` must have a `function`."))
+        }
         ("custom", _) => Err(EncodeError::unsupported(
             format!("tools[{at}]"),
             "Custom tools, whose input is free text, are not there on this model: give a function.",
@@ -246,28 +189,17 @@ fn tool_of<'a>(
 /// One of Anthropic's own tools, as it was written.
 fn nth(all: &str, at: usize) -> Result<&RawValue, EncodeError> {
     let all: Vec<&RawValue> = list(all, "tools", "an array of tools")?;
-    all.get(at)
-        .copied()
-        .ok_or_else(|| EncodeError::invalid("tools", "`tools` must be an array of tools."))
+    all.get(at).copied().ok_or_else(|| EncodeError::invalid("tools", "`tools` must be an array of tools."))
 }
 
 fn function_of<'a>(function: Asked<'a>, model: Model, notes: &mut Notes) -> Function<'a> {
     let strict = function.strict == Some(true);
     if strict && !model.takes_schema() {
-        notes.add(
-            "tools.function.strict",
-            "this model does not hold strictly to a schema",
-        );
+        notes.add("tools.function.strict", "this model does not hold strictly to a schema");
     }
     let strict = strict && model.takes_schema();
-    let parameters = function
-        .parameters
-        .map_or_else(|| raw(NO_PARAMETERS), typed);
-    let input_schema = if strict {
-        schema::enforceable(parameters)
-    } else {
-        parameters
-    };
+    let parameters = function.parameters.map_or_else(|| raw(NO_PARAMETERS), typed);
+    let input_schema = if strict { schema::enforceable(parameters) } else { parameters };
     Function {
         description: function.description,
         strict: strict.then_some(true),
@@ -299,20 +231,12 @@ fn typed(schema: &RawValue) -> Raw<'_> {
         return Cow::Borrowed(schema);
     }
     let mut typed = Vec::with_capacity(bytes.len() + 16);
-    rewrite_into(
-        bytes,
-        &index,
-        &[Edit::Set("type", "\"object\"".into())],
-        &mut typed,
-    );
-    let typed = String::from_utf8(typed)
-        .ok()
-        .and_then(|json| RawValue::from_string(json).ok());
+    rewrite_into(bytes, &index, &[Edit::Set("type", "\"object\"".into())], &mut typed);
+    let typed = String::from_utf8(typed).ok().and_then(|json| RawValue::from_string(json).ok());
     typed.map_or(Cow::Borrowed(schema), Cow::Owned)
 }
 
 /// A constant as a raw value.
 pub(super) fn raw(json: &'static str) -> Raw<'static> {
-    serde_json::from_str::<&RawValue>(json)
-        .map_or_else(|_| Cow::Owned(Box::default()), Cow::Borrowed)
+    serde_json::from_str::<&RawValue>(json).map_or_else(|_| Cow::Owned(Box::default()), Cow::Borrowed)
 }

@@ -42,12 +42,8 @@ impl Told {
     pub(super) fn update(&mut self, later: &Self) {
         self.input_tokens = later.input_tokens.or(self.input_tokens);
         self.output_tokens = later.output_tokens.or(self.output_tokens);
-        self.cache_read_input_tokens = later
-            .cache_read_input_tokens
-            .or(self.cache_read_input_tokens);
-        self.cache_creation_input_tokens = later
-            .cache_creation_input_tokens
-            .or(self.cache_creation_input_tokens);
+        self.cache_read_input_tokens = later.cache_read_input_tokens.or(self.cache_read_input_tokens);
+        self.cache_creation_input_tokens = later.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
         self.cache_creation = later.cache_creation.or(self.cache_creation);
         self.output_tokens_details = later.output_tokens_details.or(self.output_tokens_details);
         self.service_tier = later.service_tier.or(self.service_tier);
@@ -74,18 +70,12 @@ impl From<Told> for Usage {
         let read = told.cache_read_input_tokens.unwrap_or_default();
         let fresh = told.input_tokens.unwrap_or_default();
         Self {
-            input_tokens: fresh
-                .saturating_add(read)
-                .saturating_add(for_minutes)
-                .saturating_add(for_an_hour),
+            input_tokens: fresh.saturating_add(read).saturating_add(for_minutes).saturating_add(for_an_hour),
             cached_input_tokens: read,
             cache_write_tokens: for_minutes,
             cache_write_1h_tokens: for_an_hour,
             output_tokens: told.output_tokens.unwrap_or_default(),
-            reasoning_tokens: told
-                .output_tokens_details
-                .and_then(|d| d.thinking_tokens)
-                .unwrap_or_default(),
+            reasoning_tokens: told.output_tokens_details.and_then(|d| d.thinking_tokens).unwrap_or_default(),
             audio_tokens: 0,
         }
     }
@@ -109,31 +99,15 @@ mod tests {
                 "output_tokens_details":{"thinking_tokens":3},"service_tier":"standard"}"#,
         ));
         assert_eq!(usage.input_tokens, 140);
-        assert_eq!(
-            (
-                usage.cached_input_tokens,
-                usage.cache_write_tokens,
-                usage.cache_write_1h_tokens
-            ),
-            (100, 20, 10)
-        );
+        assert_eq!((usage.cached_input_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens), (100, 20, 10));
         assert_eq!((usage.output_tokens, usage.reasoning_tokens), (5, 3));
     }
 
     #[test]
     fn the_last_word_wins_and_a_zero_is_a_word() {
         let mut all = told(r#"{"input_tokens":10,"cache_read_input_tokens":7,"output_tokens":1}"#);
-        all.update(&told(
-            r#"{"input_tokens":0,"cache_read_input_tokens":null,"output_tokens":9}"#,
-        ));
+        all.update(&told(r#"{"input_tokens":0,"cache_read_input_tokens":null,"output_tokens":9}"#));
         let usage = Usage::from(all);
-        assert_eq!(
-            (
-                usage.input_tokens,
-                usage.cached_input_tokens,
-                usage.output_tokens
-            ),
-            (7, 7, 9)
-        );
+        assert_eq!((usage.input_tokens, usage.cached_input_tokens, usage.output_tokens), (7, 7, 9));
     }
 }

@@ -33,23 +33,9 @@ pub(super) struct Subject<'c> {
 
 /// Looks for all that is wrong, and adds it to `findings`.
 pub(super) fn check(subject: Subject<'_>, findings: Findings) -> Findings {
-    let Subject {
-        config,
-        manifests,
-        root,
-        now,
-        suspect,
-    } = subject;
+    let Subject { config, manifests, root, now, suspect } = subject;
     let names = Names::of(config, &suspect);
-    let mut check = Check {
-        config,
-        manifests,
-        root,
-        now,
-        suspect,
-        names,
-        findings,
-    };
+    let mut check = Check { config, manifests, root, now, suspect, names, findings };
     let top = At::TOP;
     server::server(&mut check, &config.server, &top.key("server"));
     server::store(&mut check, &config.store, &top.key("store"));
@@ -77,23 +63,14 @@ struct At<'a> {
 }
 
 impl<'a> At<'a> {
-    const TOP: At<'static> = At {
-        up: None,
-        step: None,
-    };
+    const TOP: At<'static> = At { up: None, step: None };
 
     fn key(&'a self, key: &'a str) -> Self {
-        Self {
-            up: Some(self),
-            step: Some(Step::Key(key)),
-        }
+        Self { up: Some(self), step: Some(Step::Key(key)) }
     }
 
     fn index(&'a self, index: usize) -> Self {
-        Self {
-            up: Some(self),
-            step: Some(Step::Index(index)),
-        }
+        Self { up: Some(self), step: Some(Step::Index(index)) }
     }
 
     fn path(&self) -> Vec<Step<'a>> {
@@ -126,10 +103,7 @@ impl Check<'_> {
 
     fn is_suspect(&self, at: &At<'_>) -> bool {
         let path = at.path();
-        (0..=path.len()).any(|depth| {
-            path.get(..depth)
-                .is_some_and(|part| self.suspect.contains(&spell(part)))
-        })
+        (0..=path.len()).any(|depth| path.get(..depth).is_some_and(|part| self.suspect.contains(&spell(part))))
     }
 
     fn warn(&mut self, at: &At<'_>, message: impl Into<String>, help: impl Into<Option<String>>) {
@@ -141,19 +115,13 @@ impl Check<'_> {
 
     fn found(&self, at: &At<'_>, message: String, help: Option<String>) -> Found {
         let path = at.path();
-        Found {
-            mark: place(self.root, &path),
-            path: spell(&path),
-            message,
-            help,
-        }
+        Found { mark: place(self.root, &path), path: spell(&path), message, help }
     }
 
     /// Warns of a secret that stands in the file in the clear.
     fn secret(&mut self, secret: Option<&Secret>, at: &At<'_>) {
         if secret.is_some_and(Secret::is_literal) {
-            let help =
-                "keep it in the environment (`env:NAME`) or in a file (`file:/path`)".to_owned();
+            let help = "keep it in the environment (`env:NAME`) or in a file (`file:/path`)".to_owned();
             self.warn(at, "a secret stands here in the clear", help);
         }
     }
@@ -187,19 +155,12 @@ impl Check<'_> {
 
     /// A provider of that name must be there.
     fn provider(&mut self, name: &str, at: &At<'_>) {
-        if name.is_empty() || !self.names.all_providers || self.config.providers.contains_key(name)
-        {
+        if name.is_empty() || !self.names.all_providers || self.config.providers.contains_key(name) {
             return;
         }
         let known = self.config.providers.keys().map(String::as_str);
         let help = near(name, known).or_else(|| {
-            let known = self
-                .config
-                .providers
-                .keys()
-                .take(10)
-                .map(|name| format!("`{name}`"))
-                .collect::<Vec<_>>();
+            let known = self.config.providers.keys().take(10).map(|name| format!("`{name}`")).collect::<Vec<_>>();
             (!known.is_empty()).then(|| format!("the providers are {}", known.join(", ")))
         });
         self.fault(at, format!("there is no provider `{name}`"), help);
@@ -214,11 +175,7 @@ impl Check<'_> {
             Known::Yes => {}
             Known::OtherType(found) => {
                 let wanted = wanted.map_or("", ModelType::as_str);
-                self.fault(
-                    at,
-                    format!("the model `{name}` is of type {found}, not {wanted}"),
-                    None,
-                );
+                self.fault(at, format!("the model `{name}` is of type {found}, not {wanted}"), None);
             }
             Known::No if !self.names.all_models => {}
             Known::No => {
@@ -238,10 +195,9 @@ fn place(root: &Node, path: &[Step<'_>]) -> Mark {
     let mut node = root;
     for step in path {
         let next = match (&node.value, step) {
-            (Value::Map(entries), Step::Key(name)) => entries
-                .iter()
-                .find(|(key, _)| key.text == *name)
-                .map(|(_, node)| node),
+            (Value::Map(entries), Step::Key(name)) => {
+                entries.iter().find(|(key, _)| key.text == *name).map(|(_, node)| node)
+            }
             (Value::List(items), Step::Index(i)) => items.get(*i),
             (Value::Scalar { .. } | Value::List(_) | Value::Map(_), _) => None,
         };
@@ -276,25 +232,14 @@ impl<'c> Names<'c> {
         let mut models: HashMap<&str, Vec<ModelType>> = HashMap::new();
         let mut patterns = Vec::new();
         for model in &config.models {
-            models
-                .entry(&model.name)
-                .or_default()
-                .push(model.model_type);
+            models.entry(&model.name).or_default().push(model.model_type);
             if model.name.contains('*') {
                 patterns.push((model.name.as_str(), model.model_type));
             }
         }
-        let all_models =
-            !models.contains_key("") && !suspect.contains("models") && !suspect.contains("");
+        let all_models = !models.contains_key("") && !suspect.contains("models") && !suspect.contains("");
         let all_providers = !suspect.contains("providers") && !suspect.contains("");
-        Self {
-            config,
-            models,
-            patterns,
-            asked: HashMap::new(),
-            all_models,
-            all_providers,
-        }
+        Self { config, models, patterns, asked: HashMap::new(), all_models, all_providers }
     }
 
     fn find(&mut self, name: &str, wanted: Option<ModelType>) -> Known {
@@ -313,30 +258,18 @@ impl<'c> Names<'c> {
 
     fn search(&self, name: &str, wanted: Option<ModelType>) -> Known {
         let fits = |found: ModelType| wanted.is_none_or(|wanted| wanted == found);
-        if self
-            .patterns
-            .iter()
-            .any(|(pattern, found)| fits(*found) && matches(pattern, name))
-        {
+        if self.patterns.iter().any(|(pattern, found)| fits(*found) && matches(pattern, name)) {
             return Known::Yes;
         }
-        let covered = |(known, types): (&&str, &Vec<ModelType>)| {
-            matches(name, known) && types.iter().any(|t| fits(*t))
-        };
+        let covered = |(known, types): (&&str, &Vec<ModelType>)| matches(name, known) && types.iter().any(|t| fits(*t));
         if name.contains('*') && self.models.iter().any(covered) {
             return Known::Yes;
         }
         // `provider/model` names a model that is not listed.
-        if name
-            .split_once('/')
-            .is_some_and(|(provider, _)| self.config.providers.contains_key(provider))
-        {
+        if name.split_once('/').is_some_and(|(provider, _)| self.config.providers.contains_key(provider)) {
             return Known::Yes;
         }
-        self.models
-            .get(name)
-            .and_then(|types| types.first())
-            .map_or(Known::No, |found| Known::OtherType(*found))
+        self.models.get(name).and_then(|types| types.first()).map_or(Known::No, |found| Known::OtherType(*found))
     }
 }
 
@@ -345,9 +278,7 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((before, after)) => {
-            name.len() >= before.len() + after.len()
-                && name.starts_with(before)
-                && name.ends_with(after)
+            name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
         }
     }
 }

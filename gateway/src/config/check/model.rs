@@ -26,14 +26,7 @@ const TEMPLATES: &[&str] = &[
 
 pub(super) fn models(check: &mut Check<'_>, at: &At<'_>) {
     let models = &check.config.models;
-    check.unique(
-        models
-            .iter()
-            .map(|m| ((m.name.as_str(), m.model_type), m.name.clone())),
-        at,
-        "name",
-        "the model",
-    );
+    check.unique(models.iter().map(|m| ((m.name.as_str(), m.model_type), m.name.clone())), at, "name", "the model");
     for (i, model) in models.iter().enumerate() {
         self::model(check, model, &at.index(i));
     }
@@ -58,9 +51,7 @@ fn name(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
     if name.len() > LONGEST_NAME || !name.bytes().all(|b| b.is_ascii_graphic()) {
         check.fault(
             at,
-            format!(
-                "a model's name is at most {LONGEST_NAME} visible ASCII characters without spaces"
-            ),
+            format!("a model's name is at most {LONGEST_NAME} visible ASCII characters without spaces"),
             None,
         );
     }
@@ -74,63 +65,31 @@ fn name(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
 
 fn targets(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
     if model.targets.is_empty() {
-        check.fault(
-            at,
-            "there is no target",
-            "add `{provider: …, model: …}`".to_owned(),
-        );
+        check.fault(at, "there is no target", "add `{provider: …, model: …}`".to_owned());
     }
     let mut tiers: BTreeMap<u32, u64> = BTreeMap::new();
     let mut seen = HashSet::new();
     for (i, target) in model.targets.iter().enumerate() {
         let at = at.index(i);
         *tiers.entry(target.tier).or_default() += u64::from(target.weight);
-        if !seen.insert((
-            target.tier,
-            &target.provider,
-            &target.model,
-            &target.credential,
-        )) {
-            check.warn(
-                &at,
-                "this target is there already",
-                "one with the sum of the weights does the same".to_owned(),
-            );
+        if !seen.insert((target.tier, &target.provider, &target.model, &target.credential)) {
+            check.warn(&at, "this target is there already", "one with the sum of the weights does the same".to_owned());
         }
         self::target(check, model, target, &at);
     }
-    for tier in tiers
-        .into_iter()
-        .filter(|(_, weight)| *weight == 0)
-        .map(|(tier, _)| tier)
-    {
-        check.fault(
-            at,
-            format!("every target of tier {tier} has weight 0"),
-            "give one of them a weight".to_owned(),
-        );
+    for tier in tiers.into_iter().filter(|(_, weight)| *weight == 0).map(|(tier, _)| tier) {
+        check.fault(at, format!("every target of tier {tier} has weight 0"), "give one of them a weight".to_owned());
     }
 }
 
 fn target(check: &mut Check<'_>, model: &Model, target: &Target, at: &At<'_>) {
     check.provider(&target.provider, &at.key("provider"));
     if target.model.contains('*') && !model.name.contains('*') {
-        let help = format!(
-            "name the provider's model, or put a `*` into the name `{}`",
-            model.name
-        );
-        check.fault(
-            &at.key("model"),
-            "a `*` stands for nothing here, because the model's name has none",
-            help,
-        );
+        let help = format!("name the provider's model, or put a `*` into the name `{}`", model.name);
+        check.fault(&at.key("model"), "a `*` stands for nothing here, because the model's name has none", help);
     }
     if target.model.matches('*').count() > 1 {
-        check.fault(
-            &at.key("model"),
-            "a target's model has at most one `*`",
-            None,
-        );
+        check.fault(&at.key("model"), "a target's model has at most one `*`", None);
     }
     let Some(wanted) = &target.credential else {
         return;
@@ -138,48 +97,24 @@ fn target(check: &mut Check<'_>, model: &Model, target: &Target, at: &At<'_>) {
     let Some(provider) = check.config.providers.get(&target.provider) else {
         return;
     };
-    if !provider
-        .credentials
-        .iter()
-        .any(|credential| credential.id == *wanted)
-    {
+    if !provider.credentials.iter().any(|credential| credential.id == *wanted) {
         let help = super::near(wanted, provider.credentials.iter().map(|c| c.id.as_str()));
-        check.fault(
-            &at.key("credential"),
-            format!("`{}` has no credential `{wanted}`", target.provider),
-            help,
-        );
+        check.fault(&at.key("credential"), format!("`{}` has no credential `{wanted}`", target.provider), help);
     }
 }
 
 fn policy(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
     if model.retries.max > MOST_RETRIES {
-        check.fault(
-            &at.key("retries").key("max"),
-            format!("at most {MOST_RETRIES} retries"),
-            None,
-        );
+        check.fault(&at.key("retries").key("max"), format!("at most {MOST_RETRIES} retries"), None);
     }
-    if model
-        .affinity
-        .as_ref()
-        .is_some_and(|affinity| affinity.by.is_empty())
-    {
+    if model.affinity.as_ref().is_some_and(|affinity| affinity.by.is_empty()) {
         let help = "such as `by: [header:x-session-id]`".to_owned();
-        check.fault(
-            &at.key("affinity").key("by"),
-            "nothing makes requests related",
-            help,
-        );
+        check.fault(&at.key("affinity").key("by"), "nothing makes requests related", help);
     }
     let times = &model.timeouts;
     let limited = |d: Duration| !d.is_zero();
     if limited(times.first_byte) && limited(times.total) && times.first_byte > times.total {
-        check.warn(
-            &at.key("timeouts").key("first_byte"),
-            "`total` fires before this",
-            None,
-        );
+        check.warn(&at.key("timeouts").key("first_byte"), "`total` fires before this", None);
     }
 }
 
@@ -209,20 +144,14 @@ fn lists(model: &Model) -> [(&'static str, &[String]); 3] {
 /// Chains of fallbacks that come back to where they began; each is told once. Iterative, because a chain can be long.
 fn cycles(check: &mut Check<'_>, list: &'static str, at: &At<'_>) {
     let models = &check.config.models;
-    let index: HashMap<_, usize> = models
-        .iter()
-        .enumerate()
-        .map(|(i, m)| ((m.name.as_str(), m.model_type), i))
-        .collect();
+    let index: HashMap<_, usize> =
+        models.iter().enumerate().map(|(i, m)| ((m.name.as_str(), m.model_type), i)).collect();
     let edges = |i: usize| -> Vec<usize> {
         let Some(model) = models.get(i) else {
             return Vec::new();
         };
-        let names = lists(model)
-            .into_iter()
-            .find(|(name, _)| *name == list)
-            .map(|(_, names)| names)
-            .unwrap_or_default();
+        let names =
+            lists(model).into_iter().find(|(name, _)| *name == list).map(|(_, names)| names).unwrap_or_default();
         names
             .iter()
             .filter_map(|name| index.get(&(name.as_str(), model.model_type)).copied())
@@ -230,17 +159,9 @@ fn cycles(check: &mut Check<'_>, list: &'static str, at: &At<'_>) {
             .collect()
     };
     for cycle in walk(models.len(), edges) {
-        let names = cycle
-            .iter()
-            .filter_map(|i| models.get(*i))
-            .map(|m| m.name.as_str())
-            .collect::<Vec<_>>();
+        let names = cycle.iter().filter_map(|i| models.get(*i)).map(|m| m.name.as_str()).collect::<Vec<_>>();
         let Some(first) = cycle.first() else { continue };
-        let chain = format!(
-            "{} → {}",
-            names.join(" → "),
-            names.first().copied().unwrap_or_default()
-        );
+        let chain = format!("{} → {}", names.join(" → "), names.first().copied().unwrap_or_default());
         check.fault(
             &at.index(*first).key("fallbacks").key(list),
             format!("these fallbacks go in a circle: {chain}"),
@@ -259,9 +180,7 @@ fn walk(nodes: usize, edges: impl Fn(usize) -> Vec<usize>) -> Vec<Vec<usize>> {
         let mut next = Some(start);
         while let Some(node) = next {
             match on_trail.get(&node) {
-                Some(from) => {
-                    cycles.push(trail.iter().skip(*from).map(|(node, _)| *node).collect())
-                }
+                Some(from) => cycles.push(trail.iter().skip(*from).map(|(node, _)| *node).collect()),
                 None if done.insert(node) => {
                     on_trail.insert(node, trail.len());
                     trail.push((node, edges(node)));
@@ -275,10 +194,7 @@ fn walk(nodes: usize, edges: impl Fn(usize) -> Vec<usize>) -> Vec<Vec<usize>> {
 }
 
 /// The next node to look at: a child of the last on the trail, or of one before it.
-fn step(
-    trail: &mut Vec<(usize, Vec<usize>)>,
-    on_trail: &mut HashMap<usize, usize>,
-) -> Option<usize> {
+fn step(trail: &mut Vec<(usize, Vec<usize>)>, on_trail: &mut HashMap<usize, usize>) -> Option<usize> {
     while let Some((node, children)) = trail.last_mut() {
         if let Some(child) = children.pop() {
             return Some(child);
@@ -290,14 +206,7 @@ fn step(
 }
 
 fn rules(check: &mut Check<'_>, rules: &[ParameterRule], at: &At<'_>) {
-    check.unique(
-        rules
-            .iter()
-            .map(|rule| (rule.name.as_str(), rule.name.clone())),
-        at,
-        "name",
-        "the rule for",
-    );
+    check.unique(rules.iter().map(|rule| (rule.name.as_str(), rule.name.clone())), at, "name", "the rule for");
     for (i, rule) in rules.iter().enumerate() {
         let at = at.index(i);
         if rule.min.zip(rule.max).is_some_and(|(min, max)| min > max) {
@@ -308,30 +217,17 @@ fn rules(check: &mut Check<'_>, rules: &[ParameterRule], at: &At<'_>) {
         };
         if !TEMPLATES.contains(&template.as_str()) {
             let help = super::near(template, TEMPLATES.iter().copied());
-            check.fault(
-                &at.key("use_template"),
-                format!("there is no template `{template}`"),
-                help,
-            );
+            check.fault(&at.key("use_template"), format!("there is no template `{template}`"), help);
         }
     }
 }
 
 fn pricing(check: &mut Check<'_>, pricing: &Pricing, at: &At<'_>) {
     if pricing.per.get() == 0 {
-        check.fault(
-            &at.key("per"),
-            "a price is for one token or more",
-            "write `per: 1M`".to_owned(),
-        );
+        check.fault(&at.key("per"), "a price is for one token or more", "write `per: 1M`".to_owned());
     }
     let tiers = at.key("tiers");
-    for (i, (a, b)) in pricing
-        .tiers
-        .iter()
-        .zip(pricing.tiers.iter().skip(1))
-        .enumerate()
-    {
+    for (i, (a, b)) in pricing.tiers.iter().zip(pricing.tiers.iter().skip(1)).enumerate() {
         if a.above >= b.above {
             check.fault(&tiers.index(i + 1).key("above"), "tiers go upwards", None);
         }

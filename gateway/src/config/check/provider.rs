@@ -13,11 +13,7 @@ pub(super) fn providers(check: &mut Check<'_>, at: &At<'_>) {
     for (name, provider) in &config.providers {
         let at = at.key(name);
         if name.contains('/') {
-            check.fault(
-                &at,
-                "a provider's name has no `/`",
-                "callers write `provider/model`".to_owned(),
-            );
+            check.fault(&at, "a provider's name has no `/`", "callers write `provider/model`".to_owned());
         }
         if !is_id(name) {
             check.fault(&at, bad_id("a provider's name"), None);
@@ -29,11 +25,7 @@ pub(super) fn providers(check: &mut Check<'_>, at: &At<'_>) {
             if let Secret::Literal(text) = value
                 && http::HeaderValue::try_from(text.as_str()).is_err()
             {
-                check.fault(
-                    &at.key("headers").key(header.0.as_str()),
-                    "a header cannot hold this",
-                    None,
-                );
+                check.fault(&at.key("headers").key(header.0.as_str()), "a header cannot hold this", None);
             }
         }
         credentials(check, &provider.credentials, &at.key("credentials"));
@@ -48,26 +40,15 @@ fn kind(check: &mut Check<'_>, name: &str, provider: &Provider, at: &At<'_>) {
     if manifest.is_none() && !Manifests::is_dialect(kind) {
         return unknown_kind(check, kind, provider, at);
     }
-    let region_says = matches!(
-        manifest.and_then(|m| m.auth.as_ref()),
-        Some(Auth::Aws | Auth::Google)
-    );
+    let region_says = matches!(manifest.and_then(|m| m.auth.as_ref()), Some(Auth::Aws | Auth::Google));
     match manifest {
         _ if provider.base_url.is_some() => {}
-        Some(Manifest {
-            base_url: Some(_), ..
-        }) => {}
+        Some(Manifest { base_url: Some(_), .. }) => {}
         _ if region_says && provider.region.is_some() => {}
-        _ if region_says => check.fault(
-            at,
-            "`region` is missing",
-            "such as `region: eu-central-1`".to_owned(),
-        ),
-        _ => check.fault(
-            at,
-            "`base_url` is missing",
-            format!("`{kind}` has no address that is the same for everybody"),
-        ),
+        _ if region_says => check.fault(at, "`region` is missing", "such as `region: eu-central-1`".to_owned()),
+        _ => {
+            check.fault(at, "`base_url` is missing", format!("`{kind}` has no address that is the same for everybody"))
+        }
     }
     if let Some(manifest) = manifest {
         keyless(check, name, provider, manifest, at);
@@ -79,9 +60,7 @@ fn unknown_kind(check: &mut Check<'_>, kind: &str, provider: &Provider, at: &At<
     match provider.kind {
         Some(_) => check.fault(&at.key("kind"), format!("there is no kind `{kind}`"), help),
         None => {
-            let help = help
-                .map(|h| format!("{h} Else write"))
-                .unwrap_or_else(|| "write".to_owned());
+            let help = help.map(|h| format!("{h} Else write")).unwrap_or_else(|| "write".to_owned());
             check.fault(
                 at,
                 format!("`kind` is missing: `{kind}` is no provider that Weir knows"),
@@ -92,55 +71,24 @@ fn unknown_kind(check: &mut Check<'_>, kind: &str, provider: &Provider, at: &At<
 }
 
 /// A public provider without any credential will refuse every request.
-fn keyless(
-    check: &mut Check<'_>,
-    name: &str,
-    provider: &Provider,
-    manifest: &Manifest,
-    at: &At<'_>,
-) {
+fn keyless(check: &mut Check<'_>, name: &str, provider: &Provider, manifest: &Manifest, at: &At<'_>) {
     let needs_none = matches!(manifest.auth, Some(Auth::None)) || provider.base_url.is_some();
-    let tenants = || {
-        check
-            .config
-            .tenants
-            .iter()
-            .any(|tenant| tenant.providers.contains_key(name))
-    };
+    let tenants = || check.config.tenants.iter().any(|tenant| tenant.providers.contains_key(name));
     if !needs_none && provider.credentials.is_empty() && provider.headers.is_empty() && !tenants() {
         let help = "add `credentials: [{id: main, api_key: env:NAME}]`".to_owned();
-        check.warn(
-            at,
-            format!(
-                "there is no credential for {}, and none will be sent",
-                manifest.label
-            ),
-            help,
-        );
+        check.warn(at, format!("there is no credential for {}, and none will be sent", manifest.label), help);
     }
 }
 
 /// The credentials of one provider, the operator's or a tenant's.
 pub(super) fn credentials(check: &mut Check<'_>, credentials: &[Credential], at: &At<'_>) {
-    check.unique(
-        credentials.iter().map(|c| (c.id.as_str(), c.id.clone())),
-        at,
-        "id",
-        "the credential",
-    );
+    check.unique(credentials.iter().map(|c| (c.id.as_str(), c.id.clone())), at, "id", "the credential");
     for (i, credential) in credentials.iter().enumerate() {
         self::credential(check, credential, &at.index(i));
     }
-    let mut used = credentials
-        .iter()
-        .filter(|credential| credential.enabled)
-        .peekable();
+    let mut used = credentials.iter().filter(|credential| credential.enabled).peekable();
     if used.peek().is_some() && used.all(|credential| credential.weight == 0) {
-        check.fault(
-            at,
-            "every credential has weight 0",
-            "give one of them a weight".to_owned(),
-        );
+        check.fault(at, "every credential has weight 0", "give one of them a weight".to_owned());
     }
 }
 
@@ -167,18 +115,13 @@ fn credential(check: &mut Check<'_>, credential: &Credential, at: &At<'_>) {
         (None, None) | (Some(_), Some(_)) => {}
     }
     if secrets.iter().all(|(_, secret)| secret.is_none()) {
-        check.fault(
-            at,
-            "this credential holds no secret",
-            "add `api_key: env:NAME`".to_owned(),
-        );
+        check.fault(at, "this credential holds no secret", "add `api_key: env:NAME`".to_owned());
     }
 }
 
 /// Whether a name can stand in a header and in a metric's label.
 pub(super) fn is_id(id: &str) -> bool {
-    let fits =
-        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'@' | b'/');
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'@' | b'/');
     !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(fits)
 }
 

@@ -10,23 +10,12 @@ use crate::config::value::{Duration, Secret};
 pub(super) fn server(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
     check.secret(server.admin_token.as_ref(), &at.key("admin_token"));
     if server.listen.0.is_empty() {
-        check.fault(
-            &at.key("listen"),
-            "there is no address to listen on",
-            "write `listen: 127.0.0.1:8080`".to_owned(),
-        );
+        check.fault(&at.key("listen"), "there is no address to listen on", "write `listen: 127.0.0.1:8080`".to_owned());
     }
     if server.max_body.get() == 0 {
-        check.fault(
-            &at.key("max_body"),
-            "no request has room in this",
-            "write `max_body: 64MiB`".to_owned(),
-        );
+        check.fault(&at.key("max_body"), "no request has room in this", "write `max_body: 64MiB`".to_owned());
     }
-    if server
-        .threads
-        .is_some_and(|threads| !(1..=1_024).contains(&threads.get()))
-    {
+    if server.threads.is_some_and(|threads| !(1..=1_024).contains(&threads.get())) {
         check.fault(&at.key("threads"), "this must be from 1 to 1024", None);
     }
     addresses(check, server, at);
@@ -41,11 +30,7 @@ fn addresses(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
     for listener in server.listen.0.iter().chain(&server.admin) {
         let address = listener.address.get();
         if address.port() != 0 && seen.contains(&address) {
-            check.fault(
-                at,
-                format!("two listeners have the address {address}"),
-                None,
-            );
+            check.fault(at, format!("two listeners have the address {address}"), None);
         }
         seen.push(address);
     }
@@ -66,10 +51,7 @@ fn open_admin(check: &mut Check<'_>, server: &Server, admin: &Listener, at: &At<
     if missing.is_empty() {
         return;
     }
-    let message = format!(
-        "the admin listener is open to the network without {}",
-        missing.join(" and ")
-    );
+    let message = format!("the admin listener is open to the network without {}", missing.join(" and "));
     check.fault(
         at,
         message,
@@ -83,18 +65,10 @@ pub(super) fn store(check: &mut Check<'_>, store: &Store, at: &At<'_>) {
     if let Some(Secret::Literal(text)) = &store.master_key
         && !is_master_key(text)
     {
-        check.fault(
-            &key,
-            NO_MASTER_KEY,
-            "`openssl rand -base64 32` makes one".to_owned(),
-        );
+        check.fault(&key, NO_MASTER_KEY, "`openssl rand -base64 32` makes one".to_owned());
     }
     if store.commit_within > Duration::secs(10) {
-        check.fault(
-            &at.key("commit_within"),
-            "rows would wait longer than 10s for the disk",
-            None,
-        );
+        check.fault(&at.key("commit_within"), "rows would wait longer than 10s for the disk", None);
     }
     if let Some(redis) = &store.redis {
         self::redis(check, redis, &at.key("redis"));
@@ -106,17 +80,11 @@ pub(in crate::config) const NO_MASTER_KEY: &str = "a master key is 32 bytes in b
 
 /// Whether a master key has the right form.
 pub(in crate::config) fn is_master_key(text: &str) -> bool {
-    STANDARD
-        .decode(text.trim())
-        .is_ok_and(|key| key.len() == 32)
+    STANDARD.decode(text.trim()).is_ok_and(|key| key.len() == 32)
 }
 
 fn redis(check: &mut Check<'_>, redis: &Redis, at: &At<'_>) {
-    let ways = [
-        redis.url.is_some(),
-        !redis.cluster.is_empty(),
-        redis.sentinel.is_some(),
-    ];
+    let ways = [redis.url.is_some(), !redis.cluster.is_empty(), redis.sentinel.is_some()];
     if ways.iter().filter(|way| **way).count() != 1 {
         check.fault(
             at,
@@ -147,10 +115,7 @@ fn redis(check: &mut Check<'_>, redis: &Redis, at: &At<'_>) {
 
 fn redis_url(check: &mut Check<'_>, url: &Secret, at: &At<'_>) {
     let Secret::Literal(text) = url else { return };
-    if !["redis://", "rediss://"]
-        .iter()
-        .any(|scheme| text.len() > scheme.len() && text.starts_with(scheme))
-    {
+    if !["redis://", "rediss://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
         check.fault(at, "a Redis URL begins with redis:// or rediss://", None);
     }
     if text.contains('@') {
@@ -168,27 +133,12 @@ pub(super) fn rest(check: &mut Check<'_>, top: &At<'_>) {
         check.fault(&health.key("min_samples"), "this must be 1 or more", None);
     }
     let cooldown = &config.health.cooldown;
-    let longest = [
-        cooldown.rate_limit,
-        cooldown.auth,
-        cooldown.connection,
-        cooldown.server,
-    ]
-    .into_iter()
-    .max();
+    let longest = [cooldown.rate_limit, cooldown.auth, cooldown.connection, cooldown.server].into_iter().max();
     if longest.is_some_and(|longest| longest > config.health.max_cooldown) {
-        check.warn(
-            &health.key("max_cooldown"),
-            "a cooldown is longer than this, and will be cut to it",
-            None,
-        );
+        check.warn(&health.key("max_cooldown"), "a cooldown is longer than this, and will be cut to it", None);
     }
     let observability = top.key("observability");
-    if let Err(error) = config
-        .observability
-        .log
-        .parse::<tracing_subscriber::EnvFilter>()
-    {
+    if let Err(error) = config.observability.log.parse::<tracing_subscriber::EnvFilter>() {
         check.fault(
             &observability.key("log"),
             format!("this is no log filter: {error}"),
@@ -196,10 +146,6 @@ pub(super) fn rest(check: &mut Check<'_>, top: &At<'_>) {
         );
     }
     if config.observability.log_bodies != LogBodies::None {
-        check.warn(
-            &observability.key("log_bodies"),
-            "what callers write and read will be in the log",
-            None,
-        );
+        check.warn(&observability.key("log_bodies"), "what callers write and read will be in the log", None);
     }
 }

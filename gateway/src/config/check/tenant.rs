@@ -5,19 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::provider::{bad_id, credentials, is_id};
 use super::{At, Check, matches};
-use crate::config::file::{
-    ApiKey, Budget, CredentialSource, Limits, Prefer, Tenant, TenantProvider,
-};
+use crate::config::file::{ApiKey, Budget, CredentialSource, Limits, Prefer, Tenant, TenantProvider};
 use crate::config::value::{BaseUrl, KeyHash, Upstream};
 
 pub(super) fn tenants(check: &mut Check<'_>, at: &At<'_>) {
     let tenants = &check.config.tenants;
-    check.unique(
-        tenants.iter().map(|t| (t.id.as_str(), t.id.clone())),
-        at,
-        "id",
-        "the tenant",
-    );
+    check.unique(tenants.iter().map(|t| (t.id.as_str(), t.id.clone())), at, "id", "the tenant");
     for (i, tenant) in tenants.iter().enumerate() {
         self::tenant(check, tenant, &at.index(i));
     }
@@ -28,26 +21,14 @@ fn tenant(check: &mut Check<'_>, tenant: &Tenant, at: &At<'_>) {
     if !tenant.id.is_empty() && !is_id(&tenant.id) {
         check.fault(&at.key("id"), bad_id("a tenant's id"), None);
     }
-    names(
-        check,
-        tenant.models.as_deref().unwrap_or_default(),
-        &at.key("models"),
-    );
+    names(check, tenant.models.as_deref().unwrap_or_default(), &at.key("models"));
     names(check, &tenant.disabled_models, &at.key("disabled_models"));
     defaults(check, tenant, &at.key("default_models"));
     providers(check, tenant, at);
     limits(check, &tenant.limits, &at.key("limits"));
     budgets(check, &tenant.budgets, &at.key("budgets"));
     let keys = at.key("keys");
-    check.unique(
-        tenant
-            .keys
-            .iter()
-            .map(|key| (key.id.as_str(), key.id.clone())),
-        &keys,
-        "id",
-        "the key",
-    );
+    check.unique(tenant.keys.iter().map(|key| (key.id.as_str(), key.id.clone())), &keys, "id", "the key");
     for (i, key) in tenant.keys.iter().enumerate() {
         self::key(check, tenant, key, &keys.index(i));
     }
@@ -63,21 +44,9 @@ fn defaults(check: &mut Check<'_>, tenant: &Tenant, at: &At<'_>) {
     for (model_type, name) in &tenant.default_models {
         let at = at.key(model_type.as_str());
         check.model(name, Some(*model_type), &at);
-        let allowed = tenant
-            .models
-            .as_ref()
-            .is_none_or(|models| allows(models, name));
-        if !allowed
-            || tenant
-                .disabled_models
-                .iter()
-                .any(|disabled| matches(disabled, name))
-        {
-            check.fault(
-                &at,
-                format!("this tenant may not call `{name}`"),
-                "add it to `models`".to_owned(),
-            );
+        let allowed = tenant.models.as_ref().is_none_or(|models| allows(models, name));
+        if !allowed || tenant.disabled_models.iter().any(|disabled| matches(disabled, name)) {
+            check.fault(&at, format!("this tenant may not call `{name}`"), "add it to `models`".to_owned());
         }
     }
 }
@@ -98,10 +67,7 @@ fn providers(check: &mut Check<'_>, tenant: &Tenant, at: &At<'_>) {
     for (i, quota) in tenant.quotas.iter().enumerate() {
         let at = quotas.index(i);
         check.provider(&quota.provider, &at.key("provider"));
-        if quota
-            .expires
-            .is_some_and(|expires| expires.is_past(check.now))
-        {
+        if quota.expires.is_some_and(|expires| expires.is_past(check.now)) {
             check.warn(&at.key("expires"), "this quota has expired", None);
         }
     }
@@ -117,11 +83,7 @@ fn provider(check: &mut Check<'_>, provider: &TenantProvider, at: &At<'_>) {
     };
     if is_private(url.host()) && !is_listed(url, &check.config.server.allow_private_upstreams) {
         let help = "list it under `server.allow_private_upstreams`".to_owned();
-        check.fault(
-            &at.key("base_url"),
-            "a tenant's own address may not be a private one",
-            help,
-        );
+        check.fault(&at.key("base_url"), "a tenant's own address may not be a private one", help);
     }
 }
 
@@ -148,11 +110,7 @@ fn limits(check: &mut Check<'_>, limits: &Limits, at: &At<'_>) {
 fn budgets(check: &mut Check<'_>, budgets: &[Budget], at: &At<'_>) {
     for (i, budget) in budgets.iter().enumerate() {
         if let Some(instead) = &budget.on_exhaust {
-            check.model(
-                &instead.model,
-                None,
-                &at.index(i).key("on_exhaust").key("model"),
-            );
+            check.model(&instead.model, None, &at.index(i).key("on_exhaust").key("model"));
         }
     }
 }
@@ -161,10 +119,7 @@ fn key(check: &mut Check<'_>, tenant: &Tenant, key: &ApiKey, at: &At<'_>) {
     if !key.id.is_empty() && !is_id(&key.id) {
         check.fault(&at.key("id"), bad_id("a key's id"), None);
     }
-    if key
-        .expires
-        .is_some_and(|expires| expires.is_past(check.now))
-    {
+    if key.expires.is_some_and(|expires| expires.is_past(check.now)) {
         check.warn(&at.key("expires"), "this key has expired", None);
     }
     let models = at.key("models");
@@ -172,16 +127,9 @@ fn key(check: &mut Check<'_>, tenant: &Tenant, key: &ApiKey, at: &At<'_>) {
         let at = models.index(i);
         check.model(name, None, &at);
         // A pattern of the key's may be wider than the tenant's: what counts is what both allow.
-        let refused = tenant
-            .models
-            .as_ref()
-            .is_some_and(|allowed| !allows(allowed, name));
+        let refused = tenant.models.as_ref().is_some_and(|allowed| !allows(allowed, name));
         if refused && !name.contains('*') {
-            check.fault(
-                &at,
-                format!("the tenant `{}` may not call `{name}`", tenant.id),
-                None,
-            );
+            check.fault(&at, format!("the tenant `{}` may not call `{name}`", tenant.id), None);
         }
     }
     limits(check, &key.limits, &at.key("limits"));
@@ -197,11 +145,7 @@ fn hashes(check: &mut Check<'_>, at: &At<'_>) {
         for (j, key) in tenant.keys.iter().enumerate() {
             if let Some((id, of)) = seen.insert(&key.hash, (&key.id, &tenant.id)) {
                 let at = keys.index(j);
-                check.fault(
-                    &at.key("hash"),
-                    format!("this is also the hash of key `{id}` of tenant `{of}`"),
-                    None,
-                );
+                check.fault(&at.key("hash"), format!("this is also the hash of key `{id}` of tenant `{of}`"), None);
             }
         }
     }
@@ -212,12 +156,8 @@ fn is_private(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(ip)) => is_private_v4(ip),
-        Ok(IpAddr::V6(ip)) => ip
-            .to_ipv4_mapped()
-            .map_or_else(|| is_private_v6(ip), is_private_v4),
-        Err(_) => {
-            name == "localhost" || name.ends_with(".localhost") || name.ends_with(".internal")
-        }
+        Ok(IpAddr::V6(ip)) => ip.to_ipv4_mapped().map_or_else(|| is_private_v6(ip), is_private_v4),
+        Err(_) => name == "localhost" || name.ends_with(".localhost") || name.ends_with(".internal"),
     }
 }
 

@@ -120,24 +120,15 @@ impl Chunk {
             (Chunk::Size { size, digits }, byte) => Chunk::in_size(size, digits, byte)?,
             (Chunk::Extension { size, .. }, b'\r') => Chunk::SizeEnd { size },
             (Chunk::Extension { size, read }, byte) if byte != b'\n' && read < LONGEST_LINE => {
-                Chunk::Extension {
-                    size,
-                    read: read + 1,
-                }
+                Chunk::Extension { size, read: read + 1 }
             }
             (Chunk::SizeEnd { size: 0 }, b'\n') => Chunk::Trailers { line: 0, read: 0 },
             (Chunk::SizeEnd { size }, b'\n') => Chunk::Data { left: size },
             (Chunk::DataCr, b'\r') => Chunk::DataLf,
             (Chunk::DataLf, b'\n') => Chunk::start(),
-            (Chunk::Trailers { line, read }, b'\r') => Chunk::TrailerLf {
-                last: line == 0,
-                read,
-            },
+            (Chunk::Trailers { line, read }, b'\r') => Chunk::TrailerLf { last: line == 0, read },
             (Chunk::Trailers { line, read }, byte) if byte != b'\n' && read < LONGEST_TRAILERS => {
-                Chunk::Trailers {
-                    line: line + 1,
-                    read: read + 1,
-                }
+                Chunk::Trailers { line: line + 1, read: read + 1 }
             }
             (Chunk::TrailerLf { last: true, .. }, b'\n') => return Ok(None),
             (Chunk::TrailerLf { read, .. }, b'\n') => Chunk::Trailers { line: 0, read },
@@ -149,10 +140,9 @@ impl Chunk {
     fn in_size(size: u64, digits: u8, byte: u8) -> Result<Chunk, Fault> {
         match (char::from(byte).to_digit(16), byte) {
             // Sixteen digits are all that fit; leading zeros beyond that are somebody's trick.
-            (Some(digit), _) if digits < 16 => Ok(Chunk::Size {
-                size: size << 4 | u64::from(digit),
-                digits: digits + 1,
-            }),
+            (Some(digit), _) if digits < 16 => {
+                Ok(Chunk::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
+            }
             (None, b'\r') if digits > 0 => Ok(Chunk::SizeEnd { size }),
             (None, b';' | b' ' | b'\t') if digits > 0 => Ok(Chunk::Extension { size, read: 0 }),
             _ => Err(broken()),
@@ -214,11 +204,7 @@ mod tests {
             &long_line,
             &long_trailer,
         ] {
-            assert!(
-                feed(&[wire]).is_err(),
-                "{:?}",
-                String::from_utf8_lossy(wire)
-            );
+            assert!(feed(&[wire]).is_err(), "{:?}", String::from_utf8_lossy(wire));
         }
     }
 

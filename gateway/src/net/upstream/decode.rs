@@ -44,11 +44,7 @@ impl Decoder {
         };
         headers.remove(CONTENT_ENCODING);
         headers.remove(CONTENT_LENGTH);
-        Ok(Some(Box::new(Decoder {
-            coding,
-            inflater: None,
-            waiting: Bytes::new(),
-        })))
+        Ok(Some(Box::new(Decoder { coding, inflater: None, waiting: Bytes::new() })))
     }
 
     /// Takes compressed bytes; all earlier ones must have been decoded.
@@ -61,9 +57,7 @@ impl Decoder {
         let Some(first) = self.waiting.first() else {
             return Ok(None);
         };
-        let inflater = self
-            .inflater
-            .get_or_insert_with(|| Inflater::new(self.coding, *first));
+        let inflater = self.inflater.get_or_insert_with(|| Inflater::new(self.coding, *first));
         let decoded = inflater.inflate(&mut self.waiting).map_err(|_| broken())?;
         Ok((!decoded.is_empty()).then(|| decoded.into()))
     }
@@ -89,9 +83,7 @@ impl Coding {
             b"gzip" | b"x-gzip" if !more => Ok(Some(Coding::Gzip)),
             b"deflate" if !more => Ok(Some(Coding::Deflate)),
             b"identity" | b"" if !more => Ok(None),
-            _ => Err(Fault::malformed(
-                "the provider's answer has a content-encoding that was not asked for",
-            )),
+            _ => Err(Fault::malformed("the provider's answer has a content-encoding that was not asked for")),
         }
     }
 }
@@ -102,9 +94,7 @@ impl Inflater {
         const ZLIB_METHOD: u8 = 8;
         match coding {
             Coding::Gzip => Inflater::Gzip(GzDecoder::new(Vec::new())),
-            Coding::Deflate if first & 0x0f == ZLIB_METHOD => {
-                Inflater::Zlib(ZlibDecoder::new(Vec::new()))
-            }
+            Coding::Deflate if first & 0x0f == ZLIB_METHOD => Inflater::Zlib(ZlibDecoder::new(Vec::new())),
             Coding::Deflate => Inflater::Raw(DeflateDecoder::new(Vec::new())),
         }
     }

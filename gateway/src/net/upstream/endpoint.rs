@@ -221,9 +221,7 @@ impl Endpoint {
                 (found.addresses.to_vec(), Some(found.until))
             }
         };
-        let allowed = addresses
-            .iter()
-            .filter(|address| self.reach.allows(**address));
+        let allowed = addresses.iter().filter(|address| self.reach.allows(**address));
         let before = self.places.load_full();
         let known: Vec<_> = allowed
             .map(|address| SocketAddr::new(*address, *port))
@@ -275,14 +273,8 @@ impl Tries {
     fn new(places: Arc<Places>, first: usize) -> Tries {
         let now = millis();
         let bits = places.known.iter().enumerate();
-        let distrusted = bits
-            .filter(|(_, place)| place.is_distrusted(now))
-            .fold(0, |mask, (at, _)| mask | bit(at));
-        Tries {
-            places,
-            first,
-            distrusted,
-        }
+        let distrusted = bits.filter(|(_, place)| place.is_distrusted(now)).fold(0, |mask, (at, _)| mask | bit(at));
+        Tries { places, first, distrusted }
     }
 
     /// How many addresses [`Tries::iter`] gives.
@@ -294,25 +286,16 @@ impl Tries {
         let (late, early) = self.places.known.split_at(self.first);
         let late = late.iter().enumerate();
         let early = early.iter().enumerate();
-        let turn = early
-            .map(|(at, place)| (at + self.first, place))
-            .chain(late);
+        let turn = early.map(|(at, place)| (at + self.first, place)).chain(late);
         let of = move |distrusted: bool| {
             move |(at, _): &(usize, &Arc<Place>)| (self.distrusted & bit(*at) != 0) == distrusted
         };
-        turn.clone()
-            .filter(of(false))
-            .chain(turn.filter(of(true)))
-            .map(|(_, place)| place)
-            .take(MOST_TRIES)
+        turn.clone().filter(of(false)).chain(turn.filter(of(true))).map(|(_, place)| place).take(MOST_TRIES)
     }
 }
 
 fn bit(at: usize) -> u32 {
-    u32::try_from(at)
-        .ok()
-        .and_then(|at| 1u32.checked_shl(at))
-        .unwrap_or(0)
+    u32::try_from(at).ok().and_then(|at| 1u32.checked_shl(at)).unwrap_or(0)
 }
 
 impl Places {
@@ -365,12 +348,7 @@ impl Template {
             let tunnel = Tunnel::new(proxy, &format!("{}:{}", url.host.bracketed(), url.port));
             options.custom_l4 = Some(Arc::new(tunnel));
         }
-        Template {
-            tls: url.tls,
-            server_name: url.host.to_string(),
-            options,
-            group: group.finish(),
-        }
+        Template { tls: url.tls, server_name: url.host.to_string(), options, group: group.finish() }
     }
 
     fn place(&self, address: SocketAddr) -> Place {
@@ -393,9 +371,7 @@ impl Reach {
     /// proxy's own, and what the provider's name means is the proxy's to know and to refuse.
     fn through(self, proxy: Option<&Proxy>, host: &Host) -> Result<Reach, EndpointError> {
         match host {
-            Host::Address(address) if !self.allows(*address) => {
-                Err(EndpointError::Forbidden(*address))
-            }
+            Host::Address(address) if !self.allows(*address) => Err(EndpointError::Forbidden(*address)),
             _ => Ok(proxy.map_or(self, |_| Reach::Anywhere)),
         }
     }
@@ -411,10 +387,7 @@ impl Reach {
 impl Host {
     /// Reads a name or an address, IPv6 with or without brackets.
     pub fn parse(text: &str) -> Option<Host> {
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|text| text.strip_suffix(']'))
-            .unwrap_or(text);
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
         if let Ok(address) = bare.parse() {
             return Some(Host::Address(address));
         }
@@ -480,11 +453,7 @@ impl BaseUrl {
             None => usual,
         };
         // A server that is told its usual port in `host` may redirect or fail a signature check.
-        let shown = if port == usual {
-            host.bracketed()
-        } else {
-            format!("{}:{port}", host.bracketed())
-        };
+        let shown = if port == usual { host.bracketed() } else { format!("{}:{port}", host.bracketed()) };
         Some(BaseUrl {
             tls,
             port,
@@ -532,10 +501,7 @@ fn keepalive() -> TcpKeepalive {
 }
 
 fn forbidden() -> Fault {
-    Fault::new(
-        Cause::Forbidden,
-        "the provider's address is not a public one, which this endpoint may not reach",
-    )
+    Fault::new(Cause::Forbidden, "the provider's address is not a public one, which this endpoint may not reach")
 }
 
 /// Whether an address belongs to the public internet, in whatever form it is written.

@@ -54,12 +54,7 @@ pub enum Cause {
 
 impl Fault {
     pub(super) fn new(cause: Cause, detail: impl Into<String>) -> Fault {
-        Fault {
-            cause,
-            detail: detail.into(),
-            sent: false,
-            address: None,
-        }
+        Fault { cause, detail: detail.into(), sent: false, address: None }
     }
 
     pub(super) fn malformed(detail: impl Into<String>) -> Fault {
@@ -72,22 +67,17 @@ impl Fault {
     }
 
     pub(super) fn connect_timeout() -> Fault {
-        Fault::new(
-            Cause::ConnectTimeout,
-            "no connection to the provider within the connect timeout",
-        )
+        Fault::new(Cause::ConnectTimeout, "no connection to the provider within the connect timeout")
     }
 
     /// What a failed connection attempt means.
     pub(super) fn connecting(error: &Error) -> Fault {
         match error.etype() {
-            ErrorType::ConnectRefused => {
-                Fault::new(Cause::Refused, "the provider refuses connections")
-            }
+            ErrorType::ConnectRefused => Fault::new(Cause::Refused, "the provider refuses connections"),
             ErrorType::ConnectTimedout => Fault::connect_timeout(),
-            ErrorType::TLSHandshakeFailure
-            | ErrorType::TLSHandshakeTimedout
-            | ErrorType::InvalidCert => Fault::new(Cause::Tls, tls_detail(error)),
+            ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout | ErrorType::InvalidCert => {
+                Fault::new(Cause::Tls, tls_detail(error))
+            }
             kind if *kind == PROXY_REFUSED => Fault::new(Cause::Proxy, proxy_detail(error)),
             _ => Fault::new(Cause::Unreachable, "no connection to the provider"),
         }
@@ -98,18 +88,12 @@ impl Fault {
         if error.kind() == std::io::ErrorKind::UnexpectedEof {
             Fault::closed()
         } else {
-            Fault::new(
-                Cause::Reset,
-                "the provider reset the connection before answering",
-            )
+            Fault::new(Cause::Reset, "the provider reset the connection before answering")
         }
     }
 
     pub(super) fn closed() -> Fault {
-        Fault::new(
-            Cause::Closed,
-            "the provider closed the connection before answering",
-        )
+        Fault::new(Cause::Closed, "the provider closed the connection before answering")
     }
 
     pub(super) fn unsendable() -> Fault {
@@ -118,10 +102,7 @@ impl Fault {
     }
 
     pub(super) fn truncated() -> Fault {
-        let mut fault = Fault::new(
-            Cause::Truncated,
-            "the provider's answer ended before it was complete",
-        );
+        let mut fault = Fault::new(Cause::Truncated, "the provider's answer ended before it was complete");
         fault.sent = true;
         fault
     }
@@ -145,26 +126,14 @@ impl Fault {
 /// TLS errors come as text only; the common ones get a sentence that says what to do about them.
 fn tls_detail(error: &Error) -> String {
     const KNOWN: [(&str, &str); 10] = [
-        (
-            "certificate expired",
-            "the provider's certificate has expired",
-        ),
-        (
-            "certificate not valid yet",
-            "the provider's certificate is not valid yet",
-        ),
-        (
-            "not valid for name",
-            "the provider's certificate is for another host",
-        ),
+        ("certificate expired", "the provider's certificate has expired"),
+        ("certificate not valid yet", "the provider's certificate is not valid yet"),
+        ("not valid for name", "the provider's certificate is for another host"),
         ("UnknownIssuer", UNKNOWN_ISSUER),
         ("CaUsedAsEndEntity", UNKNOWN_ISSUER),
         ("BadSignature", UNKNOWN_ISSUER),
         ("Revoked", "the provider's certificate is revoked"),
-        (
-            "NoApplicationProtocol",
-            "the provider does not speak the configured HTTP version",
-        ),
+        ("NoApplicationProtocol", "the provider does not speak the configured HTTP version"),
         ("corrupt message", "the provider does not speak TLS there"),
         ("eof", "the provider closed the connection during TLS"),
     ];
@@ -174,8 +143,7 @@ fn tls_detail(error: &Error) -> String {
     sentence.to_owned()
 }
 
-const UNKNOWN_ISSUER: &str =
-    "the provider's certificate is not signed by a trusted authority (see ca_file)";
+const UNKNOWN_ISSUER: &str = "the provider's certificate is not signed by a trusted authority (see ca_file)";
 
 /// The proxy's own words are ours already: see `net::proxy`.
 fn proxy_detail(error: &Error) -> String {

@@ -65,13 +65,7 @@ pub(super) struct Failed {
 
 impl Exchange {
     pub(super) fn new(stream: Stream, upload: Upload) -> Exchange {
-        Exchange {
-            stream,
-            upload,
-            early: Bytes::new(),
-            framing: Framing::Done,
-            reusable: false,
-        }
+        Exchange { stream, upload, early: Bytes::new(), framing: Framing::Done, reusable: false }
     }
 
     /// Sends the request and reads the head of its answer.
@@ -145,9 +139,7 @@ impl Exchange {
         let framing = &mut self.framing;
         let read = poll_read(&mut self.stream, cx, |piece| match piece {
             [] => framing.end().map(|()| (Bytes::new(), 0, 0)),
-            piece => framing
-                .take(piece)
-                .map(|(body, used)| (body, used, piece.len())),
+            piece => framing.take(piece).map(|(body, used)| (body, used, piece.len())),
         });
         let (body, used, came) = ready!(read).map_err(|_| Fault::truncated())??;
         // More than the answer: nothing that follows on this connection could be trusted.
@@ -165,10 +157,7 @@ impl Exchange {
     fn failed(&self, fault: Fault, reader: &HeadReader) -> Failed {
         match (fault.is_disconnect(), reader.has_begun()) {
             (true, true) => Failed::for_good(Fault::truncated()),
-            (ended, _) => Failed {
-                stale: ended && self.upload.is_recent(),
-                fault: fault.sent(self.upload.is_sent()),
-            },
+            (ended, _) => Failed { stale: ended && self.upload.is_recent(), fault: fault.sent(self.upload.is_sent()) },
         }
     }
 }
@@ -176,20 +165,13 @@ impl Exchange {
 impl Failed {
     /// A failure that no other connection would mend.
     pub(super) fn for_good(fault: Fault) -> Failed {
-        Failed {
-            fault,
-            stale: false,
-        }
+        Failed { fault, stale: false }
     }
 }
 
 impl Upload {
     pub(super) fn new(pieces: VecDeque<Bytes>) -> Upload {
-        Upload {
-            pieces,
-            state: Uploading::Writing,
-            done_at: None,
-        }
+        Upload { pieces, state: Uploading::Writing, done_at: None }
     }
 
     fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -263,11 +245,7 @@ impl Upload {
 }
 
 /// Reads once into the thread's buffer and gives what came to `use_it`; an empty piece is the end.
-fn poll_read<T>(
-    stream: &mut Stream,
-    cx: &mut Context<'_>,
-    use_it: impl FnOnce(&[u8]) -> T,
-) -> Poll<io::Result<T>> {
+fn poll_read<T>(stream: &mut Stream, cx: &mut Context<'_>, use_it: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<T>> {
     BUFFER.with(|cell| {
         let mut scratch = cell.take();
         scratch.resize(SCRATCH, 0);

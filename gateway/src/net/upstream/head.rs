@@ -6,8 +6,7 @@ use std::fmt::Write;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -52,11 +51,7 @@ impl HeadReader {
     }
 
     /// Takes a piece; gives the final head with what came after it. Interim answers are skipped.
-    pub(super) fn take(
-        &mut self,
-        piece: &[u8],
-        method: &Method,
-    ) -> Result<Option<(Head, Bytes)>, Fault> {
+    pub(super) fn take(&mut self, piece: &[u8], method: &Method) -> Result<Option<(Head, Bytes)>, Fault> {
         self.gathered.extend_from_slice(piece);
         while let Some(end) = self.end_of_head()? {
             let text = self.gathered.split_to(end).freeze();
@@ -87,12 +82,7 @@ impl HeadReader {
 }
 
 /// Writes the head of a request for `length` bytes of body.
-pub(super) fn write_head(
-    endpoint: &Endpoint,
-    request: &Outgoing<'_>,
-    length: usize,
-    room: usize,
-) -> BytesMut {
+pub(super) fn write_head(endpoint: &Endpoint, request: &Outgoing<'_>, length: usize, room: usize) -> BytesMut {
     let mut wire = BytesMut::with_capacity(USUAL_HEAD + room);
     wire.extend_from_slice(request.method.as_str().as_bytes());
     wire.extend_from_slice(b" ");
@@ -133,10 +123,7 @@ pub(super) fn is_ours(name: &HeaderName) -> bool {
 
 fn begins_like_http(gathered: &[u8]) -> bool {
     const START: &[u8] = b"HTTP/1.";
-    gathered
-        .iter()
-        .zip(START)
-        .all(|(came, wanted)| came == wanted)
+    gathered.iter().zip(START).all(|(came, wanted)| came == wanted)
 }
 
 /// Reads one head; `None` for an interim one.
@@ -176,46 +163,25 @@ fn headers(text: &Bytes, lines: &[httparse::Header<'_>]) -> Result<HeaderMap, Fa
     Ok(headers)
 }
 
-fn head(
-    status: StatusCode,
-    mut headers: HeaderMap,
-    is_http11: bool,
-    method: &Method,
-) -> Result<Head, Fault> {
+fn head(status: StatusCode, mut headers: HeaderMap, is_http11: bool, method: &Method) -> Result<Head, Fault> {
     let framing = framing(status, &headers, is_http11, method)?;
     let says = |word| lists(&headers, &CONNECTION, word);
-    let persistent = if is_http11 {
-        !says("close")
-    } else {
-        says("keep-alive")
-    };
+    let persistent = if is_http11 { !says("close") } else { says("keep-alive") };
     for name in [CONNECTION, TRANSFER_ENCODING, KEEP_ALIVE, TRAILER, UPGRADE] {
         headers.remove(name);
     }
-    Ok(Head {
-        status,
-        headers,
-        reusable: persistent && framing != Framing::UntilClose,
-        framing,
-    })
+    Ok(Head { status, headers, reusable: persistent && framing != Framing::UntilClose, framing })
 }
 
 /// How the body ends, by RFC 9112 section 6.3, with what it calls suspicious refused.
-fn framing(
-    status: StatusCode,
-    headers: &HeaderMap,
-    is_http11: bool,
-    method: &Method,
-) -> Result<Framing, Fault> {
+fn framing(status: StatusCode, headers: &HeaderMap, is_http11: bool, method: &Method) -> Result<Framing, Fault> {
     let length = content_length(headers)?;
     let encoded = headers.contains_key(TRANSFER_ENCODING);
     let bodyless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     match (encoded, length) {
         _ if bodyless || *method == Method::HEAD => Ok(Framing::Length(0)),
         (true, Some(_)) => Err(bad_head("it has both content-length and transfer-encoding")),
-        (true, None) if !is_http11 || !is_chunked(headers) => {
-            Err(bad_head("its transfer-encoding is not chunked"))
-        }
+        (true, None) if !is_http11 || !is_chunked(headers) => Err(bad_head("its transfer-encoding is not chunked")),
         (true, None) => Ok(Framing::chunked()),
         (false, Some(length)) => Ok(Framing::Length(length)),
         (false, None) => Ok(Framing::UntilClose),
@@ -247,10 +213,7 @@ fn digits(text: &[u8]) -> Option<u64> {
 fn is_chunked(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(TRANSFER_ENCODING).iter();
     match (values.next(), values.next()) {
-        (Some(only), None) => only
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"chunked"),
+        (Some(only), None) => only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
         _ => false,
     }
 }
@@ -264,14 +227,9 @@ fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
 }
 
 fn bad_head(why: &str) -> Fault {
-    Fault::malformed(format!(
-        "the head of the provider's answer is not HTTP: {why}"
-    ))
+    Fault::malformed(format!("the head of the provider's answer is not HTTP: {why}"))
 }
 
 fn too_large() -> Fault {
-    Fault::new(
-        Cause::TooLarge,
-        "the head of the provider's answer is too large",
-    )
+    Fault::new(Cause::TooLarge, "the head of the provider's answer is too large")
 }

@@ -16,16 +16,10 @@ const INPUT_PIECE: usize = 8;
 pub(super) fn frames(spoken: &Spoken<'_>, fault: &Fault) -> Frames {
     let mut frames = Frames::default();
     let usage = spoken.usage(fault.usage);
-    let start = Event::MessageStart {
-        message: opening(spoken, fault),
-    };
+    let start = Event::MessageStart { message: opening(spoken, fault) };
     frames.event(Place::Preface, Some("message_start"), &start);
     for _ in 0..fault.pings.max(1) {
-        let place = if fault.pings == 0 {
-            Place::Preface
-        } else {
-            Place::Ping
-        };
+        let place = if fault.pings == 0 { Place::Preface } else { Place::Ping };
         frames.event(place, Some("ping"), &Event::Ping);
     }
     let mut calls = 0;
@@ -34,10 +28,7 @@ pub(super) fn frames(spoken: &Spoken<'_>, fault: &Fault) -> Frames {
         let arguments = spoken.arguments(calls.saturating_sub(1));
         write_block(&mut frames, index, &block, arguments, fault);
     }
-    let end = Event::MessageDelta {
-        delta: spoken.stop(),
-        usage: usage.map(FinalUsage::from),
-    };
+    let end = Event::MessageDelta { delta: spoken.stop(), usage: usage.map(FinalUsage::from) };
     frames.event(Place::Tail, Some("message_delta"), &end);
     frames.event(Place::Tail, Some("message_stop"), &Event::MessageStop);
     frames
@@ -53,63 +44,28 @@ fn opening<'a>(spoken: &'a Spoken<'_>, fault: &Fault) -> Message<'a> {
     message
 }
 
-fn write_block(
-    frames: &mut Frames,
-    index: usize,
-    block: &Block<'_>,
-    arguments: &str,
-    fault: &Fault,
-) {
+fn write_block(frames: &mut Frames, index: usize, block: &Block<'_>, arguments: &str, fault: &Fault) {
     let Ok(empty) = RawValue::from_string("{}".to_owned()) else {
         return;
     };
     let content_block = match block {
-        Block::Text { .. } => Block::Text {
-            citations: None,
-            text: "",
-        },
-        Block::Thinking { .. } => Block::Thinking {
-            thinking: "",
-            signature: "",
-        },
+        Block::Text { .. } => Block::Text { citations: None, text: "" },
+        Block::Thinking { .. } => Block::Thinking { thinking: "", signature: "" },
         Block::RedactedThinking { data } => Block::RedactedThinking { data },
-        Block::ToolUse {
-            id, name, caller, ..
-        } => Block::ToolUse {
-            id,
-            name,
-            input: &empty,
-            caller: *caller,
-        },
+        Block::ToolUse { id, name, caller, .. } => Block::ToolUse { id, name, input: &empty, caller: *caller },
     };
-    frames.event(
-        Place::Preface,
-        Some("content_block_start"),
-        &Event::ContentBlockStart {
-            index,
-            content_block,
-        },
-    );
+    frames.event(Place::Preface, Some("content_block_start"), &Event::ContentBlockStart { index, content_block });
     match block {
         Block::Text { text, .. } => write_text(frames, index, text, fault),
-        Block::Thinking {
-            thinking,
-            signature,
-        } => write_thinking(frames, index, thinking, signature),
+        Block::Thinking { thinking, signature } => write_thinking(frames, index, thinking, signature),
         Block::ToolUse { .. } => write_input(frames, index, arguments),
         Block::RedactedThinking { .. } => {}
     }
-    frames.event(
-        Place::Preface,
-        Some("content_block_stop"),
-        &Event::ContentBlockStop { index },
-    );
+    frames.event(Place::Preface, Some("content_block_stop"), &Event::ContentBlockStop { index });
 }
 
 fn write_text(frames: &mut Frames, index: usize, text: &str, fault: &Fault) {
-    let words = fault
-        .events
-        .map_or_else(|| text::pieces(text), |events| text::portions(text, events));
+    let words = fault.events.map_or_else(|| text::pieces(text), |events| text::portions(text, events));
     for word in words {
         delta(frames, index, text::count(word), Delta::Text { text: word });
     }
@@ -130,29 +86,15 @@ fn write_input(frames: &mut Frames, index: usize, arguments: &str) {
     }
     let mut rest = arguments;
     while !rest.is_empty() {
-        let end = rest
-            .char_indices()
-            .nth(INPUT_PIECE)
-            .map_or(rest.len(), |(place, _)| place);
+        let end = rest.char_indices().nth(INPUT_PIECE).map_or(rest.len(), |(place, _)| place);
         let (piece, after) = rest.split_at(end);
-        delta(
-            frames,
-            index,
-            text::count(piece),
-            Delta::Input {
-                partial_json: piece,
-            },
-        );
+        delta(frames, index, text::count(piece), Delta::Input { partial_json: piece });
         rest = after;
     }
 }
 
 fn delta(frames: &mut Frames, index: usize, tokens: u64, delta: Delta<'_>) {
-    frames.event(
-        Place::Content(tokens),
-        Some("content_block_delta"),
-        &Event::ContentBlockDelta { index, delta },
-    );
+    frames.event(Place::Content(tokens), Some("content_block_delta"), &Event::ContentBlockDelta { index, delta });
 }
 
 #[derive(Serialize)]

@@ -13,9 +13,7 @@ use super::{Version, events, prompt, signature};
 pub(super) fn answer(ask: &Ask<'_>, json: &Value, version: Version) -> Result<Answer, Refusal> {
     let streams = match json.get("stream") {
         None => false,
-        Some(value) => value
-            .as_bool()
-            .ok_or_else(|| Refusal::invalid("stream: Input should be a valid boolean"))?,
+        Some(value) => value.as_bool().ok_or_else(|| Refusal::invalid("stream: Input should be a valid boolean"))?,
     };
     let prompt = prompt::read(ask, json, version, prompt::Purpose::Answering)?;
     let spoken = Spoken::of(ask, json, Reply::to(&prompt, ask.fault));
@@ -23,10 +21,7 @@ pub(super) fn answer(ask: &Ask<'_>, json: &Value, version: Version) -> Result<An
     if streams {
         return Ok(Answer::events(events::frames(&spoken, ask.fault), usage));
     }
-    Ok(Answer::json(
-        &spoken.message(spoken.blocks(), spoken.stop(), ask.fault.usage),
-        usage,
-    ))
+    Ok(Answer::json(&spoken.message(spoken.blocks(), spoken.stop(), ask.fault.usage), usage))
 }
 
 /// A reply with what Anthropic adds to it.
@@ -68,11 +63,7 @@ impl<'a> Spoken<'a> {
             id: ask.seed.id("msg_01", 22),
             model: ask.model,
             ids: (0..reply.calls.len()).map(call_id).collect(),
-            inputs: reply
-                .calls
-                .iter()
-                .filter_map(|call| RawValue::from_string(call.arguments.clone()).ok())
-                .collect(),
+            inputs: reply.calls.iter().filter_map(|call| RawValue::from_string(call.arguments.clone()).ok()).collect(),
             signature: signature::sign(&reply.reasoning),
             reply,
             thought,
@@ -88,10 +79,7 @@ impl<'a> Spoken<'a> {
             blocks.push(self.thinking_block());
         }
         if !self.reply.text.is_empty() {
-            blocks.push(Block::Text {
-                citations: None,
-                text: &self.reply.text,
-            });
+            blocks.push(Block::Text { citations: None, text: &self.reply.text });
         }
         let calls = self.reply.calls.iter().zip(&self.ids).zip(&self.inputs);
         blocks.extend(calls.map(|((call, id), input)| Block::ToolUse {
@@ -105,41 +93,22 @@ impl<'a> Spoken<'a> {
 
     fn thinking_block(&self) -> Block<'_> {
         match self.thought {
-            Thought::Redacted => Block::RedactedThinking {
-                data: &self.signature,
-            },
-            Thought::Omitted => Block::Thinking {
-                thinking: "",
-                signature: &self.signature,
-            },
-            Thought::Shown => Block::Thinking {
-                thinking: &self.reply.reasoning,
-                signature: &self.signature,
-            },
+            Thought::Redacted => Block::RedactedThinking { data: &self.signature },
+            Thought::Omitted => Block::Thinking { thinking: "", signature: &self.signature },
+            Thought::Shown => Block::Thinking { thinking: &self.reply.reasoning, signature: &self.signature },
         }
     }
 
     /// The arguments of the call at `index`, as text.
     pub(super) fn arguments(&self, index: usize) -> &str {
-        self.reply
-            .calls
-            .get(index)
-            .map_or("", |call| &call.arguments)
+        self.reply.calls.get(index).map_or("", |call| &call.arguments)
     }
 
     /// Why it stopped.
     pub(super) fn stop(&self) -> Stop<'_> {
         if self.filtered {
-            let details = StopDetails {
-                kind: "refusal",
-                category: Some("general_harms"),
-                explanation: None,
-            };
-            return Stop {
-                stop_reason: Some("refusal"),
-                stop_sequence: None,
-                stop_details: Some(details),
-            };
+            let details = StopDetails { kind: "refusal", category: Some("general_harms"), explanation: None };
+            return Stop { stop_reason: Some("refusal"), stop_sequence: None, stop_details: Some(details) };
         }
         let (reason, sequence) = match &self.reply.finish {
             Finish::Stop => ("end_turn", None),
@@ -147,70 +116,40 @@ impl<'a> Spoken<'a> {
             Finish::Calls => ("tool_use", None),
             Finish::Sequence(stop) => ("stop_sequence", Some(stop.as_str())),
         };
-        Stop {
-            stop_reason: Some(reason),
-            stop_sequence: sequence,
-            stop_details: None,
-        }
+        Stop { stop_reason: Some(reason), stop_sequence: sequence, stop_details: None }
     }
 
     /// The message with this content.
-    pub(super) fn message<'b>(
-        &'b self,
-        content: Vec<Block<'b>>,
-        stop: Stop<'b>,
-        report: UsageReport,
-    ) -> Message<'b> {
+    pub(super) fn message<'b>(&'b self, content: Vec<Block<'b>>, stop: Stop<'b>, report: UsageReport) -> Message<'b> {
         let usage = self.usage(report);
-        Message {
-            model: self.model,
-            id: &self.id,
-            kind: "message",
-            role: "assistant",
-            content,
-            stop,
-            usage,
-        }
+        Message { model: self.model, id: &self.id, kind: "message", role: "assistant", content, stop, usage }
     }
 
     /// The usage as Anthropic counts it: without the cached tokens among the input.
     pub(super) fn usage(&self, report: UsageReport) -> Option<UsageObject> {
         let usage = self.reply.usage.reported(report)?;
-        let (short, long) = if self.hour {
-            (0, usage.cache_write)
-        } else {
-            (usage.cache_write, 0)
-        };
+        let (short, long) = if self.hour { (0, usage.cache_write) } else { (usage.cache_write, 0) };
         Some(UsageObject {
             input_tokens: uncached(usage),
             cache_creation_input_tokens: usage.cache_write,
             cache_read_input_tokens: usage.cached,
-            cache_creation: CacheCreation {
-                ephemeral_5m_input_tokens: short,
-                ephemeral_1h_input_tokens: long,
-            },
+            cache_creation: CacheCreation { ephemeral_5m_input_tokens: short, ephemeral_1h_input_tokens: long },
             output_tokens: usage.output,
-            output_tokens_details: (usage.reasoning > 0).then_some(OutputDetails {
-                thinking_tokens: usage.reasoning,
-            }),
+            output_tokens_details: (usage.reasoning > 0).then_some(OutputDetails { thinking_tokens: usage.reasoning }),
             service_tier: "standard",
         })
     }
 }
 
 fn uncached(usage: Usage) -> u64 {
-    usage
-        .input
-        .saturating_sub(usage.cached)
-        .saturating_sub(usage.cache_write)
+    usage.input.saturating_sub(usage.cached).saturating_sub(usage.cache_write)
 }
 
 /// Whether any mark for the cache asks for an hour.
 fn marks_an_hour(value: &Value) -> bool {
     match value {
         Value::Object(fields) => {
-            let own = fields.get("cache_control").and_then(|mark| mark.get("ttl"))
-                == Some(&Value::from("1h"));
+            let own = fields.get("cache_control").and_then(|mark| mark.get("ttl")) == Some(&Value::from("1h"));
             own || fields.values().any(marks_an_hour)
         }
         Value::Array(items) => items.iter().any(marks_an_hour),
@@ -258,23 +197,10 @@ struct StopDetails {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Block<'a> {
-    Text {
-        citations: Option<()>,
-        text: &'a str,
-    },
-    Thinking {
-        thinking: &'a str,
-        signature: &'a str,
-    },
-    RedactedThinking {
-        data: &'a str,
-    },
-    ToolUse {
-        id: &'a str,
-        name: &'a str,
-        input: &'a RawValue,
-        caller: Caller,
-    },
+    Text { citations: Option<()>, text: &'a str },
+    Thinking { thinking: &'a str, signature: &'a str },
+    RedactedThinking { data: &'a str },
+    ToolUse { id: &'a str, name: &'a str, input: &'a RawValue, caller: Caller },
 }
 
 #[derive(Clone, Copy, Serialize)]

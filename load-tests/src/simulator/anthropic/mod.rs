@@ -53,47 +53,27 @@ impl Dialect for Anthropic {
             (&Method::POST, "/v1/messages") => message::answer(ask, body(ask)?, version),
             (&Method::POST, "/v1/messages/count_tokens") => count_tokens(ask, body(ask)?, version),
             (&Method::GET, "/v1/models") => Ok(models::list()),
-            (&Method::GET, _) if path.starts_with("/v1/models/") => {
-                models::one(path.trim_start_matches("/v1/models/"))
+            (&Method::GET, _) if path.starts_with("/v1/models/") => models::one(path.trim_start_matches("/v1/models/")),
+            (_, "/v1/messages" | "/v1/messages/count_tokens" | "/v1/models") => {
+                Err(Refusal { status: 405, ..Refusal::invalid("Method Not Allowed") })
             }
-            (_, "/v1/messages" | "/v1/messages/count_tokens" | "/v1/models") => Err(Refusal {
-                status: 405,
-                ..Refusal::invalid("Method Not Allowed")
-            }),
             _ => Err(Refusal::new(404, "not_found_error", "Not Found")),
         }
     }
 
     fn refusal(&self, refusal: &Refusal, seed: Seed) -> Vec<u8> {
-        error_object(refusal.kind, &refusal.message, seed)
-            .to_string()
-            .into_bytes()
+        error_object(refusal.kind, &refusal.message, seed).to_string().into_bytes()
     }
 
     fn of_status(&self, status: u16) -> Refusal {
         let (kind, message) = match status {
             401 => ("authentication_error", "invalid x-api-key"),
-            402 => (
-                "billing_error",
-                "Your credit balance is too low to access the API.",
-            ),
-            403 => (
-                "permission_error",
-                "Your API key does not have permission to use the specified resource.",
-            ),
-            404 => (
-                "not_found_error",
-                "The requested resource could not be found.",
-            ),
+            402 => ("billing_error", "Your credit balance is too low to access the API."),
+            403 => ("permission_error", "Your API key does not have permission to use the specified resource."),
+            404 => ("not_found_error", "The requested resource could not be found."),
             409 => ("conflict_error", "The request conflicts with another."),
-            413 => (
-                "request_too_large",
-                "Request exceeds the maximum allowed number of bytes.",
-            ),
-            429 => (
-                "rate_limit_error",
-                "This request would exceed your account's rate limit. Please try again later.",
-            ),
+            413 => ("request_too_large", "Request exceeds the maximum allowed number of bytes."),
+            429 => ("rate_limit_error", "This request would exceed your account's rate limit. Please try again later."),
             504 => ("timeout_error", "The request timed out while processing."),
             529 => ("overloaded_error", "Overloaded"),
             400..=499 => ("invalid_request_error", "The request is not valid."),
@@ -104,20 +84,11 @@ impl Dialect for Anthropic {
 
     fn failure(&self, status: u16, seed: Seed) -> Bytes {
         let Refusal { kind, message, .. } = self.of_status(status);
-        format!(
-            "event: error\ndata: {}\n\n",
-            error_object(kind, &message, seed)
-        )
-        .into()
+        format!("event: error\ndata: {}\n\n", error_object(kind, &message, seed)).into()
     }
 
     fn headers(&self, seed: Seed) -> Vec<(HeaderName, HeaderValue)> {
-        let fixed = |name, value| {
-            (
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            )
-        };
+        let fixed = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
         let mut headers = vec![
             fixed("anthropic-organization-id", "simulated"),
             fixed("anthropic-ratelimit-requests-limit", "4000"),
@@ -154,19 +125,13 @@ fn version(head: &Parts) -> Result<Version, Refusal> {
         None => Err(Refusal::invalid("anthropic-version: header is required")),
         Some("2023-06-01") => Ok(Version::V2023),
         Some("2026-10-21") => Ok(Version::V2026),
-        Some(other) => Err(Refusal::invalid(format!(
-            "anthropic-version: \"{other}\" is not a valid version"
-        ))),
+        Some(other) => Err(Refusal::invalid(format!("anthropic-version: \"{other}\" is not a valid version"))),
     }
 }
 
 fn body<'a>(ask: &'a Ask<'_>) -> Result<&'a Value, Refusal> {
     let json = ask.json.as_ref().map_err(|error| {
-        let message = format!(
-            "The request body is not valid JSON: line {} column {}",
-            error.line(),
-            error.column()
-        );
+        let message = format!("The request body is not valid JSON: line {} column {}", error.line(), error.column());
         Refusal::invalid(message)
     })?;
     if !json.is_object() {
@@ -176,19 +141,12 @@ fn body<'a>(ask: &'a Ask<'_>) -> Result<&'a Value, Refusal> {
         return Err(Refusal::invalid("model: Field required"));
     }
     if ask.model.starts_with("no-such") {
-        return Err(Refusal::new(
-            404,
-            "not_found_error",
-            format!("model: {}", ask.model),
-        ));
+        return Err(Refusal::new(404, "not_found_error", format!("model: {}", ask.model)));
     }
     Ok(json)
 }
 
 fn count_tokens(ask: &Ask<'_>, json: &Value, version: Version) -> Result<Answer, Refusal> {
     let prompt = prompt::read(ask, json, version, prompt::Purpose::Counting)?;
-    Ok(Answer::json(
-        &json!({"input_tokens": prompt.input}),
-        Usage::default(),
-    ))
+    Ok(Answer::json(&json!({"input_tokens": prompt.input}), Usage::default()))
 }

@@ -17,17 +17,13 @@ pub(super) fn list() -> Answer {
     let data: Vec<Value> = MODELS.iter().map(|model| object(*model)).collect();
     let first = MODELS.first().map(|(id, _)| id);
     let last = MODELS.last().map(|(id, _)| id);
-    Answer::json(
-        &json!({"data": data, "has_more": false, "first_id": first, "last_id": last}),
-        Usage::default(),
-    )
+    Answer::json(&json!({"data": data, "has_more": false, "first_id": first, "last_id": last}), Usage::default())
 }
 
 /// One model.
 pub(super) fn one(id: &str) -> Result<Answer, Refusal> {
     let found = MODELS.iter().find(|(model, _)| *model == id);
-    let found =
-        found.ok_or_else(|| Refusal::new(404, "not_found_error", format!("model: {id}")))?;
+    let found = found.ok_or_else(|| Refusal::new(404, "not_found_error", format!("model: {id}")))?;
     Ok(Answer::json(&object(*found), Usage::default()))
 }
 

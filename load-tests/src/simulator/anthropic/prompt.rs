@@ -18,57 +18,13 @@ const TOOL_TOKENS: u64 = 20;
 /// Block types that are taken as they are, each with the fields it may have.
 const BLOCKS: [(&str, &[&str]); 8] = [
     ("text", &["type", "text", "cache_control", "citations"]),
-    (
-        "image",
-        &["type", "source", "cache_control", "transformations"],
-    ),
-    (
-        "document",
-        &[
-            "type",
-            "source",
-            "cache_control",
-            "citations",
-            "context",
-            "title",
-        ],
-    ),
-    (
-        "search_result",
-        &[
-            "type",
-            "source",
-            "title",
-            "content",
-            "cache_control",
-            "citations",
-        ],
-    ),
+    ("image", &["type", "source", "cache_control", "transformations"]),
+    ("document", &["type", "source", "cache_control", "citations", "context", "title"]),
+    ("search_result", &["type", "source", "title", "content", "cache_control", "citations"]),
     ("thinking", &["type", "thinking", "signature"]),
     ("redacted_thinking", &["type", "data"]),
-    (
-        "tool_use",
-        &[
-            "type",
-            "id",
-            "name",
-            "input",
-            "cache_control",
-            "caller",
-            "toolset_name",
-        ],
-    ),
-    (
-        "tool_result",
-        &[
-            "type",
-            "tool_use_id",
-            "content",
-            "is_error",
-            "cache_control",
-            "toolset_name",
-        ],
-    ),
+    ("tool_use", &["type", "id", "name", "input", "cache_control", "caller", "toolset_name"]),
+    ("tool_result", &["type", "tool_use_id", "content", "is_error", "cache_control", "toolset_name"]),
 ];
 
 /// What the request is read for.
@@ -88,10 +44,7 @@ pub(super) fn read<'a>(
     let model = Generation::of(ask.model);
     fields(json, version, model, purpose)?;
     let tools = tools(json)?;
-    let mut talk = Talk {
-        version,
-        ..Talk::default()
-    };
+    let mut talk = Talk { version, ..Talk::default() };
     talk.count(tools.len() as u64 * TOOL_TOKENS);
     if json.get("tools").is_some_and(has_breakpoint) {
         talk.mark();
@@ -125,16 +78,10 @@ pub(super) fn read<'a>(
 }
 
 fn messages(json: &Value) -> Result<&Vec<Value>, Refusal> {
-    let messages = json
-        .get("messages")
-        .ok_or_else(|| Refusal::invalid("messages: Field required"))?;
-    let messages = messages
-        .as_array()
-        .ok_or_else(|| Refusal::invalid("messages: Input should be a valid array"))?;
+    let messages = json.get("messages").ok_or_else(|| Refusal::invalid("messages: Field required"))?;
+    let messages = messages.as_array().ok_or_else(|| Refusal::invalid("messages: Input should be a valid array"))?;
     if messages.is_empty() {
-        return Err(Refusal::invalid(
-            "messages: at least one message is required",
-        ));
+        return Err(Refusal::invalid("messages: at least one message is required"));
     }
     Ok(messages)
 }
@@ -171,11 +118,7 @@ impl<'a> Talk<'a> {
     /// What was read from the cache and what was written to it: what is marked was there already when the model has
     /// answered before.
     fn cache(&self) -> (u64, u64) {
-        if self.has_answers {
-            (self.marked, 0)
-        } else {
-            (0, self.marked)
-        }
+        if self.has_answers { (self.marked, 0) } else { (0, self.marked) }
     }
 
     fn hear_system(&mut self, json: &Value) -> Result<(), Refusal> {
@@ -184,9 +127,7 @@ impl<'a> Talk<'a> {
             Some(Value::String(text)) => self.count(text::count(text)),
             Some(Value::Array(blocks)) => self.hear_texts("system", blocks)?,
             Some(_) => {
-                return Err(Refusal::invalid(
-                    "system: Input should be a valid string or a list of text blocks",
-                ));
+                return Err(Refusal::invalid("system: Input should be a valid string or a list of text blocks"));
             }
         }
         Ok(())
@@ -195,18 +136,12 @@ impl<'a> Talk<'a> {
     fn hear_texts(&mut self, path: &str, blocks: &[Value]) -> Result<(), Refusal> {
         for (place, block) in blocks.iter().enumerate() {
             let at = format!("{path}.{place}");
-            let text = block
-                .get("text")
-                .and_then(Value::as_str)
-                .filter(|_| block.get("type") == Some(&Value::from("text")));
-            let text = text.ok_or_else(|| {
-                Refusal::invalid(format!("{at}: Input should be a valid text block"))
-            })?;
+            let text =
+                block.get("text").and_then(Value::as_str).filter(|_| block.get("type") == Some(&Value::from("text")));
+            let text = text.ok_or_else(|| Refusal::invalid(format!("{at}: Input should be a valid text block")))?;
             known(block, &["type", "text", "cache_control", "citations"], &at)?;
             if text.is_empty() {
-                return Err(Refusal::invalid(format!(
-                    "{path}: text content blocks must be non-empty"
-                )));
+                return Err(Refusal::invalid(format!("{path}: text content blocks must be non-empty")));
             }
             self.count(text::count(text));
             if has_breakpoint(block) {
@@ -220,9 +155,7 @@ impl<'a> Talk<'a> {
         known(message, &["role", "content"], &format!("messages.{index}"))?;
         let role = message.get("role").and_then(Value::as_str);
         match role {
-            Some("system") if self.version == Version::V2026 => {
-                self.hear_system_message(index, message)
-            }
+            Some("system") if self.version == Version::V2026 => self.hear_system_message(index, message),
             Some(role @ ("user" | "assistant")) => {
                 self.index = index;
                 self.take_turn(role)?;
@@ -231,9 +164,7 @@ impl<'a> Talk<'a> {
             Some(role) => Err(Refusal::invalid(format!(
                 "messages: Unexpected role \"{role}\". Allowed roles are \"user\" or \"assistant\"."
             ))),
-            None => Err(Refusal::invalid(format!(
-                "messages.{index}.role: Field required"
-            ))),
+            None => Err(Refusal::invalid(format!("messages.{index}.role: Field required"))),
         }
     }
 
@@ -243,9 +174,7 @@ impl<'a> Talk<'a> {
             Some(Value::String(text)) if !text.is_empty() => self.count(text::count(text)),
             Some(Value::Array(blocks)) if !blocks.is_empty() => self.hear_texts(&path, blocks)?,
             _ => {
-                return Err(Refusal::invalid(format!(
-                    "{path}: system messages must have non-empty content"
-                )));
+                return Err(Refusal::invalid(format!("{path}: system messages must have non-empty content")));
             }
         }
         Ok(())
@@ -286,15 +215,10 @@ impl<'a> Talk<'a> {
         match message.get("content") {
             Some(Value::String(text)) if !text.is_empty() => self.hear_text(text),
             Some(Value::String(_)) => {
-                return Err(Refusal::invalid(format!(
-                    "{path}: {} messages must have non-empty content",
-                    self.role
-                )));
+                return Err(Refusal::invalid(format!("{path}: {} messages must have non-empty content", self.role)));
             }
             Some(Value::Array(blocks)) if blocks.is_empty() && self.role == "user" => {
-                return Err(Refusal::invalid(format!(
-                    "{path}: user messages must have non-empty content"
-                )));
+                return Err(Refusal::invalid(format!("{path}: user messages must have non-empty content")));
             }
             Some(Value::Array(blocks)) => {
                 for (place, block) in blocks.iter().enumerate() {
@@ -302,9 +226,7 @@ impl<'a> Talk<'a> {
                 }
             }
             Some(_) => {
-                return Err(Refusal::invalid(format!(
-                    "{path}.content: Input should be a valid string or list"
-                )));
+                return Err(Refusal::invalid(format!("{path}.content: Input should be a valid string or list")));
             }
             None => return Err(Refusal::invalid(format!("{path}.content: Field required"))),
         }
@@ -351,14 +273,10 @@ impl<'a> Talk<'a> {
     fn hear_text_block(&mut self, at: &str, block: &'a Value) -> Result<(), Refusal> {
         let text = string(block, "text", &format!("{at}.text"))?;
         if text.is_empty() {
-            return Err(Refusal::invalid(
-                "messages: text content blocks must be non-empty",
-            ));
+            return Err(Refusal::invalid("messages: text content blocks must be non-empty"));
         }
         if text.trim().is_empty() {
-            return Err(Refusal::invalid(
-                "messages: text content blocks must contain non-whitespace text",
-            ));
+            return Err(Refusal::invalid("messages: text content blocks must contain non-whitespace text"));
         }
         self.hear_text(text);
         Ok(())
@@ -367,9 +285,7 @@ impl<'a> Talk<'a> {
     fn hear_media(&mut self, at: &str, kind: &str, block: &Value) -> Result<(), Refusal> {
         self.count(MEDIA_TOKENS);
         let at = format!("{at}.{kind}.source");
-        let source = block
-            .get("source")
-            .ok_or_else(|| Refusal::invalid(format!("{at}: Field required")))?;
+        let source = block.get("source").ok_or_else(|| Refusal::invalid(format!("{at}: Field required")))?;
         match source.get("type").and_then(Value::as_str) {
             Some("base64") => base64_source(&at, source),
             Some("url") => {
@@ -378,9 +294,7 @@ impl<'a> Talk<'a> {
                 if is_url {
                     Ok(())
                 } else {
-                    Err(Refusal::invalid(format!(
-                        "{at}.url.url: Only HTTPS URLs are supported."
-                    )))
+                    Err(Refusal::invalid(format!("{at}.url.url: Only HTTPS URLs are supported.")))
                 }
             }
             Some("file" | "text" | "content") => Ok(()),
@@ -392,29 +306,18 @@ impl<'a> Talk<'a> {
 
     fn hear_thinking(&mut self, at: &str, kind: &str, block: &Value) -> Result<(), Refusal> {
         if self.role != "assistant" {
-            return Err(Refusal::invalid(format!(
-                "{at}: `{kind}` blocks are only allowed in assistant messages"
-            )));
+            return Err(Refusal::invalid(format!("{at}: `{kind}` blocks are only allowed in assistant messages")));
         }
         let (text, mark) = match kind {
             "thinking" => (
                 string(block, "thinking", &format!("{at}.thinking"))?,
                 string(block, "signature", &format!("{at}.thinking"))?,
             ),
-            _ => (
-                "",
-                string(block, "data", &format!("{at}.redacted_thinking"))?,
-            ),
+            _ => ("", string(block, "data", &format!("{at}.redacted_thinking"))?),
         };
         if !signature::is_ours(mark, text) {
-            let field = if kind == "thinking" {
-                "`signature`"
-            } else {
-                "`data`"
-            };
-            return Err(Refusal::invalid(format!(
-                "{at}: Invalid {field} in `{kind}` block"
-            )));
+            let field = if kind == "thinking" { "`signature`" } else { "`data`" };
+            return Err(Refusal::invalid(format!("{at}: Invalid {field} in `{kind}` block")));
         }
         self.count(text::count(text));
         Ok(())
@@ -431,23 +334,15 @@ impl<'a> Talk<'a> {
         let id = string(block, "id", &at)?;
         let name = string(block, "name", &at)?;
         if !matches_name(id, usize::MAX) {
-            return Err(Refusal::invalid(format!(
-                "{at}.id: String should match pattern '^[a-zA-Z0-9_-]+$'"
-            )));
+            return Err(Refusal::invalid(format!("{at}.id: String should match pattern '^[a-zA-Z0-9_-]+$'")));
         }
         if !matches_name(name, 128) {
-            return Err(Refusal::invalid(format!(
-                "{at}.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'"
-            )));
+            return Err(Refusal::invalid(format!("{at}.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'")));
         }
         let input = block.get("input").filter(|input| input.is_object());
-        let input = input.ok_or_else(|| {
-            Refusal::invalid(format!("{at}.input: Input should be a valid dictionary"))
-        })?;
+        let input = input.ok_or_else(|| Refusal::invalid(format!("{at}.input: Input should be a valid dictionary")))?;
         if self.all_calls.contains(&id) {
-            return Err(Refusal::invalid(format!(
-                "messages: `tool_use` ids must be unique: {id}"
-            )));
+            return Err(Refusal::invalid(format!("messages: `tool_use` ids must be unique: {id}")));
         }
         self.count(1 + text::count(&input.to_string()));
         self.all_calls.push(id);
@@ -457,12 +352,7 @@ impl<'a> Talk<'a> {
 
     fn hear_result(&mut self, at: &str, block: &'a Value) -> Result<(), Refusal> {
         let id = string(block, "tool_use_id", &format!("{at}.tool_result"))?;
-        let Some(place) = self
-            .calls
-            .iter()
-            .position(|call| *call == id)
-            .filter(|_| self.role == "user")
-        else {
+        let Some(place) = self.calls.iter().position(|call| *call == id).filter(|_| self.role == "user") else {
             return Err(Refusal::invalid(format!(
                 "{at}: unexpected `tool_use_id` found in `tool_result` blocks: {id}. Each `tool_result` block must have a \
                  corresponding `tool_use` block in the previous message."
@@ -473,11 +363,7 @@ impl<'a> Talk<'a> {
         }
         self.calls.remove(place);
         let said = self.result_text(at, block)?;
-        let so_far = self
-            .tool_said
-            .take()
-            .map(|so_far| so_far + " ")
-            .unwrap_or_default();
+        let so_far = self.tool_said.take().map(|so_far| so_far + " ").unwrap_or_default();
         self.tool_said = Some(so_far + &said);
         Ok(())
     }
@@ -489,11 +375,7 @@ impl<'a> Talk<'a> {
             Some(Value::String(text)) => said.push_str(text),
             Some(Value::Array(parts)) => {
                 for (place, part) in parts.iter().enumerate() {
-                    self.result_part(
-                        &format!("{at}.tool_result.content.{place}"),
-                        part,
-                        &mut said,
-                    )?;
+                    self.result_part(&format!("{at}.tool_result.content.{place}"), part, &mut said)?;
                 }
             }
             Some(_) => {
@@ -511,9 +393,7 @@ impl<'a> Talk<'a> {
             Some("text") => {
                 let text = string(part, "text", &format!("{at}.text"))?;
                 if text.is_empty() {
-                    return Err(Refusal::invalid(
-                        "messages: text content blocks must be non-empty",
-                    ));
+                    return Err(Refusal::invalid("messages: text content blocks must be non-empty"));
                 }
                 if !said.is_empty() {
                     said.push(' ');
@@ -523,9 +403,7 @@ impl<'a> Talk<'a> {
             }
             Some(kind @ ("image" | "document")) => self.hear_media(at, kind, part),
             Some("search_result" | "tool_reference" | "browser_state") => Ok(()),
-            _ => Err(Refusal::invalid(format!(
-                "{at}: Input tag does not match any of the expected tags"
-            ))),
+            _ => Err(Refusal::invalid(format!("{at}: Input tag does not match any of the expected tags"))),
         }
     }
 
@@ -539,13 +417,12 @@ impl<'a> Talk<'a> {
             return self.all_answered();
         }
         if model >= Generation(4, 6) {
-            let message = "This model does not support assistant message prefill. The conversation must end with a user message.";
+            let message =
+                "This model does not support assistant message prefill. The conversation must end with a user message.";
             return Err(Refusal::invalid(message));
         }
         if self.last_text.ends_with(char::is_whitespace) {
-            return Err(Refusal::invalid(
-                "messages: final assistant content cannot end with trailing whitespace",
-            ));
+            return Err(Refusal::invalid("messages: final assistant content cannot end with trailing whitespace"));
         }
         Ok(())
     }
@@ -559,12 +436,8 @@ fn has_breakpoint(value: &Value) -> bool {
 }
 
 fn string<'a>(block: &'a Value, name: &str, at: &str) -> Result<&'a str, Refusal> {
-    let value = block
-        .get(name)
-        .ok_or_else(|| Refusal::invalid(format!("{at}.{name}: Field required")))?;
-    value
-        .as_str()
-        .ok_or_else(|| Refusal::invalid(format!("{at}.{name}: Input should be a valid string")))
+    let value = block.get(name).ok_or_else(|| Refusal::invalid(format!("{at}.{name}: Field required")))?;
+    value.as_str().ok_or_else(|| Refusal::invalid(format!("{at}.{name}: Input should be a valid string")))
 }
 
 fn matches_name(name: &str, longest: usize) -> bool {
@@ -575,13 +448,7 @@ fn matches_name(name: &str, longest: usize) -> bool {
 fn base64_source(at: &str, source: &Value) -> Result<(), Refusal> {
     let kind = string(source, "media_type", &format!("{at}.base64"))?;
     let data = string(source, "data", &format!("{at}.base64"))?;
-    let known = [
-        "image/jpeg",
-        "image/png",
-        "image/gif",
-        "image/webp",
-        "application/pdf",
-    ];
+    let known = ["image/jpeg", "image/png", "image/gif", "image/webp", "application/pdf"];
     if !known.contains(&kind) {
         return Err(Refusal::invalid(format!(
             "{at}.base64.media_type: Input should be 'image/jpeg', 'image/png', 'image/gif' or 'image/webp'"
@@ -589,9 +456,7 @@ fn base64_source(at: &str, source: &Value) -> Result<(), Refusal> {
     }
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
     if data.is_empty() || !data.bytes().all(fits) {
-        return Err(Refusal::invalid(format!(
-            "{at}.base64: invalid base64 data"
-        )));
+        return Err(Refusal::invalid(format!("{at}.base64: invalid base64 data")));
     }
     Ok(())
 }
@@ -600,25 +465,12 @@ fn tools(json: &Value) -> Result<Vec<Tool<'_>>, Refusal> {
     let Some(tools) = json.get("tools") else {
         return Ok(Vec::new());
     };
-    let tools = tools
-        .as_array()
-        .ok_or_else(|| Refusal::invalid("tools: Input should be a valid array"))?;
-    let tools: Vec<Tool<'_>> = tools
-        .iter()
-        .enumerate()
-        .map(|(index, tool)| one_tool(index, tool))
-        .collect::<Result<_, _>>()?;
-    let twice = tools.iter().enumerate().any(|(index, tool)| {
-        tools
-            .iter()
-            .skip(index + 1)
-            .any(|other| other.name == tool.name)
-    });
-    if twice {
-        Err(Refusal::invalid("tools: Tool names must be unique."))
-    } else {
-        Ok(tools)
-    }
+    let tools = tools.as_array().ok_or_else(|| Refusal::invalid("tools: Input should be a valid array"))?;
+    let tools: Vec<Tool<'_>> =
+        tools.iter().enumerate().map(|(index, tool)| one_tool(index, tool)).collect::<Result<_, _>>()?;
+    let twice =
+        tools.iter().enumerate().any(|(index, tool)| tools.iter().skip(index + 1).any(|other| other.name == tool.name));
+    if twice { Err(Refusal::invalid("tools: Tool names must be unique.")) } else { Ok(tools) }
 }
 
 fn one_tool(index: usize, tool: &Value) -> Result<Tool<'_>, Refusal> {
@@ -650,14 +502,9 @@ fn one_tool(index: usize, tool: &Value) -> Result<Tool<'_>, Refusal> {
         .get("input_schema")
         .ok_or_else(|| Refusal::invalid(format!("{at}.custom.input_schema: Field required")))?;
     if schema.get("type") != Some(&Value::from("object")) {
-        return Err(Refusal::invalid(format!(
-            "{at}.custom.input_schema.type: Input should be 'object'"
-        )));
+        return Err(Refusal::invalid(format!("{at}.custom.input_schema.type: Input should be 'object'")));
     }
-    Ok(Tool {
-        name,
-        schema: Some(schema),
-    })
+    Ok(Tool { name, schema: Some(schema) })
 }
 
 fn choice<'a>(json: &'a Value, tools: &[Tool<'_>]) -> Result<Choice<'a>, Refusal> {
@@ -665,9 +512,7 @@ fn choice<'a>(json: &'a Value, tools: &[Tool<'_>]) -> Result<Choice<'a>, Refusal
         return Ok(Choice::Auto);
     };
     if tools.is_empty() {
-        return Err(Refusal::invalid(
-            "tool_choice: may only be specified while providing tools",
-        ));
+        return Err(Refusal::invalid("tool_choice: may only be specified while providing tools"));
     }
     match choice.get("type").and_then(Value::as_str) {
         Some("auto") => Ok(Choice::Auto),
@@ -679,9 +524,7 @@ fn choice<'a>(json: &'a Value, tools: &[Tool<'_>]) -> Result<Choice<'a>, Refusal
             if offered {
                 Ok(Choice::Named(name))
             } else {
-                Err(Refusal::invalid(format!(
-                    "Tool '{name}' not found in provided tools"
-                )))
+                Err(Refusal::invalid(format!("Tool '{name}' not found in provided tools")))
             }
         }
         _ => Err(Refusal::invalid(
@@ -691,13 +534,8 @@ fn choice<'a>(json: &'a Value, tools: &[Tool<'_>]) -> Result<Choice<'a>, Refusal
 }
 
 fn parallel(json: &Value) -> Parallel {
-    let forbidden =
-        json.pointer("/tool_choice/disable_parallel_tool_use") == Some(&Value::Bool(true));
-    if forbidden {
-        Parallel::Forbidden
-    } else {
-        Parallel::Allowed
-    }
+    let forbidden = json.pointer("/tool_choice/disable_parallel_tool_use") == Some(&Value::Bool(true));
+    if forbidden { Parallel::Forbidden } else { Parallel::Allowed }
 }
 
 fn thinking(json: &Value, choice: &Choice<'_>, after_tool: bool) -> Result<Thinking, Refusal> {
@@ -717,42 +555,23 @@ fn thinking(json: &Value, choice: &Choice<'_>, after_tool: bool) -> Result<Think
         }
     };
     if thinking == Thinking::On && matches!(choice, Choice::Any | Choice::Named(_)) {
-        return Err(Refusal::invalid(
-            "Thinking may not be enabled when tool_choice forces tool use.",
-        ));
+        return Err(Refusal::invalid("Thinking may not be enabled when tool_choice forces tool use."));
     }
-    if thinking == Thinking::On
-        && json
-            .get("temperature")
-            .and_then(Value::as_f64)
-            .is_some_and(|value| value != 1.0)
-    {
-        return Err(Refusal::invalid(
-            "`temperature` may only be set to 1 when thinking is enabled.",
-        ));
+    if thinking == Thinking::On && json.get("temperature").and_then(Value::as_f64).is_some_and(|value| value != 1.0) {
+        return Err(Refusal::invalid("`temperature` may only be set to 1 when thinking is enabled."));
     }
     Ok(thinking)
 }
 
 fn budget(config: &Value, json: &Value) -> Result<Thinking, Refusal> {
     let Some(budget) = config.get("budget_tokens").and_then(Value::as_u64) else {
-        return Err(Refusal::invalid(
-            "thinking.enabled.budget_tokens: Field required",
-        ));
+        return Err(Refusal::invalid("thinking.enabled.budget_tokens: Field required"));
     };
     if budget < 1024 {
-        return Err(Refusal::invalid(
-            "thinking.enabled.budget_tokens: Input should be greater than or equal to 1024",
-        ));
+        return Err(Refusal::invalid("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024"));
     }
-    if json
-        .get("max_tokens")
-        .and_then(Value::as_u64)
-        .is_some_and(|limit| limit <= budget)
-    {
-        return Err(Refusal::invalid(
-            "`max_tokens` must be greater than `thinking.budget_tokens`.",
-        ));
+    if json.get("max_tokens").and_then(Value::as_u64).is_some_and(|limit| limit <= budget) {
+        return Err(Refusal::invalid("`max_tokens` must be greater than `thinking.budget_tokens`."));
     }
     Ok(Thinking::On)
 }
@@ -764,11 +583,7 @@ fn format(json: &Value) -> Result<Format<'_>, Refusal> {
     known(config, &["effort", "format"], "output_config")?;
     let effort = config.get("effort").filter(|effort| !effort.is_null());
     let efforts = ["low", "medium", "high", "xhigh", "max"];
-    if effort.is_some_and(|effort| {
-        !effort
-            .as_str()
-            .is_some_and(|effort| efforts.contains(&effort))
-    }) {
+    if effort.is_some_and(|effort| !effort.as_str().is_some_and(|effort| efforts.contains(&effort))) {
         return Err(Refusal::invalid(
             "output_config.effort: Input should be 'low', 'medium', 'high', 'xhigh' or 'max'",
         ));
@@ -777,13 +592,9 @@ fn format(json: &Value) -> Result<Format<'_>, Refusal> {
         return Ok(Format::Text);
     };
     if format.get("type") != Some(&Value::from("json_schema")) {
-        return Err(Refusal::invalid(
-            "output_config.format.type: Input should be 'json_schema'",
-        ));
+        return Err(Refusal::invalid("output_config.format.type: Input should be 'json_schema'"));
     }
-    let wanted = format
-        .get("schema")
-        .ok_or_else(|| Refusal::invalid("output_config.format.schema: Field required"))?;
+    let wanted = format.get("schema").ok_or_else(|| Refusal::invalid("output_config.format.schema: Field required"))?;
     if schema::open_object(wanted).is_some() {
         return Err(Refusal::invalid(
             "output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly set to false",
@@ -796,14 +607,10 @@ fn stops(json: &Value) -> Result<Vec<&str>, Refusal> {
     let Some(stops) = json.get("stop_sequences") else {
         return Ok(Vec::new());
     };
-    let stops = stops
-        .as_array()
-        .ok_or_else(|| Refusal::invalid("stop_sequences: Input should be a valid array"))?;
+    let stops = stops.as_array().ok_or_else(|| Refusal::invalid("stop_sequences: Input should be a valid array"))?;
     let stops: Vec<&str> = stops.iter().filter_map(Value::as_str).collect();
     if stops.iter().any(|stop| stop.trim().is_empty()) {
-        return Err(Refusal::invalid(
-            "stop_sequences: each stop sequence must contain non-whitespace",
-        ));
+        return Err(Refusal::invalid("stop_sequences: each stop sequence must contain non-whitespace"));
     }
     Ok(stops)
 }
@@ -812,7 +619,5 @@ fn check_context(input: u64, ask: &Ask<'_>) -> Result<(), Refusal> {
     let Some(window) = ask.fault.context.filter(|window| input > *window) else {
         return Ok(());
     };
-    Err(Refusal::invalid(format!(
-        "prompt is too long: {input} tokens > {window} maximum"
-    )))
+    Err(Refusal::invalid(format!("prompt is too long: {input} tokens > {window} maximum")))
 }

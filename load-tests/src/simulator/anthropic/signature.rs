@@ -22,10 +22,7 @@ pub(super) fn is_ours(signature_given: &str, thinking: &str) -> bool {
     let Ok(bytes) = STANDARD.decode(signature_given) else {
         return false;
     };
-    let Some(seed) = bytes
-        .first_chunk::<8>()
-        .map(|seed| u64::from_le_bytes(*seed))
-    else {
+    let Some(seed) = bytes.first_chunk::<8>().map(|seed| u64::from_le_bytes(*seed)) else {
         return false;
     };
     let text = Seed::of(thinking.as_bytes());
@@ -58,14 +55,7 @@ mod tests {
         assert!(!is_ours(&signature, "another thought"));
         assert!(!is_ours("c29tZXRoaW5nIGVsc2U=", ""));
         let mut changed = signature;
-        changed.replace_range(
-            40..41,
-            if changed.as_bytes()[40] == b'A' {
-                "B"
-            } else {
-                "A"
-            },
-        );
+        changed.replace_range(40..41, if changed.as_bytes()[40] == b'A' { "B" } else { "A" });
         assert!(!is_ours(&changed, "some thought"));
     }
 }

@@ -16,22 +16,11 @@ const MAX_CHOICES: u64 = 128;
 pub(super) fn answer(ask: &Ask<'_>, json: &Value) -> Result<Answer, Refusal> {
     let streaming = Streaming::of(json)?;
     let prompt = prompt::read(ask, json)?;
-    let choices = json
-        .get("n")
-        .and_then(Value::as_u64)
-        .unwrap_or(1)
-        .clamp(1, MAX_CHOICES);
+    let choices = json.get("n").and_then(Value::as_u64).unwrap_or(1).clamp(1, MAX_CHOICES);
     let reply = Reply::to(&prompt, ask.fault);
-    let usage = Usage {
-        output: reply.usage.output * choices,
-        reasoning: reply.usage.reasoning * choices,
-        ..reply.usage
-    };
-    let shown = if prompt::shows_reasoning(ask) {
-        Reasoning::Shown
-    } else {
-        Reasoning::Counted
-    };
+    let usage =
+        Usage { output: reply.usage.output * choices, reasoning: reply.usage.reasoning * choices, ..reply.usage };
+    let shown = if prompt::shows_reasoning(ask) { Reasoning::Shown } else { Reasoning::Counted };
     let spoken = Spoken {
         id: ask.seed.id("chatcmpl-", 29),
         model: ask.model,
@@ -43,10 +32,7 @@ pub(super) fn answer(ask: &Ask<'_>, json: &Value) -> Result<Answer, Refusal> {
         custom: custom_tools(json),
     };
     if streaming.on {
-        return Ok(Answer::events(
-            chunk::frames(&spoken, streaming, ask.fault),
-            usage,
-        ));
+        return Ok(Answer::events(chunk::frames(&spoken, streaming, ask.fault), usage));
     }
     Ok(Answer::json(&spoken.completion(ask.fault.usage), usage))
 }
@@ -81,14 +67,11 @@ impl<'a> Spoken<'a> {
     }
 
     pub(super) fn reasoning(&self) -> Option<&str> {
-        Some(self.reply.reasoning.as_str())
-            .filter(|text| self.shown == Reasoning::Shown && !text.is_empty())
+        Some(self.reply.reasoning.as_str()).filter(|text| self.shown == Reasoning::Shown && !text.is_empty())
     }
 
     pub(super) fn call_id(&self, choice: u64, index: usize) -> String {
-        self.seed
-            .with(choice * 1_000 + index as u64 + 2)
-            .id("call_", 24)
+        self.seed.with(choice * 1_000 + index as u64 + 2).id("call_", 24)
     }
 
     fn completion(&'a self, report: super::super::fault::UsageReport) -> Completion<'a> {
@@ -106,12 +89,8 @@ impl<'a> Spoken<'a> {
 
     fn choice(&'a self, index: u64) -> Choice<'a> {
         let reply = &self.reply;
-        let calls = reply
-            .calls
-            .iter()
-            .enumerate()
-            .map(|(place, call)| self.call(self.call_id(index, place), call))
-            .collect();
+        let calls =
+            reply.calls.iter().enumerate().map(|(place, call)| self.call(self.call_id(index, place), call)).collect();
         let silent = reply.text.is_empty() && !reply.calls.is_empty();
         let content = Some(reply.text.as_str()).filter(|_| !silent);
         let message = Message {
@@ -122,41 +101,20 @@ impl<'a> Spoken<'a> {
             reasoning_content: self.reasoning(),
             tool_calls: calls,
         };
-        Choice {
-            index,
-            message,
-            logprobs: None,
-            finish_reason: self.finish_reason(),
-        }
+        Choice { index, message, logprobs: None, finish_reason: self.finish_reason() }
     }
 
     fn call(&self, id: String, call: &'a Call) -> ToolCall<'a> {
         if self.custom.contains(&call.name.as_str()) {
-            return ToolCall::Custom {
-                id,
-                custom: Custom {
-                    name: &call.name,
-                    input: &call.arguments,
-                },
-            };
+            return ToolCall::Custom { id, custom: Custom { name: &call.name, input: &call.arguments } };
         }
-        ToolCall::Function {
-            id,
-            function: Function {
-                name: &call.name,
-                arguments: &call.arguments,
-            },
-        }
+        ToolCall::Function { id, function: Function { name: &call.name, arguments: &call.arguments } }
     }
 }
 
 fn custom_tools(json: &Value) -> Vec<&str> {
     let tools = json.get("tools").and_then(Value::as_array);
-    tools
-        .into_iter()
-        .flatten()
-        .filter_map(|tool| tool.pointer("/custom/name")?.as_str())
-        .collect()
+    tools.into_iter().flatten().filter_map(|tool| tool.pointer("/custom/name")?.as_str()).collect()
 }
 
 #[derive(Serialize)]

@@ -17,12 +17,7 @@ const PADDING: &str = "ZxYwVuTsRqPoNmLk";
 
 /// The frames of a streamed answer.
 pub(super) fn frames(spoken: &Spoken<'_>, streaming: Streaming, fault: &Fault) -> Frames {
-    let mut writer = Writer {
-        spoken,
-        streaming,
-        frames: Frames::default(),
-        written: 0,
-    };
+    let mut writer = Writer { spoken, streaming, frames: Frames::default(), written: 0 };
     writer.pings(fault.pings);
     for choice in 0..spoken.choices {
         writer.role(choice);
@@ -31,12 +26,7 @@ pub(super) fn frames(spoken: &Spoken<'_>, streaming: Streaming, fault: &Fault) -
         writer.content(choice, fault);
     }
     for choice in 0..spoken.choices {
-        writer.put(
-            Place::Tail,
-            choice,
-            Delta::default(),
-            Some(spoken.finish_reason()),
-        );
+        writer.put(Place::Tail, choice, Delta::default(), Some(spoken.finish_reason()));
     }
     writer.end(fault);
     writer.frames
@@ -52,31 +42,21 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn pings(&mut self, count: usize) {
         for _ in 0..count {
-            self.frames.push(Place::Ping, |out| {
-                out.extend_from_slice(b": processing\n\n")
-            });
+            self.frames.push(Place::Ping, |out| out.extend_from_slice(b": processing\n\n"));
         }
     }
 
     fn role(&mut self, choice: u64) {
         let silent = self.spoken.reply.text.is_empty() && !self.spoken.reply.calls.is_empty();
         let content = if silent { None } else { Some("") };
-        let delta = Delta {
-            role: Some("assistant"),
-            content: Some(content),
-            refusal: Some(None),
-            ..Delta::default()
-        };
+        let delta = Delta { role: Some("assistant"), content: Some(content), refusal: Some(None), ..Delta::default() };
         self.put(Place::Preface, choice, delta, None);
     }
 
     fn content(&mut self, choice: u64, fault: &Fault) {
         let spoken = self.spoken;
         for word in text::pieces(spoken.reasoning().unwrap_or_default()) {
-            let delta = Delta {
-                reasoning_content: Some(word),
-                ..Delta::default()
-            };
+            let delta = Delta { reasoning_content: Some(word), ..Delta::default() };
             self.put(Place::Content(1), choice, delta, None);
         }
         let words = match fault.events {
@@ -84,10 +64,7 @@ impl Writer<'_> {
             None => text::pieces(&spoken.reply.text),
         };
         for word in words {
-            let delta = Delta {
-                content: Some(Some(word)),
-                ..Delta::default()
-            };
+            let delta = Delta { content: Some(Some(word)), ..Delta::default() };
             self.put(Place::Content(text::count(word)), choice, delta, None);
         }
         for index in 0..spoken.reply.calls.len() {
@@ -102,92 +79,34 @@ impl Writer<'_> {
         };
         let id = spoken.call_id(choice, index);
         if spoken.custom.contains(&call.name.as_str()) {
-            let custom = Custom {
-                name: &call.name,
-                input: &call.arguments,
-            };
-            let opening = CallDelta {
-                index,
-                id: Some(&id),
-                kind: Some("custom"),
-                function: None,
-                custom: Some(custom),
-            };
-            return self.put(
-                Place::Content(1 + text::count(&call.arguments)),
-                choice,
-                Delta::call(opening),
-                None,
-            );
+            let custom = Custom { name: &call.name, input: &call.arguments };
+            let opening =
+                CallDelta { index, id: Some(&id), kind: Some("custom"), function: None, custom: Some(custom) };
+            return self.put(Place::Content(1 + text::count(&call.arguments)), choice, Delta::call(opening), None);
         }
-        let function = Function {
-            name: Some(&call.name),
-            arguments: "",
-        };
-        let opening = CallDelta {
-            index,
-            id: Some(&id),
-            kind: Some("function"),
-            function: Some(function),
-            custom: None,
-        };
+        let function = Function { name: Some(&call.name), arguments: "" };
+        let opening =
+            CallDelta { index, id: Some(&id), kind: Some("function"), function: Some(function), custom: None };
         self.put(Place::Content(1), choice, Delta::call(opening), None);
         for piece in argument_pieces(&call.arguments) {
-            let function = Function {
-                name: None,
-                arguments: piece,
-            };
-            let more = CallDelta {
-                index,
-                id: None,
-                kind: None,
-                function: Some(function),
-                custom: None,
-            };
-            self.put(
-                Place::Content(text::count(piece)),
-                choice,
-                Delta::call(more),
-                None,
-            );
+            let function = Function { name: None, arguments: piece };
+            let more = CallDelta { index, id: None, kind: None, function: Some(function), custom: None };
+            self.put(Place::Content(text::count(piece)), choice, Delta::call(more), None);
         }
     }
 
     fn end(&mut self, fault: &Fault) {
-        if let Some(usage) = self
-            .spoken
-            .usage
-            .reported(fault.usage)
-            .filter(|_| self.streaming.usage)
-        {
-            let chunk = Chunk {
-                choices: &[],
-                usage: Some(Some(usage.into())),
-                ..chunk(self.spoken)
-            };
+        if let Some(usage) = self.spoken.usage.reported(fault.usage).filter(|_| self.streaming.usage) {
+            let chunk = Chunk { choices: &[], usage: Some(Some(usage.into())), ..chunk(self.spoken) };
             self.frames.push(Place::Tail, |out| data(out, &chunk));
         }
         self.frames.push(Place::Tail, done);
     }
 
-    fn put(
-        &mut self,
-        place: Place,
-        index: u64,
-        delta: Delta<'_>,
-        finish_reason: Option<&'static str>,
-    ) {
+    fn put(&mut self, place: Place, index: u64, delta: Delta<'_>, finish_reason: Option<&'static str>) {
         self.written += 1;
-        let choices = [Choice {
-            index,
-            delta,
-            logprobs: None,
-            finish_reason,
-        }];
-        let mut chunk = Chunk {
-            choices: &choices,
-            ..chunk(self.spoken)
-        };
+        let choices = [Choice { index, delta, logprobs: None, finish_reason }];
+        let mut chunk = Chunk { choices: &choices, ..chunk(self.spoken) };
         if self.streaming.usage {
             chunk.usage = Some(None);
         }
@@ -216,10 +135,7 @@ fn chunk<'a>(spoken: &'a Spoken<'_>) -> Chunk<'a> {
 fn argument_pieces(arguments: &str) -> Vec<&str> {
     let (mut pieces, mut rest) = (Vec::new(), arguments);
     while !rest.is_empty() {
-        let end = rest
-            .char_indices()
-            .nth(ARGUMENT_PIECE)
-            .map_or(rest.len(), |(place, _)| place);
+        let end = rest.char_indices().nth(ARGUMENT_PIECE).map_or(rest.len(), |(place, _)| place);
         let (piece, after) = rest.split_at(end);
         pieces.push(piece);
         rest = after;
@@ -267,10 +183,7 @@ struct Delta<'a> {
 
 impl<'a> Delta<'a> {
     fn call(call: CallDelta<'a>) -> Self {
-        Self {
-            tool_calls: Some([call]),
-            ..Self::default()
-        }
+        Self { tool_calls: Some([call]), ..Self::default() }
     }
 }
 

@@ -23,29 +23,12 @@ pub(super) fn answer(ask: &Ask<'_>, json: &Value) -> Result<Answer, Refusal> {
     let tokens = inputs.iter().map(Input::tokens).sum();
     let data = inputs.iter().enumerate().map(|(index, input)| {
         let vector = input.seed().vector(dimensions);
-        Embedding {
-            object: "embedding",
-            index,
-            embedding: Vector::of(vector, encoding),
-        }
+        Embedding { object: "embedding", index, embedding: Vector::of(vector, encoding) }
     });
-    let usage = Usage {
-        input: tokens,
-        ..Usage::default()
-    };
-    let reported = usage.reported(ask.fault.usage).map(|usage| Counted {
-        prompt_tokens: usage.input,
-        total_tokens: usage.input,
-    });
-    Ok(Answer::json(
-        &List {
-            object: "list",
-            data: data.collect(),
-            model: ask.model,
-            usage: reported,
-        },
-        usage,
-    ))
+    let usage = Usage { input: tokens, ..Usage::default() };
+    let reported =
+        usage.reported(ask.fault.usage).map(|usage| Counted { prompt_tokens: usage.input, total_tokens: usage.input });
+    Ok(Answer::json(&List { object: "list", data: data.collect(), model: ask.model, usage: reported }, usage))
 }
 
 enum Input<'a> {
@@ -64,10 +47,7 @@ impl Input<'_> {
     fn seed(&self) -> Seed {
         match self {
             Self::Text(text) => Seed::of(text.as_bytes()),
-            Self::Tokens(tokens) => tokens
-                .iter()
-                .filter_map(Value::as_u64)
-                .fold(Seed::of(b"tokens"), Seed::with),
+            Self::Tokens(tokens) => tokens.iter().filter_map(Value::as_u64).fold(Seed::of(b"tokens"), Seed::with),
         }
     }
 }
@@ -76,25 +56,15 @@ fn inputs(json: &Value) -> Result<Vec<Input<'_>>, Refusal> {
     let input = field(json, "input").ok_or_else(|| missing("input"))?;
     let inputs: Option<Vec<Input<'_>>> = match input {
         Value::String(text) => Some(vec![Input::Text(text)]),
-        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_u64) => {
-            Some(vec![Input::Tokens(items)])
-        }
+        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_u64) => Some(vec![Input::Tokens(items)]),
         Value::Array(items) => items.iter().map(one_input).collect(),
         _ => None,
     };
-    let inputs = inputs.ok_or_else(|| {
-        wrong_type(
-            "input",
-            "one of a string, array of strings or array of tokens",
-            input,
-        )
-    })?;
+    let inputs =
+        inputs.ok_or_else(|| wrong_type("input", "one of a string, array of strings or array of tokens", input))?;
     let empty = |input: &Input<'_>| matches!(input, Input::Text("") | Input::Tokens([]));
     if inputs.is_empty() || inputs.iter().any(empty) {
-        return Err(
-            Refusal::invalid("'$.input' is invalid. Please check the API reference.")
-                .param("input"),
-        );
+        return Err(Refusal::invalid("'$.input' is invalid. Please check the API reference.").param("input"));
     }
     Ok(inputs)
 }
@@ -112,9 +82,7 @@ fn check_count(count: usize, most: usize) -> Result<(), Refusal> {
         return Ok(());
     }
     let message = format!("Invalid 'input': maximum number of items is {most}, but got {count}.");
-    Err(Refusal::invalid(message)
-        .param("input")
-        .code("array_above_max_length"))
+    Err(Refusal::invalid(message).param("input").code("array_above_max_length"))
 }
 
 fn dimensions(json: &Value, model: &str) -> Result<usize, Refusal> {
@@ -123,18 +91,11 @@ fn dimensions(json: &Value, model: &str) -> Result<usize, Refusal> {
         return Ok(most);
     };
     if model.contains("ada") {
-        return Err(
-            Refusal::invalid("This model does not support specifying dimensions.")
-                .param("dimensions"),
-        );
+        return Err(Refusal::invalid("This model does not support specifying dimensions.").param("dimensions"));
     }
-    let fits = value
-        .as_u64()
-        .and_then(|wanted| usize::try_from(wanted).ok())
-        .filter(|wanted| (1..=most).contains(wanted));
-    let message = || {
-        format!("Invalid value for 'dimensions' = {value}. Must be at least 1 and at most {most}.")
-    };
+    let fits =
+        value.as_u64().and_then(|wanted| usize::try_from(wanted).ok()).filter(|wanted| (1..=most).contains(wanted));
+    let message = || format!("Invalid value for 'dimensions' = {value}. Must be at least 1 and at most {most}.");
     fits.ok_or_else(|| Refusal::invalid(message()).param("dimensions"))
 }
 
@@ -143,12 +104,9 @@ fn encoding(json: &Value) -> Result<Encoding, Refusal> {
         None | Some((Some("float"), _)) => Ok(Encoding::Float),
         Some((Some("base64"), _)) => Ok(Encoding::Base64),
         Some((_, other)) => {
-            let message = format!(
-                "Invalid value for 'encoding_format': {other}. Supported values are: 'float' and 'base64'."
-            );
-            Err(Refusal::invalid(message)
-                .param("encoding_format")
-                .code("invalid_value"))
+            let message =
+                format!("Invalid value for 'encoding_format': {other}. Supported values are: 'float' and 'base64'.");
+            Err(Refusal::invalid(message).param("encoding_format").code("invalid_value"))
         }
     }
 }
@@ -186,14 +144,9 @@ impl Vector {
     fn of(vector: Vec<f32>, encoding: Encoding) -> Self {
         match encoding {
             Encoding::Float => Self::Floats(vector),
-            Encoding::Base64 => Self::Base64(
-                STANDARD.encode(
-                    vector
-                        .iter()
-                        .flat_map(|x| x.to_le_bytes())
-                        .collect::<Vec<u8>>(),
-                ),
-            ),
+            Encoding::Base64 => {
+                Self::Base64(STANDARD.encode(vector.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()))
+            }
         }
     }
 }

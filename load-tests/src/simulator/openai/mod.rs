@@ -15,9 +15,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::dialect::{
-    Answer, Ask, Dialect, Refusal, bearer, header, header_of, is_bad, write_json,
-};
+use super::dialect::{Answer, Ask, Dialect, Refusal, bearer, header, header_of, is_bad, write_json};
 use super::reply::Usage;
 use super::text::Seed;
 
@@ -51,40 +49,24 @@ impl Dialect for OpenAi {
             (&Method::POST, "/v1/completions") => completions::answer(ask, body(ask)?),
             (&Method::POST, "/v1/embeddings") => embeddings::answer(ask, body(ask)?),
             (&Method::GET, "/v1/models") => Ok(models::list()),
-            (&Method::GET, _) if path.starts_with("/v1/models/") => {
-                models::one(path.trim_start_matches("/v1/models/"))
+            (&Method::GET, _) if path.starts_with("/v1/models/") => models::one(path.trim_start_matches("/v1/models/")),
+            (method, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" | "/v1/models") => {
+                Err(not_allowed(method))
             }
-            (
-                method,
-                "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" | "/v1/models",
-            ) => Err(not_allowed(method)),
-            (method, path) => Err(Refusal {
-                status: 404,
-                ..Refusal::invalid(format!("Invalid URL ({method} {path})"))
-            }),
+            (method, path) => {
+                Err(Refusal { status: 404, ..Refusal::invalid(format!("Invalid URL ({method} {path})")) })
+            }
         }
     }
 
     fn refusal(&self, refusal: &Refusal, _: Seed) -> Vec<u8> {
-        let Refusal {
-            kind,
-            message,
-            param,
-            code,
-            ..
-        } = refusal;
-        json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
-            .to_string()
-            .into_bytes()
+        let Refusal { kind, message, param, code, .. } = refusal;
+        json!({"error": {"message": message, "type": kind, "param": param, "code": code}}).to_string().into_bytes()
     }
 
     fn of_status(&self, status: u16) -> Refusal {
         let (kind, code, message) = match status {
-            401 => (
-                "invalid_request_error",
-                Some("invalid_api_key"),
-                "Incorrect API key provided.",
-            ),
+            401 => ("invalid_request_error", Some("invalid_api_key"), "Incorrect API key provided."),
             403 => (
                 "invalid_request_error",
                 Some("unsupported_country_region_territory"),
@@ -96,44 +78,25 @@ impl Dialect for OpenAi {
                 "The model does not exist or you do not have access to it.",
             ),
             413 => ("invalid_request_error", None, "The request is too large."),
-            429 => (
-                "requests",
-                Some("rate_limit_exceeded"),
-                "Rate limit reached for requests. Please try again later.",
-            ),
-            503 => (
-                "server_error",
-                None,
-                "The engine is currently overloaded, please try again later",
-            ),
+            429 => {
+                ("requests", Some("rate_limit_exceeded"), "Rate limit reached for requests. Please try again later.")
+            }
+            503 => ("server_error", None, "The engine is currently overloaded, please try again later"),
             400..=499 => ("invalid_request_error", None, "The request is not valid."),
-            _ => (
-                "server_error",
-                None,
-                "The server had an error while processing your request. Sorry about that!",
-            ),
+            _ => ("server_error", None, "The server had an error while processing your request. Sorry about that!"),
         };
-        Refusal {
-            code,
-            ..Refusal::new(status, kind, message)
-        }
+        Refusal { code, ..Refusal::new(status, kind, message) }
     }
 
     /// Compatible hosts put the status into `code`; only there can a reader of the stream find it.
     fn failure(&self, status: u16, _: Seed) -> Bytes {
         let Refusal { kind, message, .. } = self.of_status(status);
-        let error =
-            json!({"error": {"message": message, "type": kind, "param": null, "code": status}});
+        let error = json!({"error": {"message": message, "type": kind, "param": null, "code": status}});
         format!("data: {error}\n\ndata: [DONE]\n\n").into()
     }
 
     fn headers(&self, seed: Seed) -> Vec<(HeaderName, HeaderValue)> {
-        let fixed = |name, value| {
-            (
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            )
-        };
+        let fixed = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
         let mut headers = vec![
             fixed("openai-version", "2020-10-01"),
             fixed("openai-organization", "simulated"),
@@ -167,16 +130,12 @@ fn admit(head: &Parts) -> Result<(), Refusal> {
 fn body<'a>(ask: &'a Ask<'_>) -> Result<&'a Value, Refusal> {
     let kind = header(ask.head, "content-type").unwrap_or_default();
     if !kind.starts_with("application/json") {
-        let message = format!(
-            "Unsupported content type: '{kind}'. This API method only accepts 'application/json' requests."
-        );
+        let message =
+            format!("Unsupported content type: '{kind}'. This API method only accepts 'application/json' requests.");
         return Err(Refusal::invalid(message).code("unsupported_content_type"));
     }
     let unreadable = "We could not parse the JSON body of your request.";
-    let json = ask
-        .json
-        .as_ref()
-        .map_err(|_| Refusal::invalid(unreadable))?;
+    let json = ask.json.as_ref().map_err(|_| Refusal::invalid(unreadable))?;
     if !json.is_object() {
         return Err(Refusal::invalid(unreadable));
     }
@@ -184,14 +143,8 @@ fn body<'a>(ask: &'a Ask<'_>) -> Result<&'a Value, Refusal> {
         return Err(Refusal::invalid("you must provide a model parameter"));
     }
     if ask.model.starts_with("no-such") {
-        let message = format!(
-            "The model `{}` does not exist or you do not have access to it.",
-            ask.model
-        );
-        return Err(Refusal {
-            status: 404,
-            ..Refusal::invalid(message).code("model_not_found")
-        });
+        let message = format!("The model `{}` does not exist or you do not have access to it.", ask.model);
+        return Err(Refusal { status: 404, ..Refusal::invalid(message).code("model_not_found") });
     }
     Ok(json)
 }
@@ -199,8 +152,7 @@ fn body<'a>(ask: &'a Ask<'_>) -> Result<&'a Value, Refusal> {
 fn not_allowed(method: &Method) -> Refusal {
     Refusal {
         status: 405,
-        ..Refusal::invalid(format!("Not allowed to {method} on this endpoint."))
-            .code("method_not_supported")
+        ..Refusal::invalid(format!("Not allowed to {method} on this endpoint.")).code("method_not_supported")
     }
 }
 
@@ -212,17 +164,12 @@ fn field<'a>(json: &'a Value, name: &str) -> Option<&'a Value> {
 /// A refusal of a value of the wrong type.
 fn wrong_type(param: impl Into<String>, wanted: &str, got: &Value) -> Refusal {
     let param = param.into();
-    let message = format!(
-        "Invalid type for '{param}': expected {wanted}, but got {} instead.",
-        type_of(got)
-    );
+    let message = format!("Invalid type for '{param}': expected {wanted}, but got {} instead.", type_of(got));
     Refusal::invalid(message).param(param).code("invalid_type")
 }
 
 fn missing(param: &str) -> Refusal {
-    Refusal::invalid(format!("Missing required parameter: '{param}'."))
-        .param(param)
-        .code("missing_required_parameter")
+    Refusal::invalid(format!("Missing required parameter: '{param}'.")).param(param).code("missing_required_parameter")
 }
 
 fn type_of(value: &Value) -> &'static str {
@@ -248,14 +195,11 @@ impl Streaming {
     fn of(json: &Value) -> Result<Self, Refusal> {
         let on = match field(json, "stream") {
             None => false,
-            Some(value) => value
-                .as_bool()
-                .ok_or_else(|| wrong_type("stream", "a boolean", value))?,
+            Some(value) => value.as_bool().ok_or_else(|| wrong_type("stream", "a boolean", value))?,
         };
         let options = field(json, "stream_options");
         if options.is_some() && !on {
-            let message =
-                "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
+            let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
             return Err(Refusal::invalid(message).param("stream_options"));
         }
         let flag = |name| options.and_then(|options| options.get(name)?.as_bool());
@@ -314,10 +258,7 @@ impl From<Usage> for UsageObject {
     }
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes fields by reference"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }

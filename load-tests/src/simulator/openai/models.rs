@@ -6,14 +6,8 @@ use super::super::dialect::{Answer, Refusal};
 use super::super::reply::Usage;
 use super::CREATED;
 
-const MODELS: [&str; 6] = [
-    "gpt-5.5",
-    "gpt-5.5-mini",
-    "gpt-4o",
-    "o3",
-    "text-embedding-3-small",
-    "text-embedding-3-large",
-];
+const MODELS: [&str; 6] =
+    ["gpt-5.5", "gpt-5.5-mini", "gpt-4o", "o3", "text-embedding-3-small", "text-embedding-3-large"];
 
 /// Every model.
 pub(super) fn list() -> Answer {
@@ -27,12 +21,7 @@ pub(super) fn one(id: &str) -> Result<Answer, Refusal> {
         return Ok(Answer::json(&object(id), Usage::default()));
     }
     let message = format!("The model '{id}' does not exist");
-    Err(Refusal {
-        status: 404,
-        ..Refusal::invalid(message)
-            .param("model")
-            .code("model_not_found")
-    })
+    Err(Refusal { status: 404, ..Refusal::invalid(message).param("model").code("model_not_found") })
 }
 
 fn object(id: &str) -> Value {

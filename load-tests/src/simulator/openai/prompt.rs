@@ -20,14 +20,7 @@ const CACHE_FROM: u64 = 1024;
 /// See `CACHE_FROM`.
 const CACHE_STEP: u64 = 128;
 
-const ROLES: [&str; 6] = [
-    "system",
-    "assistant",
-    "user",
-    "function",
-    "tool",
-    "developer",
-];
+const ROLES: [&str; 6] = ["system", "assistant", "user", "function", "tool", "developer"];
 
 const FIELDS: [&str; 39] = [
     "messages",
@@ -84,11 +77,7 @@ pub(super) fn read<'a>(ask: &Ask<'_>, json: &'a Value) -> Result<Prompt<'a>, Ref
     let tools = tools(json)?;
     let input = (talk.total + tools.len() as u64 * TOOL_TOKENS).max(1);
     check_context(input, ask)?;
-    let cached = if input >= CACHE_FROM {
-        talk.before_last / CACHE_STEP * CACHE_STEP
-    } else {
-        0
-    };
+    let cached = if input >= CACHE_FROM { talk.before_last / CACHE_STEP * CACHE_STEP } else { 0 };
     Ok(Prompt {
         choice: choice(json, &tools)?,
         parallel: if json.get("parallel_tool_calls") == Some(&Value::Bool(false)) {
@@ -111,14 +100,11 @@ pub(super) fn read<'a>(ask: &Ask<'_>, json: &'a Value) -> Result<Prompt<'a>, Ref
 
 fn messages(json: &Value) -> Result<&Vec<Value>, Refusal> {
     let messages = field(json, "messages").ok_or_else(|| missing("messages"))?;
-    let messages = messages
-        .as_array()
-        .ok_or_else(|| wrong_type("messages", "an array of objects", messages))?;
+    let messages = messages.as_array().ok_or_else(|| wrong_type("messages", "an array of objects", messages))?;
     if messages.is_empty() {
-        let message = "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.";
-        return Err(Refusal::invalid(message)
-            .param("messages")
-            .code("empty_array"));
+        let message =
+            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.";
+        return Err(Refusal::invalid(message).param("messages").code("empty_array"));
     }
     Ok(messages)
 }
@@ -142,17 +128,10 @@ impl<'a> Talk<'a> {
         let Some(role) = message.get("role") else {
             return Err(missing(&at("role")));
         };
-        let role = role
-            .as_str()
-            .ok_or_else(|| wrong_type(at("role"), "a string", role))?;
+        let role = role.as_str().ok_or_else(|| wrong_type(at("role"), "a string", role))?;
         if !ROLES.contains(&role) {
-            let message = format!(
-                "Invalid value: '{role}'. Supported values are: '{}'.",
-                ROLES.join("', '")
-            );
-            return Err(Refusal::invalid(message)
-                .param(at("role"))
-                .code("invalid_value"));
+            let message = format!("Invalid value: '{role}'. Supported values are: '{}'.", ROLES.join("', '"));
+            return Err(Refusal::invalid(message).param(at("role")).code("invalid_value"));
         }
         if role != "tool" {
             self.end()?;
@@ -179,11 +158,7 @@ impl<'a> Talk<'a> {
             return Err(Refusal::invalid(message).param(format!("messages.[{index}].role")));
         };
         self.unanswered.remove(place);
-        let so_far = self
-            .tool_said
-            .take()
-            .map(|so_far| so_far + " ")
-            .unwrap_or_default();
+        let so_far = self.tool_said.take().map(|so_far| so_far + " ").unwrap_or_default();
         self.tool_said = Some(so_far + &said);
         Ok(())
     }
@@ -192,17 +167,11 @@ impl<'a> Talk<'a> {
         let calls = field(message, "tool_calls").and_then(Value::as_array);
         for (place, call) in calls.into_iter().flatten().enumerate() {
             let Some(id) = call.get("id").and_then(Value::as_str) else {
-                return Err(missing(&format!(
-                    "messages[{index}].tool_calls[{place}].id"
-                )));
+                return Err(missing(&format!("messages[{index}].tool_calls[{place}].id")));
             };
-            let arguments = call
-                .pointer("/function/arguments")
-                .or_else(|| call.pointer("/custom/input"));
+            let arguments = call.pointer("/function/arguments").or_else(|| call.pointer("/custom/input"));
             let Some(arguments) = arguments.and_then(Value::as_str) else {
-                return Err(missing(&format!(
-                    "messages[{index}].tool_calls[{place}].function.arguments"
-                )));
+                return Err(missing(&format!("messages[{index}].tool_calls[{place}].function.arguments")));
             };
             self.total += 1 + text::count(arguments);
             self.unanswered.push(id);
@@ -235,29 +204,19 @@ struct Said {
 fn content(index: usize, role: &str, message: &Value) -> Result<Said, Refusal> {
     let param = format!("messages.[{index}].content");
     match field(message, "content") {
-        Some(Value::String(text)) => Ok(Said {
-            tokens: text::count(text),
-            text: text.clone(),
-        }),
+        Some(Value::String(text)) => Ok(Said { tokens: text::count(text), text: text.clone() }),
         Some(Value::Array(parts)) => parts_content(index, role, parts),
-        Some(other) => Err(wrong_type(
-            format!("messages[{index}].content"),
-            "one of a string or array of objects",
-            other,
-        )),
+        Some(other) => {
+            Err(wrong_type(format!("messages[{index}].content"), "one of a string or array of objects", other))
+        }
         None if role == "assistant" && has_substance(message) => Ok(Said::default()),
         None if role == "function" => Ok(Said::default()),
-        None => Err(
-            Refusal::invalid("Invalid value for 'content': expected a string, got null.")
-                .param(param),
-        ),
+        None => Err(Refusal::invalid("Invalid value for 'content': expected a string, got null.").param(param)),
     }
 }
 
 fn has_substance(message: &Value) -> bool {
-    ["tool_calls", "function_call", "refusal", "audio"]
-        .iter()
-        .any(|name| field(message, name).is_some())
+    ["tool_calls", "function_call", "refusal", "audio"].iter().any(|name| field(message, name).is_some())
 }
 
 fn parts_content(index: usize, role: &str, parts: &[Value]) -> Result<Said, Refusal> {
@@ -275,23 +234,15 @@ fn parts_content(index: usize, role: &str, parts: &[Value]) -> Result<Said, Refu
 }
 
 fn part_content(at: &str, role: &str, part: &Value) -> Result<Said, Refusal> {
-    let kind = part
-        .get("type")
-        .and_then(Value::as_str)
-        .ok_or_else(|| missing(&format!("{at}.type")))?;
+    let kind = part.get("type").and_then(Value::as_str).ok_or_else(|| missing(&format!("{at}.type")))?;
     let allowed: &[&str] = match role {
         "user" => &["text", "image_url", "input_audio", "file"],
         "assistant" => &["text", "refusal"],
         _ => &["text"],
     };
     if !allowed.contains(&kind) {
-        let message = format!(
-            "Invalid value: '{kind}'. Supported values are: '{}'.",
-            allowed.join("', '")
-        );
-        return Err(Refusal::invalid(message)
-            .param(format!("{at}.type"))
-            .code("invalid_value"));
+        let message = format!("Invalid value: '{kind}'. Supported values are: '{}'.", allowed.join("', '"));
+        return Err(Refusal::invalid(message).param(format!("{at}.type")).code("invalid_value"));
     }
     let pointer = match kind {
         "text" => "/text",
@@ -300,28 +251,16 @@ fn part_content(at: &str, role: &str, part: &Value) -> Result<Said, Refusal> {
         "input_audio" => "/input_audio/data",
         _ => "/file",
     };
-    let value = part
-        .pointer(pointer)
-        .ok_or_else(|| missing(&format!("{at}{}", pointer.replace('/', "."))))?;
+    let value = part.pointer(pointer).ok_or_else(|| missing(&format!("{at}{}", pointer.replace('/', "."))))?;
     match (kind, value.as_str()) {
-        ("text" | "refusal", Some(text)) => Ok(Said {
-            tokens: text::count(text),
-            text: text.to_owned(),
-        }),
-        ("image_url", Some(url)) if !is_image(url) => Err(Refusal::invalid(
-            "Invalid image URL: expected an http(s) URL or a base64-encoded data URL.",
-        )
-        .param(at)
-        .code("invalid_image_url")),
-        ("file", _) | (_, Some(_)) => Ok(Said {
-            tokens: MEDIA_TOKENS,
-            text: String::new(),
-        }),
-        (_, None) => Err(wrong_type(
-            format!("{at}{}", pointer.replace('/', ".")),
-            "a string",
-            value,
-        )),
+        ("text" | "refusal", Some(text)) => Ok(Said { tokens: text::count(text), text: text.to_owned() }),
+        ("image_url", Some(url)) if !is_image(url) => {
+            Err(Refusal::invalid("Invalid image URL: expected an http(s) URL or a base64-encoded data URL.")
+                .param(at)
+                .code("invalid_image_url"))
+        }
+        ("file", _) | (_, Some(_)) => Ok(Said { tokens: MEDIA_TOKENS, text: String::new() }),
+        (_, None) => Err(wrong_type(format!("{at}{}", pointer.replace('/', ".")), "a string", value)),
     }
 }
 
@@ -335,37 +274,24 @@ fn tools(json: &Value) -> Result<Vec<Tool<'_>>, Refusal> {
     let Some(tools) = field(json, "tools") else {
         return Ok(Vec::new());
     };
-    let tools = tools
-        .as_array()
-        .ok_or_else(|| wrong_type("tools", "an array of objects", tools))?;
+    let tools = tools.as_array().ok_or_else(|| wrong_type("tools", "an array of objects", tools))?;
     if tools.is_empty() {
-        let message = "Invalid 'tools': empty array. Expected an array with minimum length 1, but got an empty array instead.";
+        let message =
+            "Invalid 'tools': empty array. Expected an array with minimum length 1, but got an empty array instead.";
         return Err(Refusal::invalid(message).param("tools").code("empty_array"));
     }
-    tools
-        .iter()
-        .enumerate()
-        .map(|(index, tool)| one_tool(index, tool))
-        .collect()
+    tools.iter().enumerate().map(|(index, tool)| one_tool(index, tool)).collect()
 }
 
 fn one_tool(index: usize, tool: &Value) -> Result<Tool<'_>, Refusal> {
     let kind = tool.get("type").and_then(Value::as_str).unwrap_or_default();
     if kind != "function" && kind != "custom" {
-        let message =
-            format!("Invalid value: '{kind}'. Supported values are: 'function' and 'custom'.");
-        return Err(Refusal::invalid(message)
-            .param(format!("tools[{index}].type"))
-            .code("invalid_value"));
+        let message = format!("Invalid value: '{kind}'. Supported values are: 'function' and 'custom'.");
+        return Err(Refusal::invalid(message).param(format!("tools[{index}].type")).code("invalid_value"));
     }
     let param = format!("tools[{index}].{kind}.name");
-    let definition = tool
-        .get(kind)
-        .ok_or_else(|| missing(&format!("tools[{index}].{kind}")))?;
-    let name = definition
-        .get("name")
-        .and_then(Value::as_str)
-        .ok_or_else(|| missing(&param))?;
+    let definition = tool.get(kind).ok_or_else(|| missing(&format!("tools[{index}].{kind}")))?;
+    let name = definition.get("name").and_then(Value::as_str).ok_or_else(|| missing(&param))?;
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
         let message = format!(
@@ -373,10 +299,7 @@ fn one_tool(index: usize, tool: &Value) -> Result<Tool<'_>, Refusal> {
         );
         return Err(Refusal::invalid(message).param(param).code("invalid_value"));
     }
-    Ok(Tool {
-        name,
-        schema: definition.get("parameters"),
-    })
+    Ok(Tool { name, schema: definition.get("parameters") })
 }
 
 fn choice<'a>(json: &'a Value, tools: &[Tool<'_>]) -> Result<Choice<'a>, Refusal> {
@@ -387,34 +310,21 @@ fn choice<'a>(json: &'a Value, tools: &[Tool<'_>]) -> Result<Choice<'a>, Refusal
         let message = "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified.";
         return Err(Refusal::invalid(message).param("tool_choice"));
     }
-    let invalid = || {
-        Refusal::invalid("Invalid value for 'tool_choice'.")
-            .param("tool_choice")
-            .code("invalid_value")
-    };
+    let invalid = || Refusal::invalid("Invalid value for 'tool_choice'.").param("tool_choice").code("invalid_value");
     match (choice.as_str(), choice.get("type").and_then(Value::as_str)) {
         (Some("none"), _) => Ok(Choice::Never),
         (Some("auto"), _) => Ok(Choice::Auto),
         (Some("required"), _) => Ok(Choice::Any),
-        (None, Some("allowed_tools"))
-            if choice.pointer("/allowed_tools/mode") == Some(&Value::from("required")) =>
-        {
-            let first = choice
-                .pointer("/allowed_tools/tools/0/function/name")
-                .and_then(Value::as_str);
+        (None, Some("allowed_tools")) if choice.pointer("/allowed_tools/mode") == Some(&Value::from("required")) => {
+            let first = choice.pointer("/allowed_tools/tools/0/function/name").and_then(Value::as_str);
             Ok(first.map_or(Choice::Any, Choice::Named))
         }
         (None, Some("allowed_tools")) => Ok(Choice::Auto),
         (None, Some(kind @ ("function" | "custom"))) => {
-            let name = choice
-                .get(kind)
-                .and_then(|named| named.get("name")?.as_str())
-                .ok_or_else(invalid)?;
+            let name = choice.get(kind).and_then(|named| named.get("name")?.as_str()).ok_or_else(invalid)?;
             if !tools.iter().any(|tool| tool.name == name) {
-                return Err(Refusal::invalid(format!(
-                    "Tool choice '{name}' not found in 'tools' parameter."
-                ))
-                .param("tool_choice"));
+                return Err(Refusal::invalid(format!("Tool choice '{name}' not found in 'tools' parameter."))
+                    .param("tool_choice"));
             }
             Ok(Choice::Named(name))
         }
@@ -429,17 +339,15 @@ fn format<'a>(json: &'a Value, talk: &Talk<'_>) -> Result<Format<'a>, Refusal> {
     match format.get("type").and_then(Value::as_str) {
         Some("text") => Ok(Format::Text),
         Some("json_object") if !talk.says_json => {
-            let message = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.";
+            let message =
+                "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.";
             Err(Refusal::invalid(message).param("messages"))
         }
         Some("json_object") => Ok(Format::Object),
         Some("json_schema") => json_schema(format),
         _ => {
-            let message =
-                "Invalid value. Supported values are: 'json_object', 'json_schema', and 'text'.";
-            Err(Refusal::invalid(message)
-                .param("response_format.type")
-                .code("invalid_value"))
+            let message = "Invalid value. Supported values are: 'json_object', 'json_schema', and 'text'.";
+            Err(Refusal::invalid(message).param("response_format.type").code("invalid_value"))
         }
     }
 }
@@ -456,19 +364,14 @@ fn json_schema(format: &Value) -> Result<Format<'_>, Refusal> {
         let message = format!(
             "Invalid schema for response_format '{name}': In context=({place}), 'additionalProperties' is required to be supplied and to be false."
         );
-        return Err(Refusal::invalid(message)
-            .param("response_format")
-            .code("invalid_json_schema"));
+        return Err(Refusal::invalid(message).param("response_format").code("invalid_json_schema"));
     }
     Ok(Format::Schema(wanted))
 }
 
 fn limit(json: &Value, model: &str) -> Result<Option<u64>, Refusal> {
     if field(json, "max_tokens").is_some() && is_o_series(model) {
-        return Err(unsupported(
-            "max_tokens",
-            "Use 'max_completion_tokens' instead.",
-        ));
+        return Err(unsupported("max_tokens", "Use 'max_completion_tokens' instead."));
     }
     for name in ["max_completion_tokens", "max_tokens"] {
         let Some(value) = field(json, name) else {
@@ -480,9 +383,7 @@ fn limit(json: &Value, model: &str) -> Result<Option<u64>, Refusal> {
                 "Invalid '{name}': integer below minimum value. Expected a value >= 1, but got {value} instead."
             ))
         };
-        return limit
-            .map(Some)
-            .ok_or_else(|| refused().param(name).code("integer_below_min_value"));
+        return limit.map(Some).ok_or_else(|| refused().param(name).code("integer_below_min_value"));
     }
     Ok(None)
 }
@@ -493,11 +394,8 @@ fn is_o_series(model: &str) -> bool {
 }
 
 fn unsupported(name: &str, advice: &str) -> Refusal {
-    let message =
-        format!("Unsupported parameter: '{name}' is not supported with this model. {advice}");
-    Refusal::invalid(message.trim_end().to_owned())
-        .param(name)
-        .code("unsupported_parameter")
+    let message = format!("Unsupported parameter: '{name}' is not supported with this model. {advice}");
+    Refusal::invalid(message.trim_end().to_owned()).param(name).code("unsupported_parameter")
 }
 
 fn stops(json: &Value) -> Result<Vec<&str>, Refusal> {
@@ -505,11 +403,7 @@ fn stops(json: &Value) -> Result<Vec<&str>, Refusal> {
         Some(Value::String(stop)) => vec![stop],
         Some(Value::Array(stops)) => stops.iter().filter_map(Value::as_str).collect(),
         Some(other) => {
-            return Err(wrong_type(
-                "stop",
-                "one of a string or array of strings",
-                other,
-            ));
+            return Err(wrong_type("stop", "one of a string or array of strings", other));
         }
         None => Vec::new(),
     };
@@ -518,9 +412,7 @@ fn stops(json: &Value) -> Result<Vec<&str>, Refusal> {
             "Invalid 'stop': array too long. Expected an array with maximum length 4, but got an array with length {} instead.",
             stops.len()
         );
-        return Err(Refusal::invalid(message)
-            .param("stop")
-            .code("array_above_max_length"));
+        return Err(Refusal::invalid(message).param("stop").code("array_above_max_length"));
     }
     Ok(stops)
 }
@@ -528,11 +420,7 @@ fn stops(json: &Value) -> Result<Vec<&str>, Refusal> {
 fn thinking(json: &Value, ask: &Ask<'_>) -> Thinking {
     let effort = field(json, "reasoning_effort").and_then(Value::as_str);
     let asked = effort.is_some_and(|effort| effort != "none");
-    if asked || shows_reasoning(ask) {
-        Thinking::On
-    } else {
-        Thinking::Off
-    }
+    if asked || shows_reasoning(ask) { Thinking::On } else { Thinking::Off }
 }
 
 /// Whether the reasoning is shown, as compatible hosts of open models do and OpenAI does not.
@@ -542,21 +430,13 @@ pub(super) fn shows_reasoning(ask: &Ask<'_>) -> bool {
 
 fn check_fields(json: &Value, fault: &Fault) -> Result<(), Refusal> {
     if fault.filtered {
-        let message =
-            "The response was filtered due to the prompt triggering our content management policy.";
-        return Err(Refusal::invalid(message)
-            .param("prompt")
-            .code("content_policy_violation"));
+        let message = "The response was filtered due to the prompt triggering our content management policy.";
+        return Err(Refusal::invalid(message).param("prompt").code("content_policy_violation"));
     }
-    let unknown = json
-        .as_object()
-        .into_iter()
-        .flat_map(|fields| fields.keys())
-        .find(|name| !FIELDS.contains(&name.as_str()));
+    let unknown =
+        json.as_object().into_iter().flat_map(|fields| fields.keys()).find(|name| !FIELDS.contains(&name.as_str()));
     match unknown.filter(|_| fault.strict) {
-        Some(name) => Err(Refusal::invalid(format!(
-            "Unrecognized request argument supplied: {name}"
-        ))),
+        Some(name) => Err(Refusal::invalid(format!("Unrecognized request argument supplied: {name}"))),
         None => Ok(()),
     }
 }
@@ -573,18 +453,12 @@ fn check_sampling(json: &Value, model: &str) -> Result<(), Refusal> {
         let Some(value) = field(json, name) else {
             continue;
         };
-        let number = value
-            .as_f64()
-            .ok_or_else(|| wrong_type(name, "a decimal", value))?;
+        let number = value.as_f64().ok_or_else(|| wrong_type(name, "a decimal", value))?;
         if number < least || number > most {
             let message = format!(
                 "Invalid '{name}': decimal out of range. Expected a value between {least} and {most}, but got {value} instead."
             );
-            let code = if number < least {
-                "decimal_below_min_value"
-            } else {
-                "decimal_above_max_value"
-            };
+            let code = if number < least { "decimal_below_min_value" } else { "decimal_above_max_value" };
             return Err(Refusal::invalid(message).param(name).code(code));
         }
     }
@@ -602,7 +476,5 @@ fn check_context(input: u64, ask: &Ask<'_>) -> Result<(), Refusal> {
         "This model's maximum context length is {window} tokens. However, your messages resulted in {input} tokens. \
          Please reduce the length of the messages."
     );
-    Err(Refusal::invalid(message)
-        .param("messages")
-        .code("context_length_exceeded"))
+    Err(Refusal::invalid(message).param("messages").code("context_length_exceeded"))
 }
