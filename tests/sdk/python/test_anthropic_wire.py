@@ -4,18 +4,16 @@ import json
 
 import pytest
 from anthropic.types import message_create_params as anthropic_types
-from pydantic import BaseModel
 
 import typed
 from conftest import CLAUDE, NOTHING, TIME, WEATHER, says
 from test_chat import PIXEL, Person
 
+# What the API took under its first version, and what the client's types have no more.
+FIRST_VERSION = "2023-06-01"
+SAMPLING = {"temperature", "top_p", "top_k"}
+
 KINDS = anthropic_types.MessageCreateParamsNonStreaming | anthropic_types.MessageCreateParamsStreaming
-
-
-class Options(BaseModel):
-    city: str
-    days: int | None = None
 
 
 CALLS = [
@@ -95,25 +93,6 @@ CASES = {
         },
     },
     "reasoning": {"messages": says("hello"), "reasoning_effort": "high", "max_tokens": 9000},
-    "reasoning handed back": {
-        "tools": [WEATHER],
-        "reasoning_effort": "low",
-        "max_tokens": 9000,
-        "messages": [
-            *says("weather"),
-            {
-                "role": "assistant",
-                "content": None,
-                "reasoning_content": "hm",
-                "thinking_blocks": [
-                    {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
-                    {"type": "redacted_thinking", "data": "ZGF0YQ=="},
-                ],
-                "tool_calls": CALLS[:1],
-            },
-            {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
-        ],
-    },
 }
 
 
@@ -123,8 +102,27 @@ def test_what_is_sent_is_a_request_of_anthropics_own_types(client, simulator, ca
     answer = client.chat.completions.create(model=CLAUDE.model, **ask)
     if ask.get("stream"):
         list(answer)
-    sent = simulator.last(CLAUDE.wire)
-    assert typed.faults(sent, KINDS) == []
+    assert request_faults(simulator) == []
+
+
+def test_reasoning_handed_back_is_a_request_of_anthropics_own_types(client, simulator):
+    ask = {"model": CLAUDE.model, "tools": [WEATHER], "reasoning_effort": "low", "max_tokens": 9000}
+    messages = says("weather")
+    message = client.chat.completions.create(messages=messages, **ask).choices[0].message
+    messages.append(message.model_dump(exclude_none=True))
+    messages.append({"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "sunny"})
+    client.chat.completions.create(messages=messages, **ask)
+    assert request_faults(simulator) == []
+    kinds = [block["type"] for block in simulator.last(CLAUDE.wire)["messages"][1]["content"]]
+    assert kinds == ["thinking", "tool_use"]
+
+
+def test_a_model_that_takes_no_sampling_parameters_gets_none_and_the_caller_is_told(client, simulator):
+    raw = client.chat.completions.with_raw_response.create(
+        model="claude/claude-opus-4-7", messages=says("hello"), temperature=0.3, top_p=0.9
+    )
+    assert not SAMPLING & simulator.last(CLAUDE.wire).keys()
+    assert set(raw.headers["x-weir-dropped-params"].replace(" ", "").split(",")) == {"temperature", "top_p"}
 
 
 def test_a_request_that_is_not_of_those_types_is_found():
@@ -142,6 +140,14 @@ def test_a_request_that_is_not_of_those_types_is_found():
     ]
     for request in bad:
         assert typed.faults(request, KINDS), request
+
+
+def request_faults(simulator) -> list[str]:
+    """What is wrong with the last request, by the types of the version that it was sent under."""
+    sent = simulator.last(CLAUDE.wire)
+    headers = simulator.requests()[-1]["headers"]
+    known = SAMPLING if headers["anthropic-version"] == FIRST_VERSION else set()
+    return typed.faults({name: value for name, value in sent.items() if name not in known}, KINDS)
 
 
 def test_the_headers_are_what_anthropic_asks_for(client, simulator):

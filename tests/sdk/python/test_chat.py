@@ -246,25 +246,24 @@ def test_reasoning_of_a_compatible_host_passes_through(client):
 
 
 def test_signatures_come_back_to_the_provider_over_three_turns(client, simulator):
-    messages = says("weather please")
-    signatures = []
+    ask = {"model": CLAUDE.model, "tools": [WEATHER], "reasoning_effort": "medium", "max_tokens": 4000}
+    messages, given = [], []
     for turn in range(3):
-        answer = client.chat.completions.create(
-            model=CLAUDE.model, messages=messages, tools=[WEATHER], reasoning_effort="medium", max_tokens=4000
-        )
-        message = answer.choices[0].message
-        signatures += [block["signature"] for block in message.thinking_blocks]
-        messages.append(message.model_dump(exclude_none=True))
+        messages += says(f"weather for turn {turn}")
+        message = answered(client, messages, given, **ask)
         [call] = message.tool_calls
         messages.append({"role": "tool", "tool_call_id": call.id, "content": f"sunny {turn}"})
-        messages += says("weather again")
-        sent = simulator.last(CLAUDE.wire)
-        assert thinking_signatures(sent) == signatures[:-1], f"turn {turn}"
-    client.chat.completions.create(
-        model=CLAUDE.model, messages=messages, tools=[WEATHER], reasoning_effort="medium", max_tokens=4000
-    )
-    assert thinking_signatures(simulator.last(CLAUDE.wire)) == signatures
-    assert len(set(signatures)) == 3
+        assert f"sunny {turn}" in answered(client, messages, given, **ask).content
+        assert thinking_signatures(simulator.last(CLAUDE.wire)) == given[:-1], f"turn {turn}"
+    assert len(given) == 6 and len(set(given)) > 1
+
+
+def answered(client, messages: list, given: list, **ask):
+    """Asks, and hands the answer back unchanged, as a caller should; its signatures go to `given`."""
+    message = client.chat.completions.create(messages=messages, **ask).choices[0].message
+    messages.append(message.model_dump(exclude_none=True))
+    given += [block["signature"] for block in message.thinking_blocks]
+    return message
 
 
 def test_a_caller_that_drops_the_signatures_is_still_answered(client):
