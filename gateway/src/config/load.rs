@@ -268,7 +268,7 @@ fn understand(sources: &[Source], manifests: &[Source]) -> Result<Loaded, Faults
 }
 
 /// One tree of all files; `None` when one of them could not be read to its end.
-fn join(sources: &[Source], findings: &mut Findings) -> Option<Node> {
+fn join<'t>(sources: &'t [Source], findings: &mut Findings) -> Option<Node<'t>> {
     let mut root = Node { mark: Mark { file: 0, line: 1, column: 1 }, value: Value::Map(Vec::new()) };
     let mut whole = true;
     for (i, source) in sources.iter().enumerate() {
@@ -282,7 +282,7 @@ fn join(sources: &[Source], findings: &mut Findings) -> Option<Node> {
     whole.then_some(root)
 }
 
-fn add(root: &mut Node, node: Node, findings: &mut Findings, sources: &[Source]) {
+fn add<'t>(root: &mut Node<'t>, node: Node<'t>, findings: &mut Findings, sources: &[Source]) {
     if !matches!(node.value, Value::Map(_)) && !node.is_null() {
         let message = format!("a configuration is a map, and this is {}", node.kind());
         findings.faults.push(Found { mark: node.mark, path: String::new(), message, help: None });

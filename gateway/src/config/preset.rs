@@ -93,7 +93,7 @@ impl Serialize for Auth {
 }
 
 impl Read for Auth {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         match node.text().and_then(Self::parse) {
             Some(auth) => auth,
             None => reader.wrong(node, "one of bearer, scheme:WORD, header:NAME, query:NAME, aws, google, none", None),

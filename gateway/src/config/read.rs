@@ -21,7 +21,7 @@ pub(super) trait Read: Sized + JsonSchema + Serialize {
     const NULL_SPEAKS: bool = false;
 
     /// Reads it, or records what is wrong and stands in.
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self;
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self;
 
     /// What stands in for a value that is wrong or missing.
     fn placeholder() -> Self;
@@ -58,7 +58,7 @@ pub(super) struct Reader<'n> {
 /// The entries of a map that is read as a section with known keys.
 pub(super) struct Fields<'n> {
     mark: Mark,
-    entries: &'n [(Key, Node)],
+    entries: &'n [(Key<'n>, Node<'n>)],
     /// Known keys that an unknown one was probably meant to be: their absence is not reported again.
     meant: Vec<&'static str>,
 }
@@ -89,7 +89,7 @@ impl<'n> Reader<'n> {
     }
 
     /// Records that `node` is not `wanted`, and stands in for it.
-    pub(super) fn wrong<T: Read>(&mut self, node: &Node, wanted: &str, help: Option<String>) -> T {
+    pub(super) fn wrong<T: Read>(&mut self, node: &Node<'_>, wanted: &str, help: Option<String>) -> T {
         let found = match node.text() {
             Some(text) if is_quotable(text) => format!("`{}`", clip(text)),
             Some(text) => format!("a text of {} characters", text.chars().count()),
@@ -108,7 +108,7 @@ impl<'n> Reader<'n> {
     }
 
     /// The entries of `node`, whose keys must be among `known`.
-    pub(super) fn section(&mut self, node: &'n Node, known: &[&'static str]) -> Fields<'n> {
+    pub(super) fn section(&mut self, node: &'n Node<'n>, known: &[&'static str]) -> Fields<'n> {
         let Value::Map(entries) = &node.value else {
             let keys = known.join(", ");
             self.fault(
@@ -121,14 +121,14 @@ impl<'n> Reader<'n> {
         };
         let mut meant = Vec::new();
         for (key, _) in entries {
-            if !known.contains(&key.text.as_str()) {
+            if !known.contains(&key.text.as_ref()) {
                 meant.extend(self.unknown_key(key, known));
             }
         }
         Fields { mark: node.mark, entries, meant }
     }
 
-    fn unknown_key(&mut self, key: &'n Key, known: &[&'static str]) -> Option<&'static str> {
+    fn unknown_key(&mut self, key: &'n Key<'n>, known: &[&'static str]) -> Option<&'static str> {
         let meant = nearest(&key.text, known.iter().copied());
         let help = match meant {
             Some(meant) => format!("did you mean `{meant}`?"),
@@ -182,7 +182,7 @@ impl<'n> Reader<'n> {
 }
 
 impl<'n> Fields<'n> {
-    fn get(&self, key: &str) -> Option<&'n Node> {
+    fn get(&self, key: &str) -> Option<&'n Node<'n>> {
         self.entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node)
     }
 }
@@ -208,22 +208,24 @@ pub(super) fn spell(path: &[Step<'_>]) -> String {
 pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     /// Longer words are not names that somebody mistyped, and comparing them is quadratic.
     const LONGEST: usize = 64;
+    /// Names that differ more than this in length are not compared.
+    const LONGEST_GAP: usize = 12;
     if word.len() > LONGEST {
         return None;
     }
     let allowed = (word.chars().count() / 3).max(1);
     known
-        .filter(|k| k.len() <= LONGEST)
-        .map(|k| (distance(word, k), k))
+        .filter(|known| known.len().abs_diff(word.len()) <= LONGEST_GAP)
+        .map(|known| (distance(word, known), known))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, k)| k)
+        .map(|(_, known)| known)
 }
 
 /// How far apart two names are; `base-url`, `baseURL` and `base_url` are the same word.
 fn distance(a: &str, b: &str) -> usize {
     let plain = |s: &str| s.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
-    if plain(a) == plain(b) { 0 } else { strsim::damerau_levenshtein(a, b) }
+    if plain(a) == plain(b) { 0 } else { strsim::osa_distance(a, b) }
 }
 
 /// Whether a text that stands in the wrong place may be shown: a secret may have been put there.
@@ -324,7 +326,7 @@ macro_rules! section {
         }
 
         impl $crate::config::read::Read for $section {
-            fn read<'n>(node: &'n $crate::config::tree::Node, reader: &mut $crate::config::read::Reader<'n>) -> Self {
+            fn read<'n>(node: &'n $crate::config::tree::Node<'n>, reader: &mut $crate::config::read::Reader<'n>) -> Self {
                 $( section!(@short reader node $short); )?
                 let fields = reader.section(node, &[$( section!(@key $name $($key)?) ),*]);
                 Self { $( $name: section!(@read reader fields section!(@key $name $($key)?) $(, $default)?), )* }
@@ -394,7 +396,7 @@ macro_rules! choices {
         }
 
         impl $crate::config::read::Read for $choice {
-            fn read<'n>(node: &'n $crate::config::tree::Node, reader: &mut $crate::config::read::Reader<'n>) -> Self {
+            fn read<'n>(node: &'n $crate::config::tree::Node<'n>, reader: &mut $crate::config::read::Reader<'n>) -> Self {
                 if let Some(choice) = node.text().and_then(Self::parse) {
                     return choice;
                 }
@@ -421,7 +423,7 @@ macro_rules! choices {
 pub(super) use choices;
 
 /// Records that `node` is none of `words`.
-pub(super) fn not_among<T: Read>(node: &Node, reader: &mut Reader<'_>, words: &[&'static str]) -> T {
+pub(super) fn not_among<T: Read>(node: &Node<'_>, reader: &mut Reader<'_>, words: &[&'static str]) -> T {
     let help = node
         .text()
         .and_then(|text| nearest(text, words.iter().copied()))
@@ -438,7 +440,7 @@ pub(super) fn choice_schema(doc: String, words: &[(&'static str, String)]) -> Sc
 impl<T: Read> Read for Option<T> {
     const NULL_SPEAKS: bool = true;
 
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         if node.is_null() { None } else { Some(T::read(node, reader)) }
     }
 
@@ -448,7 +450,7 @@ impl<T: Read> Read for Option<T> {
 }
 
 impl<T: Read> Read for Vec<T> {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         let Value::List(items) = &node.value else {
             return reader.wrong(node, "a list", Some("write `[…]`, or one item a line, each after `- `".to_owned()));
         };
@@ -474,7 +476,7 @@ impl Name for String {
 }
 
 impl<K: Name + JsonSchema + Serialize, T: Read> Read for IndexMap<K, T> {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         let Value::Map(entries) = &node.value else {
             return reader.wrong(node, "a map from names to values", None);
         };
@@ -496,7 +498,7 @@ impl<K: Name + JsonSchema + Serialize, T: Read> Read for IndexMap<K, T> {
 }
 
 impl Read for String {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         match node.text() {
             Some("") => {
                 reader.fault(node.mark, "this may not be empty", None);
@@ -513,7 +515,7 @@ impl Read for String {
 }
 
 impl Read for PathBuf {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         String::read(node, reader).into()
     }
 
@@ -523,7 +525,7 @@ impl Read for PathBuf {
 }
 
 impl Read for bool {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         match node.plain() {
             Some("true") => true,
             Some("false") => false,
@@ -537,7 +539,7 @@ impl Read for bool {
 }
 
 impl Read for u32 {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         let Some(text) = node.plain() else {
             return reader.wrong(node, "a whole number", None);
         };
@@ -553,7 +555,7 @@ impl Read for u32 {
 }
 
 impl Read for f64 {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         let number = node
             .plain()
             .filter(|text| text.bytes().any(|b| b.is_ascii_digit()))

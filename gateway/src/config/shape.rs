@@ -13,7 +13,7 @@ use super::tree::{Node, Value};
 use super::value::Count;
 
 impl Read for Listeners {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         match &node.value {
             Value::List(_) => Self(Read::read(node, reader)),
             Value::Scalar { .. } | Value::Map(_) => Self(vec![Read::read(node, reader)]),
@@ -38,7 +38,7 @@ impl JsonSchema for Listeners {
 }
 
 impl Read for Prefer {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         match &node.value {
             Value::Map(_) => Self::For(Read::read(node, reader)),
             Value::Scalar { .. } | Value::List(_) => Self::Always(Read::read(node, reader)),
@@ -67,7 +67,7 @@ fn either(description: &str, a: Schema, b: Schema) -> Schema {
 }
 
 impl Read for QuotaLimit {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         if node.plain() == Some("-1") { Self::Unlimited } else { Self::Of(Count::read(node, reader)) }
     }
 

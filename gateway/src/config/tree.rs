@@ -2,10 +2,11 @@
 //! Nothing is interpreted here; `read` gives it types. Depth, number of values and what aliases unfold to are bounded,
 //! and the tree is built without recursion, so that no text can exhaust the stack or the memory.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::read::{Step, clip, spell};
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 /// A configuration has about eight levels.
 const DEEPEST: usize = 64;
@@ -26,33 +27,33 @@ pub(super) struct Mark {
 
 /// One value and its place.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Node {
+pub(super) struct Node<'t> {
     pub(super) mark: Mark,
-    pub(super) value: Value,
+    pub(super) value: Value<'t>,
 }
 
 /// A value, not yet interpreted: `5` and `five` are both scalars.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
-    Scalar { text: String, plain: bool },
-    List(Vec<Node>),
-    Map(Vec<(Key, Node)>),
+pub(super) enum Value<'t> {
+    Scalar { text: Cow<'t, str>, plain: bool },
+    List(Vec<Node<'t>>),
+    Map(Vec<(Key<'t>, Node<'t>)>),
 }
 
 /// A key of a map and its place.
 #[derive(Debug, Clone)]
-pub(super) struct Key {
+pub(super) struct Key<'t> {
     pub(super) mark: Mark,
-    pub(super) text: String,
+    pub(super) text: Cow<'t, str>,
 }
 
-impl Default for Value {
+impl Default for Value<'_> {
     fn default() -> Self {
-        Self::Scalar { text: String::new(), plain: true }
+        Self::Scalar { text: Cow::Borrowed(""), plain: true }
     }
 }
 
-impl Node {
+impl Node<'_> {
     /// The text of a scalar; `None` for a list, a map, and for null.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.value {
@@ -71,7 +72,7 @@ impl Node {
 
     /// True for nothing at all, `~` and `null`.
     pub(super) fn is_null(&self) -> bool {
-        matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+        matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// What it is, in the words of a fault.
@@ -97,21 +98,21 @@ pub(super) struct Flaw {
 
 /// One file as a tree.
 #[derive(Debug)]
-pub(super) struct Parsed {
+pub(super) struct Parsed<'t> {
     /// The document; absent when it could not be read to its end.
-    pub(super) root: Option<Node>,
+    pub(super) root: Option<Node<'t>>,
     /// What is wrong with it.
     pub(super) flaws: Vec<Flaw>,
 }
 
 /// Reads one document.
-pub(super) fn parse(file: u32, text: &str) -> Parsed {
+pub(super) fn parse(file: u32, text: &str) -> Parsed<'_> {
     let mut parser = Parser::new_from_str(text.trim_start_matches('\u{feff}'));
     let mut builder = Builder { file, ..Builder::default() };
     while let Some(event) = parser.next_event() {
         let flow = match event {
             Ok((event, span)) => builder.take(event, span),
-            Err(error) => Err(syntax(builder.mark(error.marker()), error.info())),
+            Err(error) => Err(syntax(builder.mark(error.marker()), &error.info())),
         };
         if let Err(flaw) = flow {
             builder.flaws.push(flaw);
@@ -127,57 +128,58 @@ fn syntax(mark: Mark, info: &str) -> Flaw {
 
 /// Builds the tree from the parser's events.
 #[derive(Default)]
-struct Builder {
+struct Builder<'t> {
     file: u32,
-    open: Vec<Open>,
-    root: Option<Node>,
+    open: Vec<Open<'t>>,
+    root: Option<Node<'t>>,
     documents: usize,
     nodes: usize,
     unfolded: usize,
-    anchors: HashMap<usize, Node>,
+    anchors: HashMap<usize, Node<'t>>,
     flaws: Vec<Flaw>,
 }
 
 /// A list or map that has not ended yet.
-struct Open {
+struct Open<'t> {
     mark: Mark,
     anchor: usize,
-    content: Content,
+    content: Content<'t>,
 }
 
-enum Content {
-    List(Vec<Node>),
-    Map { entries: Vec<(Key, Node)>, key: Option<Key>, merged: Vec<(Key, Node)> },
+enum Content<'t> {
+    List(Vec<Node<'t>>),
+    Map { entries: Vec<(Key<'t>, Node<'t>)>, key: Option<Key<'t>>, merged: Vec<(Key<'t>, Node<'t>)> },
 }
 
-impl Builder {
-    fn mark(&self, marker: &saphyr_parser::Marker) -> Mark {
+impl<'t> Builder<'t> {
+    fn mark(&self, marker: &granit_parser::Marker) -> Mark {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Mark { file: self.file, line: number(marker.line()), column: number(marker.col()).saturating_add(1) }
     }
 
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Flaw> {
+    fn take(&mut self, event: Event<'t>, span: Span) -> Result<(), Flaw> {
         let mark = self.mark(&span.start);
         match event {
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
-            Event::DocumentStart(_) => self.document(mark),
+            Event::DocumentStart(..) => self.document(mark),
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && !is_text(tag.as_deref());
                 self.tag(mark, tag.as_deref());
-                let value = Value::Scalar { text: text.into_owned(), plain };
+                let value = Value::Scalar { text, plain };
                 self.add(Node { mark, value }, anchor)
             }
-            Event::SequenceStart(anchor, tag) => {
+            Event::SequenceStart(_, anchor, tag) => {
                 self.tag(mark, tag.as_deref());
                 self.begin(Open { mark, anchor, content: Content::List(Vec::new()) })
             }
-            Event::MappingStart(anchor, tag) => {
+            Event::MappingStart(_, anchor, tag) => {
                 self.tag(mark, tag.as_deref());
                 let content = Content::Map { entries: Vec::new(), key: None, merged: Vec::new() };
                 self.begin(Open { mark, anchor, content })
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(anchor) => self.alias(mark, anchor),
+            // What else there is, such as comments, says nothing.
+            _ => Ok(()),
         }
     }
 
@@ -196,7 +198,7 @@ impl Builder {
 
     fn tag(&mut self, mark: Mark, tag: Option<&Tag>) {
         if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
-            let message = format!("unknown tag `{}{}`", tag.handle, tag.suffix);
+            let message = format!("unknown tag `{}{}`", tag.handle(), tag.suffix());
             self.flaws.push(Flaw {
                 mark,
                 path: String::new(),
@@ -206,7 +208,7 @@ impl Builder {
         }
     }
 
-    fn begin(&mut self, open: Open) -> Result<(), Flaw> {
+    fn begin(&mut self, open: Open<'t>) -> Result<(), Flaw> {
         if self.open.len() >= DEEPEST {
             let message = format!("this is nested deeper than {DEEPEST} levels");
             return Err(Flaw { mark: open.mark, path: String::new(), message, help: None });
@@ -220,20 +222,31 @@ impl Builder {
             return Ok(());
         };
         let value = match open.content {
-            Content::List(items) => Value::List(items),
-            Content::Map { entries, merged, .. } => Value::Map(self.unique(entries, merged)),
+            Content::List(mut items) => {
+                items.shrink_to_fit();
+                Value::List(items)
+            }
+            Content::Map { entries, merged, .. } => {
+                let mut entries = self.unique(entries, merged);
+                entries.shrink_to_fit();
+                Value::Map(entries)
+            }
         };
         self.add(Node { mark: open.mark, value }, open.anchor)
     }
 
     /// A map's entries with those of `<<` behind its own; a key that stands twice is a flaw.
-    fn unique(&mut self, mut entries: Vec<(Key, Node)>, merged: Vec<(Key, Node)>) -> Vec<(Key, Node)> {
+    fn unique(
+        &mut self,
+        mut entries: Vec<(Key<'t>, Node<'t>)>,
+        merged: Vec<(Key<'t>, Node<'t>)>,
+    ) -> Vec<(Key<'t>, Node<'t>)> {
         for key in repeated(&entries) {
             let message = format!("the key `{}` stands here for the second time", clip(&key.text));
             let path = self.path(&key.text);
             self.flaws.push(Flaw { mark: key.mark, path, message, help: None });
         }
-        let mut own: HashSet<String> = match merged.is_empty() {
+        let mut own: HashSet<Cow<'t, str>> = match merged.is_empty() {
             true => return entries,
             false => entries.iter().map(|(key, _)| key.text.clone()).collect(),
         };
@@ -265,7 +278,7 @@ impl Builder {
     }
 
     /// Puts a value that is complete where it belongs.
-    fn add(&mut self, node: Node, anchor: usize) -> Result<(), Flaw> {
+    fn add(&mut self, node: Node<'t>, anchor: usize) -> Result<(), Flaw> {
         self.nodes += 1;
         if self.nodes > MOST_NODES {
             let message = format!("the file holds more than {MOST_NODES} values");
@@ -287,7 +300,7 @@ impl Builder {
     }
 
     /// Keeps an anchored value for its aliases; the copies count as unfolded, because nested anchors copy again.
-    fn remember(&mut self, anchor: usize, node: &Node) -> Result<(), Flaw> {
+    fn remember(&mut self, anchor: usize, node: &Node<'t>) -> Result<(), Flaw> {
         self.unfolded = self.unfolded.saturating_add(node.size());
         if self.unfolded > MOST_UNFOLDED {
             let message = format!("anchors and aliases hold more than {MOST_UNFOLDED} values");
@@ -298,7 +311,7 @@ impl Builder {
     }
 }
 
-impl Node {
+impl Node<'_> {
     /// How many values it holds, itself included.
     fn size(&self) -> usize {
         1 + match &self.value {
@@ -311,10 +324,10 @@ impl Node {
 
 /// `!!str` makes a text of what looks like a number.
 fn is_text(tag: Option<&Tag>) -> bool {
-    tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str")
+    tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix() == "str")
 }
 
-fn as_key(node: Node) -> Result<Key, Flaw> {
+fn as_key(node: Node<'_>) -> Result<Key<'_>, Flaw> {
     match node.value {
         Value::Scalar { text, .. } => Ok(Key { mark: node.mark, text }),
         Value::List(_) | Value::Map(_) => Err(Flaw {
@@ -327,7 +340,7 @@ fn as_key(node: Node) -> Result<Key, Flaw> {
 }
 
 /// What stands behind `<<`: a map, or a list of maps of which the first wins.
-fn merge_key(node: Node) -> Result<Vec<(Key, Node)>, Flaw> {
+fn merge_key(node: Node<'_>) -> Result<Vec<(Key<'_>, Node<'_>)>, Flaw> {
     match node.value {
         Value::Map(entries) => Ok(entries),
         Value::List(items) => items.into_iter().map(merge_key).collect::<Result<Vec<_>, _>>().map(|maps| maps.concat()),
@@ -341,16 +354,16 @@ fn merge_key(node: Node) -> Result<Vec<(Key, Node)>, Flaw> {
 }
 
 /// The keys that stood before.
-fn repeated(entries: &[(Key, Node)]) -> Vec<&Key> {
+fn repeated<'a, 't>(entries: &'a [(Key<'t>, Node<'t>)]) -> Vec<&'a Key<'t>> {
     /// Up to here comparing each with each is quicker than hashing.
     const FEW: usize = 12;
     let keys = entries.iter().map(|(key, _)| key);
     if entries.len() <= FEW {
-        let before = |i: usize, key: &Key| entries.iter().take(i).any(|(earlier, _)| earlier.text == key.text);
+        let before = |i: usize, key: &Key<'_>| entries.iter().take(i).any(|(earlier, _)| earlier.text == key.text);
         return keys.enumerate().filter(|(i, key)| before(*i, key)).map(|(_, key)| key).collect();
     }
     let mut seen = HashSet::with_capacity(entries.len());
-    keys.filter(|key| !seen.insert(key.text.as_str())).collect()
+    keys.filter(|key| !seen.insert(key.text.as_ref())).collect()
 }
 
 /// A value that a later file replaced.
@@ -362,7 +375,7 @@ pub(super) struct Replaced {
 }
 
 /// Adds a later file to an earlier one: maps are joined, lists go on, and a single value replaces the earlier.
-pub(super) fn merge(into: &mut Node, from: Node, path: &str, replaced: &mut Vec<Replaced>) {
+pub(super) fn merge<'t>(into: &mut Node<'t>, from: Node<'t>, path: &str, replaced: &mut Vec<Replaced>) {
     match (&mut into.value, from.value) {
         (Value::Map(into), Value::Map(from)) => merge_maps(into, from, path, replaced),
         (Value::List(into), Value::List(from)) => into.extend(from),
@@ -379,8 +392,13 @@ pub(super) fn merge(into: &mut Node, from: Node, path: &str, replaced: &mut Vec<
     }
 }
 
-fn merge_maps(into: &mut Vec<(Key, Node)>, from: Vec<(Key, Node)>, path: &str, replaced: &mut Vec<Replaced>) {
-    let mut index: HashMap<String, usize> =
+fn merge_maps<'t>(
+    into: &mut Vec<(Key<'t>, Node<'t>)>,
+    from: Vec<(Key<'t>, Node<'t>)>,
+    path: &str,
+    replaced: &mut Vec<Replaced>,
+) {
+    let mut index: HashMap<Cow<'t, str>, usize> =
         into.iter().enumerate().map(|(i, (key, _))| (key.text.clone(), i)).collect();
     for (key, node) in from {
         match index.get(&key.text).and_then(|i| into.get_mut(*i)) {

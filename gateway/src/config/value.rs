@@ -37,7 +37,7 @@ trait Scalar: Sized {
 macro_rules! scalar {
     ($($ty:ident),* $(,)?) => {$(
         impl Read for $ty {
-            fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+            fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
                 let Some(text) = node.text() else {
                     return reader.wrong(node, <Self as Scalar>::WANTED, None);
                 };
@@ -541,7 +541,7 @@ impl Serialize for Secret {
 }
 
 impl Read for Secret {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         // A wrong secret is never quoted in the fault.
         let Some(text) = node.text().filter(|text| !text.is_empty()) else {
             reader.fault(
@@ -1099,7 +1099,7 @@ impl fmt::Display for Upstream {
 pub struct Json(pub serde_json::Value);
 
 impl Read for Json {
-    fn read<'n>(node: &'n Node, reader: &mut Reader<'n>) -> Self {
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         Self(match &node.value {
             Value::Scalar { .. } => plain_json(node, reader),
             Value::List(_) => {
@@ -1119,7 +1119,7 @@ impl Read for Json {
 }
 
 /// A scalar by YAML's core schema; a number that JSON cannot hold is a fault.
-fn plain_json(node: &Node, reader: &mut Reader<'_>) -> serde_json::Value {
+fn plain_json(node: &Node<'_>, reader: &mut Reader<'_>) -> serde_json::Value {
     let Some(text) = node.plain() else {
         return node.text().map_or(serde_json::Value::Null, |text| json!(text));
     };

@@ -19,13 +19,13 @@ use super::tree::{Mark, Node, Value};
 use super::value::Secret;
 
 /// Looking for the nearest name stops after so many, so that a large file with many slips is still answered at once.
-const MOST_COMPARED: usize = 5_000;
+const MOST_COMPARED: usize = 2_000;
 
 /// What the checking is told.
 pub(super) struct Subject<'c> {
     pub(super) config: &'c Config,
     pub(super) manifests: &'c Manifests,
-    pub(super) root: &'c Node,
+    pub(super) root: &'c Node<'c>,
     pub(super) now: SystemTime,
     /// Where the reading found a fault: what stands there is a placeholder, and no second fault is worth telling.
     pub(super) suspect: HashSet<String>,
@@ -84,7 +84,7 @@ impl<'a> At<'a> {
 struct Check<'c> {
     config: &'c Config,
     manifests: &'c Manifests,
-    root: &'c Node,
+    root: &'c Node<'c>,
     now: SystemTime,
     suspect: HashSet<String>,
     names: Names<'c>,
@@ -93,12 +93,17 @@ struct Check<'c> {
 
 impl Check<'_> {
     fn fault(&mut self, at: &At<'_>, message: impl Into<String>, help: impl Into<Option<String>>) {
-        if self.findings.faults.len() >= super::MOST_FAULTS {
-            self.findings.more += 1;
-        } else if !self.is_suspect(at) {
+        if !self.has_enough() && !self.is_suspect(at) {
             let found = self.found(at, message.into(), help.into());
             self.findings.faults.push(found);
         }
+    }
+
+    /// Counts one that is not worth more work, when there are enough.
+    fn has_enough(&mut self) -> bool {
+        let enough = self.findings.faults.len() >= super::MOST_FAULTS;
+        self.findings.more += usize::from(enough);
+        enough
     }
 
     fn is_suspect(&self, at: &At<'_>) -> bool {
@@ -158,6 +163,9 @@ impl Check<'_> {
         if name.is_empty() || !self.names.all_providers || self.config.providers.contains_key(name) {
             return;
         }
+        if self.has_enough() {
+            return;
+        }
         let known = self.config.providers.keys().map(String::as_str);
         let help = near(name, known).or_else(|| {
             let known = self.config.providers.keys().take(10).map(|name| format!("`{name}`")).collect::<Vec<_>>();
@@ -166,23 +174,24 @@ impl Check<'_> {
         self.fault(at, format!("there is no provider `{name}`"), help);
     }
 
-    /// A model of that name must be there, of that type if one is given.
-    fn model(&mut self, name: &str, wanted: Option<ModelType>, at: &At<'_>) {
+    /// A model of that name must be there, of that type if one is given. True if nothing is wrong with it.
+    fn model(&mut self, name: &str, wanted: Option<ModelType>, at: &At<'_>) -> bool {
         if name.is_empty() {
-            return;
+            return false;
         }
         match self.names.find(name, wanted) {
-            Known::Yes => {}
+            Known::Yes => return true,
             Known::OtherType(found) => {
                 let wanted = wanted.map_or("", ModelType::as_str);
                 self.fault(at, format!("the model `{name}` is of type {found}, not {wanted}"), None);
             }
-            Known::No if !self.names.all_models => {}
+            Known::No if !self.names.all_models || self.has_enough() => {}
             Known::No => {
                 let known = self.config.models.iter().map(|model| model.name.as_str());
                 self.fault(at, format!("there is no model `{name}`"), near(name, known));
             }
         }
+        false
     }
 }
 
@@ -191,7 +200,7 @@ fn near<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<String> 
 }
 
 /// The place of the deepest part of `path` that was written.
-fn place(root: &Node, path: &[Step<'_>]) -> Mark {
+fn place(root: &Node<'_>, path: &[Step<'_>]) -> Mark {
     let mut node = root;
     for step in path {
         let next = match (&node.value, step) {

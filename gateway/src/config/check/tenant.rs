@@ -43,7 +43,9 @@ fn names(check: &mut Check<'_>, names: &[String], at: &At<'_>) {
 fn defaults(check: &mut Check<'_>, tenant: &Tenant, at: &At<'_>) {
     for (model_type, name) in &tenant.default_models {
         let at = at.key(model_type.as_str());
-        check.model(name, Some(*model_type), &at);
+        if !check.model(name, Some(*model_type), &at) {
+            continue;
+        }
         let allowed = tenant.models.as_ref().is_none_or(|models| allows(models, name));
         if !allowed || tenant.disabled_models.iter().any(|disabled| matches(disabled, name)) {
             check.fault(&at, format!("this tenant may not call `{name}`"), "add it to `models`".to_owned());
@@ -125,7 +127,9 @@ fn key(check: &mut Check<'_>, tenant: &Tenant, key: &ApiKey, at: &At<'_>) {
     let models = at.key("models");
     for (i, name) in key.models.iter().flatten().enumerate() {
         let at = models.index(i);
-        check.model(name, None, &at);
+        if !check.model(name, None, &at) {
+            continue;
+        }
         // A pattern of the key's may be wider than the tenant's: what counts is what both allow.
         let refused = tenant.models.as_ref().is_some_and(|allowed| !allows(allowed, name));
         if refused && !name.contains('*') {
