@@ -239,8 +239,8 @@ fn unplaced(message: String) -> Fault {
     Fault { place: None, path: String::new(), message, help: None }
 }
 
-fn understand(sources: &[Source], manifests: &[Source]) -> Result<Loaded, Faults> {
-    let manifests = known_providers(manifests)?;
+fn understand(sources: &[Source], more_providers: &[Source]) -> Result<Loaded, Faults> {
+    let manifests = known_providers(more_providers)?;
     let mut findings = Findings::default();
     let Some(root) = join(sources, &mut findings) else {
         return Err(name_all(findings, sources));
@@ -264,7 +264,14 @@ fn understand(sources: &[Source], manifests: &[Source]) -> Result<Loaded, Faults
     let mut warnings = name_warnings(findings.warnings, sources);
     warnings.extend(super::pending::warnings(&config));
     let secrets = secrets.into_iter().map(|(mark, path, secret)| (place(mark, sources), path, secret)).collect();
-    Ok(Loaded { config, warnings, hash: hash(sources), manifests, origin: Origin::Text, secrets })
+    Ok(Loaded {
+        config,
+        warnings,
+        hash: hash(sources.iter().chain(more_providers)),
+        manifests,
+        origin: Origin::Text,
+        secrets,
+    })
 }
 
 /// One tree of all files; `None` when one of them could not be read to its end.
@@ -346,7 +353,7 @@ fn place(mark: Mark, sources: &[Source]) -> Place {
 }
 
 /// The hash of all texts, each with its length, so that moving a line from one file to the next shows.
-fn hash(sources: &[Source]) -> String {
+fn hash<'s>(sources: impl Iterator<Item = &'s Source>) -> String {
     let mut sha = Sha256::new();
     for source in sources {
         sha.update(source.text.len().to_le_bytes());

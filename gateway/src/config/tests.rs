@@ -347,9 +347,21 @@ fn a_tenants_own_address_is_not_private() {
             base()
         )
     };
-    for url in
-        ["http://10.1.2.3", "http://localhost", "http://[::1]:80", "http://169.254.169.254", "http://[::ffff:10.0.0.1]"]
-    {
+    for url in [
+        "http://10.1.2.3",
+        "http://localhost",
+        "http://[::1]:80",
+        "http://169.254.169.254",
+        "http://[::ffff:10.0.0.1]",
+        "http://[64:ff9b::7f00:1]",
+        "http://[2002:7f00:1::]",
+        "http://2130706433",
+        "http://0x7f.0x1",
+        "http://127.1",
+        "http://metadata.google.internal",
+        "http://100.64.0.1",
+        "http://redis:6379",
+    ] {
         let faults = faults(&own(url, ""));
         assert_eq!(faults[0].path, "tenants[0].providers.openai.base_url", "{url}");
     }
