@@ -201,17 +201,14 @@ impl Endpoint {
         &self.base_path
     }
 
-    /// The addresses to try for one request, the best first. Waits only for a name never seen before.
-    pub(super) async fn places(&self, resolver: &Resolver) -> Result<Tries, Fault> {
+    /// The addresses to try for one request, the best first, if they are known and fresh.
+    pub(super) fn known(&self) -> Option<Tries> {
         let known = self.places.load_full();
-        let places = match known.filter(|places| places.are_fresh()) {
-            Some(places) => places,
-            None => self.find(resolver).await?,
-        };
-        Ok(self.in_turn(places))
+        known.filter(|places| places.are_fresh()).map(|places| self.in_turn(places))
     }
 
-    async fn find(&self, resolver: &Resolver) -> Result<Arc<Places>, Fault> {
+    /// The same after asking for the name; waits only for one that was never found before.
+    pub(super) async fn find(&self, resolver: &Resolver) -> Result<Tries, Fault> {
         let (host, port) = &self.dial;
         let (addresses, until) = match host {
             Host::Address(address) => (vec![*address], None),
@@ -233,7 +230,7 @@ impl Endpoint {
         }
         let places = Arc::new(Places { known, until });
         self.places.store(Some(places.clone()));
-        Ok(places)
+        Ok(self.in_turn(places))
     }
 
     /// The place of an address: the old one if there is one, for what it remembers.

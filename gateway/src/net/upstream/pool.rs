@@ -14,7 +14,7 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::http::v2::client::Http2Session;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::endpoint::{Endpoint, Place, Version};
+use super::endpoint::{Endpoint, Place, Tries, Version};
 use super::fault::{Cause, Fault};
 use crate::net::dns::Resolver;
 use crate::net::tls::{Authorities, TrustError, check_system_roots};
@@ -116,8 +116,10 @@ impl Pool {
     ) -> Result<Taken, Fault> {
         let deadline = Instant::now() + limit;
         let connector = self.connector(endpoint)?;
-        let tries =
-            timeout_at(deadline, endpoint.places(&self.resolver)).await.map_err(|_| Fault::connect_timeout())??;
+        let tries = match endpoint.known() {
+            Some(tries) => tries,
+            None => self.find(endpoint, deadline).await?,
+        };
         let mut fault = Fault::connect_timeout();
         for (tried, place) in tries.iter().enumerate() {
             if freshness == Freshness::Any
@@ -134,6 +136,11 @@ impl Pool {
             }
         }
         Err(fault)
+    }
+
+    async fn find(&self, endpoint: &Endpoint, deadline: Instant) -> Result<Tries, Fault> {
+        let found = timeout_at(deadline, endpoint.find(&self.resolver)).await;
+        found.unwrap_or_else(|_| Err(Fault::connect_timeout()))
     }
 }
 
