@@ -1,0 +1,183 @@
+//! A run: simulator and gateways are started, scenarios measured in turn at each, and the results written.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::Bench;
+use crate::drive;
+use crate::gateway::{Gateway, Kind, Size};
+use crate::machine::{Machine, load_average};
+use crate::process::{Meter, Process};
+use crate::reload;
+use crate::report::{self, Measured, Row};
+use crate::scenario::{self, Load, Scenario};
+
+/// Measures what was asked for, prints the table and writes it.
+pub(crate) async fn run(bench: &Bench) -> io::Result<()> {
+    let room = Room::make()?;
+    let machine = Machine::here();
+    let (simulator, address) = start_simulator(&machine).await?;
+    let run = Run { bench, room: &room.0, machine: &machine, provider: address, meter: simulator.meter() };
+    let outcome = run.measure().await;
+    simulator.end().await;
+    let (rows, failures) = outcome?;
+    let text = run.write_up(&rows, &failures);
+    println!("\n{text}");
+    if let Some(parent) = bench.out.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(&bench.out, text)
+}
+
+/// A folder that goes when it falls.
+struct Room(PathBuf);
+
+impl Room {
+    fn make() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("weir-load-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // What cannot be removed is in the folder for temporary files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn start_simulator(machine: &Machine) -> io::Result<(Process, SocketAddr)> {
+    let own = std::env::current_exe()?;
+    let mut process = Process::start(&own, &["simulate"], machine.simulator(), &[])?;
+    let address = process.line_with("weir: simulator on http://").await?;
+    process.forget_output();
+    let address = address.trim().parse().map_err(|_| io::Error::other("the simulator did not say where it listens"))?;
+    Ok((process, address))
+}
+
+struct Run<'a> {
+    bench: &'a Bench,
+    room: &'a Path,
+    machine: &'a Machine,
+    provider: SocketAddr,
+    /// The simulator's.
+    meter: Meter,
+}
+
+impl Run<'_> {
+    async fn measure(&self) -> io::Result<(Vec<Row>, Vec<String>)> {
+        let gateways = self.start_all("main").await?;
+        let (mut rows, mut failures) = (Vec::new(), Vec::new());
+        for scenario in scenario::all(self.bench.held).into_iter().filter(|scenario| self.wants(scenario.name)) {
+            let measured = match scenario.load {
+                Load::Held(_) => self.rounds_afresh(scenario).await?,
+                Load::Closed(_) | Load::Open(_) => self.rounds(&gateways, scenario).await?,
+            };
+            rows.extend(measured.rows());
+            failures
+                .extend([Kind::Weir, Kind::Nginx, Kind::Direct].into_iter().filter_map(|kind| measured.failures(kind)));
+        }
+        if self.wants("large") || self.wants("reload") {
+            rows.extend(self.large(&gateways).await?);
+        }
+        for gateway in gateways {
+            gateway.end().await;
+        }
+        Ok((rows, failures))
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.bench.only.as_deref().is_none_or(|only| name.contains(only))
+    }
+
+    async fn start_all(&self, name: &str) -> io::Result<Vec<Gateway>> {
+        let mut gateways = Vec::new();
+        if let Some(weir) = &self.bench.weir {
+            let room = self.room.join(format!("{name}-weir"));
+            gateways.push(Gateway::weir(weir, &room, self.provider, Size::SMALL, self.machine.gateway()).await?);
+        }
+        if self.bench.nginx != "none" {
+            let room = self.room.join(format!("{name}-nginx"));
+            gateways.push(Gateway::nginx(&self.bench.nginx, &room, self.provider, self.machine.gateway()).await?);
+        }
+        gateways.push(Gateway::direct(self.provider, self.meter));
+        Ok(gateways)
+    }
+
+    /// Round by round, each gateway in turn, so that what else the machine does hits all of them.
+    async fn rounds(&self, gateways: &[Gateway], scenario: Scenario) -> io::Result<Measured> {
+        let mut rounds = Vec::new();
+        for round in 1..=self.bench.rounds {
+            for gateway in gateways {
+                self.tell(&scenario, gateway, round);
+                rounds.push((gateway.kind, drive::measure(gateway, &scenario, self.bench.time()).await?));
+            }
+        }
+        Ok(Measured { scenario, rounds })
+    }
+
+    /// The same with new processes for each round: memory that was once used is seldom given back.
+    async fn rounds_afresh(&self, scenario: Scenario) -> io::Result<Measured> {
+        let mut rounds = Vec::new();
+        for round in 1..=self.bench.rounds {
+            for gateway in self.start_all(&format!("{}-{round}", scenario.name)).await? {
+                self.tell(&scenario, &gateway, round);
+                let sample = drive::measure(&gateway, &scenario, self.bench.time()).await;
+                rounds.push((gateway.kind, sample?));
+                gateway.end().await;
+            }
+        }
+        Ok(Measured { scenario, rounds })
+    }
+
+    async fn large(&self, gateways: &[Gateway]) -> io::Result<Vec<Row>> {
+        let (Some(weir), Some(small)) = (&self.bench.weir, gateways.iter().find(|gateway| gateway.kind == Kind::Weir))
+        else {
+            return Ok(Vec::new());
+        };
+        let Some(scenario) = scenario::all(0).into_iter().find(|scenario| scenario.name == "json-1k-c64") else {
+            return Ok(Vec::new());
+        };
+        let room = self.room.join("large-weir");
+        let size = Size { keys: self.bench.keys, models: self.bench.models };
+        eprintln!("load: large configuration: {} keys, {} models", size.keys, size.models);
+        let large = Gateway::weir(weir, &room, self.provider, size, self.machine.gateway()).await?;
+        let mut rows = Vec::new();
+        if self.wants("large") {
+            rows.push(reload::large(small, &large, &scenario, self.bench.rounds, self.bench.time()).await?);
+        }
+        if self.wants("reload") {
+            rows.extend(reload::under_load(&large, &room, &scenario).await?);
+        }
+        large.end().await;
+        Ok(rows)
+    }
+
+    fn tell(&self, scenario: &Scenario, gateway: &Gateway, round: usize) {
+        eprintln!("load: {} at {}, round {round} of {}", scenario.name, gateway.kind.name(), self.bench.rounds);
+    }
+
+    fn write_up(&self, rows: &[Row], failures: &[String]) -> String {
+        let weir = self.bench.weir.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let nginx = Some(self.bench.nginx.as_str()).filter(|nginx| *nginx != "none");
+        let mut out = String::from(
+            "# Load tests: results\n\nWritten by `load-tests/bench.sh`; `README.md` tells what each row means.\n\n",
+        );
+        out.push_str("| | |\n| --- | --- |\n");
+        for (name, value) in self.machine.describe(weir.as_deref(), nginx) {
+            out.push_str(&format!("| {name} | {value} |\n"));
+        }
+        let Bench { rounds, seconds, .. } = self.bench;
+        out.push_str(&format!("| rounds | {rounds} of {seconds} s each, gateways in turn, medians |\n"));
+        out.push_str(&format!("| load average at the end | {} |\n\n", load_average()));
+        out.push_str(&report::table(rows));
+        for failure in failures {
+            out.push_str(&format!("\n- {failure}"));
+        }
+        out.push_str(if failures.is_empty() { "\nNo request failed.\n" } else { "\n" });
+        out
+    }
+}

@@ -1,0 +1,216 @@
+//! What stands between the generator and the simulator: Weir, nginx, or nothing; each with the configuration that it
+//! is measured with.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use crate::process::{Meter, Pin, Process};
+use crate::scenario::{Answer, Scenario, Template, Upstream};
+
+/// The caller's key, at Weir and at the simulator alike.
+pub(crate) const KEY: &str = "sk-weir-load-tests-only";
+
+/// Its SHA-256, as Weir's configuration has it.
+const KEY_HASH: &str = "c8a652be3d41118595b0b3bf0f5d3974a69dfa33d98ed9e8c377e4060364fc9c";
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Weir,
+    Nginx,
+    Direct,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Weir => "weir",
+            Self::Nginx => "nginx",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// A gateway that runs.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) kind: Kind,
+    pub(crate) address: SocketAddr,
+    /// Weir's admin listener.
+    pub(crate) admin: Option<SocketAddr>,
+    /// What is measured of it; of the simulator, where nothing stands between.
+    pub(crate) meter: Meter,
+    process: Option<Process>,
+}
+
+/// How large Weir's configuration is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) keys: usize,
+    pub(crate) models: usize,
+}
+
+impl Size {
+    /// One key, and the models of the scenarios.
+    pub(crate) const SMALL: Self = Self { keys: 0, models: 0 };
+}
+
+impl Gateway {
+    /// No gateway: the simulator itself.
+    pub(crate) fn direct(address: SocketAddr, meter: Meter) -> Self {
+        Self { kind: Kind::Direct, address, admin: None, meter, process: None }
+    }
+
+    /// Starts nginx in `room`.
+    pub(crate) async fn nginx(program: &str, room: &Path, upstream: SocketAddr, pin: Pin) -> io::Result<Self> {
+        let address = free_address()?;
+        let config = room.join("nginx.conf");
+        fs::create_dir_all(room)?;
+        fs::write(&config, nginx_conf(room, address, upstream))?;
+        let path = config.to_string_lossy().into_owned();
+        let mut process = Process::start(Path::new(program), &["-c", &path, "-p", &room.to_string_lossy()], pin, &[])?;
+        process.forget_output();
+        until_it_accepts(address).await?;
+        Ok(Self { kind: Kind::Nginx, address, admin: None, meter: process.meter(), process: Some(process) })
+    }
+
+    /// Starts Weir in `room`.
+    pub(crate) async fn weir(
+        program: &Path,
+        room: &Path,
+        upstream: SocketAddr,
+        size: Size,
+        pin: Pin,
+    ) -> io::Result<Self> {
+        fs::create_dir_all(room)?;
+        let config = config_path(room);
+        fs::write(&config, weir_yaml(room, upstream, size))?;
+        let arguments = ["serve", "--config", &config.to_string_lossy()];
+        let mut process = Process::start(program, &arguments, pin, &[("LOAD_UPSTREAM_KEY", "sk-upstream")])?;
+        let api = process.line_with("weir: api on http://").await?;
+        let admin = process.line_with("weir: admin on http://").await?;
+        process.forget_output();
+        let address = |text: &str| text.trim().parse().map_err(|_| io::Error::other(format!("not an address: {text}")));
+        let (address, admin) = (address(&api)?, Some(address(&admin)?));
+        Ok(Self { kind: Kind::Weir, address, admin, meter: process.meter(), process: Some(process) })
+    }
+
+    /// What this gateway is asked in `scenario`.
+    pub(crate) fn template(&self, scenario: &Scenario) -> Template {
+        match self.kind {
+            Kind::Weir => scenario.to_weir(),
+            Kind::Nginx if scenario.answer == Answer::Streamed => scenario.to_provider("/stream"),
+            Kind::Nginx | Kind::Direct => scenario.to_provider(""),
+        }
+    }
+
+    /// Where readiness is asked; the simulator has none of its own.
+    pub(crate) fn readiness(&self) -> Template {
+        match self.kind {
+            Kind::Weir | Kind::Nginx => Template::get("/readyz"),
+            Kind::Direct => Template::get("/_sim/account"),
+        }
+    }
+
+    /// Ends it.
+    pub(crate) async fn end(self) {
+        if let Some(process) = self.process {
+            process.end().await;
+        }
+    }
+}
+
+/// Where Weir's configuration is.
+pub(crate) fn config_path(room: &Path) -> PathBuf {
+    room.join("weir.yaml")
+}
+
+/// A port that was free a moment ago.
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+async fn until_it_accepts(address: SocketAddr) -> io::Result<()> {
+    let mut last = io::Error::other("it did not listen");
+    for _ in 0..200 {
+        match tokio::net::TcpStream::connect(address).await {
+            Ok(_) => return Ok(()),
+            Err(error) => last = error,
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    Err(last)
+}
+
+/// One worker, connections kept to the upstream, bodies in memory, one line a request in the access log, no buffering
+/// for streams. As root its worker stays root, so that it may write into its room.
+fn nginx_conf(room: &Path, listen: SocketAddr, upstream: SocketAddr) -> String {
+    let room = room.display();
+    let user = if is_root() { "user root;\n" } else { "" };
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|kind| format!("  {kind}_temp_path {room}/{kind};\n"))
+        .collect();
+    format!(
+        "{user}daemon off;\nworker_processes 1;\nworker_rlimit_nofile 65536;\npid {room}/nginx.pid;\n\
+         error_log {room}/error.log warn;\nevents {{ worker_connections 16384; }}\n\
+         http {{\n{temporary}  access_log {room}/access.log combined;\n\
+         \x20 client_max_body_size 128m;\n  client_body_buffer_size 4m;\n\
+         \x20 keepalive_timeout 3600s;\n  keepalive_requests 1000000000;\n\
+         \x20 upstream provider {{ server {upstream}; keepalive 1024; keepalive_requests 1000000000; }}\n\
+         \x20 server {{\n    listen {listen} backlog=4096;\n\
+         \x20   proxy_http_version 1.1;\n    proxy_set_header Connection \"\";\n    proxy_read_timeout 900s;\n\
+         \x20   location = /readyz {{ access_log off; return 200 \"ready\"; }}\n\
+         \x20   location /stream/ {{ proxy_buffering off; proxy_pass http://provider/; }}\n\
+         \x20   location / {{ proxy_pass http://provider; }}\n  }}\n}}\n"
+    )
+}
+
+/// Everything that a request may pay for is on: a key, limits, a budget with prices, ledger, metrics, access log.
+pub(crate) fn weir_yaml(room: &Path, upstream: SocketAddr, size: Size) -> String {
+    let mut yaml = head(room, upstream);
+    yaml.push_str("models:\n");
+    for scenario in crate::scenario::all(0) {
+        let provider = match scenario.upstream {
+            Upstream::OpenAi => "sim-openai",
+            Upstream::Anthropic => "sim-claude",
+        };
+        let (name, model) = (scenario.alias(), scenario.model);
+        yaml.push_str(&format!(
+            "  - {{name: {name}, targets: [{{provider: {provider}, model: \"{model}\"}}], pricing: {{input: 1.25, output: 10}}}}\n"
+        ));
+    }
+    for index in 0..size.models {
+        yaml.push_str(&format!(
+            "  - {{name: model-{index}, targets: [{{provider: sim-openai, model: gpt-5.5-{index}}}]}}\n"
+        ));
+    }
+    yaml.push_str(
+        "tenants:\n  - id: load\n    limits: {rpm: 1000000000, tpm: 1000000000000, concurrent: 100000}\n\
+         \x20   budgets: [{usd: 100000000, every: month}]\n    keys:\n",
+    );
+    yaml.push_str(&format!("      - {{id: main, hash: \"sha256:{KEY_HASH}\", limits: {{rpm: 1000000000}}}}\n"));
+    for index in 0..size.keys {
+        yaml.push_str(&format!("      - {{id: key-{index}, hash: \"sha256:{index:064x}\"}}\n"));
+    }
+    yaml
+}
+
+fn head(room: &Path, upstream: SocketAddr) -> String {
+    let room = room.display();
+    format!(
+        "version: 1\nserver: {{listen: \"127.0.0.1:0\", admin: \"127.0.0.1:0\", threads: 1, max_body: 64MiB, drain: 1s}}\n\
+         store: {{path: {room}/data}}\n\
+         observability: {{log: warn, access_log: \"file:{room}/access.log\"}}\n\
+         providers:\n\
+         \x20 sim-openai: {{kind: openai, base_url: \"http://{upstream}/v1\", credentials: [{{id: oa, api_key: \"env:LOAD_UPSTREAM_KEY\"}}]}}\n\
+         \x20 sim-claude: {{kind: anthropic, base_url: \"http://{upstream}\", credentials: [{{id: an, api_key: \"env:LOAD_UPSTREAM_KEY\"}}]}}\n"
+    )
+}
+
+fn is_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("Uid:").is_some_and(|ids| ids.split_whitespace().next() == Some("0")))
+}

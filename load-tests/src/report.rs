@@ -1,0 +1,176 @@
+//! The results: one table, with each bound beside what was measured.
+
+use std::fmt::Write;
+
+use crate::gateway::Kind;
+use crate::sample::{Sample, median};
+use crate::scenario::{Measure, Scenario};
+use crate::targets::{self, Target};
+
+/// Everything that was measured of one scenario.
+pub(crate) struct Measured {
+    pub(crate) scenario: Scenario,
+    pub(crate) rounds: Vec<(Kind, Sample)>,
+}
+
+/// One line of the table.
+pub(crate) struct Row {
+    pub(crate) title: String,
+    pub(crate) measure: String,
+    pub(crate) weir: String,
+    pub(crate) nginx: String,
+    pub(crate) direct: String,
+    pub(crate) ratio: String,
+    pub(crate) target: String,
+    pub(crate) met: Option<bool>,
+}
+
+impl Measured {
+    /// The table's lines of this scenario.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        self.scenario.measures.iter().map(|measure| self.row(*measure)).collect()
+    }
+
+    /// Requests that failed at `kind`, and why.
+    pub(crate) fn failures(&self, kind: Kind) -> Option<String> {
+        let of_kind = self.rounds.iter().filter(|(measured, _)| *measured == kind);
+        let (count, reason) = of_kind.fold((0, None), |(count, reason), (_, sample)| {
+            (count + sample.failures, reason.or_else(|| sample.reason.clone()))
+        });
+        (count > 0).then(|| {
+            format!("{}: {count} failed at {}: {}", self.scenario.name, kind.name(), reason.unwrap_or_default())
+        })
+    }
+
+    /// The median of `measure` at `kind`.
+    pub(crate) fn value(&self, kind: Kind, measure: Measure) -> Option<f64> {
+        let of_kind = self.rounds.iter().filter(|(measured, _)| *measured == kind);
+        median(of_kind.map(|(_, sample)| measure.of(sample)))
+    }
+
+    fn row(&self, measure: Measure) -> Row {
+        let [weir, nginx, direct] = [Kind::Weir, Kind::Nginx, Kind::Direct].map(|kind| self.value(kind, measure));
+        let target = targets::of(self.scenario.name, measure);
+        Row {
+            title: self.scenario.title.to_owned(),
+            measure: measure.title().to_owned(),
+            weir: measure.show(weir),
+            nginx: measure.show(nginx),
+            direct: measure.show(direct),
+            ratio: weir.zip(nginx).map_or_else(String::new, |(weir, nginx)| format!("{:.2}", weir / nginx)),
+            target: target.map_or_else(String::new, |target| measure.show_target(target)),
+            met: target.and_then(|target| met(target, weir?, nginx, direct)),
+        }
+    }
+}
+
+fn met(target: Target, weir: f64, nginx: Option<f64>, direct: Option<f64>) -> Option<bool> {
+    match target {
+        Target::TimesNginx(times) => Some(weir <= nginx? * times),
+        Target::OverDirect(over) => Some(weir - direct? <= over),
+        Target::AtMost(most) => Some(weir <= most),
+    }
+}
+
+impl Measure {
+    fn of(self, sample: &Sample) -> Option<f64> {
+        match self {
+            Self::CpuPerRequest => sample.cpu_per_request(),
+            Self::CpuPerEvent => sample.cpu_per_event(),
+            Self::Rate => sample.rate(),
+            Self::LatencyMiddle => sample.latency.percentile(0.5),
+            Self::LatencyHigh | Self::ReadinessHigh => sample.latency.percentile(0.99),
+            Self::FirstMiddle => sample.first_content.percentile(0.5),
+            Self::FirstHigh => sample.first_content.percentile(0.99),
+            Self::DelayMiddle => sample.delay.percentile(0.5),
+            Self::DelayHigh => sample.delay.percentile(0.99),
+            Self::MemoryPerStream => {
+                (sample.memory > 0).then(|| sample.memory as f64 / sample.requests.max(1) as f64 / 1024.0)
+            }
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::CpuPerRequest => "CPU a request, µs",
+            Self::CpuPerEvent => "CPU an event, µs",
+            Self::Rate => "requests a second",
+            Self::LatencyMiddle => "latency p50, µs",
+            Self::LatencyHigh => "latency p99, µs",
+            Self::FirstMiddle => "first token p50, µs",
+            Self::FirstHigh => "first token p99, µs",
+            Self::DelayMiddle => "event delay p50, µs",
+            Self::DelayHigh => "event delay p99, µs",
+            Self::MemoryPerStream => "memory a stream, KiB",
+            Self::ReadinessHigh => "readiness p99 meanwhile, µs",
+        }
+    }
+
+    fn show(self, value: Option<f64>) -> String {
+        match value {
+            None => String::new(),
+            Some(value) if value < 100.0 => format!("{value:.1}"),
+            Some(value) => grouped(value),
+        }
+    }
+
+    fn show_target(self, target: Target) -> String {
+        match target {
+            Target::TimesNginx(times) => format!("≤ {times} × nginx"),
+            Target::OverDirect(over) => format!("≤ direct + {}", grouped(over)),
+            Target::AtMost(most) => format!("≤ {}", self.show(Some(most))),
+        }
+    }
+}
+
+/// A number with its thousands apart.
+pub(crate) fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// The table.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut out = String::from("| scenario | measure | weir | nginx | direct | weir / nginx | target | met |\n");
+    out.push_str("| --- | --- | ---: | ---: | ---: | ---: | --- | --- |\n");
+    let mut last = "";
+    for row in rows {
+        let title = if row.title == last { "" } else { &row.title };
+        last = &row.title;
+        let met = match row.met {
+            Some(true) => "yes",
+            Some(false) => "**no**",
+            None => "",
+        };
+        let Row { measure, weir, nginx, direct, ratio, target, .. } = row;
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "| {title} | {measure} | {weir} | {nginx} | {direct} | {ratio} | {target} | {met} |");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        assert_eq!(grouped(1_234_567.4), "1,234,567");
+        assert_eq!(grouped(999.0), "999");
+    }
+
+    #[test]
+    fn a_bound_is_met_against_what_it_names() {
+        assert_eq!(met(Target::TimesNginx(2.0), 20.0, Some(14.0), None), Some(true));
+        assert_eq!(met(Target::TimesNginx(2.0), 20.0, None, None), None);
+        assert_eq!(met(Target::OverDirect(100.0), 250.0, None, Some(100.0)), Some(false));
+        assert_eq!(met(Target::AtMost(25.0), 25.0, None, None), Some(true));
+    }
+}

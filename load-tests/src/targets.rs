@@ -1,0 +1,41 @@
+//! What each measurement should be: the bounds that stand beside the measured values in the report.
+
+use crate::scenario::Measure;
+
+/// A bound.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Target {
+    /// Weir's value is at most this many times nginx's.
+    TimesNginx(f64),
+    /// Weir's value is at most this much over nothing between, in microseconds.
+    OverDirect(f64),
+    /// Weir's value is at most this.
+    AtMost(f64),
+}
+
+/// The bound of a measure in a scenario, where there is one.
+pub(crate) fn of(scenario: &str, measure: Measure) -> Option<Target> {
+    use Measure::{
+        CpuPerEvent, CpuPerRequest, DelayHigh, DelayMiddle, FirstHigh, FirstMiddle, LatencyHigh, LatencyMiddle,
+        MemoryPerStream, ReadinessHigh,
+    };
+    match (scenario, measure) {
+        ("json-1k-c1" | "json-1k-c64" | "json-1k-c256", CpuPerRequest) => Some(Target::TimesNginx(2.0)),
+        ("body-200k" | "body-2m", CpuPerRequest) => Some(Target::TimesNginx(1.5)),
+        ("sse-64", CpuPerEvent) => Some(Target::TimesNginx(1.25)),
+        ("anthropic-json", CpuPerRequest) => Some(Target::TimesNginx(3.0)),
+        ("anthropic-sse", CpuPerEvent) => Some(Target::TimesNginx(1.5)),
+        ("held", MemoryPerStream) => Some(Target::AtMost(25.0)),
+        ("held", ReadinessHigh) => Some(Target::AtMost(50_000.0)),
+        ("open-1000", LatencyMiddle) => Some(Target::OverDirect(200.0)),
+        ("open-1000", LatencyHigh) => Some(Target::OverDirect(1_000.0)),
+        ("first-token", FirstMiddle) => Some(Target::OverDirect(200.0)),
+        ("first-token", FirstHigh) => Some(Target::OverDirect(1_000.0)),
+        ("event-delay", DelayMiddle) => Some(Target::OverDirect(100.0)),
+        ("event-delay", DelayHigh) => Some(Target::OverDirect(1_000.0)),
+        _ => None,
+    }
+}
+
+/// How much the large configuration may change the cost of a request, either way.
+pub(crate) const LARGE_WITHIN: f64 = 0.05;
