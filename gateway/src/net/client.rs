@@ -16,6 +16,9 @@ const LINGER_BYTES: usize = 32 * 1024 * 1024;
 /// How long what was written may take to leave before a broken connection is cut.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
 
+/// How long an HTTP/2 client has to take the event that says why its stream breaks off.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
 /// What Pingora says of a chunk that is none.
 const INVALID_CHUNK: ErrorType = ErrorType::Custom("InvalidChunk");
 
@@ -41,6 +44,8 @@ enum After {
     Reuse,
     /// What still comes on it is no request, but has to be taken for the client to see the answer.
     ReadOff,
+    /// The HTTP/2 stream is reset, once what was written has left.
+    Reset,
     /// It is cut.
     Cut,
 }
@@ -175,6 +180,7 @@ impl Client {
     pub async fn gone(&mut self) {
         // Pingora waits for ever after the body's end, unless the client closes or breaks the protocol.
         while let Ok(Some(_)) = self.session.read_body_or_idle(true).await {}
+        self.after = After::Cut;
     }
 
     /// Sends a whole answer in one write.
@@ -228,6 +234,10 @@ impl Client {
     /// The streamed answer broke off: the connection is closed, or the HTTP/2 stream reset, so that the client cannot take
     /// what it has for the whole.
     pub async fn abort(&mut self) {
+        if self.session.is_http2() {
+            self.after = if self.after == After::Cut { After::Cut } else { After::Reset };
+            return;
+        }
         self.after = After::Cut;
         // A client that takes nothing any more would hold up what is still to be flushed.
         let _flushed = tokio::time::timeout(LAST_FLUSH, self.session.shutdown()).await;
@@ -242,6 +252,11 @@ impl Client {
     pub async fn into_reusable(mut self) -> Option<ServerSession> {
         match self.after {
             After::Cut => return None,
+            After::Reset => {
+                // A reset overtakes what waits to be sent, the answer's head too, and nothing tells when that has left.
+                tokio::time::sleep(LAST_WORD).await;
+                return None;
+            }
             After::ReadOff => {
                 read_off(self.session).await;
                 return None;
