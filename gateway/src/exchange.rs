@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use adapters::{Operation, Request};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::access::{self, Key};
 use crate::attempt::{self, Begun};
@@ -35,6 +35,15 @@ pub async fn serve(gateway: &Gateway, client: &mut Client) {
     if let Err(fault) = answer(gateway, &snapshot, client, &mut record).await {
         refuse(client, &mut record, fault).await;
     }
+    record.finished = true;
+}
+
+/// Answers what is no request.
+pub async fn refuse_nonsense(gateway: &Gateway, client: &mut Client) {
+    let mut record = Record::open(gateway, &HeaderMap::new());
+    let message = "This is no HTTP request, or its head has more than 256 headers or 1 MiB.";
+    let fault = Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message);
+    refuse(client, &mut record, fault).await;
     record.finished = true;
 }
 
@@ -172,6 +181,14 @@ async fn read(
     record.waited(since);
     let body = body.map_err(|fault| match fault {
         BodyFault::Gone => Fault::gone(),
+        BodyFault::Stalled => {
+            let message = "The rest of the request's body did not come.";
+            Fault::request(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+        }
+        BodyFault::Malformed => {
+            let message = "The request's body is not properly chunked.";
+            Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message)
+        }
         BodyFault::TooLarge => {
             let message = format!("The request's body is larger than {} bytes.", snapshot.max_body);
             Fault::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)

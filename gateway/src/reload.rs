@@ -4,16 +4,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::config::{Config, Faults, Loaded};
+use crate::config::{Config, Fault, Faults, Loaded};
 use crate::gateway::Gateway;
 use crate::model::ProviderManager;
-use crate::store::Served;
+use crate::net::tls::Identity;
+use crate::store;
 
 /// Reloads the configuration.
 pub struct Reloader {
     gateway: Arc<Gateway>,
     providers: ProviderManager,
-    served: Mutex<Loaded>,
+    identities: Vec<Arc<Identity>>,
+    served: Mutex<Served>,
+}
+
+/// What is served, and what was served at first: listeners, the store and the logs are still as they were then.
+struct Served {
+    loaded: Loaded,
+    started: Config,
 }
 
 /// What a reload did.
@@ -25,13 +33,21 @@ pub struct Reloaded {
     pub hash: String,
     /// What is other than before, as `models.gpt-main` or `server.max_body`.
     pub changed: Vec<String>,
+    /// What the file says otherwise than the process does until it is started anew, as `server.listen`.
+    pub restart: Vec<&'static str>,
 }
 
 impl Reloader {
-    /// Reloads what was `loaded` at first.
+    /// Reloads what was `loaded` at first, and the certificates.
     #[must_use]
-    pub fn new(gateway: Arc<Gateway>, providers: ProviderManager, loaded: Loaded) -> Self {
-        Self { gateway, providers, served: Mutex::new(loaded) }
+    pub fn new(
+        gateway: Arc<Gateway>,
+        providers: ProviderManager,
+        loaded: Loaded,
+        identities: Vec<Arc<Identity>>,
+    ) -> Self {
+        let served = Served { started: loaded.config.clone(), loaded };
+        Self { gateway, providers, identities, served: Mutex::new(served) }
     }
 
     /// Reads the configuration again and serves it. Blocks while it reads; requests go on meanwhile.
@@ -46,29 +62,79 @@ impl Reloader {
         })
     }
 
-    fn replace(&self, served: &mut Loaded) -> Result<Reloaded, Faults> {
+    fn replace(&self, served: &mut Served) -> Result<Reloaded, Faults> {
         let previous = self.gateway.models.load();
-        let Some(loaded) = served.origin.load()? else {
-            return Ok(Reloaded { generation: previous.generation, hash: previous.hash.clone(), changed: Vec::new() });
+        let Some(loaded) = served.loaded.origin.load()? else {
+            let (generation, hash) = (previous.generation, previous.hash.clone());
+            return Ok(Reloaded { generation, hash, changed: Vec::new(), restart: Vec::new() });
         };
         let snapshot = self.providers.build(&loaded, Some(&previous))?;
-        let changed = changes(&served.config, &loaded.config);
-        let reloaded = Reloaded { generation: snapshot.generation, hash: snapshot.hash.clone(), changed };
+        self.renew_identities()?;
+        let reloaded = Reloaded {
+            generation: snapshot.generation,
+            hash: snapshot.hash.clone(),
+            changed: changes(&served.loaded.config, &loaded.config),
+            restart: needs_restart(&served.started, &loaded.config),
+        };
         self.gateway.metrics.configured(snapshot.generation, &snapshot.hash);
         self.gateway.models.replace(snapshot);
         let now = jiff::Timestamp::now();
-        self.gateway.store.served(Served { at: now, hash: reloaded.hash.clone(), changed: reloaded.changed.clone() });
-        *served = loaded;
+        let (hash, changed) = (reloaded.hash.clone(), reloaded.changed.clone());
+        self.gateway.store.served(store::Served { at: now, hash, changed });
+        served.loaded = loaded;
         tracing::info!(generation = reloaded.generation, hash = %reloaded.hash, changed = ?reloaded.changed, "reloaded");
+        if !reloaded.restart.is_empty() {
+            tracing::warn!(settings = ?reloaded.restart, "these changes take effect when weir is started anew");
+        }
         Ok(reloaded)
+    }
+
+    /// Shows what the certificates' files hold now; all of them or none.
+    fn renew_identities(&self) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        let mut renewed = Vec::with_capacity(self.identities.len());
+        for identity in &self.identities {
+            match identity.renewed() {
+                Ok(certified) => renewed.push(certified),
+                Err(error) => faults.push(Fault {
+                    place: None,
+                    path: "server.tls".to_owned(),
+                    message: error.to_string(),
+                    help: None,
+                }),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        self.identities.iter().zip(renewed).for_each(|(identity, certified)| identity.show(certified));
+        Ok(())
     }
 
     /// The configuration that is served, its secrets masked.
     #[must_use]
     pub fn shown(&self) -> serde_json::Value {
         let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        serde_json::to_value(&served.config).unwrap_or_default()
+        serde_json::to_value(&served.loaded.config).unwrap_or_default()
     }
+}
+
+/// What a process takes from its configuration only when it starts.
+fn needs_restart(started: &Config, now: &Config) -> Vec<&'static str> {
+    let (old, new) = (&started.server, &now.server);
+    let settings = [
+        ("server.listen", old.listen == new.listen),
+        ("server.admin", old.admin == new.admin),
+        ("server.admin_token", old.admin_token == new.admin_token),
+        ("server.tls", old.tls == new.tls),
+        ("server.drain", old.drain == new.drain),
+        ("server.idle", old.idle == new.idle),
+        ("server.stall", old.stall == new.stall),
+        ("server.threads", old.threads == new.threads),
+        ("store", started.store == now.store),
+        ("observability", started.observability == now.observability),
+    ];
+    settings.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }
 
 /// What is other: named entries by their name, the rest by section.

@@ -4,9 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::access_log::{AccessLog, Writer};
@@ -17,8 +18,11 @@ use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::model::{ModelManager, ProviderManager};
 use crate::net::dns::Resolver;
+use crate::net::door::Tolerance;
 use crate::net::proxy::Proxies;
 use crate::net::server::{self, Listening, Settings};
+use crate::net::sockets::{Handover, Sockets};
+use crate::net::tls::{Identity, IdentityError};
 use crate::net::upstream::Upstreams;
 use crate::reload::Reloader;
 use crate::store::{Patience, Served, Store};
@@ -37,6 +41,8 @@ pub enum Start {
 enum Refused {
     /// The configuration cannot be served.
     Faults(Faults),
+    /// It names something that is not to be had: an address, a certificate, a secret.
+    Input(String),
     /// Something about the machine.
     Machine(String),
 }
@@ -61,6 +67,10 @@ pub fn serve(loaded: Loaded, start: Start) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Refused::Faults(faults)) => {
             eprintln!("error: the configuration cannot be served\n{faults}");
+            ExitCode::from(WRONG_INPUT)
+        }
+        Err(Refused::Input(why)) => {
+            eprintln!("error: {why}");
             ExitCode::from(WRONG_INPUT)
         }
         Err(Refused::Machine(why)) => {
@@ -88,9 +98,11 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let proxies = Proxies::from_environment().map_err(|error| Refused::Machine(error.to_string()))?;
     let providers = ProviderManager { proxies, simulator: simulator.as_ref().map(simulator::Simulator::addr) };
     let snapshot = providers.build(&loaded, None)?;
-    let settings = settings(&loaded.config, start)?;
+    let mut settings = settings(&loaded.config)?;
     let token = loaded.config.server.admin_token.as_ref().map(config::Secret::resolve).transpose();
-    let token = token.map_err(|error| Refused::Machine(format!("server.admin_token: {error}")))?;
+    let token = token.map_err(|error| Refused::Input(format!("server.admin_token: {error}")))?;
+    let bound = bind(&mut settings, start)?;
+    raise_file_limit();
     let (access_log, writer) = open_access_log(&loaded.config.observability.access_log)?;
     let store = open_store(&loaded.config, start)?;
     store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
@@ -106,11 +118,13 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
         draining: AtomicBool::new(false),
     });
     let origin = loaded.origin.clone();
-    let reloader = Arc::new(Reloader::new(Arc::clone(&gateway), providers, loaded));
+    let identities = settings.api.iter().chain(&settings.admin).filter_map(|listening| listening.identity.clone());
+    let reloader = Arc::new(Reloader::new(Arc::clone(&gateway), providers, loaded, identities.collect()));
     let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&reloader), token.as_ref().map(|token| token.as_str()));
     let _watching = keep_fresh(&origin, &reloader)?;
-    announce(&settings)?;
-    let ran = server::run(&gateway, admin, &settings).map_err(Refused::Machine);
+    let sockets = bound.map_or_else(|| take_over(&mut settings), Ok)?;
+    let announced = settings.clone();
+    let ran = server::run(&gateway, admin, &settings, sockets, move || announce(&announced)).map_err(Refused::Machine);
     gateway.close();
     ran
 }
@@ -118,7 +132,10 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
 /// Diagnostics go to standard error; standard output is the access log's.
 fn start_logging(directives: &str) {
     let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|_| "info".into());
-    let quiet = ["pingora=warn", "pingora_core=warn"].iter().filter_map(|directive| directive.parse().ok());
+    // What goes wrong with handing sockets over is said by those who asked for it.
+    let quiet = ["pingora=warn", "pingora_core=warn", "pingora_core::server::transfer_fd=off"]
+        .iter()
+        .filter_map(|directive| directive.parse().ok());
     let filter = quiet.fold(filter, tracing_subscriber::EnvFilter::add_directive);
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
     if let Err(error) = logging {
@@ -139,28 +156,54 @@ fn upstreams() -> Upstreams {
     upstreams
 }
 
-fn settings(config: &Config, start: Start) -> Result<Settings, Refused> {
+fn settings(config: &Config) -> Result<Settings, Refused> {
     let server = &config.server;
     let listening = |listener: &Listener| {
-        let tls = listener.tls.as_ref().or(server.tls.as_ref()).map(|tls| (tls.cert.clone(), tls.key.clone()));
-        Listening { address: listener.address.get(), tls }.with_port()
+        let tls = listener.tls.as_ref().or(server.tls.as_ref());
+        let identity = tls.map(|tls| Identity::read(&tls.cert, &tls.key).map(Arc::new)).transpose();
+        Ok(Listening { address: listener.address.get(), identity: identity? })
     };
+    let read = |listener| listening(listener).map_err(|error: IdentityError| Refused::Input(error.to_string()));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = server.threads.and_then(|threads| usize::try_from(threads.get()).ok());
     Ok(Settings {
-        api: server.listen.0.iter().map(listening).collect::<io::Result<_>>()?,
-        admin: server.admin.as_ref().map(listening).transpose()?,
+        api: server.listen.0.iter().map(read).collect::<Result<_, _>>()?,
+        admin: server.admin.as_ref().map(read).transpose()?,
         threads: threads.unwrap_or(cores),
         drain: server.drain.get(),
-        upgrade_socket: config.store.path.join("upgrade.sock"),
-        upgrade: start == Start::Upgrade,
+        tolerance: Tolerance { idle: server.idle.get(), stall: server.stall.get() },
+        handover: Handover::in_folder(&config.store.path),
     })
+}
+
+/// The process's own sockets; none when it takes over another's.
+fn bind(settings: &mut Settings, start: Start) -> Result<Option<Sockets>, Refused> {
+    match start {
+        Start::Fresh => Sockets::bind(settings.addresses()).map(Some).map_err(Refused::Input),
+        Start::Upgrade => Ok(None),
+    }
+}
+
+/// The sockets of the process that serves; nothing that can fail comes after that.
+fn take_over(settings: &mut Settings) -> Result<Sockets, Refused> {
+    println!("weir: waiting for the sockets of the process that serves; send it SIGQUIT");
+    let handover = settings.handover.clone();
+    Sockets::take_over(&handover, settings.addresses()).map_err(Refused::Input)
+}
+
+/// A stream takes two file descriptors, and many systems give a process 1,024 unless it asks for more.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        tracing::warn!(%error, limit = limit.current, "the limit of open files cannot be raised");
+    }
 }
 
 fn open_store(config: &Config, start: Start) -> Result<Store, Refused> {
     let patience = if start == Start::Upgrade { Patience::UntilFree } else { Patience::None };
     let path = &config.store.path;
-    Store::open(path, patience).map_err(|error| Refused::Machine(format!("the store {}: {error}", path.display())))
+    Store::open(path, patience).map_err(|error| Refused::Input(format!("the store {}: {error}", path.display())))
 }
 
 fn open_access_log(wanted: &config::AccessLog) -> Result<(AccessLog, Option<Writer>), Refused> {
@@ -170,25 +213,28 @@ fn open_access_log(wanted: &config::AccessLog) -> Result<(AccessLog, Option<Writ
         config::AccessLog::Stderr => AccessLog::stderr(),
         config::AccessLog::File(path) => AccessLog::file(path),
     };
-    let (log, writer) = opened.map_err(|error| Refused::Machine(format!("observability.access_log: {error}")))?;
+    let (log, writer) = opened.map_err(|error| Refused::Input(format!("observability.access_log: {error}")))?;
     Ok((log, Some(writer)))
 }
 
 /// Reloads when the files change and on SIGHUP. What is returned must live as long as the process serves.
 fn keep_fresh(origin: &Origin, reloader: &Arc<Reloader>) -> io::Result<Option<config::WatchGuard>> {
     let on_signal = Arc::clone(reloader);
-    std::thread::Builder::new().name("sighup".to_owned()).spawn(move || reload_on_signal(&on_signal))?;
-    let Origin::Path(path) = origin else {
-        return Ok(None);
-    };
+    let (listening, listens) = sync_channel(1);
+    std::thread::Builder::new().name("sighup".to_owned()).spawn(move || reload_on_signal(&on_signal, &listening))?;
+    // Until then a SIGHUP would end the process. An error was logged by the thread.
+    let _listens = listens.recv();
+    let Origin::Path(path) = origin else { return Ok(None) };
     let on_change = Arc::clone(reloader);
     // A refused reload has been logged and counted.
     config::watch(path, move || drop(on_change.reload())).map(Some)
 }
 
-fn reload_on_signal(reloader: &Reloader) {
+fn reload_on_signal(reloader: &Reloader, listening: &SyncSender<()>) {
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         let mut hangup = runtime.block_on(async { signal(SignalKind::hangup()) })?;
+        // Whoever waits for it has begun to serve by now, or has ended.
+        let _waited_for = listening.send(());
         while runtime.block_on(hangup.recv()).is_some() {
             drop(reloader.reload());
         }
@@ -199,31 +245,12 @@ fn reload_on_signal(reloader: &Reloader) {
     }
 }
 
-/// Says where it listens, once it does.
-fn announce(settings: &Settings) -> io::Result<()> {
-    let settings = settings.clone();
-    std::thread::Builder::new().name("announce".to_owned()).spawn(move || {
-        for listening in &settings.api {
-            wait_for(listening.address);
-            println!("weir: api on {}", listening.url());
-        }
-        if let Some(listening) = &settings.admin {
-            wait_for(listening.address);
-            println!("weir: admin on {}", listening.url());
-        }
-    })?;
-    Ok(())
-}
-
-fn wait_for(address: SocketAddr) {
-    let reachable = match address.ip() {
-        ip if ip.is_unspecified() && ip.is_ipv4() => {
-            SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port())
-        }
-        ip if ip.is_unspecified() => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port()),
-        _ => address,
-    };
-    while std::net::TcpStream::connect_timeout(&reachable, Duration::from_secs(1)).is_err() {
-        std::thread::sleep(Duration::from_millis(10));
+/// Says where it listens.
+fn announce(settings: &Settings) {
+    for listening in &settings.api {
+        println!("weir: api on {}", listening.url());
+    }
+    if let Some(listening) = &settings.admin {
+        println!("weir: admin on {}", listening.url());
     }
 }

@@ -7,10 +7,18 @@
 //! | `weir` | the process under test, its configuration and its access log |
 //! | `client` | calls and their answers, read as events with their times |
 //! | `provider` | a provider that answers byte for byte what a test says |
+//! | `raw` | bytes that no client would send |
+//! | `http2` | calls over HTTP/2 |
+//! | `tls` | certificates, and clients that trust them |
+//! | `process` | the binary with any arguments, and its memory |
 //! | `patience` | the bound on every wait |
 
 pub mod client;
 pub mod fixtures;
+pub mod http2;
 pub mod patience;
+pub mod process;
 pub mod provider;
+pub mod raw;
+pub mod tls;
 pub mod weir;

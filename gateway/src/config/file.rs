@@ -50,6 +50,10 @@ section! {
         max_body: ByteSize = ByteSize::mebibytes(64);
         /// How long requests in flight may take to end after SIGTERM.
         drain: Duration = Duration::secs(30);
+        /// How long a connection may be idle between requests, and how long a request's head may take to come.
+        idle: Duration = Duration::secs(75);
+        /// How long a client may send nothing more of a body that it has begun, or take nothing of its answer.
+        stall: Duration = Duration::secs(60);
         /// Refuses every change but the file's (GitOps).
         locked: bool = false;
         /// Private, loopback or link-local hosts and networks that a tenant's own provider address may reach all the same.

@@ -3,16 +3,27 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
-
-/// How long a client may leave a read or a write hanging.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// How long and how much of a refused body is read on, so that the client sees the answer and not a reset.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 32 * 1024 * 1024;
+
+/// How long what was written may take to leave before a broken connection is cut.
+const LAST_FLUSH: Duration = Duration::from_secs(1);
+
+/// How long an HTTP/2 client has to take the event that says why its stream breaks off.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
+/// What Pingora says of a chunk that is none.
+const INVALID_CHUNK: ErrorType = ErrorType::Custom("InvalidChunk");
+
+/// How much of an answer is written within one timeout: a slow client is not a stalled one.
+const WRITE: usize = 256 * 1024;
 
 /// Below this, the rest of a refused body is read to keep the connection.
 const WORTH_READING: u64 = 64 * 1024;
@@ -20,8 +31,23 @@ const WORTH_READING: u64 = 64 * 1024;
 /// A request that is being answered.
 pub struct Client {
     session: ServerSession,
-    reusable: bool,
+    stall: Duration,
+    headless: bool,
     answered: bool,
+    after: After,
+}
+
+/// What becomes of a connection after the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// It serves the next request, if both sides keep it.
+    Reuse,
+    /// What still comes on it is no request, but has to be taken for the client to see the answer.
+    ReadOff,
+    /// The HTTP/2 stream is reset, once what was written has left.
+    Reset,
+    /// It is cut.
+    Cut,
 }
 
 /// Why a body could not be read.
@@ -29,7 +55,11 @@ pub struct Client {
 pub enum BodyFault {
     /// It is larger than allowed.
     TooLarge,
-    /// The client left, sent bytes that are no body, or was too slow.
+    /// Nothing came for too long.
+    Stalled,
+    /// Its chunks are not chunks.
+    Malformed,
+    /// The client left.
     Gone,
 }
 
@@ -83,18 +113,28 @@ impl Head {
 }
 
 impl Client {
-    /// The request in `session`, whose head was read.
+    /// The request in `session`, whose head was read. The client may leave a read or a write hanging for `stall`.
     #[must_use]
-    pub fn new(mut session: ServerSession) -> Self {
-        session.set_read_timeout(Some(CLIENT_TIMEOUT));
-        session.set_write_timeout(Some(CLIENT_TIMEOUT));
-        Self { session, reusable: true, answered: false }
+    pub fn new(mut session: ServerSession, stall: Duration) -> Self {
+        session.set_read_timeout(Some(stall));
+        session.set_write_timeout(Some(stall));
+        // Whether the rest of a body is worth reading is decided here: see `leave_unread_body`.
+        session.set_close_on_response_before_downstream_finish(false);
+        Self { session, stall, headless: false, answered: false, after: After::Reuse }
+    }
+
+    /// Whatever it is that came in the place of a head; it can be answered and nothing else.
+    #[must_use]
+    pub fn headless(session: ServerSession, stall: Duration) -> Self {
+        let mut client = Self { headless: true, after: After::ReadOff, ..Self::new(session, stall) };
+        client.close_after();
+        client
     }
 
     /// The request's method.
     #[must_use]
     pub fn method(&self) -> &Method {
-        &self.session.req_header().method
+        if self.headless { &Method::GET } else { &self.session.req_header().method }
     }
 
     /// The request's target.
@@ -140,6 +180,7 @@ impl Client {
     pub async fn gone(&mut self) {
         // Pingora waits for ever after the body's end, unless the client closes or breaks the protocol.
         while let Ok(Some(_)) = self.session.read_body_or_idle(true).await {}
+        self.after = After::Cut;
     }
 
     /// Sends a whole answer in one write.
@@ -155,7 +196,7 @@ impl Client {
         self.write_head(head).await?;
         let last = body.len().saturating_sub(1);
         for (place, piece) in body.iter().enumerate().filter(|_| !bodiless) {
-            self.write(piece.clone(), place == last).await?;
+            self.write_in_parts(piece.clone(), place == last).await?;
         }
         Ok(())
     }
@@ -166,7 +207,7 @@ impl Client {
     /// The client is gone.
     pub async fn begin(&mut self, head: Head) -> Result<(), Gone> {
         let mut head = head.into_pingora(None).ok_or(Gone)?;
-        if self.session.is_http2() {
+        if self.session.is_http2() || self.session.req_header().version < Version::HTTP_11 {
             head.remove_header(&header::TRANSFER_ENCODING);
         }
         self.answered = true;
@@ -178,7 +219,7 @@ impl Client {
     /// # Errors
     /// The client is gone.
     pub async fn push(&mut self, piece: Bytes) -> Result<(), Gone> {
-        if piece.is_empty() { Ok(()) } else { self.write(piece, false).await }
+        if piece.is_empty() { Ok(()) } else { self.write_in_parts(piece, false).await }
     }
 
     /// The streamed answer is whole.
@@ -186,14 +227,20 @@ impl Client {
     /// # Errors
     /// The client is gone.
     pub async fn end(&mut self) -> Result<(), Gone> {
-        self.session.finish_body().await.map_err(|_| self.lost())
+        let ended = tokio::time::timeout(self.stall, self.session.finish_body()).await;
+        if matches!(ended, Ok(Ok(()))) { Ok(()) } else { Err(self.lost()) }
     }
 
     /// The streamed answer broke off: the connection is closed, or the HTTP/2 stream reset, so that the client cannot take
     /// what it has for the whole.
     pub async fn abort(&mut self) {
-        self.reusable = false;
-        self.session.shutdown().await;
+        if self.session.is_http2() {
+            self.after = if self.after == After::Cut { After::Cut } else { After::Reset };
+            return;
+        }
+        self.after = After::Cut;
+        // A client that takes nothing any more would hold up what is still to be flushed.
+        let _flushed = tokio::time::timeout(LAST_FLUSH, self.session.shutdown()).await;
     }
 
     /// The connection closes after this answer.
@@ -203,8 +250,23 @@ impl Client {
 
     /// Gives the session back where its connection can serve another request.
     pub async fn into_reusable(mut self) -> Option<ServerSession> {
-        self.linger().await;
-        self.reusable.then_some(self.session)
+        match self.after {
+            After::Cut => return None,
+            After::Reset => {
+                // A reset overtakes what waits to be sent, the answer's head too, and nothing tells when that has left.
+                tokio::time::sleep(LAST_WORD).await;
+                return None;
+            }
+            After::ReadOff => {
+                read_off(self.session).await;
+                return None;
+            }
+            After::Reuse => {}
+        }
+        if !self.session.is_http2() && !self.session.is_body_done() {
+            self.linger().await;
+        }
+        (self.session.is_http2() || self.session.is_body_done()).then_some(self.session)
     }
 
     fn content_length(&self) -> Option<u64> {
@@ -217,7 +279,7 @@ impl Client {
             return Ok(());
         }
         self.session.write_continue_response().await.map_err(|_| {
-            self.reusable = false;
+            self.after = After::Cut;
             BodyFault::Gone
         })
     }
@@ -226,15 +288,28 @@ impl Client {
         let http2 = self.session.is_http2();
         let read = self.session.read_request_body();
         // Pingora's own read timeout covers HTTP/1 only; an HTTP/2 client could hold a body back for ever.
-        let read = if http2 { tokio::time::timeout(CLIENT_TIMEOUT, read).await.ok() } else { Some(read.await) };
-        read.and_then(Result::ok).ok_or_else(|| {
-            self.reusable = false;
-            BodyFault::Gone
-        })
+        let read = if http2 { tokio::time::timeout(self.stall, read).await.ok() } else { Some(read.await) };
+        let fault = match read {
+            Some(Ok(piece)) => return Ok(piece),
+            None => BodyFault::Stalled,
+            Some(Err(error)) => BodyFault::of(error.etype()),
+        };
+        self.close_after();
+        self.after = if fault == BodyFault::Malformed { After::ReadOff } else { After::Cut };
+        Err(fault)
     }
 
     async fn write_head(&mut self, head: Box<ResponseHeader>) -> Result<(), Gone> {
-        self.session.write_response_header(head).await.map_err(|_| self.lost())
+        // Pingora's own write timeout is the body's.
+        let written = tokio::time::timeout(self.stall, self.session.write_response_header(head)).await;
+        if matches!(written, Ok(Ok(()))) { Ok(()) } else { Err(self.lost()) }
+    }
+
+    async fn write_in_parts(&mut self, mut piece: Bytes, last: bool) -> Result<(), Gone> {
+        while piece.len() > WRITE {
+            self.write(piece.split_to(WRITE), false).await?;
+        }
+        self.write(piece, last).await
     }
 
     async fn write(&mut self, piece: Bytes, last: bool) -> Result<(), Gone> {
@@ -242,13 +317,18 @@ impl Client {
     }
 
     fn lost(&mut self) -> Gone {
-        self.reusable = false;
+        self.after = After::Cut;
         Gone
     }
 
-    /// An answer before the body was read: a short rest is read to keep the connection, a long one costs it.
+    /// An answer before the body was read: a short rest is read to keep the connection, a long one costs it, and so does one
+    /// of which the client may or may not send anything.
     fn leave_unread_body(&mut self) {
-        if !self.session.is_body_done() && self.content_length().is_none_or(|length| length > WORTH_READING) {
+        if self.after != After::Reuse || self.session.is_body_done() {
+            return;
+        }
+        let short = self.content_length().is_some_and(|length| length <= WORTH_READING);
+        if !short || self.headers().contains_key(header::EXPECT) {
             self.close_after();
         }
     }
@@ -256,9 +336,6 @@ impl Client {
     /// Reads on for a while what a client still sends after it was refused; closing at once would reset the connection
     /// before the client has read why.
     async fn linger(&mut self) {
-        if !self.reusable || self.session.is_http2() || self.session.is_body_done() {
-            return;
-        }
         let mut left = LINGER_BYTES;
         let read_on = async {
             while let Ok(Some(piece)) = self.session.read_request_body().await {
@@ -269,8 +346,38 @@ impl Client {
             }
         };
         let _enough = tokio::time::timeout(LINGER, read_on).await;
-        self.reusable = self.session.is_body_done();
     }
+}
+
+impl BodyFault {
+    fn of(error: &ErrorType) -> Self {
+        match *error {
+            ErrorType::ReadTimedout => Self::Stalled,
+            INVALID_CHUNK => Self::Malformed,
+            _ => Self::Gone,
+        }
+    }
+}
+
+/// The same for bytes that make no request.
+async fn read_off(session: ServerSession) {
+    let ServerSession::H1(session) = session else {
+        return;
+    };
+    let mut stream = session.into_inner();
+    let mut left = LINGER_BYTES;
+    let read_on = async {
+        stream.shutdown().await?;
+        let mut waste = vec![0; 16 * 1024];
+        while left > 0 {
+            match stream.read(&mut waste).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    let _enough = tokio::time::timeout(LINGER, read_on).await;
 }
 
 /// A body in the making: one piece stays as it is, several are joined in one buffer of the announced size.
@@ -286,6 +393,9 @@ impl Gathered {
     }
 
     fn add(&mut self, piece: Bytes, announced: Option<usize>) {
+        if piece.is_empty() {
+            return;
+        }
         if self.len() == 0 {
             self.only = piece;
             return;

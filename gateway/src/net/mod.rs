@@ -3,7 +3,9 @@
 
 pub mod client;
 pub mod dns;
+pub mod door;
 pub mod proxy;
 pub mod server;
+pub mod sockets;
 pub mod tls;
 pub mod upstream;

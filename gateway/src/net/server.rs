@@ -1,79 +1,76 @@
-//! The listening side: Pingora's server, listeners, TLS and codecs below; one [`exchange`](crate::exchange) a request above.
+//! The listening side: Pingora's server, listeners, TLS and codecs below; the [`door`](crate::net::door) above; and the
+//! end of the process, when it is told to end.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::apps::ServerApp;
 use pingora::listeners::ListenerConfig;
 use pingora::listeners::tls::TlsSettings;
 use pingora::protocols::Stream;
-use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::L4BufferSettings;
-use pingora::server::configuration::{Opt, ServerConf};
-use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::server::configuration::ServerConf;
+use pingora::server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::services::Service as Servicing;
 use pingora::services::listening::Service;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::admin::Admin;
-use crate::exchange;
 use crate::gateway::Gateway;
-use crate::net::client::Client;
-
-/// How long a connection may be idle between requests, and how long a head may take to come: a trickling client is cut.
-const IDLE: Duration = Duration::from_secs(75);
+use crate::net::door::{Connections, Door, Tolerance};
+use crate::net::sockets::{Handover, Sockets};
+use crate::net::tls::Identity;
 
 /// What a connection reads and writes through. Pingora's session reads straight into its own buffers, so a second one
 /// below it would only cost memory; writes are gathered, so that head and body of a small answer leave together.
 const BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: Some(8 * 1024) };
 
-/// The old process goes on accepting for so long after it handed its sockets over (Pingora's constant).
-const HAND_OVER: Duration = Duration::from_secs(5);
+/// The next process has the sockets; both accept for so long, in which it gets ready.
+const OVERLAP: Duration = Duration::from_secs(1);
 
-/// How often a draining process looks whether the last request has ended.
-const LOOK: Duration = Duration::from_millis(20);
+/// A connection that was accepted just now is seen by then.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Where to listen.
 #[derive(Clone, Debug)]
 pub struct Listening {
     /// The address.
     pub address: SocketAddr,
-    /// Certificate chain and key, PEM.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// What it shows to clients, over TLS.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl Listening {
-    /// With a free port in the place of port 0.
-    ///
-    /// # Errors
-    /// No port is free.
-    pub fn with_port(mut self) -> io::Result<Self> {
-        if self.address.port() == 0 {
-            self.address = TcpListener::bind(self.address)?.local_addr()?;
-        }
-        Ok(self)
-    }
-
     /// As a URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.address)
+        format!("{}://{}", if self.identity.is_some() { "https" } else { "http" }, self.address)
     }
 
-    fn config(&self) -> Result<ListenerConfig, String> {
+    fn config(&self, protocols: Protocols) -> Result<ListenerConfig, String> {
         let config = ListenerConfig::tcp(self.address.to_string()).l4_buffer(BUFFERS);
-        let Some((certificate, key)) = &self.tls else {
+        let Some(identity) = &self.identity else {
             return Ok(config);
         };
-        let path = |path: &PathBuf| path.to_str().map(str::to_owned).ok_or("a certificate's path is not UTF-8");
-        let mut tls = TlsSettings::intermediate(&path(certificate)?, &path(key)?).map_err(|error| error.to_string())?;
-        tls.enable_h2();
+        let mut tls = TlsSettings::intermediate("", "").map_err(|error| error.to_string())?;
+        tls.set_cert_resolver(Arc::clone(identity) as Arc<_>);
+        if protocols == Protocols::Http2Too {
+            tls.enable_h2();
+        }
         Ok(config.tls(tls))
     }
+}
+
+/// What is offered with TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocols {
+    Http1,
+    Http2Too,
 }
 
 /// How the process serves.
@@ -87,100 +84,95 @@ pub struct Settings {
     pub threads: usize,
     /// How long requests may take to end after SIGTERM.
     pub drain: Duration,
+    /// How long clients may take.
+    pub tolerance: Tolerance,
     /// Where sockets are handed to a newer process.
-    pub upgrade_socket: PathBuf,
-    /// Whether to take the sockets of an older process.
-    pub upgrade: bool,
+    pub handover: Handover,
 }
 
-/// Serves until the process is told to end and its requests have ended, or `drain` has passed.
+impl Settings {
+    /// The addresses of all listeners.
+    pub fn addresses(&mut self) -> impl Iterator<Item = &mut SocketAddr> {
+        self.api.iter_mut().chain(&mut self.admin).map(|listening| &mut listening.address)
+    }
+}
+
+/// Serves until the process is told to end and its requests have ended, or `drain` has passed. Calls `ready` once
+/// clients are served and signals are heard.
 ///
 /// # Errors
 /// A listener that cannot be made.
-pub fn run(gateway: &Arc<Gateway>, admin: Admin, settings: &Settings) -> Result<(), String> {
-    let mut server = Server::new_with_opt_and_conf(settings.options(), settings.configuration());
+pub fn run(
+    gateway: &Arc<Gateway>,
+    admin: Admin,
+    settings: &Settings,
+    sockets: Sockets,
+    ready: impl Fn() + Send + Sync + 'static,
+) -> Result<(), String> {
+    let configuration = ServerConf {
+        // The drain is over when `Signals` says so.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(None, configuration);
     server.bootstrap();
-    let mut api = Service::new("api".to_owned(), Door::new(Arc::clone(gateway)));
+    let sockets = Arc::new(sockets);
+    let (stop_api, stop_admin) = (watch::Sender::new(false), watch::Sender::new(false));
+    let connections = Connections::default();
+    let door = Door { gateway: Arc::clone(gateway), connections: connections.clone(), tolerance: settings.tolerance };
+    let mut api = Service::new("api".to_owned(), door);
     for listening in &settings.api {
-        api.add_listener(listening.config()?);
+        api.add_listener(listening.config(Protocols::Http2Too)?);
     }
     api.threads = Some(settings.threads);
-    server.add_service(api);
+    server.add_service(Served { service: api, sockets: Arc::clone(&sockets), stop: stop_api.subscribe() });
     if let Some(listening) = &settings.admin {
         let mut service = Service::new("admin".to_owned(), AdminDoor(admin));
-        service.add_listener(listening.config()?);
+        service.add_listener(listening.config(Protocols::Http1)?);
         service.threads = Some(1);
-        server.add_service(service);
+        server.add_service(Served { service, sockets: Arc::clone(&sockets), stop: stop_admin.subscribe() });
     }
-    let signals = Signals { gateway: Arc::clone(gateway), drain: settings.drain };
+    let signals = Signals {
+        gateway: Arc::clone(gateway),
+        sockets,
+        handover: settings.handover.clone(),
+        drain: settings.drain,
+        connections,
+        stop_api,
+        stop_admin,
+        ready: Box::new(ready),
+    };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     Ok(())
 }
 
-impl Settings {
-    fn options(&self) -> Opt {
-        Opt { upgrade: self.upgrade, daemon: false, nocapture: false, test: false, conf: None }
-    }
-
-    fn configuration(&self) -> ServerConf {
-        ServerConf {
-            upgrade_sock: self.upgrade_socket.to_string_lossy().into_owned(),
-            // The drain is over earlier when no request is left: see `Signals`.
-            grace_period_seconds: Some(self.drain.as_secs() + u64::from(self.drain.subsec_nanos() > 0)),
-            graceful_shutdown_timeout_seconds: Some(1),
-            ..ServerConf::default()
-        }
-    }
-}
-
-/// Hands each request of the API to the gateway.
-struct Door {
-    gateway: Arc<Gateway>,
-    options: HttpServerOptions,
-}
-
-impl Door {
-    fn new(gateway: Arc<Gateway>) -> Self {
-        let mut options = HttpServerOptions::default();
-        options.h2c = true;
-        options.h2_idle_timeout = Some(IDLE);
-        Self { gateway, options }
-    }
+/// A service with our sockets in the place of Pingora's own, which ends when we say so.
+struct Served<A> {
+    service: Service<A>,
+    sockets: Arc<Sockets>,
+    stop: ShutdownWatch,
 }
 
 #[async_trait]
-impl HttpServerApp for Door {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        session.set_pipelining_enabled(true);
-        if !read_head(&mut session, shutdown).await {
-            return None;
+impl<A: ServerApp + Send + Sync + 'static> Servicing for Served<A> {
+    async fn start_service(&mut self, fds: Option<ListenFds>, _pingoras: ShutdownWatch, listeners_per_fd: usize) {
+        if let Some(fds) = &fds {
+            self.sockets.give(fds);
         }
-        let closing = *shutdown.borrow();
-        session.set_keepalive(if closing { None } else { Some(IDLE.as_secs()) });
-        let mut client = Client::new(session);
-        exchange::serve(&self.gateway, &mut client).await;
-        let session = client.into_reusable().await?;
-        let settings = HttpPersistentSettings::for_session(&session);
-        let stream = session.finish().await.ok().flatten()?;
-        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+        self.service.start_service(fds, self.stop.clone(), listeners_per_fd).await;
     }
 
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
+    fn name(&self) -> &str {
+        self.service.name()
     }
-}
 
-/// Reads a request's head; false when the client left, was too slow, or the server is shutting down.
-async fn read_head(session: &mut ServerSession, shutdown: &ShutdownWatch) -> bool {
-    let mut shutdown = shutdown.clone();
-    tokio::select! {
-        biased;
-        read = tokio::time::timeout(IDLE, session.read_request()) => matches!(read, Ok(Ok(true))),
-        _ = shutdown.wait_for(|closing| *closing) => false,
+    fn threads(&self) -> Option<usize> {
+        self.service.threads
+    }
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        self.service.listen_addresses()
     }
 }
 
@@ -195,55 +187,104 @@ impl ServerApp for AdminDoor {
     }
 }
 
-/// SIGTERM and SIGINT drain, SIGQUIT hands the sockets over and drains.
+/// SIGTERM and SIGINT drain, SIGQUIT hands the sockets over and drains; once more SIGTERM or SIGINT cuts the drain short.
 struct Signals {
     gateway: Arc<Gateway>,
+    sockets: Arc<Sockets>,
+    handover: Handover,
     drain: Duration,
+    connections: Connections,
+    stop_api: watch::Sender<bool>,
+    stop_admin: watch::Sender<bool>,
+    ready: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What the process was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    End,
+    HandOver,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let wait = |kind| async move {
-            match signal(kind) {
-                Ok(mut signal) => drop(signal.recv().await),
-                Err(error) => {
-                    tracing::error!(%error, "a signal cannot be received");
-                    std::future::pending::<()>().await;
-                }
+        let mut ears = match Ears::open() {
+            Ok(ears) => ears,
+            Err(error) => {
+                tracing::error!(%error, "signals cannot be received");
+                return ShutdownSignal::GracefulTerminate;
             }
         };
-        let handing_over = tokio::select! {
-            () = wait(SignalKind::terminate()) => false,
-            () = wait(SignalKind::interrupt()) => false,
-            () = wait(SignalKind::quit()) => true,
-        };
-        self.drain(if handing_over { HAND_OVER } else { Duration::ZERO });
-        if handing_over { ShutdownSignal::GracefulUpgrade } else { ShutdownSignal::GracefulTerminate }
+        (self.ready)();
+        while ears.next().await == Told::HandOver && !self.hand_over().await {}
+        self.drain(&mut ears).await;
+        ShutdownSignal::GracefulTerminate
     }
 }
 
 impl Signals {
-    /// Ends the process as soon as no request is left; Pingora's own grace period would always be slept out in full.
-    fn drain(&self, after: Duration) {
-        let gateway = Arc::clone(&self.gateway);
-        let until = Instant::now() + after + self.drain;
-        tracing::info!(in_flight = gateway.metrics.in_flight.get(), "draining");
-        let ending = std::thread::Builder::new().name("drain".to_owned()).spawn(move || {
-            std::thread::sleep(after);
-            gateway.draining.store(true, Ordering::Release);
-            // A connection that was accepted just now has its head read first.
-            std::thread::sleep(LOOK * 5);
-            while gateway.metrics.in_flight.get() > 0 && Instant::now() < until {
-                std::thread::sleep(LOOK);
+    /// Whether the next process has the sockets; without one there is nothing to end for.
+    async fn hand_over(&self) -> bool {
+        let (sockets, handover) = (Arc::clone(&self.sockets), self.handover.clone());
+        tracing::info!("handing the sockets over");
+        match tokio::task::spawn_blocking(move || sockets.hand_over(&handover)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!("{error}; start it with --upgrade first. Serving on.");
+                return false;
             }
-            if gateway.metrics.in_flight.get() <= 0 {
-                gateway.close();
-                std::process::exit(0);
+            Err(error) => {
+                tracing::error!(%error, "the sockets could not be handed over. Serving on.");
+                return false;
             }
-        });
-        if let Err(error) = ending {
-            tracing::error!(%error, "the drain cannot be watched; it takes its full time");
+        }
+        sleep(OVERLAP).await;
+        // The next process answers there now. Without one the admin listener serves until the very end, so that it can be
+        // seen how far the drain is.
+        self.stop_admin.send_replace(true);
+        true
+    }
+
+    /// Takes no connection any more, and waits for the requests in flight.
+    async fn drain(&self, ears: &mut Ears) {
+        self.gateway.draining.store(true, Ordering::Release);
+        let in_flight = || self.gateway.metrics.in_flight.get();
+        tracing::info!(in_flight = in_flight(), "draining");
+        self.stop_api.send_replace(true);
+        let idle = async {
+            sleep(SETTLE).await;
+            self.connections.none().await;
+        };
+        tokio::select! {
+            () = idle => tracing::info!("drained"),
+            () = sleep(self.drain) => tracing::warn!(in_flight = in_flight(), "the time to drain is over: requests are cut"),
+            _ = ears.next() => tracing::warn!(in_flight = in_flight(), "told again to end: requests are cut"),
+        }
+    }
+}
+
+/// The signals that end a process.
+struct Ears {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
+
+impl Ears {
+    fn open() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.quit.recv() => Told::HandOver,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whom Weir believes: the machine's root certificates, or one endpoint's own authorities.
+//! Whom Weir believes: the machine's root certificates, or one endpoint's own authorities; and what it shows to clients.
 //!
 //! Certificates are always checked, chain and name; there is no switch. A `ca_file` stands in the
 //! roots' place (as with curl's `--cacert`, nginx and Envoy): whoever names a private authority
@@ -6,9 +6,14 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use pingora::tls::{CertificateDer, RootCertStore, load_native_certs};
+use arc_swap::ArcSwap;
+use pingora::tls::{RootCertStore, load_native_certs};
 use rustls::pki_types::pem::{PemObject, SectionKind};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 
 /// The certificate authorities of one endpoint: a PEM file that was looked over.
 #[derive(Clone, Debug)]
@@ -61,6 +66,85 @@ impl Authorities {
         }
         Ok(Authorities { file: file.to_owned(), fingerprint: fingerprint.finish() })
     }
+}
+
+/// A listener's certificate chain and its key. What the files hold can be read again while it serves, so that a renewed
+/// certificate costs no restart.
+#[derive(Debug)]
+pub struct Identity {
+    certificate: PathBuf,
+    key: PathBuf,
+    shown: ArcSwap<CertifiedKey>,
+}
+
+/// Why a listener's certificate cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file is missing, unreadable or not PEM.
+    #[error("cannot read {what} from {}: {why}", file.display())]
+    Unreadable {
+        /// Certificate or key.
+        what: &'static str,
+        /// The file as configured.
+        file: PathBuf,
+        /// What reading it said.
+        why: String,
+    },
+    /// The key is not the certificate's, or of a kind that is not known.
+    #[error("the key in {} does not fit the certificate in {}: {why}", key.display(), certificate.display())]
+    Unfit {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What is wrong with them.
+        why: String,
+    },
+}
+
+impl Identity {
+    /// Reads the PEM files. Blocks on them; call it at start.
+    ///
+    /// # Errors
+    /// What cannot be shown to clients.
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
+        let shown = ArcSwap::from_pointee(certified(certificate, key)?);
+        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), shown })
+    }
+
+    /// Reads the files again; gives what is to be shown from now on to [`Identity::show`].
+    ///
+    /// # Errors
+    /// What the files hold now cannot be shown.
+    pub fn renewed(&self) -> Result<Arc<CertifiedKey>, IdentityError> {
+        certified(&self.certificate, &self.key).map(Arc::new)
+    }
+
+    /// Shows this to clients that connect from now on.
+    pub fn show(&self, renewed: Arc<CertifiedKey>) {
+        self.shown.store(renewed);
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.shown.load_full())
+    }
+}
+
+fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, IdentityError> {
+    let unreadable = |what, file: &Path, why: String| IdentityError::Unreadable { what, file: file.to_owned(), why };
+    let no_chain = |why: String| unreadable("a certificate", certificate, why);
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| no_chain(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(no_chain("there is none".to_owned()));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable("a key", key, error.to_string()))?;
+    CertifiedKey::from_der(chain, private, &rustls::crypto::ring::default_provider()).map_err(|error| {
+        IdentityError::Unfit { certificate: certificate.to_owned(), key: key.to_owned(), why: error.to_string() }
+    })
 }
 
 /// Looks the machine's root certificates over, so that pingora's loader, which panics, need not.

@@ -18,14 +18,25 @@ pub(super) fn server(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
     if server.threads.is_some_and(|threads| !(1..=1_024).contains(&threads.get())) {
         check.fault(&at.key("threads"), "this must be from 1 to 1024", None);
     }
+    for (name, patience) in [("idle", server.idle), ("stall", server.stall)] {
+        if patience < Duration::secs(1) {
+            check.fault(&at.key(name), "no client is that fast", "write 1s or more".to_owned());
+        }
+    }
     addresses(check, server, at);
     if let Some(admin) = &server.admin {
         open_admin(check, server, admin, &at.key("admin"));
     }
 }
 
+/// More sockets could not be handed to the next process.
+const MOST_LISTENERS: usize = 32;
+
 /// Two listeners cannot have one address; port 0 is a free one.
 fn addresses(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
+    if server.listen.0.len() + usize::from(server.admin.is_some()) > MOST_LISTENERS {
+        check.fault(at, format!("there are more than {MOST_LISTENERS} listeners"), None);
+    }
     let mut seen = Vec::new();
     for listener in server.listen.0.iter().chain(&server.admin) {
         let address = listener.address.get();
