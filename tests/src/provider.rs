@@ -73,7 +73,9 @@ impl Provider {
                 stream.set_nodelay(true).unwrap();
                 let (books, script) = (Arc::clone(&books), Arc::clone(&script));
                 tokio::spawn(async move {
-                    let Some(request) = read_request(&mut stream).await else { return };
+                    let Some(request) = read_request(&mut stream).await else {
+                        return;
+                    };
                     let number = books.note(&request);
                     script(Played { request, number, stream, books }).await;
                 });
@@ -127,17 +129,14 @@ impl Provider {
         self.books.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Waits until `count` requests have come.
+    pub async fn asked(&self, count: usize) {
+        self.books.until(|books| books.requests.lock().unwrap_or_else(PoisonError::into_inner).len() >= count).await;
+    }
+
     /// Waits until `count` peers have left a connection that was [held](Played::hold).
     pub async fn left(&self, count: usize) {
-        loop {
-            let changed = self.books.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if *self.books.left.lock().unwrap_or_else(PoisonError::into_inner) >= count {
-                return;
-            }
-            changed.await;
-        }
+        self.books.until(|books| *books.left.lock().unwrap_or_else(PoisonError::into_inner) >= count).await;
     }
 }
 
@@ -145,7 +144,20 @@ impl Books {
     fn note(&self, request: &Seen) -> usize {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.push(request.clone());
+        self.changed.notify_waiters();
         requests.len() - 1
+    }
+
+    async fn until(&self, wanted: impl Fn(&Self) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if wanted(self) {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
