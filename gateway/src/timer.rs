@@ -57,6 +57,14 @@ impl Timer {
         }
     }
 
+    /// Resolves when the clock of the whole request has run out, whatever the others say.
+    pub async fn over(&self) {
+        match self.total {
+            Some(deadline) => sleep_until(deadline).await,
+            None => pending().await,
+        }
+    }
+
     /// Resolves when a clock has run out. Safe to cancel.
     pub async fn due(&mut self) -> Due {
         loop {

@@ -136,9 +136,13 @@ impl<'c, 's> Turn<'c, 's> {
             return Ok(());
         }
         let since = Instant::now();
-        let pushed = self.client.push(piece.into()).await;
+        let pushed = tokio::select! {
+            biased;
+            pushed = self.client.push(piece.into()) => Ok(pushed),
+            () = self.timer.over() => Err(Fault::timeout("total")),
+        };
         self.record.waited(since);
-        self.heard(pushed)
+        self.heard(pushed?)
     }
 
     /// Ends a streamed answer that is whole.

@@ -14,6 +14,9 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 32 * 1024 * 1024;
 
+/// A reset of an HTTP/2 stream throws away what its connection has not written yet, such as the event that tells why.
+const BEFORE_RESET: Duration = Duration::from_millis(50);
+
 /// Below this, the rest of a refused body is read to keep the connection.
 const WORTH_READING: u64 = 64 * 1024;
 
@@ -22,6 +25,8 @@ pub struct Client {
     session: ServerSession,
     reusable: bool,
     answered: bool,
+    /// A write was given up in its middle: nothing may follow it.
+    torn: bool,
 }
 
 /// Why a body could not be read.
@@ -88,7 +93,7 @@ impl Client {
     pub fn new(mut session: ServerSession) -> Self {
         session.set_read_timeout(Some(CLIENT_TIMEOUT));
         session.set_write_timeout(Some(CLIENT_TIMEOUT));
-        Self { session, reusable: true, answered: false }
+        Self { session, reusable: true, answered: false, torn: false }
     }
 
     /// The request's method.
@@ -173,12 +178,22 @@ impl Client {
         self.write_head(head).await
     }
 
-    /// Sends a piece of a streamed answer and waits until the socket has taken it.
+    /// Sends a piece of a streamed answer and waits until the socket has taken it. When the wait is given up, the answer
+    /// can only be aborted.
     ///
     /// # Errors
     /// The client is gone.
     pub async fn push(&mut self, piece: Bytes) -> Result<(), Gone> {
-        if piece.is_empty() { Ok(()) } else { self.write(piece, false).await }
+        if self.torn {
+            return Err(Gone);
+        }
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.torn = true;
+        self.write(piece, false).await?;
+        self.torn = false;
+        Ok(())
     }
 
     /// The streamed answer is whole.
@@ -193,6 +208,12 @@ impl Client {
     /// what it has for the whole.
     pub async fn abort(&mut self) {
         self.reusable = false;
+        if self.torn {
+            return;
+        }
+        if self.session.is_http2() && self.answered {
+            tokio::time::sleep(BEFORE_RESET).await;
+        }
         self.session.shutdown().await;
     }
 
