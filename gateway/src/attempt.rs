@@ -98,7 +98,7 @@ pub async fn run(
         refuse_whole_for_stream(request)?;
         Answering::Whole(reply)
     };
-    turn.timer.phase(timeouts.idle, "idle");
+    turn.goes_on();
     Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
 }
 
@@ -153,6 +153,7 @@ async fn whole(turn: &mut Turn<'_, '_>, source: &mut Answer, most: usize) -> Res
     let Some(first) = turn.wait(source.read()).await?.map_err(broken)? else {
         return Ok(Bytes::new());
     };
+    turn.goes_on();
     let Some(second) = turn.wait(source.read()).await?.map_err(broken)? else {
         return Ok(first);
     };
@@ -160,7 +161,9 @@ async fn whole(turn: &mut Turn<'_, '_>, source: &mut Answer, most: usize) -> Res
     let mut body = BytesMut::with_capacity(announced.min(most).max(first.len() + second.len()));
     body.extend_from_slice(&first);
     body.extend_from_slice(&second);
+    turn.goes_on();
     while let Some(piece) = turn.wait(source.read()).await?.map_err(broken)? {
+        turn.goes_on();
         if body.len() + piece.len() > most {
             return Err(error::incomplete(format!("an answer over {most} bytes")));
         }

@@ -124,7 +124,7 @@ async fn first_answer<'s>(
         turn.record.attempt_ended(Outcome::Failed(failed.kind));
         let step = policy.next(attempt, &failed);
         fault = Some(worse(fault, failed));
-        if step == Step::GiveUp {
+        if step == Step::GiveUp || turn.is_over() {
             break;
         }
     }

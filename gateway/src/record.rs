@@ -166,6 +166,12 @@ impl<'s> Record<'s> {
         self.gateway.metrics.attempts.with_label_values(&labels).inc();
     }
 
+    /// The status for log and metric: a caller that left is told apart, whatever had been sent by then.
+    fn status_told(&self) -> Option<StatusCode> {
+        let gone = self.fault.as_ref().filter(|fault| fault.kind == Kind::CallerGone);
+        gone.map(|fault| fault.status).or(self.status)
+    }
+
     fn model_label(&self) -> &str {
         self.model.map_or("other", |model| model.name.as_str())
     }
@@ -176,7 +182,7 @@ impl<'s> Record<'s> {
 
     fn count(&self) {
         let metrics = &self.gateway.metrics;
-        let status = self.status.map_or("none", status_class);
+        let status = self.status_told().map_or("none", status_class);
         let error = self.fault.as_ref().map_or("", |fault| fault.kind.name());
         metrics.requests.with_label_values(&[self.route, self.model_label(), status, error]).inc();
         let Some(operation) = self.operation else {
@@ -331,7 +337,7 @@ impl<'a> Line<'a> {
             time: jiff::Timestamp::now(),
             request_id: record.id.to_str().unwrap_or_default(),
             operation: record.route,
-            status: record.status.map(|status| status.as_u16()),
+            status: record.status_told().map(|status| status.as_u16()),
             error: fault.map(|fault| fault.kind.name()),
             code: fault.map(|fault| fault.code.as_ref()),
             detail: fault.and_then(|fault| fault.detail.as_deref()),

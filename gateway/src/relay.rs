@@ -59,10 +59,9 @@ async fn stream(turn: &mut Turn<'_, '_>, stream: Stream) -> Result<(), Fault> {
 /// Sends what the provider sends, as it comes, until its answer is complete.
 async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Translator) -> Result<(), Fault> {
     turn.begin().await?;
-    let idle = turn.record.model.and_then(|model| model.timeouts.idle);
     while !translator.writer().is_complete() {
         turn.push(translator.writer_mut().take()).await?;
-        turn.timer.phase(idle, "idle");
+        turn.goes_on();
         let fed = match turn.wait(source.read()).await?.map_err(broken)? {
             Some(bytes) => translator.feed(&bytes),
             None => translator.end(),

@@ -37,6 +37,12 @@ impl Timer {
         }
     }
 
+    /// Whether the clock of the whole request has run out.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.total.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
     /// Starts the clock of a part, in the place of the last part's.
     pub fn phase(&mut self, limit: Option<Duration>, name: &'static str) {
         self.phase = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, name)));
@@ -48,6 +54,14 @@ impl Timer {
             && let Some(next) = Instant::now().checked_add(*silence)
         {
             *deadline = next;
+        }
+    }
+
+    /// Resolves when the clock of the whole request has run out, whatever the others say.
+    pub async fn over(&self) {
+        match self.total {
+            Some(deadline) => sleep_until(deadline).await,
+            None => pending().await,
         }
     }
 

@@ -93,6 +93,18 @@ impl<'c, 's> Turn<'c, 's> {
         }
     }
 
+    /// The answer comes: from here on, silence is what is timed.
+    pub fn goes_on(&mut self) {
+        let idle = self.record.model.and_then(|model| model.timeouts.idle);
+        self.timer.phase(idle, "idle");
+    }
+
+    /// Whether nothing is left to be tried: there is no time for it, or nobody to tell.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.left || self.timer.is_over()
+    }
+
     /// What an answer of so many tokens used, where the provider does not say.
     #[must_use]
     pub fn estimate(&self, output_tokens: u64) -> Usage {
@@ -124,9 +136,13 @@ impl<'c, 's> Turn<'c, 's> {
             return Ok(());
         }
         let since = Instant::now();
-        let pushed = self.client.push(piece.into()).await;
+        let pushed = tokio::select! {
+            biased;
+            pushed = self.client.push(piece.into()) => Ok(pushed),
+            () = self.timer.over() => Err(Fault::timeout("total")),
+        };
         self.record.waited(since);
-        self.heard(pushed)
+        self.heard(pushed?)
     }
 
     /// Ends a streamed answer that is whole.

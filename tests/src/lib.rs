@@ -3,6 +3,7 @@
 //!
 //! | room | for |
 //! | --- | --- |
+//! | `ask` | requests that are asked again and again |
 //! | `fixtures` | what providers send, kept in files |
 //! | `weir` | the process under test, its configuration and its access log |
 //! | `client` | calls and their answers, read as events with their times |
@@ -13,6 +14,7 @@
 //! | `process` | the binary with any arguments, and its memory |
 //! | `patience` | the bound on every wait |
 
+pub mod ask;
 pub mod client;
 pub mod fixtures;
 pub mod http2;

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +24,7 @@ pub struct Provider {
 struct Books {
     requests: Mutex<Vec<Seen>>,
     left: Mutex<usize>,
+    taken: AtomicUsize,
     changed: Notify,
 }
 
@@ -73,7 +75,9 @@ impl Provider {
                 stream.set_nodelay(true).unwrap();
                 let (books, script) = (Arc::clone(&books), Arc::clone(&script));
                 tokio::spawn(async move {
-                    let Some(request) = read_request(&mut stream).await else { return };
+                    let Some(request) = read_request(&mut stream).await else {
+                        return;
+                    };
                     let number = books.note(&request);
                     script(Played { request, number, stream, books }).await;
                 });
@@ -127,17 +131,20 @@ impl Provider {
         self.books.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The bytes that its peers have taken of its floods.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.books.taken.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `count` requests have come.
+    pub async fn asked(&self, count: usize) {
+        self.books.until(|books| books.requests.lock().unwrap_or_else(PoisonError::into_inner).len() >= count).await;
+    }
+
     /// Waits until `count` peers have left a connection that was [held](Played::hold).
     pub async fn left(&self, count: usize) {
-        loop {
-            let changed = self.books.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if *self.books.left.lock().unwrap_or_else(PoisonError::into_inner) >= count {
-                return;
-            }
-            changed.await;
-        }
+        self.books.until(|books| *books.left.lock().unwrap_or_else(PoisonError::into_inner) >= count).await;
     }
 }
 
@@ -145,7 +152,20 @@ impl Books {
     fn note(&self, request: &Seen) -> usize {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.push(request.clone());
+        self.changed.notify_waiters();
         requests.len() - 1
+    }
+
+    async fn until(&self, wanted: impl Fn(&Self) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if wanted(self) {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -168,9 +188,22 @@ impl Played {
         let _ = self.stream.read_to_end(&mut Vec::new()).await;
     }
 
+    /// Sends the same event again and again, as long as the peer takes it; what it took is [counted](Provider::taken).
+    pub async fn flood(mut self, data: &str) {
+        let event = format!("data: {data}\n\n");
+        while self.stream.write_all(event.as_bytes()).await.is_ok() {
+            self.books.taken.fetch_add(event.len(), Ordering::Relaxed);
+        }
+        self.left();
+    }
+
     /// Says nothing more until the peer leaves.
     pub async fn hold(mut self) {
         let _ = self.stream.read_to_end(&mut Vec::new()).await;
+        self.left();
+    }
+
+    fn left(&self) {
         *self.books.left.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.books.changed.notify_waiters();
     }

@@ -285,6 +285,11 @@ impl Weir {
             .await
     }
 
+    /// Waits until the access log has more than so many lines.
+    pub async fn logged_more(&self, than: usize) {
+        self.printed.until("a line more in the access log", |lines| (lines.log.len() > than).then_some(())).await;
+    }
+
     /// The lines of the access log so far.
     #[must_use]
     pub fn log(&self) -> Vec<Value> {

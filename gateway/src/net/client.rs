@@ -35,6 +35,8 @@ pub struct Client {
     headless: bool,
     answered: bool,
     after: After,
+    /// A write was given up in its middle: nothing may follow it.
+    torn: bool,
 }
 
 /// What becomes of a connection after the answer.
@@ -120,7 +122,7 @@ impl Client {
         session.set_write_timeout(Some(stall));
         // Whether the rest of a body is worth reading is decided here: see `leave_unread_body`.
         session.set_close_on_response_before_downstream_finish(false);
-        Self { session, stall, headless: false, answered: false, after: After::Reuse }
+        Self { session, stall, headless: false, answered: false, after: After::Reuse, torn: false }
     }
 
     /// Whatever it is that came in the place of a head; it can be answered and nothing else.
@@ -214,12 +216,22 @@ impl Client {
         self.write_head(head).await
     }
 
-    /// Sends a piece of a streamed answer and waits until the socket has taken it.
+    /// Sends a piece of a streamed answer and waits until the socket has taken it. When the wait is given up, the answer
+    /// can only be aborted.
     ///
     /// # Errors
     /// The client is gone.
     pub async fn push(&mut self, piece: Bytes) -> Result<(), Gone> {
-        if piece.is_empty() { Ok(()) } else { self.write_in_parts(piece, false).await }
+        if self.torn {
+            return Err(self.lost());
+        }
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.torn = true;
+        self.write_in_parts(piece, false).await?;
+        self.torn = false;
+        Ok(())
     }
 
     /// The streamed answer is whole.
@@ -239,6 +251,9 @@ impl Client {
             return;
         }
         self.after = After::Cut;
+        if self.torn {
+            return;
+        }
         // A client that takes nothing any more would hold up what is still to be flushed.
         let _flushed = tokio::time::timeout(LAST_FLUSH, self.session.shutdown()).await;
     }
