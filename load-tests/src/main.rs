@@ -21,6 +21,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+/// The same allocator as the gateway's, which stands where the simulator and the generator are not to be slow.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The load generator of Weir.
 #[derive(Parser)]
 #[command(name = "load", version)]

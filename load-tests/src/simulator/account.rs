@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -78,33 +78,40 @@ pub struct Row {
 pub struct Recorded {
     /// Since the simulator's start.
     pub at: Duration,
-    /// Head: method, address, version, headers.
-    pub head: Arc<Parts>,
     /// The body, up to 64 KiB of it.
     pub body: Bytes,
     /// How long the body was.
     pub body_bytes: usize,
+    method: String,
+    path: String,
+    version: Version,
+    headers: HeaderMap,
 }
 
 impl Recorded {
     /// The method.
     pub fn method(&self) -> &str {
-        self.head.method.as_str()
+        &self.method
     }
 
     /// The path, with the query.
     pub fn path(&self) -> &str {
-        self.head.uri.path_and_query().map_or("/", |path| path.as_str())
+        &self.path
+    }
+
+    /// The version of HTTP.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// The headers.
     pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
+        &self.headers
     }
 
     /// A header's value, where it is there and text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.headers.get(name)?.to_str().ok()
+        self.headers.get(name)?.to_str().ok()
     }
 
     /// The body as JSON; `null` where it is none.
@@ -113,15 +120,81 @@ impl Recorded {
     }
 }
 
+/// A request as it is kept: all of it in one buffer, which the next request in its place uses again. To keep hyper's
+/// own buffers alive would cost more than this copy.
+#[derive(Debug)]
+struct Kept {
+    at: Duration,
+    version: Version,
+    bytes: Vec<u8>,
+    /// Where method, path, and each header's name and value end.
+    ends: Vec<usize>,
+    body_bytes: usize,
+}
+
+impl Kept {
+    fn empty() -> Self {
+        Self { at: Duration::ZERO, version: Version::HTTP_11, bytes: Vec::new(), ends: Vec::new(), body_bytes: 0 }
+    }
+
+    fn fill(&mut self, at: Duration, head: &Parts, body: &[u8]) {
+        self.bytes.clear();
+        self.ends.clear();
+        (self.at, self.version, self.body_bytes) = (at, head.version, body.len());
+        self.add(head.method.as_str().as_bytes());
+        self.add(head.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
+        for (name, value) in &head.headers {
+            self.add(name.as_str().as_bytes());
+            self.add(value.as_bytes());
+        }
+        self.bytes.extend_from_slice(body.get(..MAX_BODY).unwrap_or(body));
+    }
+
+    fn add(&mut self, part: &[u8]) {
+        self.bytes.extend_from_slice(part);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn recorded(&self) -> Recorded {
+        let mut start = 0;
+        let mut parts = self.ends.iter().map(|end| {
+            let part = self.bytes.get(start..*end).unwrap_or_default();
+            start = *end;
+            part
+        });
+        let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+        let (method, path) = (text(), text());
+        let mut headers = HeaderMap::new();
+        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            let pair = HeaderName::from_bytes(name).ok().zip(HeaderValue::from_bytes(value).ok());
+            if let Some((name, value)) = pair {
+                headers.append(name, value);
+            }
+        }
+        let body = self.ends.last().and_then(|end| self.bytes.get(*end..)).unwrap_or_default();
+        Recorded {
+            at: self.at,
+            body: Bytes::copy_from_slice(body),
+            body_bytes: self.body_bytes,
+            method,
+            path,
+            version: self.version,
+            headers,
+        }
+    }
+}
+
 /// The books of one simulator.
 #[derive(Debug)]
 pub(crate) struct Books {
     started: Instant,
     rows: Mutex<HashMap<u64, Row>>,
-    requests: Mutex<VecDeque<Recorded>>,
+    requests: Mutex<VecDeque<Kept>>,
     counted: Mutex<HashMap<String, u64>>,
     gauges: Gauges,
     changed: Notify,
+    /// How many wait for a change: mostly none, and then nobody is told.
+    waiting: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -143,6 +216,7 @@ impl Books {
             counted: Mutex::default(),
             gauges: Gauges::default(),
             changed: Notify::new(),
+            waiting: AtomicU64::new(0),
         }
     }
 
@@ -173,12 +247,12 @@ impl Books {
         for total in [&self.gauges.aborted_streams, &self.gauges.aborted_requests, &self.gauges.connections] {
             total.store(0, Ordering::Relaxed);
         }
-        self.changed.notify_waiters();
+        self.tell();
     }
 
     /// The last requests, the oldest first.
     pub(crate) fn requests(&self) -> Vec<Recorded> {
-        lock(&self.requests).iter().cloned().collect()
+        lock(&self.requests).iter().map(Kept::recorded).collect()
     }
 
     /// Forgets the requests.
@@ -187,20 +261,13 @@ impl Books {
     }
 
     /// Keeps a request.
-    pub(crate) fn record(&self, head: Arc<Parts>, body: &Bytes) {
-        let kept = if body.len() > MAX_BODY {
-            Bytes::copy_from_slice(body.get(..MAX_BODY).unwrap_or(body))
-        } else {
-            body.clone()
-        };
-        let recorded = Recorded { at: self.started.elapsed(), head, body: kept, body_bytes: body.len() };
-        let oldest = {
-            let mut requests = lock(&self.requests);
-            let oldest = if requests.len() == MAX_REQUESTS { requests.pop_front() } else { None };
-            requests.push_back(recorded);
-            oldest
-        };
-        drop(oldest);
+    pub(crate) fn record(&self, head: &Parts, body: &[u8]) {
+        let at = self.started.elapsed();
+        let mut requests = lock(&self.requests);
+        let oldest = if requests.len() == MAX_REQUESTS { requests.pop_front() } else { None };
+        let mut kept = oldest.unwrap_or_else(Kept::empty);
+        kept.fill(at, head, body);
+        requests.push_back(kept);
     }
 
     /// Whether `directives`, which say `times`, still hold; it counts this request.
@@ -218,18 +285,26 @@ impl Books {
     pub(crate) fn connection(self: &Arc<Self>) -> Connection {
         add(&self.gauges.connections);
         add(&self.gauges.open_connections);
-        self.changed.notify_waiters();
+        self.tell();
         Connection { books: self.clone() }
     }
 
     /// Opens a request's receipt.
     pub(crate) fn open(self: &Arc<Self>) -> Receipt {
         add(&self.gauges.in_flight);
-        Receipt { books: self.clone(), row: None, kind: Kind::Whole, end: End::Left, output: 0 }
+        Receipt { books: self.clone(), row: None, kind: Kind::Whole, end: End::Left, input: 0, output: 0 }
+    }
+
+    /// Tells those who wait that something changed.
+    fn tell(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Waits until `wanted` holds.
     pub(crate) async fn until(&self, wanted: impl Fn(&Account) -> bool) -> Account {
+        let _waiting = Waiting::begin(&self.waiting);
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -243,6 +318,22 @@ impl Books {
     }
 }
 
+/// Somebody waits for a change.
+struct Waiting<'a>(&'a AtomicU64);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a AtomicU64) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// An open connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -252,7 +343,7 @@ pub(crate) struct Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         sub(&self.books.gauges.open_connections);
-        self.books.changed.notify_waiters();
+        self.books.tell();
     }
 }
 
@@ -263,6 +354,7 @@ pub(crate) struct Receipt {
     row: Option<u64>,
     kind: Kind,
     end: End,
+    input: u64,
     output: u64,
 }
 
@@ -298,14 +390,14 @@ impl Receipt {
         row.requests += 1;
         drop(rows);
         self.row = Some(key);
-        self.books.changed.notify_waiters();
+        self.books.tell();
     }
 
     /// The answer is a stream.
     pub(crate) fn streams(&mut self) {
         self.kind = Kind::Stream;
         add(&self.books.gauges.open_streams);
-        self.books.changed.notify_waiters();
+        self.books.tell();
     }
 
     /// The request was refused.
@@ -313,9 +405,9 @@ impl Receipt {
         self.post(|row| row.refused += 1);
     }
 
-    /// The input is paid for.
+    /// So many input tokens are to be paid for.
     pub(crate) fn input(&mut self, usage: Usage) {
-        self.post(|row| row.input_tokens += usage.input);
+        self.input = usage.input;
     }
 
     /// So many output tokens were sent.
@@ -343,9 +435,12 @@ impl Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        let output = self.output;
-        if output > 0 {
-            self.post(|row| row.output_tokens += output);
+        let (input, output) = (self.input, self.output);
+        if input + output > 0 {
+            self.post(|row| {
+                row.input_tokens += input;
+                row.output_tokens += output;
+            });
         }
         let gauges = &self.books.gauges;
         if self.end == End::Left {
@@ -358,7 +453,7 @@ impl Drop for Receipt {
             }
         }
         sub(&gauges.in_flight);
-        self.books.changed.notify_waiters();
+        self.books.tell();
     }
 }
 

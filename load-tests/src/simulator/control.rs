@@ -47,7 +47,7 @@ fn describe(request: &Recorded) -> Value {
         "at_ms": request.at.as_secs_f64() * 1e3,
         "method": request.method(),
         "path": request.path(),
-        "version": format!("{:?}", request.head.version),
+        "version": format!("{:?}", request.version()),
         "headers": headers,
         "body": String::from_utf8_lossy(&request.body),
         "body_bytes": request.body_bytes,

@@ -50,8 +50,7 @@ pub(crate) async fn exchange(books: Arc<Books>, request: Request<Incoming>) -> R
     }
     let receipt = books.open();
     let upload = Upload::read(body, &head).await.map_err(|_| Closed)?;
-    let head = Arc::new(head);
-    books.record(head.clone(), &upload.bytes);
+    books.record(&head, &upload.bytes);
     let Some(dialect) = DIALECTS.iter().find(|dialect| dialect.claims(&head)) else {
         return Err(Closed);
     };
@@ -85,6 +84,7 @@ impl Upload {
                 continue;
             }
             if whole.is_empty() {
+                whole.reserve(promised(head));
                 whole.extend_from_slice(&std::mem::take(&mut first));
             }
             whole.extend_from_slice(&data);
@@ -301,6 +301,12 @@ fn peek_model(body: &[u8]) -> Option<&str> {
     let rest = body.get(place..)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
     let end = memchr::memchr(b'"', rest)?;
     std::str::from_utf8(rest.get(..end)?).ok()
+}
+
+/// How long the body says that it is, within bounds.
+fn promised(head: &Parts) -> usize {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    length.unwrap_or(PEEK).min(MAX_BODY)
 }
 
 /// Reads on for a while, and throws away what comes.

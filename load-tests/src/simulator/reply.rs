@@ -1,6 +1,8 @@
 //! What the simulator says, in no dialect's words: a prompt in, a reply out.
 //! The rules are in `README.md` of this package; each is a function here, so that every dialect keeps them alike.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::fault::{Fault, UsageReport};
@@ -19,7 +21,7 @@ pub(crate) const STAMP: &str = "@@@@@@@@@@@@@@@@@@@@";
 #[derive(Debug, Default)]
 pub(crate) struct Prompt<'a> {
     /// The last text that the user wrote.
-    pub(crate) text: String,
+    pub(crate) text: Cow<'a, str>,
     /// The tool's result, where that is what came last.
     pub(crate) tool_said: Option<String>,
     /// Input tokens.
@@ -183,6 +185,9 @@ impl Prompt<'_> {
     /// Tools are called when the choice forces it, or when the user, speaking last, says `call` or names a tool:
     /// each tool once for each time that its name stands in the text, or the first tool once where no name does.
     fn calls(&self) -> Vec<Call> {
+        if self.tools.is_empty() {
+            return Vec::new();
+        }
         let mut named: Vec<&Tool<'_>> = match &self.choice {
             Choice::Never => return Vec::new(),
             Choice::Named(name) => self.tools.iter().filter(|tool| tool.name == *name).collect(),
@@ -221,7 +226,7 @@ impl Prompt<'_> {
         match self.thinking {
             Thinking::Off => String::new(),
             Thinking::On => {
-                format!("Let me think about: {}", text::head(self.tool_said.as_ref().unwrap_or(&self.text), 8, 120))
+                format!("Let me think about: {}", text::head(self.tool_said.as_deref().unwrap_or(&self.text), 8, 120))
             }
         }
     }
@@ -301,7 +306,7 @@ mod tests {
     use serde_json::json;
 
     fn prompt(text: &str) -> Prompt<'_> {
-        Prompt { text: text.to_owned(), ..Prompt::default() }
+        Prompt { text: text.into(), ..Prompt::default() }
     }
 
     #[test]

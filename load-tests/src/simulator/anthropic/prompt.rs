@@ -1,6 +1,8 @@
 //! A messages request read into a prompt, and what the real service refuses of its conversation.
 //! Consecutive messages of one role are one turn, as there; roles need not alternate.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::super::dialect::{Ask, Refusal};
@@ -90,7 +92,7 @@ fn messages(json: &Value) -> Result<&Vec<Value>, Refusal> {
 #[derive(Default)]
 struct Talk<'a> {
     version: Version,
-    text: String,
+    text: Cow<'a, str>,
     tool_said: Option<String>,
     total: u64,
     /// The tokens up to the last mark for the cache.
@@ -191,7 +193,7 @@ impl<'a> Talk<'a> {
             self.calls = std::mem::take(&mut self.making);
         }
         if role == "user" {
-            (self.text, self.tool_said) = (String::new(), None);
+            (self.text, self.tool_said) = (Cow::default(), None);
         }
         self.has_answers |= role == "assistant";
         self.role = role;
@@ -237,10 +239,13 @@ impl<'a> Talk<'a> {
         self.count(text::count(text));
         self.last_text = text;
         if self.role == "user" {
-            if !self.text.is_empty() {
-                self.text.push(' ');
+            if self.text.is_empty() {
+                self.text = text.into();
+                return;
             }
-            self.text.push_str(text);
+            let so_far = self.text.to_mut();
+            so_far.push(' ');
+            so_far.push_str(text);
         }
     }
 

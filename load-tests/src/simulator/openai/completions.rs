@@ -50,7 +50,7 @@ pub(super) fn answer(ask: &Ask<'_>, json: &Value) -> Result<Answer, Refusal> {
 
 fn reply(text: String, limit: Option<u64>, ask: &Ask<'_>) -> Reply {
     let input = text::count(&text).max(1);
-    Reply::to(&Prompt { text, input, limit, ..Prompt::default() }, ask.fault)
+    Reply::to(&Prompt { text: text.into(), input, limit, ..Prompt::default() }, ask.fault)
 }
 
 fn prompts(json: &Value) -> Result<Vec<String>, Refusal> {

@@ -1,5 +1,7 @@
 //! A chat request read into a prompt, and what the real service refuses of it.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::super::dialect::{Ask, Refusal};
@@ -85,7 +87,7 @@ pub(super) fn read<'a>(ask: &Ask<'_>, json: &'a Value) -> Result<Prompt<'a>, Ref
         } else {
             Parallel::Allowed
         },
-        format: format(json, &talk)?,
+        format: format(json, messages)?,
         limit: limit(json, ask.model)?,
         stops: stops(json)?,
         thinking: thinking(json, ask),
@@ -112,14 +114,13 @@ fn messages(json: &Value) -> Result<&Vec<Value>, Refusal> {
 /// The conversation so far.
 #[derive(Default)]
 struct Talk<'a> {
-    text: String,
+    text: Cow<'a, str>,
     tool_said: Option<String>,
     total: u64,
     before_last: u64,
     /// Calls that no result has answered, with the place of the message that made them.
     unanswered: Vec<&'a str>,
     made_at: usize,
-    says_json: bool,
 }
 
 impl<'a> Talk<'a> {
@@ -139,17 +140,16 @@ impl<'a> Talk<'a> {
         let said = content(index, role, message)?;
         self.before_last = self.total;
         self.total += said.tokens;
-        self.says_json |= said.text.to_ascii_lowercase().contains("json");
         match role {
             "user" => (self.text, self.tool_said) = (said.text, None),
-            "tool" => self.hear_result(index, message, said.text)?,
+            "tool" => self.hear_result(index, message, &said.text)?,
             "assistant" => self.hear_calls(index, message)?,
             _ => {}
         }
         Ok(())
     }
 
-    fn hear_result(&mut self, index: usize, message: &Value, said: String) -> Result<(), Refusal> {
+    fn hear_result(&mut self, index: usize, message: &Value, said: &str) -> Result<(), Refusal> {
         let Some(id) = message.get("tool_call_id").and_then(Value::as_str) else {
             return Err(missing(&format!("messages[{index}].tool_call_id")));
         };
@@ -159,7 +159,7 @@ impl<'a> Talk<'a> {
         };
         self.unanswered.remove(place);
         let so_far = self.tool_said.take().map(|so_far| so_far + " ").unwrap_or_default();
-        self.tool_said = Some(so_far + &said);
+        self.tool_said = Some(so_far + said);
         Ok(())
     }
 
@@ -196,15 +196,15 @@ impl<'a> Talk<'a> {
 
 /// What a message says.
 #[derive(Default)]
-struct Said {
-    text: String,
+struct Said<'a> {
+    text: Cow<'a, str>,
     tokens: u64,
 }
 
-fn content(index: usize, role: &str, message: &Value) -> Result<Said, Refusal> {
+fn content<'a>(index: usize, role: &str, message: &'a Value) -> Result<Said<'a>, Refusal> {
     let param = format!("messages.[{index}].content");
     match field(message, "content") {
-        Some(Value::String(text)) => Ok(Said { tokens: text::count(text), text: text.clone() }),
+        Some(Value::String(text)) => Ok(Said { tokens: text::count(text), text: text.into() }),
         Some(Value::Array(parts)) => parts_content(index, role, parts),
         Some(other) => {
             Err(wrong_type(format!("messages[{index}].content"), "one of a string or array of objects", other))
@@ -219,21 +219,21 @@ fn has_substance(message: &Value) -> bool {
     ["tool_calls", "function_call", "refusal", "audio"].iter().any(|name| field(message, name).is_some())
 }
 
-fn parts_content(index: usize, role: &str, parts: &[Value]) -> Result<Said, Refusal> {
+fn parts_content<'a>(index: usize, role: &str, parts: &'a [Value]) -> Result<Said<'a>, Refusal> {
     let mut said = Said::default();
     for (place, part) in parts.iter().enumerate() {
         let at = format!("messages[{index}].content[{place}]");
         let piece = part_content(&at, role, part)?;
         if !said.text.is_empty() && !piece.text.is_empty() {
-            said.text.push(' ');
+            said.text.to_mut().push(' ');
         }
-        said.text.push_str(&piece.text);
+        said.text.to_mut().push_str(&piece.text);
         said.tokens += piece.tokens;
     }
     Ok(said)
 }
 
-fn part_content(at: &str, role: &str, part: &Value) -> Result<Said, Refusal> {
+fn part_content<'a>(at: &str, role: &str, part: &'a Value) -> Result<Said<'a>, Refusal> {
     let kind = part.get("type").and_then(Value::as_str).ok_or_else(|| missing(&format!("{at}.type")))?;
     let allowed: &[&str] = match role {
         "user" => &["text", "image_url", "input_audio", "file"],
@@ -253,13 +253,13 @@ fn part_content(at: &str, role: &str, part: &Value) -> Result<Said, Refusal> {
     };
     let value = part.pointer(pointer).ok_or_else(|| missing(&format!("{at}{}", pointer.replace('/', "."))))?;
     match (kind, value.as_str()) {
-        ("text" | "refusal", Some(text)) => Ok(Said { tokens: text::count(text), text: text.to_owned() }),
+        ("text" | "refusal", Some(text)) => Ok(Said { tokens: text::count(text), text: text.into() }),
         ("image_url", Some(url)) if !is_image(url) => {
             Err(Refusal::invalid("Invalid image URL: expected an http(s) URL or a base64-encoded data URL.")
                 .param(at)
                 .code("invalid_image_url"))
         }
-        ("file", _) | (_, Some(_)) => Ok(Said { tokens: MEDIA_TOKENS, text: String::new() }),
+        ("file", _) | (_, Some(_)) => Ok(Said { tokens: MEDIA_TOKENS, text: Cow::default() }),
         (_, None) => Err(wrong_type(format!("{at}{}", pointer.replace('/', ".")), "a string", value)),
     }
 }
@@ -332,13 +332,13 @@ fn choice<'a>(json: &'a Value, tools: &[Tool<'_>]) -> Result<Choice<'a>, Refusal
     }
 }
 
-fn format<'a>(json: &'a Value, talk: &Talk<'_>) -> Result<Format<'a>, Refusal> {
+fn format<'a>(json: &'a Value, messages: &[Value]) -> Result<Format<'a>, Refusal> {
     let Some(format) = field(json, "response_format") else {
         return Ok(Format::Text);
     };
     match format.get("type").and_then(Value::as_str) {
         Some("text") => Ok(Format::Text),
-        Some("json_object") if !talk.says_json => {
+        Some("json_object") if !messages.iter().any(says_json) => {
             let message =
                 "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.";
             Err(Refusal::invalid(message).param("messages"))
@@ -349,6 +349,16 @@ fn format<'a>(json: &'a Value, talk: &Talk<'_>) -> Result<Format<'a>, Refusal> {
             let message = "Invalid value. Supported values are: 'json_object', 'json_schema', and 'text'.";
             Err(Refusal::invalid(message).param("response_format.type").code("invalid_value"))
         }
+    }
+}
+
+/// Whether the word stands anywhere in a value.
+fn says_json(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.to_ascii_lowercase().contains("json"),
+        Value::Array(items) => items.iter().any(says_json),
+        Value::Object(fields) => fields.values().any(says_json),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
