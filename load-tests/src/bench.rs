@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::Bench;
 use crate::drive;
@@ -144,8 +145,9 @@ impl Run<'_> {
         let room = self.room.join("large-weir");
         let size = Size { keys: self.bench.keys, models: self.bench.models };
         eprintln!("load: large configuration: {} keys, {} models", size.keys, size.models);
+        let begun = Instant::now();
         let large = Gateway::weir(weir, &room, self.provider, size, self.machine.gateway()).await?;
-        let mut rows = Vec::new();
+        let mut rows = vec![reload::start(size, begun.elapsed())];
         if self.wants("large") {
             rows.push(reload::large(small, &large, &scenario, self.bench.rounds, self.bench.time()).await?);
         }

@@ -14,6 +14,7 @@ pub(crate) struct Measured {
 }
 
 /// One line of the table.
+#[derive(Default)]
 pub(crate) struct Row {
     pub(crate) title: String,
     pub(crate) measure: String,
@@ -21,6 +22,7 @@ pub(crate) struct Row {
     pub(crate) nginx: String,
     pub(crate) direct: String,
     pub(crate) ratio: String,
+    pub(crate) added: String,
     pub(crate) target: String,
     pub(crate) met: Option<bool>,
 }
@@ -58,6 +60,10 @@ impl Measured {
             nginx: measure.show(nginx),
             direct: measure.show(direct),
             ratio: weir.zip(nginx).map_or_else(String::new, |(weir, nginx)| format!("{:.2}", weir / nginx)),
+            added: weir
+                .zip(direct)
+                .filter(|_| measure.is_time())
+                .map_or_else(String::new, |(weir, direct)| grouped(weir - direct)),
             target: target.map_or_else(String::new, |target| measure.show_target(target)),
             met: target.and_then(|target| met(target, weir?, nginx, direct)),
         }
@@ -106,6 +112,16 @@ impl Measure {
         }
     }
 
+    /// Whether nothing between is what it is to be compared with.
+    fn is_time(self) -> bool {
+        match self {
+            Self::LatencyMiddle | Self::LatencyHigh | Self::FirstMiddle => true,
+            Self::FirstHigh | Self::DelayMiddle | Self::DelayHigh => true,
+            Self::CpuPerRequest | Self::CpuPerEvent | Self::Rate => false,
+            Self::MemoryPerStream | Self::ReadinessHigh => false,
+        }
+    }
+
     fn show(self, value: Option<f64>) -> String {
         match value {
             None => String::new(),
@@ -125,10 +141,13 @@ impl Measure {
 
 /// A number with its thousands apart.
 pub(crate) fn grouped(value: f64) -> String {
-    let digits = format!("{value:.0}");
+    let digits = format!("{:.0}", value.abs());
     let mut out = String::new();
+    if value <= -0.5 {
+        out.push('-');
+    }
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -138,8 +157,9 @@ pub(crate) fn grouped(value: f64) -> String {
 
 /// The table.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let mut out = String::from("| scenario | measure | weir | nginx | direct | weir / nginx | target | met |\n");
-    out.push_str("| --- | --- | ---: | ---: | ---: | ---: | --- | --- |\n");
+    let mut out =
+        String::from("| scenario | measure | weir | nginx | direct | weir / nginx | weir − direct | target | met |\n");
+    out.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |\n");
     let mut last = "";
     for row in rows {
         let title = if row.title == last { "" } else { &row.title };
@@ -149,9 +169,12 @@ pub(crate) fn table(rows: &[Row]) -> String {
             Some(false) => "**no**",
             None => "",
         };
-        let Row { measure, weir, nginx, direct, ratio, target, .. } = row;
+        let Row { measure, weir, nginx, direct, ratio, added, target, .. } = row;
         // Writing to a string does not fail.
-        let _ = writeln!(out, "| {title} | {measure} | {weir} | {nginx} | {direct} | {ratio} | {target} | {met} |");
+        let _ = writeln!(
+            out,
+            "| {title} | {measure} | {weir} | {nginx} | {direct} | {ratio} | {added} | {target} | {met} |"
+        );
     }
     out
 }
@@ -164,6 +187,8 @@ mod tests {
     fn thousands_stand_apart() {
         assert_eq!(grouped(1_234_567.4), "1,234,567");
         assert_eq!(grouped(999.0), "999");
+        assert_eq!(grouped(-123.0), "-123");
+        assert_eq!(grouped(-0.2), "0");
     }
 
     #[test]
