@@ -119,6 +119,9 @@ async fn first_answer<'s>(
             break;
         }
     }
+    if turn.has_left() {
+        return Err(Fault::gone());
+    }
     Err(fault.unwrap_or_else(|| Fault::internal("a model without targets")))
 }
 
