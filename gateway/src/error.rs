@@ -188,7 +188,7 @@ impl Fault {
     pub fn may_retry_elsewhere(&self) -> bool {
         match self.kind {
             Kind::ProviderLimit | Kind::ProviderAuth | Kind::ProviderTimeout | Kind::ProviderUnreachable => true,
-            Kind::ProviderError => self.status.is_server_error(),
+            Kind::ProviderError => Class::of_status(self.status).may_retry_elsewhere(),
             Kind::CallerAuth | Kind::CallerRequest | Kind::PolicyForbidden | Kind::CallerGone | Kind::GatewayFault => {
                 false
             }
@@ -234,13 +234,15 @@ impl From<Refusal> for Fault {
                 Self::new(Kind::ProviderAuth, StatusCode::BAD_GATEWAY, "provider_auth_failed", message)
                     .with_detail(refusal.message)
             }
-            Class::Server => Self::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", refusal.message)
-                .with_detail(format!("provider status {}", refusal.status)),
+            Class::Server if !refusal.status.is_client_error() => {
+                Self::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", refusal.message)
+                    .with_detail(format!("provider status {}", refusal.status))
+            }
             Class::ContextLength => Self {
                 code: Cow::Borrowed("context_length_exceeded"),
                 ..refused(refusal.status, refusal.message, refusal.code)
             },
-            Class::BadRequest | Class::ContentPolicy | Class::NotFound => {
+            Class::BadRequest | Class::ContentPolicy | Class::NotFound | Class::Server => {
                 refused(refusal.status, refusal.message, refusal.code)
             }
         };
