@@ -10,6 +10,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 
+/// What is shorter is no secret, and may stand in any sentence.
+const SHORTEST_SECRET: usize = 8;
+
 /// Whose fault: the closed set of `x-weir-error` that answer, log and metric share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -160,6 +163,18 @@ impl Fault {
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
+    }
+
+    /// Takes `secret` out of everything that is told: a provider may say back the credential that it refuses.
+    pub fn conceal(&mut self, secret: &str) {
+        if secret.len() < SHORTEST_SECRET {
+            return;
+        }
+        for text in [Some(&mut self.message), self.detail.as_mut()].into_iter().flatten() {
+            if text.contains(secret) {
+                *text = text.replace(secret, "***");
+            }
+        }
     }
 
     /// The body, in OpenAI's shape.
