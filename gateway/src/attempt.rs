@@ -1,6 +1,8 @@
 //! One attempt at one target: the request in its words, its head, and what comes before the caller can be answered: the
 //! whole answer, or a stream's first content. Until then a failure costs nothing but this attempt.
 
+use std::time::Duration;
+
 use adapters::{Operation, Reply, Request, Target, Translator};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -16,6 +18,9 @@ const MOST_ANSWER: usize = 256 * 1024 * 1024;
 
 /// The largest error body that is read.
 const MOST_REFUSAL: usize = 64 * 1024;
+
+/// How long that may take: its head has told the caller, or the next target's turn, enough.
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
 /// How much of a stream is held back at most while it has no content.
 const MOST_HELD: usize = 64 * 1024;
@@ -92,7 +97,7 @@ pub async fn run(
         until_content(turn, &mut stream).await?;
         Answering::Stream(stream)
     } else {
-        let body = whole(turn, &mut source, MOST_ANSWER).await?;
+        let body = whole(turn, &mut source).await?;
         source.release().await;
         let reply = provider.adapter.decode(request, &to, body)?;
         refuse_whole_for_stream(request)?;
@@ -149,7 +154,7 @@ async fn until_content(turn: &mut Turn<'_, '_>, stream: &mut Stream) -> Result<(
     }
 }
 
-async fn whole(turn: &mut Turn<'_, '_>, source: &mut Answer, most: usize) -> Result<Bytes, Fault> {
+async fn whole(turn: &mut Turn<'_, '_>, source: &mut Answer) -> Result<Bytes, Fault> {
     let Some(first) = turn.wait(source.read()).await?.map_err(broken)? else {
         return Ok(Bytes::new());
     };
@@ -158,14 +163,14 @@ async fn whole(turn: &mut Turn<'_, '_>, source: &mut Answer, most: usize) -> Res
         return Ok(first);
     };
     let announced = source.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
-    let mut body = BytesMut::with_capacity(announced.min(most).max(first.len() + second.len()));
+    let mut body = BytesMut::with_capacity(announced.min(MOST_ANSWER).max(first.len() + second.len()));
     body.extend_from_slice(&first);
     body.extend_from_slice(&second);
     turn.goes_on();
     while let Some(piece) = turn.wait(source.read()).await?.map_err(broken)? {
         turn.goes_on();
-        if body.len() + piece.len() > most {
-            return Err(error::incomplete(format!("an answer over {most} bytes")));
+        if body.len() + piece.len() > MOST_ANSWER {
+            return Err(error::incomplete(format!("an answer over {MOST_ANSWER} bytes")));
         }
         body.extend_from_slice(&piece);
     }
@@ -174,17 +179,26 @@ async fn whole(turn: &mut Turn<'_, '_>, source: &mut Answer, most: usize) -> Res
 
 /// Reads what a provider says of its refusal; a refusal without a readable body is one all the same.
 async fn refused(turn: &mut Turn<'_, '_>, picked: &Picked<'_>, mut source: Answer) -> Result<Fault, Fault> {
-    let body = match whole(turn, &mut source, MOST_REFUSAL).await {
-        Ok(body) => body,
-        Err(fault) if fault.kind == Kind::CallerGone => return Err(fault),
-        Err(_) => Bytes::new(),
-    };
+    let read = tokio::time::timeout(REFUSAL_TIME, refusal_body(&mut source));
+    let body = turn.wait(read).await?.ok().flatten().unwrap_or_default();
     let mut refusal = picked.target.provider.adapter.refusal(source.status, &source.headers, &body);
     if refusal.retry_after.is_none() {
         refusal.retry_after = adapters::refusal::retry_after(&source.headers, std::time::SystemTime::now());
     }
     source.release().await;
     Ok(refusal.into())
+}
+
+/// All of a refusal's body; `None` where it is too large or breaks off.
+async fn refusal_body(source: &mut Answer) -> Option<Bytes> {
+    let mut body = BytesMut::new();
+    while let Some(piece) = source.read().await.ok()? {
+        body.extend_from_slice(&piece);
+        if body.len() > MOST_REFUSAL {
+            return None;
+        }
+    }
+    Some(body.freeze())
 }
 
 /// No answer came.

@@ -10,6 +10,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 
+/// What is shorter is no secret, and may stand in any sentence.
+const SHORTEST_SECRET: usize = 8;
+
 /// Whose fault: the closed set of `x-weir-error` that answer, log and metric share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -162,6 +165,18 @@ impl Fault {
         self
     }
 
+    /// Takes `secret` out of everything that is told: a provider may say back the credential that it refuses.
+    pub fn conceal(&mut self, secret: &str) {
+        if secret.len() < SHORTEST_SECRET {
+            return;
+        }
+        for text in [Some(&mut self.message), self.detail.as_mut()].into_iter().flatten() {
+            if text.contains(secret) {
+                *text = text.replace(secret, "***");
+            }
+        }
+    }
+
     /// The body, in OpenAI's shape.
     #[must_use]
     pub fn body(&self) -> Bytes {
@@ -188,7 +203,7 @@ impl Fault {
     pub fn may_retry_elsewhere(&self) -> bool {
         match self.kind {
             Kind::ProviderLimit | Kind::ProviderAuth | Kind::ProviderTimeout | Kind::ProviderUnreachable => true,
-            Kind::ProviderError => self.status.is_server_error(),
+            Kind::ProviderError => Class::of_status(self.status).may_retry_elsewhere(),
             Kind::CallerAuth | Kind::CallerRequest | Kind::PolicyForbidden | Kind::CallerGone | Kind::GatewayFault => {
                 false
             }
@@ -234,13 +249,15 @@ impl From<Refusal> for Fault {
                 Self::new(Kind::ProviderAuth, StatusCode::BAD_GATEWAY, "provider_auth_failed", message)
                     .with_detail(refusal.message)
             }
-            Class::Server => Self::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", refusal.message)
-                .with_detail(format!("provider status {}", refusal.status)),
+            Class::Server if !refusal.status.is_client_error() => {
+                Self::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", refusal.message)
+                    .with_detail(format!("provider status {}", refusal.status))
+            }
             Class::ContextLength => Self {
                 code: Cow::Borrowed("context_length_exceeded"),
                 ..refused(refusal.status, refusal.message, refusal.code)
             },
-            Class::BadRequest | Class::ContentPolicy | Class::NotFound => {
+            Class::BadRequest | Class::ContentPolicy | Class::NotFound | Class::Server => {
                 refused(refusal.status, refusal.message, refusal.code)
             }
         };

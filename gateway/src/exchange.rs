@@ -128,6 +128,9 @@ async fn first_answer<'s>(
             break;
         }
     }
+    if turn.has_left() {
+        return Err(Fault::gone());
+    }
     Err(fault.unwrap_or_else(|| Fault::internal("a model without targets")))
 }
 
@@ -229,7 +232,9 @@ async fn json(client: &mut Client, record: &mut Record<'_>, status: StatusCode, 
 }
 
 /// Tells the caller what went wrong: by a status while that is possible, else by the event that ends a stream.
-async fn refuse(client: &mut Client, record: &mut Record<'_>, fault: Fault) {
+async fn refuse(client: &mut Client, record: &mut Record<'_>, mut fault: Fault) {
+    let credentials = record.attempts.iter().map(|attempt| &attempt.target.credential);
+    credentials.flat_map(|credential| credential.secrets()).for_each(|secret| fault.conceal(secret));
     if fault.kind == Kind::CallerGone {
         client.abort().await;
     } else if client.is_answered() {

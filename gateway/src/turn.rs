@@ -105,6 +105,12 @@ impl<'c, 's> Turn<'c, 's> {
         self.left || self.timer.is_over()
     }
 
+    /// Whether the caller has left while what it asked for is read to its end.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.left
+    }
+
     /// What an answer of so many tokens used, where the provider does not say.
     #[must_use]
     pub fn estimate(&self, output_tokens: u64) -> Usage {

@@ -44,3 +44,12 @@ pub struct Credential {
     /// Its share beside the provider's others.
     pub weight: u64,
 }
+
+impl Credential {
+    /// What no answer and no log may show.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let sensitive = self.headers.values().filter(|value| value.is_sensitive());
+        let text = sensitive.filter_map(|value| value.to_str().ok());
+        text.map(|text| text.split_once(' ').map_or(text, |(_scheme, secret)| secret))
+    }
+}
