@@ -14,3 +14,14 @@ pub async fn within<T>(what: &str, waited: impl Future<Output = T>) -> T {
         Err(_) => panic!("waited {PATIENCE:?} for {what}"),
     }
 }
+
+/// Looks again and again whether `holds`, for what nobody tells of, such as a process's memory; false when it never came
+/// to hold within [`PATIENCE`].
+pub async fn until(mut holds: impl FnMut() -> bool) -> bool {
+    let looking = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking).await.is_ok()
+}

@@ -176,6 +176,11 @@ impl Played {
         let _ = self.stream.flush().await;
     }
 
+    /// Sends bytes; false when the peer has gone.
+    pub async fn try_write(&mut self, bytes: &str) -> bool {
+        self.stream.write_all(bytes.as_bytes()).await.is_ok()
+    }
+
     /// Sends one event with this data.
     pub async fn event(&mut self, data: &str) {
         self.write(&format!("data: {data}\n\n")).await;

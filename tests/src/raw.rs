@@ -1,13 +1,19 @@
 //! A connection over which a test writes bytes that no client library would send, and reads what comes back.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::patience::within;
+use crate::weir::KEY;
 
 /// A connection.
 #[derive(Debug)]
@@ -102,6 +108,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         .await
     }
 
+    /// Reads an answer with a length no faster than `piece` bytes a `pause`; none when the connection ends before.
+    pub async fn answer_slowly(&mut self, piece: usize, pause: Duration) -> Option<RawAnswer> {
+        let end = within("an answer's head", self.until(b"\r\n\r\n")).await?;
+        let head = String::from_utf8(self.read.drain(..end).collect()).unwrap().to_ascii_lowercase();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut answer = RawAnswer { status, head, body: Vec::new() };
+        let mut left: usize = answer.header("content-length").unwrap().parse().unwrap();
+        while left > 0 {
+            tokio::time::sleep(pause).await;
+            let part = within("a part of the body", self.exactly(piece.min(left))).await?;
+            left -= part.len();
+            answer.body.extend_from_slice(&part);
+        }
+        Some(answer)
+    }
+
     /// Waits until the peer closes or resets the connection; gives what it sent before.
     pub async fn rest(&mut self) -> Vec<u8> {
         within("the connection's end", async { while self.more().await {} }).await;
@@ -145,5 +167,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
 
     async fn more(&mut self) -> bool {
         matches!(self.stream.read_buf(&mut self.read).await, Ok(1..))
+    }
+}
+
+/// How long `GET path` takes on a connection of its own; blocks, so that a thread of its own can measure what others do.
+#[must_use]
+pub fn probe(address: SocketAddr, path: &str) -> Duration {
+    let began = Instant::now();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: weir\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    began.elapsed()
+}
+
+/// Probes every few milliseconds, from a thread of its own, until told to stop.
+#[derive(Debug)]
+pub struct Probing {
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Duration>>,
+}
+
+impl Probing {
+    /// Begins.
+    #[must_use]
+    pub fn begin(address: SocketAddr, path: &'static str) -> Self {
+        let over = Arc::<AtomicBool>::default();
+        let told = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            let mut times = Vec::new();
+            while !told.load(Ordering::Acquire) {
+                times.push(probe(address, path));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            times.sort();
+            times
+        });
+        Self { over, thread }
+    }
+
+    /// Ends; gives how long each probe took, the fastest first.
+    #[must_use]
+    pub fn end(self) -> Vec<Duration> {
+        self.over.store(true, Ordering::Release);
+        self.thread.join().unwrap()
     }
 }

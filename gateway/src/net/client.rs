@@ -13,6 +13,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 32 * 1024 * 1024;
 
+/// A body that nobody announced and that grows beyond this gets room for the largest one at once: memory is taken only
+/// where it is written to, while growing step by step would hold two copies.
+const LARGE: usize = 1024 * 1024;
+const MOST_RESERVED: usize = 256 * 1024 * 1024;
+
 /// How long what was written may take to leave before a broken connection is cut.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
 
@@ -173,7 +178,7 @@ impl Client {
             if body.len().saturating_add(piece.len()) > limit {
                 return Err(BodyFault::TooLarge);
             }
-            body.add(piece, announced.and_then(|length| usize::try_from(length).ok()));
+            body.add(piece, announced.and_then(|length| usize::try_from(length).ok()), limit);
         }
         Ok(body.into_bytes())
     }
@@ -407,7 +412,7 @@ impl Gathered {
         self.only.len() + self.joined.len()
     }
 
-    fn add(&mut self, piece: Bytes, announced: Option<usize>) {
+    fn add(&mut self, piece: Bytes, announced: Option<usize>, most: usize) {
         if piece.is_empty() {
             return;
         }
@@ -418,6 +423,9 @@ impl Gathered {
         if self.joined.is_empty() {
             self.joined.reserve(announced.unwrap_or_default().max(self.only.len() + piece.len()));
             self.joined.extend_from_slice(&std::mem::take(&mut self.only));
+        }
+        if self.joined.len() > LARGE && self.joined.capacity() - self.joined.len() < piece.len() {
+            self.joined.reserve(most.saturating_sub(self.joined.len()).clamp(piece.len(), MOST_RESERVED));
         }
         self.joined.extend_from_slice(&piece);
     }
