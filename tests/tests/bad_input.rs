@@ -324,13 +324,7 @@ async fn what_is_framed_twice_is_served_once_and_closes_the_connection() {
 async fn chunks_that_are_none_are_refused() {
     let simulator = simulator();
     let weir = Config::of(&simulator).start().await;
-    for chunks in [
-        "xyz\r\n{}\r\n",
-        "-1\r\n",
-        "2\r\n{}garbage\r\n",
-        "ffffffffffffffffffff\r\n{}",
-        "\r\n\r\n",
-    ] {
+    for chunks in ["xyz\r\n{}\r\n", "-1\r\n", "2\r\n{}garbage\r\n", "ffffffffffffffffffff\r\n{}", "\r\n\r\n"] {
         let mut raw = Raw::connect(weir.api()).await;
         raw.send(format!(
             "POST /v1/chat/completions HTTP/1.1\r\nhost: w\r\n{}transfer-encoding: chunked\r\n\r\n{chunks}",

@@ -81,11 +81,7 @@ async fn a_key_is_taken_wherever_a_client_puts_it() {
     }
     for request in simulator.requests() {
         assert!(
-            !request
-                .head
-                .headers
-                .values()
-                .any(|value| value.to_str().unwrap_or_default().contains(weir_tests::weir::KEY))
+            !request.headers().values().any(|value| value.to_str().unwrap_or_default().contains(weir_tests::weir::KEY))
         );
     }
 }

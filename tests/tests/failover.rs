@@ -1,5 +1,5 @@
 //! One target after another: what is tried elsewhere, what is not, and when it is too late.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

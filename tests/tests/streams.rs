@@ -1,5 +1,5 @@
 //! The stream contract, over real sockets: when the head goes out, what goes out after it, and how a stream ends.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
