@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use adapters::{Operation, Reply, Request, Target, Translator};
+use adapters::{Adapter, NativeRequest, Operation, Reply, Request, Target, Translator};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -75,36 +75,55 @@ pub async fn run(
         now: now(),
     };
     let native = provider.adapter.encode(request, &to)?;
-    let path = [provider.endpoint.base_path(), native.path.as_str()].concat();
+    turn.timer.phase(timeouts.first_byte, "first byte");
+    let source = ask(upstreams, turn, picked, &native, timeouts.connect).await?;
+    let provider_request_id = provider_request_id(&source.headers);
+    let answer = begin(turn, provider.adapter, request, &to, source).await?;
+    turn.goes_on();
+    Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
+}
+
+/// Sends the request and reads the head of a success; a refusal is read whole.
+async fn ask(
+    upstreams: &Upstreams,
+    turn: &mut Turn<'_, '_>,
+    picked: &Picked<'_>,
+    native: &NativeRequest,
+    connect: Duration,
+) -> Result<Answer, Fault> {
+    let Picked { target, .. } = picked;
+    let endpoint = &target.provider.endpoint;
+    let path = [endpoint.base_path(), native.path.as_str()].concat();
     let outgoing = Outgoing {
         method: Method::POST,
         path: &path,
-        headers: &picked.target.credential.headers,
+        headers: &target.credential.headers,
         more: &native.headers,
         body: native.body.segments(),
     };
-    turn.timer.phase(timeouts.first_byte, "first byte");
-    let send = upstreams.send(&provider.endpoint, outgoing, timeouts.connect);
-    let mut source = turn.wait(send).await?.map_err(unreachable)?;
-    if !source.status.is_success() {
-        return Err(refused(turn, picked, source).await?);
-    }
-    let provider_request_id = provider_request_id(&source.headers);
-    let answer = if request.is_stream() && is_event_stream(&source) {
-        let decoder = provider.adapter.events(request, &to);
-        let translator = Translator::new(provider.adapter.framing(), decoder, request.wants_usage());
+    let source = turn.wait(upstreams.send(endpoint, outgoing, connect)).await?.map_err(unreachable)?;
+    if source.status.is_success() { Ok(source) } else { Err(refused(turn, picked, source).await?) }
+}
+
+/// Reads as much of a success as the caller can be answered with.
+async fn begin(
+    turn: &mut Turn<'_, '_>,
+    adapter: &dyn Adapter,
+    request: &Request,
+    to: &Target<'_>,
+    mut source: Answer,
+) -> Result<Answering, Fault> {
+    if request.is_stream() && is_event_stream(&source) {
+        let translator = Translator::new(adapter.framing(), adapter.events(request, to), request.wants_usage());
         let mut stream = Box::new(Stream { source, translator });
         until_content(turn, &mut stream).await?;
-        Answering::Stream(stream)
-    } else {
-        let body = whole(turn, &mut source).await?;
-        source.release().await;
-        let reply = provider.adapter.decode(request, &to, body)?;
-        refuse_whole_for_stream(request)?;
-        Answering::Whole(reply)
-    };
-    turn.goes_on();
-    Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
+        return Ok(Answering::Stream(stream));
+    }
+    let body = whole(turn, &mut source).await?;
+    source.release().await;
+    let reply = adapter.decode(request, to, body)?;
+    refuse_whole_for_stream(request)?;
+    Ok(Answering::Whole(reply))
 }
 
 /// The caller's headers that a dialect may pass on; none of them is a credential.

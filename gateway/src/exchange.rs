@@ -92,7 +92,8 @@ async fn call<'s>(
     instance.asked().clone_into(&mut record.asked);
     record.model = Some(instance.model());
     let mut turn = Turn::new(client, record, timer(client, &instance, &request)?, &request);
-    let begun = first_answer(gateway, &mut turn, &instance, &request).await?;
+    // Boxed, so that a stream that is held for long does not hold this part's state too.
+    let begun = Box::pin(first_answer(gateway, &mut turn, &instance, &request)).await?;
     relay::answer(&mut turn, begun).await
 }
 
