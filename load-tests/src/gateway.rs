@@ -193,9 +193,20 @@ pub(crate) fn weir_yaml(room: &Path, upstream: SocketAddr, size: Size) -> String
     );
     yaml.push_str(&format!("      - {{id: main, hash: \"sha256:{KEY_HASH}\", limits: {{rpm: 1000000000}}}}\n"));
     for index in 0..size.keys {
-        yaml.push_str(&format!("      - {{id: key-{index}, hash: \"sha256:{index:064x}\"}}\n"));
+        let hash = spread(index as u64);
+        yaml.push_str(&format!("      - {{id: key-{index}, hash: \"sha256:{hash}\"}}\n"));
     }
     yaml
+}
+
+/// 64 hexadecimal digits that are as evenly spread as a SHA-256; nobody has the key to them.
+fn spread(index: u64) -> String {
+    let mut state = index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut word = || {
+        state = (state ^ (state >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9).wrapping_add(index + 1);
+        state ^ (state >> 32)
+    };
+    format!("{:016x}{:016x}{:016x}{:016x}", word(), word(), word(), word())
 }
 
 fn head(room: &Path, upstream: SocketAddr) -> String {
@@ -213,4 +224,24 @@ fn head(room: &Path, upstream: SocketAddr) -> String {
 fn is_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status.lines().any(|line| line.strip_prefix("Uid:").is_some_and(|ids| ids.split_whitespace().next() == Some("0")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_hashes_differ_in_their_first_bytes() {
+        let first: std::collections::HashSet<String> =
+            (0..10_000).map(|index| spread(index)[..16].to_owned()).collect();
+        assert_eq!(first.len(), 10_000);
+    }
+
+    #[test]
+    fn a_large_configuration_has_as_many_lines_as_it_says() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let yaml = weir_yaml(Path::new("room"), address, Size { keys: 30, models: 20 });
+        assert_eq!(yaml.matches("{id: key-").count(), 30);
+        assert_eq!(yaml.matches("{name: model-").count(), 20);
+    }
 }
