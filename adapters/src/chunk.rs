@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use crate::usage::Usage;
 
+/// Room for one usual chunk, so that it is not grown into step by step.
+const ROOM: usize = 512;
+
 /// A stream of chunks being written. Bytes gather until they are [taken](ChunkWriter::take).
 #[derive(Debug, Default)]
 pub struct ChunkWriter {
@@ -226,6 +229,7 @@ impl ChunkWriter {
 
     /// One `data:` event whose JSON is written by `write`.
     pub fn data(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.make_room();
         self.out.extend_from_slice(b"data: ");
         let start = self.out.len();
         write(&mut self.out);
@@ -333,8 +337,15 @@ impl ChunkWriter {
         });
     }
 
+    fn make_room(&mut self) {
+        if self.out.capacity() == 0 {
+            self.out.reserve(ROOM);
+        }
+    }
+
     fn content_delta(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.role();
+        self.make_room();
         self.out.extend_from_slice(&self.head);
         self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
         let start = self.out.len();
@@ -345,6 +356,7 @@ impl ChunkWriter {
     }
 
     fn delta(&mut self, fields: &[u8]) {
+        self.make_room();
         self.out.extend_from_slice(&self.head);
         self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
         self.out.extend_from_slice(fields);

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 
 /// How deep objects and arrays may nest. As many as the bits of the word that remembers each one's kind.
 pub const MAX_DEPTH: u32 = 128;
@@ -133,14 +133,23 @@ impl Index {
     }
 }
 
+/// Fields are compared only where a hash of their names meets another's: nearly never.
 fn refuse_duplicates(fields: &[Field], bytes: &[u8]) -> Result<(), IndexError> {
+    let mut met: u128 = 0;
     for (seen, field) in fields.iter().enumerate() {
         let name = field.name(bytes);
-        if fields.iter().take(seen).any(|earlier| earlier.is_named(bytes, &name)) {
+        let bit = 1 << (hash(&name) % u128::BITS);
+        let is_met = met & bit != 0;
+        met |= bit;
+        if is_met && fields.iter().take(seen).any(|earlier| earlier.is_named(bytes, &name)) {
             return Err(IndexError { at: field.start(), what: "a field that was already there" });
         }
     }
     Ok(())
+}
+
+fn hash(name: &[u8]) -> u32 {
+    name.iter().fold(0, |hash: u32, byte| hash.wrapping_mul(31).wrapping_add(u32::from(*byte)))
 }
 
 struct Scanner<'b> {
@@ -181,7 +190,8 @@ impl Scanner<'_> {
         if self.peek() != Some(b'"') {
             return Err(self.fault("expected a field's name in quotes"));
         }
-        let (name, escaped) = self.string()?;
+        let name = self.string()?;
+        let escaped = memchr(b'\\', slice(self.bytes, name)).is_some();
         self.expect(b':', "expected `:`")?;
         self.peek();
         let start = self.at;
@@ -191,30 +201,28 @@ impl Scanner<'_> {
 
     fn value(&mut self) -> Result<(), IndexError> {
         match self.bytes.get(self.at) {
-            Some(b'"') => self.string().map(drop),
+            Some(b'"') => self.string().map(|_| ()),
             Some(b'{' | b'[') => self.nested(),
             Some(_) => self.scalar(),
             None => Err(self.fault("expected a value")),
         }
     }
 
-    /// At an opening quote; leaves behind the closing one.
-    fn string(&mut self) -> Result<(Span, bool), IndexError> {
+    /// At an opening quote; leaves behind the closing one: the first that has an even number of backslashes before it.
+    fn string(&mut self) -> Result<Span, IndexError> {
         let start = self.at + 1;
         let mut from = start;
-        let mut escaped = false;
         loop {
-            let rest = self.bytes.get(from..).unwrap_or_default();
-            let Some(found) = memchr2(b'"', b'\\', rest) else {
+            let Some(found) = find_quote(self.bytes.get(from..).unwrap_or_default()) else {
                 return Err(self.fault("a string that does not end"));
             };
-            let at = from + found;
-            if self.bytes.get(at) == Some(&b'"') {
-                self.at = at + 1;
-                return Ok((Span { start, end: at }, escaped));
+            let text = Span { start, end: from + found };
+            let backslashes = slice(self.bytes, text).iter().rev().take_while(|byte| **byte == b'\\').count();
+            if backslashes.is_multiple_of(2) {
+                self.at = text.end + 1;
+                return Ok(text);
             }
-            escaped = true;
-            from = at + 2;
+            from = text.end + 1;
         }
     }
 
@@ -222,34 +230,35 @@ impl Scanner<'_> {
     fn nested(&mut self) -> Result<(), IndexError> {
         let mut kinds: u128 = 0;
         let mut depth: u32 = 0;
-        while let Some(&byte) = self.bytes.get(self.at) {
-            match byte {
-                b'"' => {
+        loop {
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
                     self.string()?;
                     continue;
                 }
-                b'{' | b'[' => {
+                Some(byte @ (b'{' | b'[')) => {
                     if depth == MAX_DEPTH {
                         return Err(self.fault("nested too deep"));
                     }
-                    kinds = kinds << 1 | u128::from(byte == b'{');
+                    kinds = kinds << 1 | u128::from(*byte == b'{');
                     depth += 1;
                 }
-                b'}' | b']' => {
-                    if (kinds & 1 == 1) != (byte == b'}') {
+                Some(byte @ (b'}' | b']')) => {
+                    if (kinds & 1 == 1) != (*byte == b'}') {
                         return Err(self.fault("a bracket that closes another kind"));
                     }
                     kinds >>= 1;
                     depth -= 1;
                 }
-                _ => {}
+                Some(b',' | b':') => {}
+                Some(_) => self.at += plain_run(self.bytes.get(self.at + 1..).unwrap_or_default()),
+                None => return Err(self.fault("an object or array that does not end")),
             }
             self.at += 1;
             if depth == 0 {
                 return Ok(());
             }
         }
-        Err(self.fault("an object or array that does not end"))
     }
 
     fn scalar(&mut self) -> Result<(), IndexError> {
@@ -285,6 +294,55 @@ impl Scanner<'_> {
     fn fault(&self, what: &'static str) -> IndexError {
         IndexError { at: self.at, what }
     }
+}
+
+/// Each byte of a word.
+const EACH: u64 = 0x0101_0101_0101_0101;
+
+/// The highest bit of each byte of a word.
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// A word that is zero where there is no quote, and whose lowest bit stands in the first byte that is one.
+fn quotes(word: u64) -> u64 {
+    let zero_at_quote = word ^ (EACH * 0x22);
+    zero_at_quote.wrapping_sub(EACH) & !zero_at_quote & HIGH
+}
+
+/// How many bytes a found bit is from the start.
+fn bytes_before(bit: u64) -> usize {
+    bit.trailing_zeros() as usize / 8
+}
+
+/// How many words of a string are searched one by one.
+const SHORT: usize = 3;
+
+/// Where the first quote is. Most strings are short: they are searched a word at a time before the search that is fast over
+/// long ones is called.
+fn find_quote(bytes: &[u8]) -> Option<usize> {
+    let (words, _) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().take(SHORT).enumerate() {
+        let found = quotes(u64::from_le_bytes(*word));
+        if found != 0 {
+            return Some(at * 8 + bytes_before(found));
+        }
+    }
+    let done = words.len().min(SHORT) * 8;
+    memchr(b'"', bytes.get(done..)?).map(|found| done + found)
+}
+
+/// How many bytes there are before the next quote or bracket, or something that may be one: below `@` there are neither, so
+/// numbers, commas, colons and white space are passed a word at a time.
+fn plain_run(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = quotes(word) | ((word | word << 1) & HIGH);
+        if found != 0 {
+            return at * 8 + bytes_before(found);
+        }
+    }
+    let plain = |byte: &&u8| **byte < b'@' && **byte != b'"';
+    words.len() * 8 + rest.iter().take_while(plain).count()
 }
 
 fn is_space(byte: u8) -> bool {
@@ -370,6 +428,28 @@ mod tests {
             ("{\"a\" 1}", 5),
         ] {
             assert_eq!(Index::of(text.as_bytes()).unwrap_err().at, at, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_string_ends_at_its_own_quote_however_many_backslashes_and_wherever_it_stands() {
+        for before in 0..40 {
+            for backslashes in 0..5 {
+                let text = format!("{}{}", "x".repeat(before), "\\\\".repeat(backslashes));
+                for inside in [text.clone(), format!("{text}\\\"y"), format!("\\\"{text}")] {
+                    let body = format!("{{\"a\":[ 1,{{\"b\":\"{inside}\"}} ],\"c\":\"{inside}\"}}");
+                    let index = Index::of(body.as_bytes()).unwrap();
+                    assert_eq!(index.get(body.as_bytes(), "c"), Some(format!("\"{inside}\"").as_bytes()), "{body}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn brackets_are_found_between_plain_bytes_of_any_number() {
+        for plain in 0..40 {
+            let body = format!("{{\"a\":[{}[1e5,true{}]],\"b\":1}}", " ".repeat(plain), ",2".repeat(plain));
+            assert_eq!(Index::of(body.as_bytes()).unwrap().get(body.as_bytes(), "b"), Some(&b"1"[..]), "{body}");
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Function<'a> {
     pub parameters: Option<&'a RawValue>,
     /// Whether the arguments must match exactly.
     pub strict: Option<bool>,
+    /// Anthropic's cache mark, where it stands inside.
+    pub cache_control: Option<&'a RawValue>,
 }
 
 /// Which tools the model may or must call.

@@ -79,6 +79,9 @@ const VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 /// The header that opens features before they are for all.
 const BETA: HeaderName = HeaderName::from_static("anthropic-beta");
 
+/// The beta of uploaded files.
+const FILES_BETA: &str = "files-api-2025-04-14";
+
 /// Says `request` in Anthropic's words.
 pub(super) fn encode(request: &Request, to: &Target<'_>) -> Result<NativeRequest, EncodeError> {
     let fields = request.texts().map_err(|error| EncodeError::invalid("body", error.to_string()))?;
@@ -90,21 +93,21 @@ pub(super) fn encode(request: &Request, to: &Target<'_>) -> Result<NativeRequest
     push_json(&mut json, &body);
     Ok(NativeRequest {
         path: "/v1/messages".to_owned(),
-        headers: headers(version, to.caller)?,
+        headers: headers(version, &body, to.caller)?,
         body: json.into(),
         dropped: notes.into_inner(),
     })
 }
 
-fn headers(version: &str, caller: &HeaderMap) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
-    let version = match version {
-        OLD_VERSION => HeaderValue::from_static(OLD_VERSION),
-        other => HeaderValue::from_str(other).map_err(|_| {
-            EncodeError::invalid("api_version", "The configured `api_version` can't stand in a header.")
-        })?,
-    };
+/// The version, and the betas: the caller's own, and that of uploaded files where the version does not have them yet.
+fn headers(version: &str, body: &Body<'_>, caller: &HeaderMap) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
+    let is_old = version == OLD_VERSION;
+    let version = HeaderValue::from_str(version)
+        .map_err(|_| EncodeError::invalid("api_version", "The configured `api_version` can't stand in a header."))?;
     let betas = caller.get_all(&BETA).iter().map(|value| (BETA, value.clone()));
-    Ok(std::iter::once((VERSION, version)).chain(betas).collect())
+    let has_files = is_old && body.messages.iter().any(|turn| turn.blocks.iter().any(Block::is_uploaded));
+    let files = has_files.then(|| (BETA, HeaderValue::from_static(FILES_BETA)));
+    Ok(std::iter::once((VERSION, version)).chain(betas).chain(files).collect())
 }
 
 /// What all steps of one encoding share.

@@ -36,16 +36,21 @@ pub(super) enum ThinkingStyle {
     Adaptive,
 }
 
-/// A name that tells no release is taken for the newest.
+/// A name of Claude's that tells no release is taken for the newest.
 const NEWEST: (u8, u8) = (u8::MAX, 0);
 
 /// The preview had no number; it takes what 4.7 takes.
 const PREVIEW: (u8, u8) = (4, 7);
 
+/// What other houses' models that speak this dialect take is about what 3.7 takes.
+const COMPATIBLE: (u8, u8) = (3, 7);
+
 impl Model {
     /// The model of that name, whatever a cloud puts before and behind it.
     pub(super) fn of(name: &str) -> Self {
-        let own = name.find("claude").and_then(|at| name.get(at..)).unwrap_or(name);
+        let Some(own) = name.find("claude").and_then(|at| name.get(at..)) else {
+            return Self { line: Line::Unknown, release: COMPATIBLE };
+        };
         let mut line = Line::Unknown;
         let mut numbers = [None; 2];
         for word in own.split(|c: char| !c.is_ascii_alphanumeric()) {
@@ -161,6 +166,7 @@ impl Model {
         match (self.line, self.release) {
             (_, (4, 6..) | (5.., _)) => 128_000,
             (Line::Opus, (4, 0 | 1)) => 32_000,
+            (Line::Unknown, _) => 8_192,
             (_, (4, _) | (3, 7)) => 64_000,
             (_, (3, 5..)) => 8_192,
             _ => 4_096,
@@ -185,7 +191,8 @@ mod tests {
             ("claude-mythos-preview", Line::Mythos, PREVIEW),
             ("eu.anthropic.claude-opus-4-1-20250805-v1:0", Line::Opus, (4, 1)),
             ("claude-opus-4@20250514", Line::Opus, (4, 0)),
-            ("my-own-name", Line::Unknown, NEWEST),
+            ("claude-latest", Line::Unknown, NEWEST),
+            ("glm-5-2", Line::Unknown, COMPATIBLE),
         ] {
             assert_eq!(Model::of(name), Model { line, release }, "{name}");
         }
@@ -197,6 +204,7 @@ mod tests {
         assert!(!Model::of("claude-sonnet-4-6").samples(NEW_VERSION));
         assert!(!Model::of("claude-opus-4-7").samples(OLD_VERSION));
         assert_eq!(Model::of("claude-opus-5").version(), NEW_VERSION);
-        assert_eq!(Model::of("unheard-of").version(), NEW_VERSION);
+        assert_eq!(Model::of("claude-next").version(), NEW_VERSION);
+        assert!(Model::of("kimi-k3").samples(Model::of("kimi-k3").version()));
     }
 }

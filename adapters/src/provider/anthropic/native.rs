@@ -142,6 +142,17 @@ impl<'a> Block<'a> {
         }
     }
 
+    /// Whether it is, or holds, a file that was uploaded before.
+    pub(super) fn is_uploaded(&self) -> bool {
+        match self {
+            Self::Made(Made::Image { source, .. } | Made::Document { source, .. }) => {
+                matches!(source, Source::File { .. })
+            }
+            Self::Made(Made::ToolResult { content, .. }) => content.iter().any(Self::is_uploaded),
+            Self::Made(_) | Self::Native(_) => false,
+        }
+    }
+
     /// Whether it is a call of a tool of the caller's.
     pub(super) fn is_tool_use(&self) -> bool {
         matches!(self, Self::Made(Made::ToolUse { .. }))

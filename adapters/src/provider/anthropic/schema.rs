@@ -74,7 +74,7 @@ impl Writer {
         let mut first = true;
         self.out.push(b'{');
         for (name, value) in members(schema, &index) {
-            if is_refused(&name, value) {
+            if is_refused(&name, value) || (name == "oneOf" && index.find(schema, "anyOf").is_some()) {
                 notes.push((name, value));
                 continue;
             }
@@ -208,6 +208,12 @@ mod tests {
             "$defs":{"B":{"type":"object","properties":{"l":{"type":"array","items":{"oneOf":[{"type":"string","maxLength":3}]}}}}}}"##;
         let want = r##"{"type":"object","properties":{"n":{"type":"integer","description":"A count\n\n{minimum: 1}"}},"$defs":{"B":{"type":"object","properties":{"l":{"type":"array","items":{"anyOf":[{"type":"string","description":"{maxLength: 3}"}]}}},"additionalProperties":false}},"additionalProperties":false}"##;
         assert_eq!(enforced(schema), want);
+    }
+
+    #[test]
+    fn one_of_beside_any_of_becomes_a_note() {
+        let schema = r#"{"oneOf":[{"type":"string"}],"anyOf":[{"type":"null"}]}"#;
+        assert_eq!(enforced(schema), r#"{"anyOf":[{"type":"null"}],"description":"{oneOf: [{\"type\":\"string\"}]}"}"#);
     }
 
     #[test]

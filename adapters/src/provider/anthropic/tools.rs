@@ -168,7 +168,7 @@ fn tool_of<'a>(
 ) -> Result<Tool<'a>, EncodeError> {
     match (&*tool.kind, tool.function) {
         ("function", Some(function)) => Ok(Tool::Function(Function {
-            cache_control: tool.cache_control,
+            cache_control: tool.cache_control.or(function.cache_control),
             allowed_callers: tool.allowed_callers,
             defer_loading: tool.defer_loading,
             eager_input_streaming: tool.eager_input_streaming,
@@ -202,6 +202,7 @@ fn function_of<'a>(function: Asked<'a>, model: Model, notes: &mut Notes) -> Func
     let input_schema = if strict { schema::enforceable(parameters) } else { parameters };
     Function {
         description: function.description,
+        cache_control: function.cache_control,
         strict: strict.then_some(true),
         ..bare(function.name.0, input_schema)
     }
