@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use weir_tests::ask::{MODELS, chat, simulator, stream, with};
-use weir_tests::client::Answer;
+use weir_tests::client::{Answer, End};
 use weir_tests::patience::within;
 use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, KEY_HASH, Weir};
@@ -468,4 +468,23 @@ async fn a_redirect_of_the_providers_is_not_followed() {
     assert!(answer.header("location").is_none());
     assert_error(&weir, answer, &wanted(502, "provider_error", "provider_error")).await;
     assert!(elsewhere.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_that_outlives_the_drain_is_cut_and_logged_as_draining() {
+    let simulator = simulator();
+    let mut weir = Config::of(&simulator).server("drain: 1s").start().await;
+    for model in MODELS {
+        let _warm = weir.chat().json(&chat(model)).send().await;
+    }
+    let mut answer = weir.chat().json(&stream("openai/gpt-5.5~events=2000~gap=20ms")).send().await;
+    assert!(answer.event().await.is_some());
+    weir.signal("TERM");
+    let (events, end) = answer.events().await;
+    assert!(!events.iter().any(|event| event.is_done()), "a cut stream is called whole");
+    assert_eq!(end, End::Aborted);
+    let line = weir.logged(&answer.id()).await;
+    let told = (&line["error"], &line["code"], &line["incomplete"]);
+    assert_eq!(told, (&json!("gateway_fault"), &json!("draining"), &json!(true)));
+    weir.ended().await;
 }
