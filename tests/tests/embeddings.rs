@@ -1,5 +1,5 @@
 //! Embeddings: vectors come in the form that the caller asked for, whatever the provider gives.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};
 use simulator::Simulator;

@@ -1,5 +1,5 @@
 //! Usage: always known to Weir, told to the caller that asked, counted alike however the answer comes.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};
 use weir_tests::ask::{MODELS, chat, chunk, simulator, stream, stream_with_usage, with};
