@@ -20,19 +20,18 @@ pub(crate) fn of(scenario: &str, measure: Measure) -> Option<Target> {
         MemoryPerStream, ReadinessHigh,
     };
     match (scenario, measure) {
-        ("json-1k-c1" | "json-1k-c64" | "json-1k-c256", CpuPerRequest) => Some(Target::TimesNginx(2.0)),
-        ("body-200k" | "body-2m", CpuPerRequest) => Some(Target::TimesNginx(1.5)),
+        ("json-1k-c1" | "json-1k-c64" | "json-1k-c256", CpuPerRequest) => Some(Target::TimesNginx(1.8)),
+        ("body-200k" | "body-2m", CpuPerRequest) => Some(Target::TimesNginx(2.0)),
         ("sse-64", CpuPerEvent) => Some(Target::TimesNginx(1.25)),
-        ("anthropic-json", CpuPerRequest) => Some(Target::TimesNginx(3.0)),
+        ("anthropic-json", CpuPerRequest) => Some(Target::TimesNginx(2.5)),
         ("anthropic-sse", CpuPerEvent) => Some(Target::TimesNginx(1.5)),
-        ("held", MemoryPerStream) => Some(Target::AtMost(25.0)),
+        ("held", MemoryPerStream) => Some(Target::AtMost(32.0)),
         ("held", ReadinessHigh) => Some(Target::AtMost(50_000.0)),
         ("open-1000", LatencyMiddle) => Some(Target::OverDirect(200.0)),
         ("open-1000", LatencyHigh) => Some(Target::OverDirect(1_000.0)),
         ("first-token", FirstMiddle) => Some(Target::OverDirect(200.0)),
         ("first-token", FirstHigh) => Some(Target::OverDirect(1_000.0)),
-        ("event-delay", DelayMiddle) => Some(Target::OverDirect(100.0)),
-        ("event-delay", DelayHigh) => Some(Target::OverDirect(1_000.0)),
+        ("event-delay", DelayMiddle) => Some(Target::OverDirect(1_000.0)),
         _ => None,
     }
 }

@@ -151,7 +151,6 @@ async fn streams_over_http2_and_answers_to_slow_readers_end_whole() {
     slow.post("/v1/chat/completions", &format!("authorization: Bearer {KEY}\r\nx-request-id: slow\r\n"), body).await;
     let slowly = tokio::spawn(async move { slow.answer_slowly(1 << 20, Duration::from_millis(100)).await });
     simulator.until(|account| account.requests == 2).await;
-    simulator.until(|account| account.open_streams == 1 && account.in_flight == 1).await;
     weir.signal("TERM");
     let stream = stream.await.unwrap();
     assert!(stream.ended && stream.body.ends_with("data: [DONE]\n\n"), "{stream:?}");

@@ -16,6 +16,9 @@ pub(super) fn run(config: Option<PathBuf>, start: Start) -> ExitCode {
         Err(faults) => return check::refuse(&faults),
     };
     check::warn(&loaded.warnings);
+    if loaded.origin != Origin::Quickstart {
+        check::warn(&loaded.pending);
+    }
     if loaded.origin == Origin::Quickstart {
         complain(&introduction(&loaded));
     }

@@ -28,6 +28,8 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed, but hardly meant.
     pub warnings: Vec<Fault>,
+    /// What it says and this version does not do yet.
+    pub pending: Vec<Fault>,
     /// The SHA-256 of its text in hexadecimal. Gateways with the same files have the same.
     pub hash: String,
     /// The providers that are known by name: the built-in ones, and those of the folder `providers` beside it.
@@ -261,10 +263,10 @@ fn understand(sources: &[Source], more_providers: &[Source]) -> Result<Loaded, F
     if !findings.faults.is_empty() {
         return Err(name_all(findings, sources));
     }
-    let mut warnings = name_warnings(findings.warnings, sources);
-    warnings.extend(super::pending::warnings(&config));
+    let warnings = name_warnings(findings.warnings, sources);
     let secrets = secrets.into_iter().map(|(mark, path, secret)| (place(mark, sources), path, secret)).collect();
     Ok(Loaded {
+        pending: super::pending::found(&config),
         config,
         warnings,
         hash: hash(sources.iter().chain(more_providers)),

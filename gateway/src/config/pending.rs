@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::file::{Balance, Config, Credential, Limits, LogBodies, Model, Tenant};
 
 /// One warning for each setting that has no effect yet.
-pub(super) fn warnings(config: &Config) -> Vec<Fault> {
+pub(super) fn found(config: &Config) -> Vec<Fault> {
     let mut found = Vec::new();
     let mut tell = |path: String, set: bool| {
         if set {
