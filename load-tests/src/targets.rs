@@ -16,8 +16,8 @@ pub(crate) enum Target {
 /// The bound of a measure in a scenario, where there is one.
 pub(crate) fn of(scenario: &str, measure: Measure) -> Option<Target> {
     use Measure::{
-        CpuPerEvent, CpuPerRequest, DelayHigh, DelayMiddle, FirstHigh, FirstMiddle, LatencyHigh, LatencyMiddle,
-        MemoryPerStream, ReadinessHigh,
+        CpuPerEvent, CpuPerRequest, DelayMiddle, FirstHigh, FirstMiddle, LatencyHigh, LatencyMiddle, MemoryPerStream,
+        ReadinessHigh,
     };
     match (scenario, measure) {
         ("json-1k-c1" | "json-1k-c64" | "json-1k-c256", CpuPerRequest) => Some(Target::TimesNginx(1.8)),
