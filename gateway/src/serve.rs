@@ -1,6 +1,6 @@
 //! The process: puts the rooms together, listens, and keeps the configuration fresh.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -186,7 +186,7 @@ fn bind(settings: &mut Settings, start: Start) -> Result<Option<Sockets>, Refuse
 
 /// The sockets of the process that serves; nothing that can fail comes after that.
 fn take_over(settings: &mut Settings) -> Result<Sockets, Refused> {
-    println!("weir: waiting for the sockets of the process that serves; send it SIGQUIT");
+    let _unread = io::stdout().write_all(b"weir: waiting for the sockets of the process that serves; send it SIGQUIT\n");
     let handover = settings.handover.clone();
     Sockets::take_over(&handover, settings.addresses()).map_err(Refused::Input)
 }
@@ -245,12 +245,9 @@ fn reload_on_signal(reloader: &Reloader, listening: &SyncSender<()>) {
     }
 }
 
-/// Says where it listens.
+/// Says where it listens. A standard output that is closed is no reason not to serve.
 fn announce(settings: &Settings) {
-    for listening in &settings.api {
-        println!("weir: api on {}", listening.url());
-    }
-    if let Some(listening) = &settings.admin {
-        println!("weir: admin on {}", listening.url());
-    }
+    let lines = settings.api.iter().map(|listening| format!("weir: api on {}\n", listening.url()));
+    let admin = settings.admin.iter().map(|listening| format!("weir: admin on {}\n", listening.url()));
+    let _unread = io::stdout().write_all(lines.chain(admin).collect::<String>().as_bytes());
 }

@@ -108,10 +108,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         .await
     }
 
+    /// Waits for an answer's head, in lower case; none when the connection ends before.
+    pub async fn head(&mut self) -> Option<String> {
+        let end = within("an answer's head", self.until(b"\r\n\r\n")).await?;
+        Some(String::from_utf8(self.read.drain(..end).collect()).unwrap().to_ascii_lowercase())
+    }
+
     /// Reads an answer with a length no faster than `piece` bytes a `pause`; none when the connection ends before.
     pub async fn answer_slowly(&mut self, piece: usize, pause: Duration) -> Option<RawAnswer> {
-        let end = within("an answer's head", self.until(b"\r\n\r\n")).await?;
-        let head = String::from_utf8(self.read.drain(..end).collect()).unwrap().to_ascii_lowercase();
+        let head = self.head().await?;
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let mut answer = RawAnswer { status, head, body: Vec::new() };
         let mut left: usize = answer.header("content-length").unwrap().parse().unwrap();

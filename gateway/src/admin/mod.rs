@@ -9,7 +9,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
@@ -51,7 +51,10 @@ impl Admin {
     /// Serves one connection.
     pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let service = TowerToHyperService::new(self.0.clone());
-        if let Err(error) = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await {
+        let mut builder = Builder::new(TokioExecutor::new());
+        // With a timer, a head has to come within hyper's 30 s.
+        builder.http1().timer(TokioTimer::new());
+        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
             tracing::debug!(%error, "an admin connection broke");
         }
     }
