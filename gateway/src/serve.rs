@@ -186,7 +186,8 @@ fn bind(settings: &mut Settings, start: Start) -> Result<Option<Sockets>, Refuse
 
 /// The sockets of the process that serves; nothing that can fail comes after that.
 fn take_over(settings: &mut Settings) -> Result<Sockets, Refused> {
-    let _unread = io::stdout().write_all(b"weir: waiting for the sockets of the process that serves; send it SIGQUIT\n");
+    let _unread =
+        io::stdout().write_all(b"weir: waiting for the sockets of the process that serves; send it SIGQUIT\n");
     let handover = settings.handover.clone();
     Sockets::take_over(&handover, settings.addresses()).map_err(Refused::Input)
 }

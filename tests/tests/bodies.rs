@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use simulator::Simulator;
 use weir_tests::client::End;
-use weir_tests::patience::until;
 use weir_tests::process::memory;
 use weir_tests::provider::{Provider, STREAM};
 use weir_tests::raw::{Probing, Raw};

@@ -118,7 +118,7 @@ async fn a_target_that_nobody_listens_at_is_left_for_the_next_one() {
 #[tokio::test]
 async fn a_silent_target_is_left_when_its_first_byte_is_due() {
     let simulator = simulator();
-    for directives in ["delay=10s", "first=10s", "pings=1~silence=0"] {
+    for directives in ["delay=10s", "first=10s", "pings=1~silence=0", "pings=80~gap=50ms"] {
         let timeouts = ", timeouts: {first_byte: 2s, keepalive: 0s}";
         let weir = pair(&simulator, Dialect::OpenAi, directives, timeouts).start().await;
         let mut waited = Vec::new();

@@ -464,7 +464,7 @@ async fn several_events_in_one_write_and_one_event_in_several_are_the_same_event
     for model in MODELS {
         let whole = weir.chat().json(&chat(&format!("{model}~split"))).send().await.json().await;
         let text = whole["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
-        for directives in ["split", "split~crlf", "split~gzip"] {
+        for directives in ["split", "split~crlf", "split~gzip", "split~slow=200us"] {
             let mut answer = weir.chat().json(&stream(&format!("{model}~{directives}"))).send().await;
             assert_eq!(answer.status, 200, "{model}~{directives}");
             let (events, end) = answer.events().await;
@@ -670,31 +670,181 @@ fn resident(weir: &Weir) -> u64 {
 }
 
 #[tokio::test]
-async fn over_http2_a_broken_stream_ends_with_its_error_and_a_reset() {
+async fn over_http2_a_caller_that_leaves_ends_the_request_to_the_provider() {
     let simulator = simulator();
     let weir = Config::of(&simulator).start().await;
     let socket = TokioIo::new(weir.connect().await);
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), socket);
     let (mut sender, connection) = within("a handshake", handshake).await.unwrap();
     tokio::spawn(async move { drop(connection.await) });
-    for model in MODELS {
-        let body = stream(&format!("{model}~events=9~cut=4")).to_string();
-        let request = http::Request::post(format!("http://{}/v1/chat/completions", weir.api()))
-            .header("authorization", format!("Bearer {KEY}"))
-            .body(Full::new(Bytes::from(body)))
-            .unwrap();
-        let response = within("an answer", sender.send_request(request)).await.unwrap();
-        assert_eq!((response.status().as_u16(), response.headers().get("transfer-encoding")), (200, None));
-        let mut body = response.into_body();
-        let mut text = String::new();
-        let end = loop {
-            match within("a frame", body.frame()).await {
-                Some(Ok(frame)) => text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap()),
-                Some(Err(error)) => break Some(error),
-                None => break None,
+    for (number, directives) in ["delay=30s", "first=30s", "events=900~gap=20ms"].into_iter().enumerate() {
+        for model in MODELS {
+            let left = simulator.account().aborted_requests;
+            let body = stream(&format!("{model}~{directives}")).to_string();
+            let request = http::Request::post(format!("http://{}/v1/chat/completions", weir.api()))
+                .header("authorization", format!("Bearer {KEY}"))
+                .body(Full::new(Bytes::from(body)))
+                .unwrap();
+            let answer = tokio::spawn(sender.send_request(request));
+            within("the provider's request", simulator.until(|account| account.in_flight == 1)).await;
+            if number == 2 {
+                let mut response = within("an answer", answer).await.unwrap().unwrap();
+                assert!(within("a frame", response.body_mut().frame()).await.is_some());
+                drop(response);
+            } else {
+                answer.abort();
             }
-        };
-        assert!(end.is_some(), "the stream ended as if it were whole");
-        assert!(text.contains(r#"data: {"error":"#) && !text.contains("[DONE]"), "{text}");
+            let ended = simulator.until(|account| account.aborted_requests > left && account.in_flight == 0);
+            within("the provider's request to end", ended).await;
+        }
+    }
+    // The connection itself has not suffered.
+    assert_eq!(weir.get("/readyz").send().await.status, 200);
+    assert!(sender.is_ready());
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_while_it_is_kept_alive_ends_the_request_to_the_provider() {
+    let simulator = simulator();
+    let weir = with_timeouts(&simulator, "keepalive: 50ms", "~delay=30s").start().await;
+    for model in ["slow", "claude-slow"] {
+        let left = simulator.account().aborted_requests;
+        let mut answer = weir.chat().json(&stream(model)).send().await;
+        assert_eq!(answer.event().await.unwrap().raw, ": keep-alive\n\n");
+        let id = answer.id();
+        answer.leave();
+        within("the provider's request to end", simulator.until(|account| account.aborted_requests > left)).await;
+        assert_eq!(weir.logged(&id).await["status"], 499);
+    }
+}
+
+#[tokio::test]
+async fn streams_side_by_side_do_not_mix() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).start().await;
+    let ask = async |number: usize| {
+        let model = MODELS[number % 2];
+        let text = format!("caller {number} asks {}", "again ".repeat(number % 7));
+        let request = json!({"model": format!("{model}~gap=2ms"), "stream": true, "messages": [{"role": "user", "content": text}]});
+        let (events, end) = weir.chat().json(&request).send().await.events().await;
+        assert_eq!(end, End::Whole);
+        assert_eq!(contents(&events).concat(), format!("You said: {}", text.trim_end()));
+    };
+    for round in 0..3 {
+        for_each_at_once((0..60).map(|number| ask(number + round))).await;
+    }
+}
+
+/// Drives all futures side by side to their ends.
+async fn for_each_at_once(futures: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut open: Vec<_> = futures.map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        open.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        if open.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_to_the_provider_is_used_again_after_every_answer_that_was_read_to_its_end() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).start().await;
+    for model in MODELS {
+        for request in [
+            chat(model),
+            stream(model),
+            stream_with_usage(model),
+            chat(&format!("{model}~status=429")),
+            stream(&format!("{model}~status=400")),
+            chat(&format!("{model}~html")),
+            chat(&format!("{model}~gzip")),
+        ] {
+            weir.chat().json(&request).send().await.rest().await;
+        }
+    }
+    let connections = simulator.account().connections;
+    assert!(connections <= 2, "{connections} connections, one after the other");
+}
+
+#[tokio::test]
+async fn a_connection_whose_answer_was_not_read_to_its_end_is_not_used_again() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).start().await;
+    let mut answer = weir.chat().json(&stream("openai/gpt-5.5~events=900~gap=20ms")).send().await;
+    assert!(answer.event().await.is_some());
+    answer.leave();
+    within("the provider's request to end", simulator.until(|account| account.aborted_requests == 1)).await;
+    let (events, end) = weir.chat().json(&stream("openai/gpt-5.5")).send().await.events().await;
+    assert_eq!(end, End::Whole);
+    assert_eq!(contents(&events).concat(), "You said: Say something about weirs and water.");
+    assert_eq!(simulator.account().connections, 2);
+}
+
+#[tokio::test]
+async fn what_comes_after_the_end_is_never_passed_on() {
+    let content = chunk("m", &json!({"content": "all"}));
+    let more = chunk("m", &json!({"content": "more"}));
+    let stop = finish("m");
+    let body = format!("data: {content}\n\ndata: {stop}\n\ndata: [DONE]\n\ndata: {more}\n\ndata: [DONE]\n\n");
+    let provider = Provider::answering(format!("{STREAM}{body}")).await;
+    let weir = before(&provider, "").await;
+    let (events, end) = weir.chat().json(&stream("m")).send().await.events().await;
+    assert_eq!(contents(&events), ["all"]);
+    assert_eq!(events.iter().filter(|event| event.is_done()).count(), 1);
+    assert_eq!(end, End::Whole);
+}
+
+#[tokio::test]
+async fn a_host_that_ends_without_done_is_whole_when_every_choice_has_its_reason_to_stop() {
+    let content = chunk("m", &json!({"content": "all"}));
+    for (tail, whole) in [(format!("data: {}\n\n", finish("m")), true), (String::new(), false)] {
+        let provider = Provider::answering(format!("{STREAM}data: {content}\n\n{tail}")).await;
+        let weir = before(&provider, "").await;
+        let (events, end) = weir.chat().json(&stream("m")).send().await.events().await;
+        assert_eq!(events.last().unwrap().is_done(), whole, "{events:#?}");
+        assert_eq!(end, if whole { End::Whole } else { End::Aborted });
+    }
+}
+
+#[tokio::test]
+async fn several_choices_are_streamed_each_with_its_own_end() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).start().await;
+    let request = weir_tests::ask::with(stream("openai/gpt-5.5~events=4"), "n", json!(3));
+    let (events, end) = weir.chat().json(&request).send().await.events().await;
+    assert_eq!(end, End::Whole);
+    let ended: Vec<Value> = events
+        .iter()
+        .filter(|event| !event.is_done())
+        .map(|event| event.json()["choices"][0].clone())
+        .filter(|choice| choice["finish_reason"].is_string())
+        .map(|choice| choice["index"].clone())
+        .collect();
+    assert_eq!(ended, [0, 1, 2]);
+    // One that ends after the first of them is not whole.
+    let request = weir_tests::ask::with(stream("openai/gpt-5.5~events=4~end=6"), "n", json!(3));
+    let (events, end) = weir.chat().json(&request).send().await.events().await;
+    assert_broken_off(&events, end, "provider_error");
+}
+
+#[tokio::test]
+async fn legacy_completions_keep_the_same_contract() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).start().await;
+    let ask = |directives: &str| {
+        let model = format!("openai/gpt-5.5~events=6~gap=5ms~{directives}");
+        weir.post("/v1/completions").json(&json!({"model": model, "prompt": "one two three", "stream": true})).send()
+    };
+    let (events, end) = ask("").await.events().await;
+    assert!(events.last().unwrap().is_done() && end == End::Whole);
+    for broken in ["cut=3", "end=3", "error=500~error_after=3"] {
+        let mut answer = ask(broken).await;
+        assert_eq!(answer.status, 200);
+        let (events, end) = answer.events().await;
+        let errors = events.iter().filter(|event| event.error().is_some()).count();
+        assert_eq!((errors, events.iter().any(Event::is_done), end), (1, false, End::Aborted), "{broken}");
+    }
+    for (before, status) in [("error=400", 400), ("error=429", 429), ("cut=0", 502)] {
+        assert_eq!(ask(before).await.status, status, "{before}");
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: what it looks like, and which room each call goes to.
 
 mod check;
+mod healthcheck;
 mod key;
 mod schema;
 mod serve;
@@ -54,6 +55,13 @@ enum Command {
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
         listen: SocketAddr,
     },
+    /// Ask the Weir that a configuration starts whether it is ready; exits 0 or 1.
+    #[command(hide = true)]
+    Healthcheck {
+        /// The configuration: a file, or a folder of files.
+        #[arg(long, value_name = "FILE", env = "WEIR_CONFIG")]
+        config: PathBuf,
+    },
     /// Print the completions of a shell.
     Completions {
         /// The shell.
@@ -103,6 +111,7 @@ impl Cli {
             Command::Key(Key::New { tenant }) => key::new(tenant.as_deref()),
             Command::Key(Key::Hash) => key::hash(),
             Command::Simulate { listen } => simulate::run(listen),
+            Command::Healthcheck { config } => healthcheck::run(&config),
             Command::Completions { shell } => completions(shell),
         }
     }

@@ -1,0 +1,36 @@
+//! `README.md` says which test holds which law; a name in it that is no test's would hold nothing.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn every_test_that_the_readme_names_is_there() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(folder.join("README.md")).unwrap();
+    let known = tests(&folder.join("tests"));
+    let is_a_name =
+        |word: &&str| word.len() > 20 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let named: Vec<&str> = readme.split('`').filter(is_a_name).collect();
+    assert!(named.len() > 40, "the table is not read: {named:?}");
+    let missing: Vec<&&str> = named.iter().filter(|name| !known.contains(**name)).collect();
+    assert!(missing.is_empty(), "no tests: {missing:#?}");
+}
+
+/// The names of all tests in a folder's files.
+fn tests(folder: &Path) -> BTreeSet<String> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let texts = files
+        .filter(|path| path.extension().is_some_and(|kind| kind == "rs"))
+        .map(|path| fs::read_to_string(path).unwrap());
+    texts.flat_map(|text| names(&text)).collect()
+}
+
+fn names(text: &str) -> Vec<String> {
+    let of = |part: &str| {
+        let function = part.split_once("fn ")?.1;
+        function.split_once('(').map(|(name, _)| name.to_owned())
+    };
+    text.split("test]\n").skip(1).filter_map(of).collect()
+}
