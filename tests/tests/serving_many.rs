@@ -122,11 +122,11 @@ fn families(page: &str) -> BTreeMap<String, Vec<String>> {
 async fn every_family_whose_cause_exists_is_on_the_page_and_the_page_parses() {
     let simulator = simulator();
     let weir = Config::of(&simulator)
-        .model(r#"{name: "na\"me {with} \\ odd", targets: [{provider: openai, model: gpt-5.5}]}"#)
+        .model(r#"{name: "na\"me{with}\\odd", targets: [{provider: openai, model: gpt-5.5}]}"#)
         .start()
         .await;
     for stream in [false, true] {
-        for model in ["openai/gpt-5.5~events=20", "claude/claude-sonnet-4-6", "na\"me {with} \\ odd"] {
+        for model in ["openai/gpt-5.5~events=20", "claude/claude-sonnet-4-6", "na\"me{with}\\odd"] {
             assert_eq!(weir.chat().json(&chat(model, stream)).send().await.status, 200, "{model}");
         }
     }
