@@ -111,7 +111,8 @@ fn families(page: &str) -> BTreeMap<String, Vec<String>> {
         let family = ["_bucket", "_sum", "_count"].into_iter().find_map(of).unwrap_or(name);
         assert!(kinds.contains_key(family), "{line} without a type");
         if let Some(labels) = series.strip_prefix(name).unwrap().strip_prefix('{') {
-            assert!(labels.ends_with("\"}") && labels.matches('"').count() % 2 == 0, "{line}");
+            let unescaped = labels.replace(r"\\", "").replace(r#"\""#, "");
+            assert!(labels.ends_with("\"}") && unescaped.matches('"').count() % 2 == 0, "{line}");
         }
         families.entry(family.to_owned()).or_default().push(series.to_owned());
     }
