@@ -4,6 +4,10 @@
 //! the model is resolved; (reservation); a target is picked and asked, and another one when it fails; the answer is
 //! relayed, whole or as a stream; and the record, dropped at the end, logs and counts.
 
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::SystemTime;
 
 use adapters::{Operation, Request};
@@ -32,10 +36,24 @@ pub async fn serve(gateway: &Gateway, client: &mut Client) {
     if gateway.is_draining() {
         client.close_after();
     }
-    if let Err(fault) = answer(gateway, &snapshot, client, &mut record).await {
+    let answered = unwound(answer(gateway, &snapshot, client, &mut record)).await;
+    if answered.is_none() {
+        client.close_after();
+    }
+    if let Err(fault) = answered.unwrap_or_else(|| Err(Fault::internal("panicked"))) {
         refuse(client, &mut record, fault).await;
     }
     record.finished = true;
+}
+
+/// What `future` comes to; `None` when it panics, which costs this request and no other.
+async fn unwound<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Some),
+        Err(_told_by_the_panic_hook) => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Answers what is no request.
@@ -261,4 +279,21 @@ fn refusal(record: &Record<'_>, fault: &Fault, client: &Client) -> Head {
         head.add(header::ALLOW, HeaderValue::from_static(allowed));
     }
     head
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::panic, reason = "a panic is what is tried")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_request_alone() {
+        assert_eq!(unwound(async { 7 }).await, Some(7));
+        let panicked = unwound(async {
+            tokio::task::yield_now().await;
+            panic!("as a test wants it");
+        });
+        assert_eq!(panicked.await, None::<()>);
+    }
 }

@@ -425,7 +425,7 @@ impl Gathered {
             self.joined.extend_from_slice(&std::mem::take(&mut self.only));
         }
         if self.joined.len() > LARGE && self.joined.capacity() - self.joined.len() < piece.len() {
-            self.joined.reserve(most.saturating_sub(self.joined.len()).clamp(piece.len(), MOST_RESERVED));
+            self.joined.reserve(most.saturating_sub(self.joined.len()).min(MOST_RESERVED).max(piece.len()));
         }
         self.joined.extend_from_slice(&piece);
     }
