@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use simulator::Simulator;
 use weir_tests::patience::until;
 use weir_tests::process::memory;
-use weir_tests::raw::{Probing, Raw, probe};
+use weir_tests::raw::{Probing, Raw};
 use weir_tests::weir::{Config, KEY, Weir};
 
 const MIB: u64 = 1024;
@@ -60,7 +60,8 @@ async fn a_thousand_clients_that_leave_at_once_leave_nothing_behind() {
     drop(open(&weir, 50).await);
     simulator.until(|account| account.in_flight == 0).await;
     let before = memory(weir.pid());
-    for round in 0..2 {
+    let mut after = Vec::new();
+    for round in 0..3 {
         let streams = open(&weir, 1000).await;
         let held = memory(weir.pid());
         assert!(held.files > before.files + 1900, "{held:?}");
@@ -73,14 +74,11 @@ async fn a_thousand_clients_that_leave_at_once_leave_nothing_behind() {
         let times = probing.end();
         let p99 = times[times.len() * 99 / 100];
         assert!(p99 < Duration::from_millis(500), "round {round}: {times:?}");
+        after.push(memory(weir.pid()).now);
     }
-    let settled = until(|| {
-        let _work_for_the_allocator = probe(weir.api(), "/readyz");
-        memory(weir.pid()).now < before.now + 32 * MIB
-    })
-    .await;
-    assert!(settled, "{before:?} {:?}", memory(weir.pid()));
-    assert!(until(|| weir.log().iter().filter(|line| line["error"] == "caller_gone").count() == 2050).await);
+    // The allocator keeps some of what the first round took; the next rounds live on that.
+    assert!(after[2] < after[0] + 16 * MIB && after[2] < before.now + 64 * MIB, "{before:?} {after:?}");
+    assert!(until(|| weir.log().iter().filter(|line| line["error"] == "caller_gone").count() == 3050).await);
     assert!(weir.metrics().await.contains("\nweir_in_flight 0\n"));
     let said = weir.stderr();
     assert!(!said.contains("panicked"), "{said}");
