@@ -4,9 +4,10 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
@@ -61,10 +62,7 @@ impl Http2 {
 
     /// The same with a body that comes in pieces.
     pub async fn send_body(&self, method: &str, path: &str, body: BoxBody<Bytes, Infallible>) -> Whole {
-        let request = Request::builder().method(method).uri(format!("http://weir{path}"));
-        let request = request.header("authorization", format!("Bearer {KEY}")).body(body).unwrap();
-        let response = within("an answer's head", self.0.clone().send_request(request)).await.unwrap();
-        let (head, mut incoming) = response.into_parts();
+        let (head, mut incoming) = self.begin(method, path, body).await.into_parts();
         let (mut body, mut ended) = (Vec::new(), true);
         while let Some(frame) = within("a piece of the body", incoming.frame()).await {
             match frame {
@@ -76,6 +74,13 @@ impl Http2 {
             }
         }
         Whole { status: head.status, headers: head.headers, body: String::from_utf8(body).unwrap(), ended }
+    }
+
+    /// Sends a request with [`KEY`] and waits for the answer's head alone.
+    pub async fn begin(&self, method: &str, path: &str, body: BoxBody<Bytes, Infallible>) -> Response<Incoming> {
+        let request = Request::builder().method(method).uri(format!("http://weir{path}"));
+        let request = request.header("authorization", format!("Bearer {KEY}")).body(body).unwrap();
+        within("an answer's head", self.0.clone().send_request(request)).await.unwrap()
     }
 
     /// Whether the server has closed the connection, or will take no more on it.

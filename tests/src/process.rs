@@ -38,9 +38,31 @@ impl Process {
     /// Starts `weir` in `folder`, with nothing in its environment but `environment`.
     #[must_use]
     pub fn start(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut process = Self::spawn(folder, arguments, environment);
+        let (out, keeper) = (process.child.stdout.take().unwrap(), Arc::clone(&process.printed));
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                keeper.lines().0.push(line);
+                keeper.changed.notify_waiters();
+            }
+            keeper.lines().1 = true;
+            keeper.changed.notify_waiters();
+        });
+        process
+    }
+
+    /// Starts `weir` in `folder` with a standard output that nobody reads.
+    #[must_use]
+    pub fn deaf(folder: &Path, arguments: &[&str]) -> Self {
+        let mut process = Self::spawn(folder, arguments, &[]);
+        drop(process.child.stdout.take());
+        process
+    }
+
+    fn spawn(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let stderr = folder.join(format!("stderr-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
-        let mut child = Command::new(binary())
+        let child = Command::new(binary())
             .args(arguments)
             .current_dir(folder)
             .env_clear()
@@ -51,17 +73,7 @@ impl Process {
             .stderr(File::create(&stderr).unwrap())
             .spawn()
             .unwrap();
-        let printed = Arc::<Printed>::default();
-        let (out, keeper) = (child.stdout.take().unwrap(), Arc::clone(&printed));
-        std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                keeper.lines().0.push(line);
-                keeper.changed.notify_waiters();
-            }
-            keeper.lines().1 = true;
-            keeper.changed.notify_waiters();
-        });
-        Self { child, stderr, printed }
+        Self { child, stderr, printed: Arc::default() }
     }
 
     /// Waits for a line of standard output that begins with `start`, and gives what follows; none when the process ends

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
+use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use simulator::Simulator;
+use tokio::net::TcpStream;
 use weir_tests::client::End;
+use weir_tests::http2::Http2;
 use weir_tests::process::memory;
 use weir_tests::provider::{Provider, STREAM};
 use weir_tests::raw::{Probing, Raw};
@@ -279,6 +282,22 @@ async fn a_client_that_takes_nothing_of_its_answer_is_cut() {
         let line = weir.logged(&format!("stuck-{provider}")).await;
         assert_eq!(line["error"], "caller_gone", "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_one_answer_over_http2_gets_others() {
+    let whole = Provider::json(&reply(40 * MIB)).await;
+    let little = sink().await;
+    let config = Config::new().openai("whole", &whole.url()).openai("little", &little.url()).server("stall: 1s");
+    let weir = config.start().await;
+    let client = Http2::over(TcpStream::connect(weir.api()).await.unwrap()).await;
+    let body = json!({"model": "whole/x", "messages": [{"role": "user", "content": "x"}]}).to_string();
+    let untaken = client.begin("POST", "/v1/chat/completions", Full::new(body.into()).boxed()).await;
+    let id = untaken.headers()["x-request-id"].to_str().unwrap().to_owned();
+    assert_eq!(weir.logged(&id).await["error"], "caller_gone");
+    let body = json!({"model": "little/x", "messages": [{"role": "user", "content": "x"}]});
+    let other = client.post("/v1/chat/completions", &body).await;
+    assert_eq!((other.status.as_u16(), other.ended), (200, true));
 }
 
 #[tokio::test]

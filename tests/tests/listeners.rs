@@ -9,6 +9,7 @@ use simulator::Simulator;
 use tokio::net::TcpStream;
 use weir_tests::client::Call;
 use weir_tests::http2::Http2;
+use weir_tests::patience::until;
 use weir_tests::process::{Folder, Process};
 use weir_tests::raw::Raw;
 use weir_tests::tls::Certificate;
@@ -273,6 +274,19 @@ async fn a_port_that_is_taken_is_a_clear_error_at_once() {
         assert!(said.contains(&format!("cannot listen on {address}: another process does")), "{said}");
         assert!(!said.contains("panicked"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn nobody_who_reads_what_it_prints_is_needed() {
+    let folder = Folder::new();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    folder.write("weir.yaml", &format!("version: 1\nserver: {{listen: '{free}', admin: '127.0.0.1:0'}}\n{EMPTY}"));
+    let process = Process::deaf(folder.path(), &["serve", "--config", "weir.yaml"]);
+    assert!(until(|| std::net::TcpStream::connect(free).is_ok()).await, "{}", process.stderr());
+    for _ in 0..20 {
+        assert_eq!(Call::new(free, "GET", "/healthz").send().await.status, 200);
+    }
+    assert!(!process.stderr().contains("panicked"), "{}", process.stderr());
 }
 
 #[tokio::test]
