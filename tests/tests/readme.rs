@@ -32,5 +32,6 @@ fn names(text: &str) -> Vec<String> {
         let function = part.split_once("fn ")?.1;
         function.split_once('(').map(|(name, _)| name.to_owned())
     };
-    text.split("test]\n").skip(1).filter_map(of).collect()
+    let attributes = text.match_indices("test]\n").chain(text.match_indices("test(flavor"));
+    attributes.filter_map(|(place, _)| of(&text[place..])).collect()
 }
