@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use weir_tests::ask::{MODELS, chat, simulator, stream, with};
 use weir_tests::client::Answer;
 use weir_tests::patience::within;
-use weir_tests::provider::Provider;
+use weir_tests::provider::{Provider, port_that_nobody_listens_at};
 use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
 
 /// What an error is to be.
@@ -338,7 +338,7 @@ async fn a_hundred_bad_requests_and_impatient_callers_take_no_provider_down() {
 
 #[tokio::test]
 async fn a_provider_that_is_not_there_is_unreachable_and_its_address_is_not_told() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_reserved, closed) = port_that_nobody_listens_at();
     let weir = Config::new().openai("p", &format!("http://{closed}/v1")).start().await;
     for request in [chat("p/m"), stream("p/m")] {
         let answer = weir.chat().json(&request).send().await;

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use simulator::Simulator;
-use tokio::net::TcpListener;
 use weir_tests::ask::{chat, chunk, simulator, stream};
 use weir_tests::client::{Answer, End, Event};
 use weir_tests::patience::within;
-use weir_tests::provider::{Provider, STREAM};
+use weir_tests::provider::{Provider, STREAM, port_that_nobody_listens_at};
 use weir_tests::weir::{Config, Weir};
 
 /// A model `m` whose first target is the simulator's with these directives, and whose second is a healthy one of the
@@ -104,7 +103,7 @@ async fn an_answer_that_breaks_before_content_is_left_for_the_next_target() {
 #[tokio::test]
 async fn a_target_that_nobody_listens_at_is_left_for_the_next_one() {
     let simulator = simulator();
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_reserved, closed) = port_that_nobody_listens_at();
     let weir = Config::of(&simulator)
         .openai("gone", &format!("http://{closed}/v1"))
         .model("{name: m, targets: [{provider: gone, model: x}, {tier: 1, provider: openai, model: gpt-5.5}]}")
