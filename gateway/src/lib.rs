@@ -20,6 +20,7 @@ pub mod listing;
 pub mod metrics;
 pub mod model;
 pub mod net;
+pub mod price;
 pub mod record;
 pub mod relay;
 pub mod reload;
