@@ -28,7 +28,7 @@ use crate::net::tls::Identity;
 
 /// What a connection reads and writes through. Pingora's session reads straight into its own buffers, so a second one
 /// below it would only cost memory; writes are gathered, so that head and body of a small answer leave together.
-const BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: Some(8 * 1024) };
+const BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: Some(4 * 1024) };
 
 /// The next process has the sockets; both accept for so long, in which it gets ready.
 const OVERLAP: Duration = Duration::from_secs(1);
