@@ -235,7 +235,9 @@ impl<'s> Record<'s> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         if !self.finished && self.fault.is_none() {
-            self.fault = Some(if self.gateway.is_draining() { Fault::draining() } else { Fault::internal("panicked") });
+            let fault = if self.gateway.is_draining() { Fault::draining() } else { Fault::internal("panicked") };
+            self.status.get_or_insert(fault.status);
+            self.fault = Some(fault);
         }
         self.attempt_ended(Outcome::Failed(self.fault.as_ref().map_or(Kind::CallerGone, |fault| fault.kind)));
         self.gateway.metrics.in_flight.dec();

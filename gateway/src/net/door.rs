@@ -91,6 +91,8 @@ pub struct Door {
     pub connections: Connections,
     /// How long clients may take.
     pub tolerance: Tolerance,
+    /// Turns true when the time to drain is over.
+    pub cut: watch::Receiver<bool>,
 }
 
 /// What a client speaks.
@@ -223,7 +225,12 @@ impl Door {
             session.set_keepalive((!*shutdown.borrow()).then_some(self.tolerance.idle.as_secs().max(1)));
         }
         let mut client = Client::new(session, self.tolerance.stall);
-        exchange::serve(&self.gateway, &mut client).await;
+        let mut cut = self.cut.clone();
+        tokio::select! {
+            biased;
+            () = exchange::serve(&self.gateway, &mut client) => {}
+            () = shut_down(&mut cut) => exchange::cut(&mut client).await,
+        }
         let session = client.into_reusable().await?;
         let settings = HttpPersistentSettings::for_session(&session);
         let stream = session.finish().await.ok().flatten()?;
@@ -244,8 +251,8 @@ impl Door {
     }
 }
 
-/// Resolves when the process shuts down.
-async fn shut_down(shutdown: &mut ShutdownWatch) {
+/// Resolves when it turns true.
+async fn shut_down(shutdown: &mut watch::Receiver<bool>) {
     // An error means that nobody can tell any more: the process ends.
     let _told = shutdown.wait_for(|closing| *closing).await;
 }
