@@ -2,8 +2,9 @@
 //!
 //! [`exchange`] is the file to read first: one request from its first byte to its last. It alone knows the order of the
 //! other rooms: [`access`] (who calls), [`model`] (what for, and where it can go), [`balance`] and [`retry`] (where it goes
-//! next), [`attempt`] (one target asked), [`relay`] (the answer), and [`record`] (logged and counted). [`net`] is the only
-//! room with sockets; [`config`] is what was written; [`serve`] starts the process.
+//! next), [`attempt`] (one target asked), [`relay`] (the answer), and [`record`] (logged and counted). [`ledger`] keeps a
+//! row of each in the [`store`]. [`net`] is the only room with sockets; [`config`] is what was written; [`serve`] starts the
+//! process.
 
 pub mod access;
 pub mod access_log;
@@ -16,6 +17,7 @@ pub mod error;
 pub mod exchange;
 pub mod gateway;
 pub mod headers;
+pub mod ledger;
 pub mod listing;
 pub mod metrics;
 pub mod model;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 /// The families of the contract, as far as their causes exist.
@@ -34,6 +35,10 @@ pub struct Metrics {
     pub config_info: CounterVec,
     /// `weir_config_reload_failures_total`
     pub reload_failures: IntCounter,
+    /// `weir_store_degraded`, 1 while what should be kept waits in memory
+    pub store_degraded: IntGauge,
+    /// `weir_ledger_lag_seconds`, set when the page is asked for
+    pub ledger_lag: Gauge,
     /// `weir_access_log_dropped_total`
     pub log_dropped: IntCounter,
 }
@@ -105,6 +110,12 @@ impl Metrics {
                 &["hash"],
             )?,
             reload_failures: families.counter("weir_config_reload_failures_total", "Reloads that were refused.")?,
+            store_degraded: families
+                .gauge("weir_store_degraded", "1 while the store cannot be written and rows wait in memory.")?,
+            ledger_lag: families.float_gauge(
+                "weir_ledger_lag_seconds",
+                "For how long the oldest row that is not on the disk has waited.",
+            )?,
             log_dropped: families
                 .counter("weir_access_log_dropped_total", "Lines lost because the log was too slow.")?,
             registry,
@@ -119,6 +130,12 @@ impl Metrics {
             tracing::error!(%error, "the metrics cannot be written");
         }
         page
+    }
+
+    /// How the store does now.
+    pub fn stored(&self, degraded: bool, lag: Duration) {
+        self.store_degraded.set(i64::from(degraded));
+        self.ledger_lag.set(seconds(lag));
     }
 
     /// The configuration that is served now.
@@ -159,6 +176,10 @@ impl Families<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.registered(IntGauge::new(name, help)?)
+    }
+
+    fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        self.registered(Gauge::new(name, help)?)
     }
 
     fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
