@@ -10,6 +10,7 @@ pub mod access_log;
 pub mod admin;
 pub mod attempt;
 pub mod balance;
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod error;
