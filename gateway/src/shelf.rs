@@ -37,6 +37,8 @@ impl<T> Shelf<T> {
         let old = kept.iter().rev().find_map(Weak::upgrade);
         let new = make(old.clone());
         if !old.is_some_and(|old| Arc::ptr_eq(&old, &new)) {
+            // Nearly always the only one, of very many ids.
+            kept.reserve_exact(1);
             kept.push(Arc::downgrade(&new));
         }
         new

@@ -95,7 +95,8 @@ struct Counter {
     told: bool,
     /// Whether what was kept of former runs has been added, or is no longer to be, since this run has begun to count.
     restored: bool,
-    raise: Option<Raise>,
+    /// Boxed, since it is rare and accounts are many.
+    raise: Option<Box<Raise>>,
 }
 
 /// A limit in the place of the configured one.
@@ -188,7 +189,7 @@ impl Account {
 
     /// Lets `limit` hold in the place of the configured one until `until`. Kept over reloads, not over restarts.
     pub fn raise(&self, limit: i64, until: Timestamp) {
-        self.locked().raise = Some(Raise { limit, until });
+        self.locked().raise = Some(Box::new(Raise { limit, until }));
     }
 
     /// Adds what was used of `window` before this process began. It does nothing once something was reserved: the ledger from
@@ -245,12 +246,12 @@ impl Default for Counter {
 impl Counter {
     /// Begins a window. Requests under way settle in the one in which they were admitted, and are nothing to this one.
     fn open(&mut self, window: Window) {
-        *self = Self { window, raise: self.raise, restored: self.restored, ..Self::default() };
+        *self = Self { window, raise: self.raise.take(), restored: self.restored, ..Self::default() };
     }
 
     fn limit(&self, terms: &Terms, now: Timestamp) -> i64 {
         let over = matches!(terms.span, Span::Until(end) if end <= now);
-        let raised = self.raise.filter(|raise| now < raise.until);
+        let raised = self.raise.as_ref().filter(|raise| now < raise.until);
         if over { 0 } else { raised.map_or(terms.limit, |raise| raise.limit) }
     }
 }

@@ -194,3 +194,34 @@ fn written(of_all: Limits, per_model: &[(&str, Limits)]) -> config::Limits {
 fn rpm(rpm: u64) -> Limits {
     limits(Some(rpm), None, None)
 }
+
+/// What the process holds, in bytes.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+/// With nextest each test is a process, so that nobody else's memory is counted.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_key_with_limits_and_a_budget_is_a_kibibyte_at_most() {
+    use crate::budget::{self, Accounts, Listener, Owner, Span, Terms};
+    const KEYS: usize = 100_000;
+    let (registry, budgets, now) = (Registry::default(), budget::Registry::new(Listener::new(|_| {})), Instant::now());
+    let tenant = registry.tenant("acme", &written(rpm(600), &[("gpt-main", rpm(60))]), now);
+    let own = written(rpm(60), &[]);
+    let before = resident();
+    let keys: Vec<_> = (0..KEYS)
+        .map(|number| {
+            let name = format!("key-number-{number}");
+            let owner = Owner::Key("acme".into(), name.as_str().into());
+            let terms = Terms { limit: 5, soft: None, instead: None, span: Span::Always };
+            let account = budgets.account(&format!("key/acme/{name}/usd/day").into(), owner, terms);
+            (registry.key(&tenant, &name, &own, now), Accounts::from_iter([account]))
+        })
+        .collect();
+    let each = (resident() - before) / keys.len();
+    assert!((200..=1024).contains(&each), "{each} bytes a key");
+}
