@@ -10,6 +10,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 
+/// The clock of the whole request, as [`Fault::timeout`] is told of it.
+pub const TOTAL: &str = "total";
+
 /// What is shorter is no secret, and may stand in any sentence.
 const SHORTEST_SECRET: usize = 8;
 
@@ -71,6 +74,49 @@ impl Kind {
     }
 }
 
+/// What a failure says of the target that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The credential asks this model for too much, for now.
+    RateLimit,
+    /// No credit is left on the credential.
+    Credit,
+    /// The credential was refused.
+    Auth,
+    /// There was no connection to be had.
+    Connection,
+    /// The provider failed: an error of its own, silence, or an answer that breaks off or cannot be read.
+    Server,
+}
+
+impl Cause {
+    /// All of them, for metrics that are made once.
+    pub const ALL: [Self; 5] = [Self::RateLimit, Self::Credit, Self::Auth, Self::Connection, Self::Server];
+
+    /// Its word in metrics and the admin API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RateLimit => "rate_limit",
+            Self::Credit => "credit",
+            Self::Auth => "auth",
+            Self::Connection => "connection",
+            Self::Server => "server",
+        }
+    }
+
+    fn of(class: Class) -> Option<Self> {
+        match class {
+            Class::RateLimit => Some(Self::RateLimit),
+            Class::Quota => Some(Self::Credit),
+            Class::Authorization => Some(Self::Auth),
+            Class::Server => Some(Self::Server),
+            Class::BadRequest | Class::ContextLength | Class::ContentPolicy | Class::NotFound => None,
+        }
+    }
+}
+
 /// One failure of one request.
 #[derive(Clone, Debug)]
 pub struct Fault {
@@ -90,6 +136,8 @@ pub struct Fault {
     pub retry_after: Option<Duration>,
     /// For the log only.
     pub detail: Option<String>,
+    /// What it says of the target; `None`: nothing, it was the request's fault, the caller's or Weir's own.
+    pub cause: Option<Cause>,
 }
 
 impl Fault {
@@ -105,6 +153,7 @@ impl Fault {
             param: None,
             retry_after: None,
             detail: None,
+            cause: None,
         }
     }
 
@@ -127,11 +176,32 @@ impl Fault {
         Self::new(Kind::CallerGone, status, "caller_gone", "The caller closed the connection.")
     }
 
-    /// A clock ran out.
+    /// A clock ran out. That of the whole request may be the caller's own, and says nothing of the target.
     #[must_use]
     pub fn timeout(what: &'static str) -> Self {
         let message = format!("The provider did not answer in time ({what}).");
-        Self::new(Kind::ProviderTimeout, StatusCode::GATEWAY_TIMEOUT, "provider_timeout", message)
+        let cause = (what != TOTAL).then_some(Cause::Server);
+        Self { cause, ..Self::new(Kind::ProviderTimeout, StatusCode::GATEWAY_TIMEOUT, "provider_timeout", message) }
+    }
+
+    /// With what it says of the target.
+    #[must_use]
+    pub fn because(mut self, cause: Cause) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    /// No target may be asked before `after`: some are limited, or all are down.
+    #[must_use]
+    pub fn unavailable(after: Duration, limited: bool) -> Self {
+        let fault = if limited {
+            let message = "Every provider of this model is limited for now.";
+            Self::new(Kind::ProviderLimit, StatusCode::TOO_MANY_REQUESTS, "provider_rate_limited", message)
+        } else {
+            let message = "Every provider of this model is out of service for now.";
+            Self::new(Kind::ProviderUnreachable, StatusCode::SERVICE_UNAVAILABLE, "provider_unreachable", message)
+        };
+        Self { retry_after: Some(after), ..fault }
     }
 
     /// Weir's own.
@@ -262,6 +332,7 @@ impl From<Refusal> for Fault {
             }
         };
         fault.retry_after = refusal.retry_after;
+        fault.cause = Cause::of(refusal.class);
         if fault.kind == Kind::ProviderError {
             fault.error_type = refusal.kind;
             fault.param = refusal.param;
@@ -322,14 +393,18 @@ impl From<StreamFault> for Fault {
 /// The provider's answer cannot be read.
 fn malformed(what: String) -> Fault {
     let message = "The provider's answer cannot be read.";
-    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message).with_detail(what)
+    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message)
+        .with_detail(what)
+        .because(Cause::Server)
 }
 
 /// The provider's answer broke off.
 #[must_use]
 pub fn incomplete(detail: impl Into<String>) -> Fault {
     let message = "The provider's answer broke off before it was complete.";
-    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message).with_detail(detail)
+    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message)
+        .with_detail(detail)
+        .because(Cause::Server)
 }
 
 #[cfg(test)]

@@ -16,13 +16,14 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::access::{self, Key};
 use crate::attempt::{self, Begun};
+use crate::balance::{Moment, Tried, Unpicked};
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::listing;
-use crate::model::{ModelInstance, Snapshot, Tried, Type};
+use crate::model::{ModelInstance, Snapshot, Type};
 use crate::net::client::{BodyFault, Client, Head};
-use crate::record::{Outcome, Record};
+use crate::record::Record;
 use crate::relay;
 use crate::retry::{self, Step};
 use crate::route::Route;
@@ -147,15 +148,22 @@ async fn first_answer<'s>(
     let mut tried = Tried::default();
     let mut fault: Option<Fault> = None;
     for attempt in 1.. {
-        let Some(picked) = instance.pick(&mut tried) else {
-            break;
+        let (picked, held) = match instance.pick(&mut tried, Moment::now(), |_target| 1.0) {
+            Ok(picked) => picked,
+            Err(unpicked) => {
+                fault = Some(unavailable(fault, unpicked));
+                break;
+            }
         };
-        turn.record.attempt(picked.target, &picked.upstream_model);
+        turn.record.attempt(&picked, held);
         let failed = match attempt::run(&gateway.upstreams, turn, &picked, instance, request).await {
-            Ok(begun) => return Ok(begun),
+            Ok(begun) => {
+                turn.record.attempt_answers();
+                return Ok(begun);
+            }
             Err(failed) => failed,
         };
-        turn.record.attempt_ended(Outcome::Failed(failed.kind));
+        turn.record.attempt_ended(Err(&failed));
         let step = policy.next(attempt, &failed);
         fault = Some(worse(fault, failed));
         if step == Step::GiveUp || turn.is_over() {
@@ -165,7 +173,25 @@ async fn first_answer<'s>(
     if turn.has_left() {
         return Err(Fault::gone());
     }
-    Err(fault.unwrap_or_else(|| Fault::internal("a model without targets")))
+    let mut fault = fault.unwrap_or_else(|| Fault::internal("a model without targets"));
+    if fault.kind == Kind::ProviderLimit && fault.retry_after.is_none() {
+        fault.retry_after = instance.model().balance.soonest(Moment::now());
+    }
+    Err(fault)
+}
+
+/// What the caller is told when no other target may be asked now: what the one before it failed with, if any was asked.
+fn unavailable(before: Option<Fault>, unpicked: Unpicked) -> Fault {
+    let Unpicked::Unavailable { after, limited } = unpicked else {
+        return before.unwrap_or_else(|| Fault::internal("a model without targets"));
+    };
+    match before {
+        Some(fault) if fault.kind == Kind::ProviderLimit => {
+            Fault { retry_after: Some(fault.retry_after.map_or(after, |told| told.min(after))), ..fault }
+        }
+        Some(fault) => fault,
+        None => Fault::unavailable(after, limited),
+    }
 }
 
 /// The last failure is what the caller is told; of limits the one that ends the soonest.

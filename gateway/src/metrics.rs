@@ -32,6 +32,8 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// `weir_attempts_total`
     pub attempts: IntCounterVec,
+    /// `weir_cooldowns_total`
+    pub cooldowns: IntCounterVec,
     /// `weir_tokens_total`
     pub tokens: IntCounterVec,
     /// `weir_config_generation`
@@ -120,6 +122,7 @@ impl Metrics {
                 "Attempts by target and outcome.",
                 &["provider", "credential", "outcome"],
             )?,
+            cooldowns: families.counters("weir_cooldowns_total", "Cooldowns by what began them.", &["cause"])?,
             tokens: families.counters("weir_tokens_total", "Tokens by kind.", &["provider", "model", "kind"])?,
             config_generation: families.gauge("weir_config_generation", "Counts the configurations served.")?,
             config_info: families.floats(

@@ -7,11 +7,12 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::access::Key;
+use crate::balance::{self, Failure, Held, Moment};
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::metrics::seconds;
-use crate::model::{Model, Target};
+use crate::model::{Model, Picked, Target};
 
 /// The longest id of a caller's that is taken over.
 const MOST_ID: usize = 128;
@@ -63,6 +64,8 @@ pub struct Attempt<'s> {
     pub upstream_model: String,
     /// What became of it; `None` while it runs.
     pub outcome: Option<Outcome>,
+    /// Its hold on the target, until it ends.
+    held: Option<Held>,
     started: Instant,
     took: Duration,
 }
@@ -143,27 +146,40 @@ impl<'s> Record<'s> {
     }
 
     /// An attempt begins.
-    pub fn attempt(&mut self, target: &'s Target, upstream_model: &str) {
-        let upstream_model = upstream_model.to_owned();
+    pub fn attempt(&mut self, picked: &Picked<'s>, held: Held) {
         self.attempts.push(Attempt {
-            target,
-            upstream_model,
+            target: picked.target,
+            upstream_model: picked.upstream_model.as_ref().to_owned(),
             outcome: None,
+            held: Some(held),
             started: Instant::now(),
             took: Duration::ZERO,
         });
     }
 
+    /// The attempt that was begun last has its first content, or its whole answer.
+    pub fn attempt_answers(&mut self) {
+        if let Some(held) = self.attempts.last().and_then(|attempt| attempt.held.as_ref()) {
+            held.answers(Moment::now());
+        }
+    }
+
     /// The attempt that was begun last has ended.
-    pub fn attempt_ended(&mut self, outcome: Outcome) {
+    pub fn attempt_ended(&mut self, ended: Result<(), &Fault>) {
         let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.outcome.is_none()) else {
             return;
         };
+        let outcome = ended.map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok);
         attempt.outcome = Some(outcome);
         attempt.took = attempt.started.elapsed();
         let credential = attempt.target.credential.id.as_deref().unwrap_or("none");
         let labels = [attempt.target.provider.name.as_str(), credential, outcome.into()];
-        self.gateway.metrics.attempts.with_label_values(&labels).inc();
+        let metrics = &self.gateway.metrics;
+        metrics.attempts.with_label_values(&labels).inc();
+        let cooled = attempt.held.take().and_then(|held| held.record(told(ended), Moment::now()));
+        if let Some(cooled) = cooled {
+            metrics.cooldowns.with_label_values(&[cooled.cause.name()]).inc();
+        }
     }
 
     /// The status for log and metric: a caller that left is told apart, whatever had been sent by then.
@@ -239,13 +255,25 @@ impl Drop for Record<'_> {
             self.status.get_or_insert(fault.status);
             self.fault = Some(fault);
         }
-        self.attempt_ended(Outcome::Failed(self.fault.as_ref().map_or(Kind::CallerGone, |fault| fault.kind)));
+        if self.attempts.last().is_some_and(|attempt| attempt.outcome.is_none()) {
+            let fault = self.fault.clone().unwrap_or_else(Fault::gone);
+            self.attempt_ended(Err(&fault));
+        }
         self.gateway.metrics.in_flight.dec();
         self.count();
         if self.gateway.access_log.is_on() {
             self.log();
         }
     }
+}
+
+/// What an attempt's end says of its target.
+fn told(ended: Result<(), &Fault>) -> balance::Outcome {
+    let Err(fault) = ended else {
+        return balance::Outcome::Success;
+    };
+    let failure = |cause| balance::Outcome::Failure(Failure { cause, retry_after: fault.retry_after });
+    fault.cause.map_or(balance::Outcome::Nothing, failure)
 }
 
 fn kinds(usage: Usage) -> [(&'static str, u64); 6] {

@@ -9,7 +9,7 @@ use crate::error::Fault;
 use crate::headers;
 use crate::net::client::Head;
 use crate::net::upstream::Answer;
-use crate::record::{Accuracy, Outcome, Record};
+use crate::record::{Accuracy, Record};
 use crate::turn::{Turn, tokens_in};
 
 /// Relays an answer that has begun.
@@ -23,15 +23,14 @@ pub async fn answer(turn: &mut Turn<'_, '_>, begun: Begun) -> Result<(), Fault> 
         Answering::Whole(reply) => whole(turn, reply).await,
         Answering::Stream(stream) => {
             let relayed = self::stream(turn, *stream).await;
-            turn.record
-                .attempt_ended(relayed.as_ref().map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok));
+            turn.record.attempt_ended(relayed.as_ref().copied());
             relayed
         }
     }
 }
 
 async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
-    turn.record.attempt_ended(Outcome::Ok);
+    turn.record.attempt_ended(Ok(()));
     turn.record.usage = reply.usage;
     if reply.usage.is_none() {
         turn.record.usage = Some(turn.estimate(tokens_in(reply.body.len())));

@@ -97,7 +97,8 @@ pub fn simulate(listen: SocketAddr) -> ExitCode {
 fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let simulator = start_simulator(&loaded.config)?;
     let proxies = Proxies::from_environment().map_err(|error| Refused::Machine(error.to_string()))?;
-    let providers = ProviderManager { proxies, simulator: simulator.as_ref().map(simulator::Simulator::addr) };
+    let simulator_at = simulator.as_ref().map(simulator::Simulator::addr);
+    let providers = ProviderManager { proxies, simulator: simulator_at, registry: Arc::default() };
     let snapshot = providers.build(&loaded, None)?;
     let mut settings = settings(&loaded.config)?;
     let token = loaded.config.server.admin_token.as_ref().map(config::Secret::resolve).transpose();

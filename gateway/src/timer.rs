@@ -6,6 +6,8 @@ use std::pin::Pin;
 
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
+use crate::error::TOTAL;
+
 /// A request's clocks.
 #[derive(Debug)]
 pub struct Timer {
@@ -88,7 +90,7 @@ impl Timer {
     }
 
     fn nearest(&self) -> Option<(Instant, Due)> {
-        let total = self.total.map(|deadline| (deadline, Due::Timeout("total")));
+        let total = self.total.map(|deadline| (deadline, Due::Timeout(TOTAL)));
         let phase = self.phase.map(|(deadline, name)| (deadline, Due::Timeout(name)));
         let silence = self.silence.map(|(deadline, _)| (deadline, Due::KeepAlive));
         [total, phase, silence].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)

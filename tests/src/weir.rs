@@ -28,6 +28,9 @@ pub const KEY: &str = "sk-weir-test";
 /// The hash of [`KEY`].
 pub const KEY_HASH: &str = "sha256:a8cb3a47c642e82386ef7afaf9fbde5020ad9625e4095ad5eb382ada6578a84c";
 
+/// One request's failure leaves the targets of the next as they were, unless a test is about that.
+const NO_COOLDOWN: &str = "health: {cooldown: {rate_limit: 0s, auth: 0s, connection: 0s, server: 0s}}\n";
+
 /// A configuration in the making.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -125,6 +128,9 @@ impl Config {
         writeln!(yaml, "store: {{path: '{}'}}", folder.join("data").display()).unwrap();
         if !self.rest.iter().any(|section| section.starts_with("observability:")) {
             yaml.push_str("observability: {access_log: stdout}\n");
+        }
+        if !self.rest.iter().any(|section| section.starts_with("health:")) {
+            yaml.push_str(NO_COOLDOWN);
         }
         entries(&mut yaml, "providers", "  ", &self.providers);
         entries(&mut yaml, "models", "  - ", &self.models);

@@ -47,7 +47,7 @@ fn settings_of_model(model: &Model) -> [(&'static str, bool); 6] {
     let fallbacks = &model.fallbacks;
     let params = &model.params;
     [
-        ("balance", !matches!(model.balance, Balance::Weighted | Balance::RoundRobin)),
+        ("balance", matches!(model.balance, Balance::Cost | Balance::Usage)),
         ("affinity", model.affinity.is_some()),
         ("hedge", model.hedge.is_some()),
         ("on_busy", model.on_busy.is_some()),

@@ -2,27 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::balance;
+use crate::balance::{Held, Moment, Tried, Unpicked};
 use crate::model::snapshot::{Model, Target};
-
-/// Which targets a request has tried: a bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tried(u128);
-
-/// How many targets with their credentials one request looks at; those after it are never reached.
-const MOST_CANDIDATES: usize = 128;
-
-impl Tried {
-    fn has(self, place: usize) -> bool {
-        place >= MOST_CANDIDATES || self.0 >> place & 1 == 1
-    }
-
-    fn add(&mut self, place: usize) {
-        if place < MOST_CANDIDATES {
-            self.0 |= 1 << place;
-        }
-    }
-}
 
 /// A model that one request asked for.
 #[derive(Clone, Debug)]
@@ -30,14 +11,13 @@ pub struct ModelInstance<'s> {
     model: &'s Model,
     asked: Cow<'s, str>,
     rest: Option<(usize, usize)>,
-    turn: u64,
 }
 
 impl<'s> ModelInstance<'s> {
     /// `model` as it was asked for under the name `asked`, in which its `*` stands for `rest`.
     #[must_use]
     pub fn new(model: &'s Model, asked: Cow<'s, str>, rest: Option<(usize, usize)>) -> Self {
-        Self { turn: model.rotation.turn(), model, asked, rest }
+        Self { model, asked, rest }
     }
 
     /// The model.
@@ -52,12 +32,21 @@ impl<'s> ModelInstance<'s> {
         &self.asked
     }
 
-    /// The next target to try, marked as tried; `None` when all were.
-    pub fn pick(&self, tried: &mut Tried) -> Option<Picked<'s>> {
-        let place = balance::pick(self.model.policy, &self.model.shares, self.turn, |place| !tried.has(place))?;
-        tried.add(place);
-        let target = self.model.targets.get(place)?;
-        Some(Picked { upstream_model: target.model.filled(self.rest()), target })
+    /// The next target to try and the hold on it, marked as tried. `room` is what a target's own limits have left, from 0
+    /// (nothing: it is left out) to 1.
+    ///
+    /// # Errors
+    /// All were tried, or the rest may not be used now.
+    pub fn pick(
+        &self,
+        tried: &mut Tried,
+        now: Moment,
+        room: impl Fn(&Target) -> f32,
+    ) -> Result<(Picked<'s>, Held), Unpicked> {
+        let targets = &self.model.targets;
+        let (place, held) = self.model.balance.pick(tried, now, |place| targets.get(place).map_or(0.0, &room))?;
+        let target = targets.get(place).ok_or(Unpicked::Exhausted)?;
+        Ok((Picked { upstream_model: target.model.filled(self.rest()), target }, held))
     }
 
     fn rest(&self) -> &str {

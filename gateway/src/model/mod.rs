@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use crate::config::ModelType as Type;
-pub use instance::{ModelInstance, Picked, Tried};
+pub use instance::{ModelInstance, Picked};
 pub use provider::{Credential, Provider};
 pub use provider_manager::ProviderManager;
 pub use snapshot::{Model, Snapshot, Target, UpstreamName};

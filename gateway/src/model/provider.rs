@@ -5,6 +5,7 @@ use std::sync::Arc;
 use adapters::{Adapter, Options};
 use http::{HeaderMap, HeaderValue};
 
+use crate::balance::CredentialHealth;
 use crate::config::OnDisconnect;
 use crate::net::upstream::Endpoint;
 
@@ -43,6 +44,8 @@ pub struct Credential {
     pub headers: HeaderMap,
     /// Its share beside the provider's others.
     pub weight: u64,
+    /// Whether it is refused, spent or out of reach; kept over reloads while its secret is the same.
+    pub health: Arc<CredentialHealth>,
 }
 
 impl Credential {

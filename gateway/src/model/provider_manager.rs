@@ -8,8 +8,8 @@ use adapters::{Adapter, EncodeError, Options};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::access::{Key, Keys, Tenant};
-use crate::balance::{self, Rotation};
-use crate::config::{self, Auth, Balance, Config, Fault, Faults, HttpVersion, Loaded, Manifest, Manifests};
+use crate::balance::{self, Candidate, CredentialHealth, LbModelManager, Registry, Rules};
+use crate::config::{self, Auth, Balance, Config, Fault, Faults, Health, HttpVersion, Loaded, Manifest, Manifests};
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
 use crate::model::snapshot::{Clocks, Model, Models, Snapshot, Target, UpstreamName};
@@ -30,6 +30,8 @@ pub struct ProviderManager {
     pub proxies: Proxies,
     /// Where simulated providers are, when there are any.
     pub simulator: Option<std::net::SocketAddr>,
+    /// How targets stand; what outlives a reload.
+    pub registry: Arc<Registry>,
 }
 
 impl ProviderManager {
@@ -50,14 +52,17 @@ impl ProviderManager {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Snapshot {
+        let models = Balancing { registry: &self.registry, rules: Arc::new(rules(&config.health)), previous };
+        let snapshot = Snapshot {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             hash: loaded.hash.clone(),
             max_body: config.server.max_body.get(),
             keys: keys(config),
-            models: models(config, &providers, previous),
+            models: models.all(config, &providers),
             providers,
-        })
+        };
+        self.registry.sweep();
+        Ok(snapshot)
     }
 
     fn provider(&self, name: &str, written: &config::Provider, manifests: &Manifests) -> Result<Provider, Fault> {
@@ -68,12 +73,20 @@ impl ProviderManager {
         let adapter = adapters::provider::of_kind(dialect)
             .ok_or_else(|| at(format!("this version of Weir does not speak {dialect:?}")))?;
         let base_url = self.base_url(written, manifest, adapter).map_err(at)?;
+        let making = Making {
+            provider: name,
+            address: &base_url,
+            adapter,
+            auth: manifest.and_then(|manifest| manifest.auth.as_ref()),
+            common: common_headers(name, written)?,
+            registry: &self.registry,
+        };
+        let credentials = making.credentials(written)?;
         let endpoint = Endpoint::new(self.endpoint(base_url, written)?).map_err(|error| at(error.to_string()))?;
-        let carrier = Carrier { adapter, auth: manifest.and_then(|manifest| manifest.auth.as_ref()) };
         Ok(Provider {
             header: header_value(name, "the provider's name")?,
             name: name.to_owned(),
-            credentials: credentials(name, written, &carrier, &common_headers(name, written)?)?,
+            credentials,
             adapter,
             endpoint: Arc::new(endpoint),
             options: Options {
@@ -117,14 +130,66 @@ impl ProviderManager {
     }
 }
 
-/// How a provider's keys are carried: as its manifest says, else as its dialect does.
-struct Carrier<'a> {
+/// Makes the credentials of one provider.
+struct Making<'a> {
+    provider: &'a str,
+    address: &'a str,
     adapter: &'static dyn Adapter,
+    /// How its manifest says that keys are carried; else its dialect does.
     auth: Option<&'a Auth>,
+    common: HeaderMap,
+    registry: &'a Registry,
 }
 
-impl Carrier<'_> {
-    fn headers(&self, key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
+impl Making<'_> {
+    fn credentials(&self, written: &config::Provider) -> Result<Vec<Arc<Credential>>, Fault> {
+        if written.simulated && written.credentials.is_empty() {
+            return Ok(vec![Arc::new(self.simulated()?)]);
+        }
+        if written.credentials.is_empty() {
+            return Ok(vec![Arc::new(self.none())]);
+        }
+        let enabled = written.credentials.iter().filter(|credential| credential.enabled);
+        enabled.map(|credential| self.credential(credential).map(Arc::new)).collect()
+    }
+
+    fn none(&self) -> Credential {
+        let headers = self.common.clone();
+        Credential { id: None, header: None, weight: 1, health: self.health("none", &headers), headers }
+    }
+
+    /// The simulator takes any key, but wants one, as the real providers do.
+    fn simulated(&self) -> Result<Credential, Fault> {
+        let mut headers = self.common.clone();
+        headers.extend(self.carried("simulated").map_err(|error| fault("simulated".to_owned(), error.to_string()))?);
+        let id = "simulated";
+        Ok(Credential {
+            id: Some(id.to_owned()),
+            header: Some(HeaderValue::from_static(id)),
+            weight: 1,
+            health: self.health(id, &headers),
+            headers,
+        })
+    }
+
+    fn credential(&self, written: &config::Credential) -> Result<Credential, Fault> {
+        let at = |message: String| fault(format!("providers.{}.credentials.{}", self.provider, written.id), message);
+        let mut headers = self.common.clone();
+        if let Some(secret) = &written.api_key {
+            let key = secret.resolve().map_err(|error| at(error.to_string()))?;
+            headers.extend(self.carried(&key).map_err(|error| at(error.to_string()))?);
+        }
+        Ok(Credential {
+            header: Some(header_value(&written.id, "the credential's id")?),
+            id: Some(written.id.clone()),
+            weight: u64::from(written.weight),
+            health: self.health(&written.id, &headers),
+            headers,
+        })
+    }
+
+    /// The headers that carry a key.
+    fn carried(&self, key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
         let one = |name: &HeaderName, value: &str| Ok(vec![(name.clone(), secret_header(value)?)]);
         match self.auth {
             Some(Auth::Bearer) => one(&header::AUTHORIZATION, &format!("Bearer {key}")),
@@ -134,6 +199,12 @@ impl Carrier<'_> {
                 self.adapter.authorize(key)
             }
         }
+    }
+
+    /// The health of a credential, that of before where all that it is called with is as before.
+    fn health(&self, id: &str, headers: &HeaderMap) -> Arc<CredentialHealth> {
+        let sent: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        self.registry.credential(&format!("{}/{id}", self.provider), (self.address, sent))
     }
 }
 
@@ -171,51 +242,6 @@ fn common_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, F
     Ok(headers)
 }
 
-fn credentials(
-    name: &str,
-    written: &config::Provider,
-    carrier: &Carrier<'_>,
-    common: &HeaderMap,
-) -> Result<Vec<Arc<Credential>>, Fault> {
-    if written.simulated && written.credentials.is_empty() {
-        return Ok(vec![Arc::new(simulated(carrier, common)?)]);
-    }
-    if written.credentials.is_empty() {
-        let none = Credential { id: None, header: None, headers: common.clone(), weight: 1 };
-        return Ok(vec![Arc::new(none)]);
-    }
-    let enabled = written.credentials.iter().filter(|credential| credential.enabled);
-    enabled.map(|credential| self::credential(name, credential, carrier, common).map(Arc::new)).collect()
-}
-
-/// The simulator takes any key, but wants one, as the real providers do.
-fn simulated(carrier: &Carrier<'_>, common: &HeaderMap) -> Result<Credential, Fault> {
-    let mut headers = common.clone();
-    headers.extend(carrier.headers("simulated").map_err(|error| fault("simulated".to_owned(), error.to_string()))?);
-    let id = "simulated";
-    Ok(Credential { id: Some(id.to_owned()), header: Some(HeaderValue::from_static(id)), headers, weight: 1 })
-}
-
-fn credential(
-    provider: &str,
-    written: &config::Credential,
-    carrier: &Carrier<'_>,
-    common: &HeaderMap,
-) -> Result<Credential, Fault> {
-    let at = |message: String| fault(format!("providers.{provider}.credentials.{}", written.id), message);
-    let mut headers = common.clone();
-    if let Some(secret) = &written.api_key {
-        let key = secret.resolve().map_err(|error| at(error.to_string()))?;
-        headers.extend(carrier.headers(&key).map_err(|error| at(error.to_string()))?);
-    }
-    Ok(Credential {
-        header: Some(header_value(&written.id, "the credential's id")?),
-        id: Some(written.id.clone()),
-        headers,
-        weight: u64::from(written.weight),
-    })
-}
-
 fn keys(config: &Config) -> Keys {
     let mut keys = Keys::default();
     for written in &config.tenants {
@@ -242,59 +268,98 @@ fn tenant(written: &config::Tenant) -> Tenant {
     }
 }
 
-fn models(config: &Config, providers: &HashMap<String, Arc<Provider>>, previous: Option<&Snapshot>) -> Models {
-    let mut models = Models::default();
-    for written in &config.models {
-        let kept = previous.and_then(|previous| previous.models.named(written.model_type, &written.name));
-        let rotation = kept.map_or_else(Arc::default, |model| Arc::clone(&model.rotation));
-        models.insert(written.model_type, model(written, providers, rotation));
-    }
-    for (name, provider) in providers {
-        let kept = previous.and_then(|previous| previous.models.direct.get(name));
-        let rotation = kept.map_or_else(Arc::default, |model| Arc::clone(&model.rotation));
-        models.direct.insert(name.clone(), Arc::new(direct(provider, rotation)));
-    }
-    models
+/// Makes the models.
+struct Balancing<'a> {
+    registry: &'a Registry,
+    rules: Arc<Rules>,
+    previous: Option<&'a Snapshot>,
 }
 
-fn model(written: &config::Model, providers: &HashMap<String, Arc<Provider>>, rotation: Arc<Rotation>) -> Model {
-    let mut made = Model {
-        header: HeaderValue::from_str(&written.name).ok().filter(|_| !written.name.contains('*')),
-        name: written.name.clone(),
-        model_type: Some(written.model_type),
-        targets: Vec::new(),
-        shares: Vec::new(),
-        policy: match written.balance {
-            Balance::RoundRobin => balance::Policy::RoundRobin,
-            _ => balance::Policy::Weighted,
-        },
-        rotation,
-        timeouts: Clocks::from(&written.timeouts),
-        retries: retry::Policy { max: written.retries.max },
-    };
-    for target in &written.targets {
-        if let Some(provider) = providers.get(&target.provider) {
-            add_target(&mut made, target, provider);
+impl Balancing<'_> {
+    fn all(&self, config: &Config, providers: &HashMap<String, Arc<Provider>>) -> Models {
+        let mut models = Models::default();
+        for written in &config.models {
+            models.insert(written.model_type, self.model(written, providers));
+        }
+        for (name, provider) in providers {
+            models.direct.insert(name.clone(), Arc::new(self.direct(provider)));
+        }
+        models
+    }
+
+    fn model(&self, written: &config::Model, providers: &HashMap<String, Arc<Provider>>) -> Model {
+        let kept = self.previous.and_then(|previous| previous.models.named(written.model_type, &written.name));
+        let mut pool = Pool::default();
+        for target in &written.targets {
+            if let Some(provider) = providers.get(&target.provider) {
+                pool.add(target, provider, self.registry);
+            }
+        }
+        Model {
+            header: HeaderValue::from_str(&written.name).ok().filter(|_| !written.name.contains('*')),
+            name: written.name.clone(),
+            model_type: Some(written.model_type),
+            balance: self.manager(policy(written.balance), pool.candidates, kept),
+            targets: pool.targets,
+            timeouts: Clocks::from(&written.timeouts),
+            retries: retry::Policy { max: written.retries.max },
         }
     }
-    made
+
+    /// `provider/model` for any model of a provider.
+    fn direct(&self, provider: &Arc<Provider>) -> Model {
+        let kept = self.previous.and_then(|previous| previous.models.direct.get(&provider.name));
+        let (name, model) = (provider.name.clone(), "*".to_owned());
+        let any = config::Target { provider: name, model, tier: 0, weight: 1, credential: None };
+        let mut pool = Pool::default();
+        pool.add(&any, provider, self.registry);
+        Model {
+            name: format!("{}/*", provider.name),
+            header: None,
+            model_type: None,
+            balance: self.manager(balance::Policy::Weighted, pool.candidates, kept),
+            targets: pool.targets,
+            timeouts: Clocks::from(&config::Timeouts::default()),
+            retries: retry::Policy { max: config::Retries::default().max },
+        }
+    }
+
+    fn manager(
+        &self,
+        policy: balance::Policy,
+        candidates: Vec<Candidate>,
+        kept: Option<&Arc<Model>>,
+    ) -> LbModelManager {
+        let rotation = kept.map_or_else(Arc::default, |model| Arc::clone(model.balance.rotation()));
+        LbModelManager::new(policy, candidates, Arc::clone(&self.rules), rotation)
+    }
 }
 
-/// A target with each credential that it may use; its weight is split among them.
-fn add_target(model: &mut Model, written: &config::Target, provider: &Arc<Provider>) {
-    let wanted = |credential: &&Arc<Credential>| {
-        written.credential.is_none() || written.credential.as_deref() == credential.id.as_deref()
-    };
-    let credentials: Vec<_> = provider.credentials.iter().filter(wanted).collect();
-    let total: u64 = credentials.iter().map(|credential| credential.weight).sum();
-    for credential in credentials {
-        let share = u64::from(written.weight) * WEIGHT_SCALE * credential.weight / total.max(1);
-        model.shares.push(balance::Candidate { tier: written.tier, weight: share });
-        model.targets.push(Target {
-            provider: Arc::clone(provider),
-            credential: Arc::clone(credential),
-            model: upstream_name(&written.model),
-        });
+/// A model's targets and, in the same order, what picking must know of them.
+#[derive(Default)]
+struct Pool {
+    targets: Vec<Target>,
+    candidates: Vec<Candidate>,
+}
+
+impl Pool {
+    /// Adds a target with each credential that it may use; its weight is split among them.
+    fn add(&mut self, written: &config::Target, provider: &Arc<Provider>, registry: &Registry) {
+        let wanted = |credential: &&Arc<Credential>| {
+            written.credential.is_none() || written.credential.as_deref() == credential.id.as_deref()
+        };
+        let credentials: Vec<_> = provider.credentials.iter().filter(wanted).collect();
+        let total: u64 = credentials.iter().map(|credential| credential.weight).sum();
+        for credential in credentials {
+            let weight = u64::from(written.weight) * WEIGHT_SCALE * credential.weight / total.max(1);
+            let standing = registry.standing(&credential.health, &written.model);
+            self.candidates.push(Candidate { tier: written.tier, weight, price: None, standing });
+            self.targets.push(Target {
+                provider: Arc::clone(provider),
+                credential: Arc::clone(credential),
+                model: upstream_name(&written.model),
+            });
+        }
     }
 }
 
@@ -302,21 +367,26 @@ fn upstream_name(written: &str) -> UpstreamName {
     Pattern::of(written).map_or_else(|| UpstreamName::Fixed(written.to_owned()), UpstreamName::Filled)
 }
 
-/// `provider/model` for any model of a provider.
-fn direct(provider: &Arc<Provider>, rotation: Arc<Rotation>) -> Model {
-    let mut model = Model {
-        name: format!("{}/*", provider.name),
-        header: None,
-        model_type: None,
-        targets: Vec::new(),
-        shares: Vec::new(),
-        policy: balance::Policy::Weighted,
-        rotation,
-        timeouts: Clocks::from(&config::Timeouts::default()),
-        retries: retry::Policy { max: config::Retries::default().max },
-    };
-    let any =
-        config::Target { provider: provider.name.clone(), model: "*".to_owned(), tier: 0, weight: 1, credential: None };
-    add_target(&mut model, &any, provider);
-    model
+fn policy(written: Balance) -> balance::Policy {
+    match written {
+        Balance::Weighted => balance::Policy::Weighted,
+        Balance::RoundRobin => balance::Policy::RoundRobin,
+        Balance::LeastBusy => balance::Policy::LeastBusy,
+        Balance::Latency => balance::Policy::Latency,
+        Balance::Cost => balance::Policy::Cost,
+        Balance::Usage => balance::Policy::Usage,
+    }
+}
+
+fn rules(written: &Health) -> Rules {
+    let Health { min_samples, error_rate, cooldown, max_cooldown } = written;
+    Rules {
+        min_samples: min_samples.get(),
+        error_rate: error_rate.hundredths(),
+        rate_limit: cooldown.rate_limit.get(),
+        auth: cooldown.auth.get(),
+        connection: cooldown.connection.get(),
+        server: cooldown.server.get(),
+        longest: max_cooldown.get(),
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 
 use crate::access::{Key, Keys};
-use crate::balance::{self, Rotation};
+use crate::balance::LbModelManager;
 use crate::config::Timeouts;
 use crate::error::{Fault, Kind};
 use crate::model::Type;
@@ -61,12 +61,8 @@ pub struct Model {
     pub model_type: Option<Type>,
     /// Where its requests can go: each target with each of its credentials.
     pub targets: Vec<Target>,
-    /// What picking must know of the targets, in the same order.
-    pub shares: Vec<balance::Candidate>,
-    /// How it picks.
-    pub policy: balance::Policy,
-    /// Whose turn it is; kept over reloads.
-    pub rotation: Arc<Rotation>,
+    /// What picks among them; its candidates are the targets, in the same order.
+    pub balance: LbModelManager,
     /// How long each part may take.
     pub timeouts: Clocks,
     /// How often it is tried.
