@@ -1,5 +1,8 @@
 //! Whether a failed attempt is tried again. Pure: it knows no socket and no clock.
 
+use adapters::Class;
+
+use crate::config::Fallbacks;
 use crate::error::Fault;
 
 /// How often a model's requests are tried.
@@ -16,6 +19,18 @@ pub enum Step {
     Next,
     /// Tell the caller.
     GiveUp,
+}
+
+/// The models that take over after `fault`: those named for a prompt that is too long or for content that was refused, or
+/// those for every failure that another model may mend.
+#[must_use]
+pub fn takes_over<'f>(fallbacks: &'f Fallbacks, fault: &Fault) -> &'f [String] {
+    match fault.refused {
+        Some((_, Class::ContextLength)) => &fallbacks.context_window,
+        Some((_, Class::ContentPolicy)) => &fallbacks.content_policy,
+        _ if fault.may_retry_elsewhere() => &fallbacks.any,
+        _ => &[],
+    }
 }
 
 impl Policy {

@@ -123,6 +123,7 @@ async fn history(State(control): State<Control>) -> Response {
 
 async fn metrics(State(control): State<Control>) -> Response {
     let gateway = &control.gateway;
+    gateway.metrics.budgets(gateway.budgets.tenants(jiff::Timestamp::now()));
     gateway.metrics.stored(gateway.store.is_degraded(), gateway.ledger.lag());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], gateway.metrics.page()).into_response()
 }
