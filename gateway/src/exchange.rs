@@ -47,6 +47,21 @@ pub async fn serve(gateway: &Gateway, client: &mut Client) {
     record.finished = true;
 }
 
+/// Tells the caller of a request that was cut, whose record was dropped with it, that there is no more to come.
+pub async fn cut(client: &mut Client) {
+    let fault = Fault::draining();
+    client.close_after();
+    if client.is_answered() {
+        let _nobody_listens = client.push(fault.event()).await;
+        client.abort().await;
+    } else {
+        let mut head = Head::new(fault.status);
+        head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        head.add(headers::ERROR, HeaderValue::from_static(fault.kind.name()));
+        let _nobody_listens = client.send(head, &[fault.body()]).await;
+    }
+}
+
 /// What `future` comes to; `None` when it panics, which costs this request and no other.
 async fn unwound<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::access_log::{AccessLog, Writer};
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::ModelManager;
 use crate::net::upstream::Upstreams;
@@ -23,6 +24,8 @@ pub struct Gateway {
     pub log_writer: Mutex<Option<Writer>>,
     /// What outlives the process.
     pub store: Store,
+    /// One row a request, in the store.
+    pub ledger: Ledger,
     /// Set once the process is to end.
     pub draining: AtomicBool,
 }
@@ -40,6 +43,7 @@ impl Gateway {
         if let Some(writer) = writer {
             writer.close();
         }
+        self.ledger.close();
         self.store.close();
     }
 }

@@ -1,10 +1,16 @@
 //! Every metric family, named once. Labels come from the configuration and from closed sets, never from a caller.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
+
+use crate::budget::Reading;
+use crate::config::Every;
 
 /// The families of the contract, as far as their causes exist.
 #[derive(Debug)]
@@ -36,9 +42,26 @@ pub struct Metrics {
     pub config_info: CounterVec,
     /// `weir_config_reload_failures_total`
     pub reload_failures: IntCounter,
+    /// `weir_store_degraded`, 1 while what should be kept waits in memory
+    pub store_degraded: IntGauge,
+    /// `weir_ledger_lag_seconds`, set when the page is asked for
+    pub ledger_lag: Gauge,
     /// `weir_access_log_dropped_total`
     pub log_dropped: IntCounter,
+    /// `weir_limit_rejections_total`
+    pub limit_rejections: IntCounterVec,
+    /// `weir_budget_alerts_total`
+    pub budget_alerts: IntCounter,
+    budget_limit: GaugeVec,
+    budget_used: GaugeVec,
+    budget_reserved: GaugeVec,
 }
+
+/// The labels of a budget: keys have none, since there may be very many.
+const BUDGET: &[&str] = &["tenant", "every"];
+
+/// Nano-dollars in a dollar.
+const NANOS: f64 = 1e9;
 
 const SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
@@ -108,8 +131,27 @@ impl Metrics {
                 &["hash"],
             )?,
             reload_failures: families.counter("weir_config_reload_failures_total", "Reloads that were refused.")?,
+            store_degraded: families
+                .gauge("weir_store_degraded", "1 while the store cannot be written and rows wait in memory.")?,
+            ledger_lag: families.float_gauge(
+                "weir_ledger_lag_seconds",
+                "For how long the oldest row that is not on the disk has waited.",
+            )?,
             log_dropped: families
                 .counter("weir_access_log_dropped_total", "Lines lost because the log was too slow.")?,
+            limit_rejections: families.counters(
+                "weir_limit_rejections_total",
+                "Requests refused by a limit, by what it is of.",
+                &["scope"],
+            )?,
+            budget_alerts: families.counter("weir_budget_alerts_total", "Budgets that came to their soft limit.")?,
+            budget_limit: families.gauges(
+                "weir_budget_limit_usd",
+                "What a tenant may spend in this window.",
+                BUDGET,
+            )?,
+            budget_used: families.gauges("weir_budget_used_usd", "What it has spent.", BUDGET)?,
+            budget_reserved: families.gauges("weir_budget_reserved_usd", "What is held for its requests.", BUDGET)?,
             registry,
         })
     }
@@ -122,6 +164,28 @@ impl Metrics {
             tracing::error!(%error, "the metrics cannot be written");
         }
         page
+    }
+
+    /// How the store does now.
+    pub fn stored(&self, degraded: bool, lag: Duration) {
+        self.store_degraded.set(i64::from(degraded));
+        self.ledger_lag.set(seconds(lag));
+    }
+
+    /// The tenants' budgets as they stand now, in the place of what stood before. Of two for the same time the one with
+    /// less left is told.
+    pub fn budgets(&self, mut readings: Vec<(Arc<str>, Every, Reading)>) {
+        readings.sort_by_key(|(_, _, reading)| Reverse(reading.left()));
+        for family in [&self.budget_limit, &self.budget_used, &self.budget_reserved] {
+            family.reset();
+        }
+        for (tenant, every, reading) in &readings {
+            let labels = [tenant.as_ref(), every.as_str()];
+            let set = |family: &GaugeVec, nanos: i64| family.with_label_values(&labels).set(nanos as f64 / NANOS);
+            set(&self.budget_limit, reading.limit);
+            set(&self.budget_used, reading.used);
+            set(&self.budget_reserved, reading.reserved);
+        }
     }
 
     /// The configuration that is served now.
@@ -160,8 +224,16 @@ impl Families<'_> {
         self.registered(CounterVec::new(Opts::new(name, help), labels)?)
     }
 
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        self.registered(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.registered(IntGauge::new(name, help)?)
+    }
+
+    fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        self.registered(Gauge::new(name, help)?)
     }
 
     fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {

@@ -251,7 +251,9 @@ impl<'s> Record<'s> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         if !self.finished && self.fault.is_none() {
-            self.fault = Some(if self.gateway.is_draining() { Fault::draining() } else { Fault::internal("panicked") });
+            let fault = if self.gateway.is_draining() { Fault::draining() } else { Fault::internal("panicked") };
+            self.status.get_or_insert(fault.status);
+            self.fault = Some(fault);
         }
         if self.attempts.last().is_some_and(|attempt| attempt.outcome.is_none()) {
             let fault = self.fault.clone().unwrap_or_else(Fault::gone);

@@ -15,6 +15,7 @@ use crate::admin::Admin;
 use crate::cli::{INTERNAL_FAULT, WRONG_INPUT};
 use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
 use crate::gateway::Gateway;
+use crate::ledger::{self, Ledger};
 use crate::metrics::Metrics;
 use crate::model::{ModelManager, ProviderManager};
 use crate::net::dns::Resolver;
@@ -106,6 +107,7 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     raise_file_limit();
     let (access_log, writer) = open_access_log(&loaded.config.observability.access_log)?;
     let store = open_store(&loaded.config, start)?;
+    let ledger = open_ledger(&loaded.config, &store)?;
     store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
     let metrics = Metrics::new().map_err(|error| Refused::Machine(error.to_string()))?;
     metrics.configured(snapshot.generation, &snapshot.hash);
@@ -116,6 +118,7 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
         access_log,
         log_writer: Mutex::new(writer),
         store,
+        ledger,
         draining: AtomicBool::new(false),
     });
     let origin = loaded.origin.clone();
@@ -206,6 +209,13 @@ fn open_store(config: &Config, start: Start) -> Result<Store, Refused> {
     let patience = if start == Start::Upgrade { Patience::UntilFree } else { Patience::None };
     let path = &config.store.path;
     Store::open(path, patience).map_err(|error| Refused::Input(format!("the store {}: {error}", path.display())))
+}
+
+fn open_ledger(config: &Config, store: &Store) -> Result<Ledger, Refused> {
+    let (commit_within, retention) = (config.store.commit_within.get(), config.store.retention.get());
+    let settings = ledger::Settings { commit_within, retention };
+    let opened = Ledger::open(store.disk(), settings, drop);
+    opened.map_err(|error| Refused::Input(format!("the store {}: {error}", config.store.path.display())))
 }
 
 fn open_access_log(wanted: &config::AccessLog) -> Result<(AccessLog, Option<Writer>), Refused> {

@@ -64,7 +64,7 @@ const SOCKETS: &[&str] = &[
 
 /// The rooms that the exchange puts in order, and that therefore do not know it.
 const BELOW_THE_EXCHANGE: &[&str] =
-    &["access", "balance", "config", "limit", "model", "net/upstream", "retry", "store"];
+    &["access", "balance", "config", "ledger", "limit", "model", "net/upstream", "retry", "store"];
 
 const FOLDERS: &[&str] = &["adapters/src", "gateway/src", "load-tests/src", "tests/src", "tests/tests"];
 

@@ -122,7 +122,9 @@ async fn history(State(control): State<Control>) -> Response {
 }
 
 async fn metrics(State(control): State<Control>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], control.gateway.metrics.page()).into_response()
+    let gateway = &control.gateway;
+    gateway.metrics.stored(gateway.store.is_degraded(), gateway.ledger.lag());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], gateway.metrics.page()).into_response()
 }
 
 async fn healthz() -> Response {

@@ -1,0 +1,133 @@
+//! What a tenant may use of the operator's credentials at one provider: several quotas, used in order.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::budget::account::{Account, Charge, Reservation};
+use crate::config::{QuotaType, QuotaUnit};
+use crate::model::pattern::Patterns;
+
+/// The quotas of a tenant at a provider, in the order of use: paid, free, trial, and within a type the soonest to expire.
+#[derive(Clone, Debug, Default)]
+pub struct Quotas(Arc<[Quota]>);
+
+/// One quota.
+#[derive(Debug)]
+pub(super) struct Quota {
+    pub(super) account: Arc<Account>,
+    pub(super) quota_type: QuotaType,
+    pub(super) unit: QuotaUnit,
+    pub(super) expires: Option<Timestamp>,
+    /// The provider's names of the models that it is for; `None`: all.
+    pub(super) models: Option<Patterns>,
+    /// The credits of one call; 1 for models that are not named.
+    pub(super) credits: HashMap<String, i64>,
+}
+
+/// How quotas stand for a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotaState {
+    /// The tenant has no quotas here: its limits and budgets alone hold.
+    Unlimited,
+    /// One of them has something left.
+    Valid,
+    /// All that are for this model are spent or expired.
+    Exceeded,
+    /// None of them is for this model.
+    NotForModel,
+}
+
+impl FromIterator<Quota> for Quotas {
+    fn from_iter<I: IntoIterator<Item = Quota>>(quotas: I) -> Self {
+        let mut quotas: Vec<_> = quotas.into_iter().collect();
+        // What never expires comes last within its type.
+        quotas.sort_by_key(|quota| (quota.quota_type, Reverse(quota.expires.map(Reverse))));
+        Self(quotas.into())
+    }
+}
+
+impl Quotas {
+    /// How they stand for the provider's `model`.
+    #[must_use]
+    pub fn state(&self, model: &str, now: Timestamp) -> QuotaState {
+        if self.0.is_empty() {
+            return QuotaState::Unlimited;
+        }
+        let mut fitting = self.0.iter().filter(|quota| quota.is_for(model)).peekable();
+        if fitting.peek().is_none() {
+            return QuotaState::NotForModel;
+        }
+        let least = |quota: &Quota| quota.amount(model, 1);
+        let valid = fitting.any(|quota| quota.account.reading(now).left() >= least(quota).max(1));
+        if valid { QuotaState::Valid } else { QuotaState::Exceeded }
+    }
+
+    /// Holds one call of `model` with at most `tokens` in the first quota that has so much left.
+    ///
+    /// # Errors
+    /// [`QuotaState::Exceeded`] and [`QuotaState::NotForModel`].
+    pub fn reserve(&self, model: &str, tokens: i64, now: Timestamp) -> Result<QuotaReservation, QuotaState> {
+        let fitting = self.0.iter().filter(|quota| quota.is_for(model));
+        let mut held = fitting.filter_map(|quota| {
+            let reservation = quota.account.reserve(quota.amount(model, tokens), now).ok()?;
+            Some(QuotaReservation(Some(Held { reservation, unit: quota.unit, call: quota.amount(model, 0) })))
+        });
+        held.next().map_or_else(|| self.refused(model, now), Ok)
+    }
+
+    fn refused(&self, model: &str, now: Timestamp) -> Result<QuotaReservation, QuotaState> {
+        match self.state(model, now) {
+            QuotaState::Unlimited => Ok(QuotaReservation(None)),
+            QuotaState::NotForModel => Err(QuotaState::NotForModel),
+            // Something is left, but not enough for this request.
+            QuotaState::Valid | QuotaState::Exceeded => Err(QuotaState::Exceeded),
+        }
+    }
+
+    /// Each account.
+    pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.0.iter().map(|quota| &quota.account)
+    }
+}
+
+impl Quota {
+    fn is_for(&self, model: &str) -> bool {
+        self.models.as_ref().is_none_or(|models| models.has(model))
+    }
+
+    fn amount(&self, model: &str, tokens: i64) -> i64 {
+        match self.unit {
+            QuotaUnit::Times => 1,
+            QuotaUnit::Credits => self.credits.get(model).copied().unwrap_or(1),
+            QuotaUnit::Tokens => tokens,
+        }
+    }
+}
+
+/// A call that is held in a quota, or in none where there are none. Dropped, it is given back.
+#[derive(Debug)]
+#[must_use]
+pub struct QuotaReservation(Option<Held>);
+
+#[derive(Debug)]
+struct Held {
+    reservation: Reservation,
+    unit: QuotaUnit,
+    /// What a call costs, whatever its tokens.
+    call: i64,
+}
+
+impl QuotaReservation {
+    /// The call was made and used so many tokens.
+    pub fn settle(self, tokens: i64) -> Option<Charge> {
+        let Held { reservation, unit, call } = self.0?;
+        let used = match unit {
+            QuotaUnit::Tokens => tokens,
+            QuotaUnit::Times | QuotaUnit::Credits => call,
+        };
+        Some(reservation.settle(used))
+    }
+}

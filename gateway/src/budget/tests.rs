@@ -1,0 +1,349 @@
+//! The laws of accounts: never overspent, nothing leaks, a window settles what it admitted, kept over reloads.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Every, Weekday};
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn calendar(zone: &str) -> Arc<Calendar> {
+    Arc::new(Calendar { zone: TimeZone::get(zone).unwrap(), week_start: Weekday::Monday })
+}
+
+fn owner() -> Owner {
+    Owner::Tenant("acme".into())
+}
+
+fn daily(limit: i64) -> Terms {
+    Terms { limit, soft: None, instead: None, span: Span::Every(Every::Day, calendar("Europe/Berlin")) }
+}
+
+fn deaf() -> Registry {
+    Registry::new(Listener::new(|_| {}))
+}
+
+fn account(registry: &Registry, terms: Terms) -> Arc<Account> {
+    registry.account(&"tenant/acme/usd/day".into(), owner(), terms)
+}
+
+const NOON: &str = "2026-10-25T12:00:00Z";
+
+#[test]
+fn what_is_held_is_replaced_by_what_was_used_or_given_back() {
+    let (registry, now) = (deaf(), at(NOON));
+    let account = account(&registry, daily(100));
+    let first = account.reserve(60, now).unwrap();
+    assert_eq!(account.reserve(41, now).unwrap_err().left, 40);
+    drop(account.reserve(40, now).unwrap());
+    let charge = first.settle(25);
+    let window = at("2026-10-24T22:00:00Z").as_second();
+    assert_eq!(charge, Charge { account: "tenant/acme/usd/day".into(), window, amount: 25 });
+    let reading = account.reading(now);
+    assert_eq!((reading.used, reading.reserved, reading.left()), (25, 0, 75));
+}
+
+#[test]
+fn a_request_settles_in_the_window_that_admitted_it() {
+    let (registry, now) = (deaf(), at(NOON));
+    let account = account(&registry, daily(100));
+    let late = account.reserve(60, now).unwrap();
+    let lost = account.reserve(40, now).unwrap();
+    let tomorrow = now + 24.hours();
+    let today = account.reading(now).window.start;
+    let next = account.reserve(100, tomorrow).unwrap();
+    assert_eq!(late.settle(55).window, today);
+    drop(lost);
+    let reading = account.reading(tomorrow);
+    assert_eq!((reading.used, reading.reserved), (0, 100));
+    assert!(next.settle(1).window > today);
+}
+
+#[test]
+fn a_refusal_says_when_there_is_more() {
+    let (registry, now) = (deaf(), at(NOON));
+    let refused = account(&registry, daily(5)).reserve(6, now).unwrap_err();
+    assert_eq!((refused.left, refused.resets_at), (5, Some(at("2026-10-25T23:00:00Z"))));
+    assert_eq!(
+        refused.to_string(),
+        "The budget of this tenant for this day has not enough left; it begins anew at 2026-10-25T23:00:00Z."
+    );
+}
+
+#[test]
+fn what_costs_nothing_needs_no_money() {
+    let (registry, now) = (deaf(), at(NOON));
+    let account = account(&registry, daily(0));
+    assert!(account.reserve(0, now).is_ok());
+    assert!(account.reserve(1, now).is_err());
+}
+
+#[test]
+fn a_reload_keeps_what_was_used_under_new_terms() {
+    let (registry, now) = (deaf(), at(NOON));
+    let before = account(&registry, daily(100));
+    let _kept = before.reserve(30, now).unwrap().settle(30);
+    let held = before.reserve(10, now).unwrap();
+    assert!(Arc::ptr_eq(&before, &account(&registry, daily(100))));
+    let after = account(&registry, daily(50));
+    assert_eq!(after.reading(now).left(), 10);
+    let _charge = held.settle(20);
+    assert_eq!(after.reading(now).left(), 0);
+    assert_eq!(before.reading(now).left(), 50);
+}
+
+#[test]
+fn what_the_ledger_holds_is_counted_once() {
+    let (registry, now) = (deaf(), at(NOON));
+    let account = account(&registry, daily(100));
+    let window = account.reading(now).window.start;
+    let kept = [("tenant/acme/usd/day", window, 70), ("tenant/gone/usd/day", window, 5)];
+    registry.restore([("tenant/acme/usd/day", window - 86_400, 9)], now);
+    registry.restore(kept, now);
+    registry.restore(kept, now);
+    assert_eq!(account.reading(now).used, 70);
+    assert_eq!(account.reserve(31, now).unwrap_err().left, 30);
+}
+
+#[test]
+fn a_soft_limit_is_told_once_a_window() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let listener = Listener::new({
+        let told = Arc::clone(&told);
+        move |alert| {
+            assert_eq!((alert.account.as_ref(), alert.limit), ("tenant/acme/usd/day", 100));
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let (registry, now) = (Registry::new(listener), at(NOON));
+    let account = account(&registry, Terms { soft: Some(80), instead: Some("small".into()), ..daily(100) });
+    let accounts: Accounts = [Arc::clone(&account)].into_iter().collect();
+    let use_up = |amount, now| drop(account.reserve(amount, now).unwrap().settle(amount));
+    use_up(79, now);
+    assert_eq!((told.load(Ordering::SeqCst), accounts.instead(now)), (0, None));
+    use_up(1, now);
+    use_up(1, now);
+    assert_eq!((told.load(Ordering::SeqCst), accounts.instead(now).map(AsRef::as_ref)), (1, Some("small")));
+    let tomorrow = now + 24.hours();
+    assert_eq!(accounts.instead(tomorrow), None);
+    use_up(90, tomorrow);
+    assert_eq!(told.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_raised_limit_holds_until_its_time() {
+    let (registry, now) = (deaf(), at(NOON));
+    let account = account(&registry, daily(10));
+    account.raise(50, now + 1.hour());
+    assert!(account.reserve(50, now).is_ok());
+    assert_eq!(account.reserve(11, now + 1.hour()).unwrap_err().left, 10);
+}
+
+#[tokio::test]
+async fn several_accounts_hold_together_or_not_at_all() {
+    let (registry, now) = (deaf(), at(NOON));
+    let wide = registry.account(&"a".into(), owner(), daily(100));
+    let narrow = registry.account(&"b".into(), owner(), daily(10));
+    let both: Accounts = [Arc::clone(&wide), Arc::clone(&narrow)].into_iter().collect();
+    assert_eq!(both.left(now), Some(10));
+    assert_eq!(both.reserve(11, now).await.unwrap_err().account.id().as_ref(), "b");
+    assert_eq!(wide.reading(now).reserved, 0);
+    let charges = both.reserve(10, now).await.unwrap().settle(4);
+    assert_eq!(charges.iter().map(|charge| charge.amount).collect::<Vec<_>>(), [4, 4]);
+    assert_eq!(both.left(now), Some(6));
+    assert_eq!(Accounts::default().left(now), None);
+}
+
+#[test]
+fn budgets_have_the_ids_of_their_owner_and_window() {
+    let registry = deaf();
+    let loaded = crate::config::parse_str(
+        "test",
+        "version: 1\nproviders: {p: {kind: openai, base_url: 'http://127.0.0.1:1/v1'}}\n\
+         models: [{name: m, targets: [{provider: p, model: m}]}]\n\
+         tenants: [{id: a/c, budgets: [{usd: 500, every: month}, {usd: 50, every: day, soft: 80%}, {usd: 60, every: day}]}]",
+    )
+    .unwrap();
+    let tenant = loaded.config.tenants.first().unwrap();
+    let accounts = registry.budgets(&Owner::Tenant(tenant.id.as_str().into()), &tenant.budgets, &calendar("UTC"));
+    let ids: Vec<_> = accounts.iter().map(|account| account.id().to_string()).collect();
+    assert_eq!(ids, ["tenant/a%2Fc/usd/month", "tenant/a%2Fc/usd/day", "tenant/a%2Fc/usd/day/2"]);
+    let terms: Vec<_> = accounts.iter().map(|account| (account.terms().limit, account.terms().soft)).collect();
+    assert_eq!(terms, [(500_000_000_000, None), (50_000_000_000, Some(40_000_000_000)), (60_000_000_000, None)]);
+    assert_eq!(registry.tenants(at(NOON)).len(), 3);
+}
+
+#[test]
+fn many_threads_never_spend_more_than_there_is_and_lose_nothing() {
+    let (registry, now) = (deaf(), at(NOON));
+    let account = account(&registry, daily(10_000));
+    let spent = AtomicI64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (account, spent) = (&account, &spent);
+            scope.spawn(move || {
+                for number in 0..5_000_i64 {
+                    let worst = (number * 7 + thread) % 13;
+                    let Ok(reservation) = account.reserve(worst, now) else {
+                        continue;
+                    };
+                    assert!(account.reading(now).left() >= 0);
+                    if number % 3 > 0 {
+                        spent.fetch_add(reservation.settle(worst).amount, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    let reading = account.reading(now);
+    assert_eq!((reading.used, reading.reserved), (spent.load(Ordering::SeqCst), 0));
+    assert!(reading.used <= 10_000 && reading.used > 9_980, "{}", reading.used);
+}
+
+fn quota_text(quotas: &str) -> Vec<crate::config::Quota> {
+    let text = format!(
+        "version: 1\nproviders: {{p: {{kind: openai, base_url: 'http://127.0.0.1:1/v1'}}}}\n\
+         models: [{{name: m, targets: [{{provider: p, model: m}}]}}]\ntenants: [{{id: acme, quotas: {quotas}}}]"
+    );
+    crate::config::parse_str("test", &text).unwrap().config.tenants.into_iter().next().unwrap().quotas
+}
+
+#[test]
+fn paid_quotas_are_used_before_free_and_free_before_trial_the_soonest_to_expire_first() {
+    let (registry, now) = (deaf(), at(NOON));
+    let written = quota_text(
+        "[{provider: p, type: trial, unit: times, limit: 1}, {provider: p, type: free, unit: times, limit: 1}, \
+         {provider: p, type: paid, unit: times, limit: 1}, \
+         {provider: p, type: paid, unit: times, limit: 1, expires: 2028-01-01}, \
+         {provider: p, type: paid, unit: times, limit: 1, expires: 2027-01-01}]",
+    );
+    let quotas = registry.quotas(&"acme".into(), "p", &written);
+    let order: Vec<_> = (0..5).map(|_| quotas.reserve("m", 9, now).unwrap().settle(9).unwrap().account).collect();
+    let ids = ["paid/times/3", "paid/times/2", "paid/times", "free/times", "trial/times"];
+    assert_eq!(order, ids.map(|id| Arc::from(format!("quota/acme/p/{id}"))));
+    assert_eq!(quotas.reserve("m", 9, now).unwrap_err(), QuotaState::Exceeded);
+    assert_eq!(quotas.state("m", now), QuotaState::Exceeded);
+}
+
+#[test]
+fn a_quota_counts_calls_tokens_or_credits_for_its_models_until_it_expires() {
+    let (registry, now) = (deaf(), at(NOON));
+    let written = quota_text(
+        "[{provider: p, type: trial, unit: credits, limit: 10, credits: {big: 4}, restrict_models: [big, 'mid*']}]",
+    );
+    let quotas = registry.quotas(&"acme".into(), "p", &written);
+    assert_eq!(quotas.state("small", now), QuotaState::NotForModel);
+    assert_eq!(quotas.reserve("big", 1000, now).unwrap().settle(1000).unwrap().amount, 4);
+    assert_eq!(quotas.reserve("middle", 1000, now).unwrap().settle(1000).unwrap().amount, 1);
+    drop(quotas.reserve("big", 1000, now).unwrap());
+    assert_eq!(quotas.reserve("big", 1000, now).unwrap().settle(1000).unwrap().amount, 4);
+    assert_eq!(quotas.reserve("big", 1000, now).unwrap_err(), QuotaState::Exceeded);
+    assert_eq!(quotas.state("middle", now), QuotaState::Valid);
+    let written = quota_text("[{provider: p, type: free, unit: tokens, limit: 100, expires: 2027-01-01}]");
+    let quotas = registry.quotas(&"other".into(), "p", &written);
+    assert_eq!(quotas.reserve("m", 80, now).unwrap().settle(30).unwrap().amount, 30);
+    assert_eq!(quotas.state("m", at("2027-01-01T00:00:00Z")), QuotaState::Exceeded);
+    let unlimited =
+        registry.quotas(&"x".into(), "p", &quota_text("[{provider: p, type: paid, unit: times, limit: -1}]"));
+    assert!((0..1000).all(|_| unlimited.reserve("m", 1, now).is_ok()));
+    assert_eq!(registry.quotas(&"x".into(), "q", &written).state("m", now), QuotaState::Unlimited);
+}
+
+/// What a proptest does to an account.
+#[derive(Clone, Debug)]
+enum Move {
+    Reserve(i64),
+    Settle(usize, i64),
+    Drop(usize),
+    Pass(i64),
+    Raise(i64, i64),
+    Reload(i64),
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        4 => (0_i64..60).prop_map(Move::Reserve),
+        3 => (0_usize..8, 0_i64..70).prop_map(|(which, used)| Move::Settle(which, used)),
+        2 => (0_usize..8).prop_map(Move::Drop),
+        1 => (0_i64..40_000).prop_map(Move::Pass),
+        1 => (50_i64..300, 0_i64..50_000).prop_map(|(limit, seconds)| Move::Raise(limit, seconds)),
+        1 => (50_i64..200).prop_map(Move::Reload),
+    ]
+}
+
+/// The plainest account that does the same.
+#[derive(Default)]
+struct Plain {
+    used: std::collections::BTreeMap<i64, i64>,
+    held: Vec<(i64, i64)>,
+}
+
+impl Plain {
+    fn taken(&self, window: i64) -> i64 {
+        let held = self.held.iter().filter(|(of, _)| *of == window).map(|(_, amount)| amount).sum::<i64>();
+        self.used.get(&window).copied().unwrap_or(0) + held
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order, an account does what the plainest one would.
+    #[test]
+    fn an_account_does_what_the_plainest_one_does(moves in prop::collection::vec(moves(), 1..80)) {
+        let registry = deaf();
+        let mut now = at(NOON);
+        let (mut limit, mut raise) = (100, (0, now));
+        let mut account = account(&registry, daily(limit));
+        let mut plain = Plain::default();
+        let mut held: Vec<Reservation> = Vec::new();
+        for step in moves {
+            let window = calendar("Europe/Berlin").window(Every::Day, now).start;
+            match step {
+                Move::Reserve(amount) => {
+                    let most = if now < raise.1 { raise.0 } else { limit };
+                    let fits = amount == 0 || plain.taken(window) + amount <= most;
+                    let reserved = account.reserve(amount, now);
+                    prop_assert_eq!(reserved.is_ok(), fits);
+                    if let Ok(reservation) = reserved {
+                        held.push(reservation);
+                        plain.held.push((window, amount));
+                    }
+                }
+                Move::Settle(which, used) if which < held.len() => {
+                    let charge = held.remove(which).settle(used);
+                    let (window, _) = plain.held.remove(which);
+                    *plain.used.entry(window).or_default() += used;
+                    prop_assert_eq!((charge.window, charge.amount), (window, used));
+                }
+                Move::Drop(which) if which < held.len() => {
+                    drop(held.remove(which));
+                    plain.held.remove(which);
+                }
+                Move::Settle(..) | Move::Drop(_) => {}
+                Move::Pass(seconds) => now += seconds.seconds(),
+                Move::Raise(to, seconds) => {
+                    raise = (to, now + seconds.seconds());
+                    account.raise(to, raise.1);
+                }
+                Move::Reload(to) => {
+                    limit = to;
+                    account = registry.account(account.id(), owner(), daily(limit));
+                }
+            }
+            let window = calendar("Europe/Berlin").window(Every::Day, now).start;
+            let reading = account.reading(now);
+            prop_assert_eq!(reading.used, plain.used.get(&window).copied().unwrap_or(0));
+            prop_assert_eq!(reading.used + reading.reserved, plain.taken(window));
+        }
+        drop(held);
+        prop_assert_eq!(account.reading(now).reserved, 0);
+    }
+}

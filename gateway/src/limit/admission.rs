@@ -1,0 +1,116 @@
+//! One request against all limits that hold for it: its key's and tenant's before its body is read, those of the model once
+//! that is known, and tokens before anything goes to a provider.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::limit::scope::{Charge, Permit, Queue, Rejection, Scopes};
+use crate::limit::standing::Standing;
+
+/// The limits of a key, with those of its tenant.
+#[derive(Clone, Debug, Default)]
+pub struct Limited {
+    /// Those of key and tenant.
+    pub base: Scopes,
+    /// Those of single models, by their names in the configuration. Shared by the keys of a tenant that have none of their own.
+    pub models: Arc<HashMap<String, Scopes>>,
+}
+
+impl Limited {
+    /// Counts a request, and takes its slots.
+    ///
+    /// # Errors
+    /// A limit of the key or the tenant is reached.
+    pub async fn admit(&self, now: Instant) -> Result<Admission, Rejection> {
+        let permit = self.base.admit(now)?;
+        let base = Part::new(self.base.clone(), permit);
+        Ok(Admission { models: Arc::clone(&self.models), base, model: None })
+    }
+}
+
+/// A request that was admitted: part of its record. Slots are given back when it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Admission {
+    models: Arc<HashMap<String, Scopes>>,
+    base: Part,
+    model: Option<Part>,
+}
+
+impl Admission {
+    /// Counts the request for the model of that name in the configuration, in `queue` where there is one.
+    ///
+    /// # Errors
+    /// A limit of the model is reached. Then the request counts nowhere.
+    pub async fn for_model(&mut self, name: &str, queue: Option<Queue>, now: Instant) -> Result<(), Rejection> {
+        let Some(scopes) = self.models.get(name).cloned() else {
+            return Ok(());
+        };
+        let admitted = match queue {
+            None => scopes.admit(now),
+            Some(queue) => scopes.admit_in_turn(queue).await,
+        };
+        match admitted {
+            Ok(permit) => self.model = Some(Part::new(scopes, permit)),
+            Err(rejection) => return Err(self.withdrawn(rejection, now)),
+        }
+        Ok(())
+    }
+
+    /// Charges an estimate of tokens.
+    ///
+    /// # Errors
+    /// A limit of tokens is reached. Then the request counts nowhere.
+    pub async fn charge(&mut self, tokens: i64, now: Instant) -> Result<(), Rejection> {
+        let charged = self.parts().try_for_each(|part| part.charge(tokens, now));
+        charged.map_err(|rejection| self.withdrawn(rejection, now))
+    }
+
+    /// Replaces the estimate with what was used. Never called, the estimate stays.
+    pub fn settle(&mut self, tokens: i64, now: Instant) {
+        self.parts().for_each(|part| part.settle(tokens, now));
+    }
+
+    /// What is left of the tightest limits.
+    #[must_use]
+    pub fn standing(&self, now: Instant) -> Standing {
+        let base = self.base.scopes.standing(now);
+        self.model.as_ref().map_or(base, |model| base.tighter(model.scopes.standing(now)))
+    }
+
+    fn parts(&mut self) -> impl Iterator<Item = &mut Part> {
+        std::iter::once(&mut self.base).chain(&mut self.model)
+    }
+
+    fn withdrawn(&mut self, rejection: Rejection, now: Instant) -> Rejection {
+        self.settle(0, now);
+        self.parts().filter_map(|part| part.permit.take()).for_each(|permit| permit.withdraw(now));
+        rejection
+    }
+}
+
+/// What was taken from some scopes.
+#[derive(Debug)]
+struct Part {
+    scopes: Scopes,
+    permit: Option<Permit>,
+    charge: Option<Charge>,
+}
+
+impl Part {
+    fn new(scopes: Scopes, permit: Permit) -> Self {
+        Self { scopes, permit: Some(permit), charge: None }
+    }
+
+    fn charge(&mut self, tokens: i64, now: Instant) -> Result<(), Rejection> {
+        self.charge = Some(self.scopes.charge(tokens, now)?);
+        Ok(())
+    }
+
+    fn settle(&mut self, tokens: i64, now: Instant) {
+        if let Some(charge) = self.charge.take() {
+            charge.settle(tokens, now);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Limits of rate and number: requests a minute, tokens a minute, requests at once.
+//!
+//! A [`Registry`] hands out scopes by stable ids, so that what they have counted outlives a reload. A key's [`Limited`] holds
+//! the scopes that apply to its requests, looked up when the snapshot is built and never by a request. What is counted is
+//! counted in atomics; nothing here takes a lock or waits, but for the queue that is asked for by name.
+
+mod admission;
+mod rate;
+mod ratio;
+mod scope;
+mod slots;
+mod standing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config;
+use crate::shelf::Shelf;
+
+pub use admission::{Admission, Limited};
+pub use ratio::Ratio;
+pub use scope::{Charge, Limits, Permit, Queue, Rejection, Scope, ScopeId, ScopeKind, Scopes, What};
+pub use standing::{Left, Span, Standing};
+
+/// All scopes that some snapshot holds.
+#[derive(Debug, Default)]
+pub struct Registry {
+    scopes: Shelf<Scope>,
+}
+
+impl Registry {
+    /// The scope of that id. With the same limits as before it is the same one; with others a new one that knows what was
+    /// used, and shares the slots.
+    #[must_use]
+    pub fn scope(&self, id: ScopeId, limits: Limits, now: Instant) -> Arc<Scope> {
+        let text = Arc::clone(id.text());
+        self.scopes.renew(&text, |before| match before {
+            Some(same) if same.limits() == limits => same,
+            before => Arc::new(Scope::new(id, limits, before.as_deref(), now)),
+        })
+    }
+
+    /// The limits of a tenant, from which those of its keys are made.
+    #[must_use]
+    pub fn tenant(&self, tenant: &str, written: &config::Limits, now: Instant) -> TenantLimits {
+        let id = ScopeId::tenant(tenant);
+        let models = written.per_model.iter();
+        let models = models.map(|(name, limits)| (name.clone(), self.scope(id.of_model(name), limits.into(), now)));
+        let models: HashMap<_, _> = models.collect();
+        let alone = models.iter().map(|(name, scope)| (name.clone(), Scopes::from_iter([Arc::clone(scope)])));
+        TenantLimits {
+            tenant: tenant.to_owned(),
+            alone: Arc::new(alone.collect()),
+            own: self.scope(id, written.into(), now),
+            models,
+        }
+    }
+
+    /// The limits of a key and of its tenant.
+    #[must_use]
+    pub fn key(&self, of: &TenantLimits, key: &str, written: &config::Limits, now: Instant) -> Limited {
+        let id = ScopeId::key(&of.tenant, key);
+        let own = self.scope(id.clone(), written.into(), now);
+        let mut models = Arc::clone(&of.alone);
+        for (name, limits) in &written.per_model {
+            let scope = self.scope(id.of_model(name), limits.into(), now);
+            let both = [Some(scope), of.models.get(name).cloned()].into_iter().flatten().collect();
+            Arc::make_mut(&mut models).insert(name.clone(), both);
+        }
+        Limited { base: [own, Arc::clone(&of.own)].into_iter().collect(), models }
+    }
+}
+
+/// The limits of a tenant.
+#[derive(Debug)]
+pub struct TenantLimits {
+    tenant: String,
+    own: Arc<Scope>,
+    models: HashMap<String, Arc<Scope>>,
+    /// The same, as they are for keys without limits of their own for a model.
+    alone: Arc<HashMap<String, Scopes>>,
+}

@@ -1,0 +1,442 @@
+//! One scope of limits (a key, a tenant, one of their models, a credential), and several that admit together or not at all.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config;
+use crate::limit::rate::Bucket;
+use crate::limit::slots::{Asker, Slots};
+use crate::limit::standing::{Left, Standing};
+use crate::shelf::part;
+
+/// When to come again while all slots are taken: nobody knows when one is freed.
+const SLOT_RETRY: Duration = Duration::from_secs(1);
+
+/// Limits, each its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests a minute, which may come at once.
+    pub rpm: Option<u64>,
+    /// Tokens a minute.
+    pub tpm: Option<u64>,
+    /// Requests at once.
+    pub concurrent: Option<u64>,
+}
+
+impl Limits {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<&config::Limits> for Limits {
+    fn from(written: &config::Limits) -> Self {
+        let count = |count: Option<config::Count>| count.map(config::Count::get);
+        Self { rpm: count(written.rpm), tpm: count(written.tpm), concurrent: count(written.concurrent) }
+    }
+}
+
+impl From<&config::RateLimits> for Limits {
+    fn from(written: &config::RateLimits) -> Self {
+        let count = |count: Option<config::Count>| count.map(config::Count::get);
+        Self { rpm: count(written.rpm), tpm: count(written.tpm), concurrent: count(written.concurrent) }
+    }
+}
+
+/// What a scope is of: the label of `weir_limit_rejections_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScopeKind {
+    /// A key.
+    Key,
+    /// A tenant.
+    Tenant,
+    /// One model for a key or a tenant.
+    Model,
+    /// A credential.
+    Credential,
+}
+
+impl ScopeKind {
+    /// All of them, for metrics that are made once.
+    pub const ALL: [Self; 4] = [Self::Key, Self::Tenant, Self::Model, Self::Credential];
+
+    /// Its word in metrics and messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Tenant => "tenant",
+            Self::Model => "model",
+            Self::Credential => "credential",
+        }
+    }
+}
+
+/// A scope's stable name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScopeId {
+    kind: ScopeKind,
+    text: Arc<str>,
+}
+
+impl ScopeId {
+    /// `key/acme/ci`
+    #[must_use]
+    pub fn key(tenant: &str, key: &str) -> Self {
+        Self { kind: ScopeKind::Key, text: format!("key/{}/{}", part(tenant), part(key)).into() }
+    }
+
+    /// `tenant/acme`
+    #[must_use]
+    pub fn tenant(tenant: &str) -> Self {
+        Self { kind: ScopeKind::Tenant, text: format!("tenant/{}", part(tenant)).into() }
+    }
+
+    /// `tenant/acme/model/gpt-main`
+    #[must_use]
+    pub fn of_model(&self, model: &str) -> Self {
+        Self { kind: ScopeKind::Model, text: format!("{}/model/{model}", self.text).into() }
+    }
+
+    /// `credential/openai/oa-1`
+    #[must_use]
+    pub fn credential(provider: &str, credential: &str) -> Self {
+        Self { kind: ScopeKind::Credential, text: format!("credential/{}/{}", part(provider), part(credential)).into() }
+    }
+
+    /// What it is of.
+    #[must_use]
+    pub fn kind(&self) -> ScopeKind {
+        self.kind
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+}
+
+/// One scope with its limits and what is used of them.
+#[derive(Debug)]
+pub struct Scope {
+    id: ScopeId,
+    limits: Limits,
+    requests: Option<Arc<Bucket>>,
+    tokens: Option<Arc<Bucket>>,
+    slots: Option<Arc<Slots>>,
+}
+
+impl Scope {
+    /// A scope that takes over what the one before it has counted, under limits of its own.
+    pub(super) fn new(id: ScopeId, limits: Limits, before: Option<&Self>, now: Instant) -> Self {
+        let slots = before.and_then(|before| before.slots.clone());
+        Self {
+            id,
+            limits,
+            requests: limits.rpm.map(|rpm| renewed(rpm, before.and_then(|before| before.requests.as_ref()), now)),
+            tokens: limits.tpm.map(|tpm| renewed(tpm, before.and_then(|before| before.tokens.as_ref()), now)),
+            slots: limits.concurrent.map(|_| slots.unwrap_or_default()),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &ScopeId {
+        &self.id
+    }
+
+    /// Its limits.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The share of its limits that is used, of the tightest one: 0 is idle, 1 and more is full.
+    #[must_use]
+    pub fn load(&self, now: Instant) -> f64 {
+        let rates = [&self.requests, &self.tokens];
+        let rates = rates.into_iter().flatten().map(|rate| share(rate.used(now), rate.limit()));
+        let slots = self.slots.as_ref().zip(self.limits.concurrent);
+        let slots = slots.map(|(slots, limit)| slots.taken() as f64 / limit.max(1) as f64);
+        rates.chain(slots).fold(0.0, f64::max)
+    }
+
+    fn admit(&self, asker: Asker, now: Instant) -> Result<(), Refused> {
+        if let (Some(slots), Some(limit)) = (&self.slots, self.limits.concurrent)
+            && !slots.take(limit, asker)
+        {
+            return Err(Refused { what: What::Slots, retry_after: SLOT_RETRY });
+        }
+        if let Some(requests) = &self.requests
+            && let Err(retry_after) = requests.charge(1, now)
+        {
+            self.leave();
+            return Err(Refused { what: What::Requests, retry_after });
+        }
+        Ok(())
+    }
+
+    fn leave(&self) {
+        if let Some(slots) = &self.slots {
+            slots.give_back();
+        }
+    }
+
+    fn uncount(&self, then: Instant, now: Instant) {
+        if let Some(requests) = &self.requests {
+            requests.correct(1, 0, then, now);
+        }
+    }
+
+    fn charge(&self, tokens: i64, now: Instant) -> Result<(), Refused> {
+        let charged = self.tokens.as_ref().map_or(Ok(()), |bucket| bucket.charge(tokens, now));
+        charged.map_err(|retry_after| Refused { what: What::Tokens, retry_after })
+    }
+
+    fn correct(&self, tokens: i64, actual: i64, then: Instant, now: Instant) {
+        if let Some(bucket) = &self.tokens {
+            bucket.correct(tokens, actual, then, now);
+        }
+    }
+
+    fn standing(&self, now: Instant) -> Standing {
+        let left = |bucket: &Option<Arc<Bucket>>| {
+            let bucket = bucket.as_ref()?;
+            Some(Left { limit: bucket.limit(), remaining: bucket.left(now), reset: bucket.empty_in(now) })
+        };
+        Standing { requests: left(&self.requests), tokens: left(&self.tokens) }
+    }
+
+    fn limit_of(&self, what: What) -> u64 {
+        let limit = match what {
+            What::Requests => self.limits.rpm,
+            What::Tokens => self.limits.tpm,
+            What::Slots => self.limits.concurrent,
+        };
+        limit.unwrap_or_default()
+    }
+}
+
+/// The bucket before, where the limit is the same; else a new one with what was used of that.
+fn renewed(limit: u64, before: Option<&Arc<Bucket>>, now: Instant) -> Arc<Bucket> {
+    let used = before.map_or(0, |bucket| bucket.used(now));
+    let new = Bucket::new(limit, used, now);
+    before.filter(|bucket| bucket.limit() == new.limit()).cloned().unwrap_or_else(|| new.into())
+}
+
+fn share(used: i64, limit: i64) -> f64 {
+    used as f64 / limit.max(1) as f64
+}
+
+struct Refused {
+    what: What,
+    retry_after: Duration,
+}
+
+/// Which of a scope's limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum What {
+    /// Requests a minute.
+    Requests,
+    /// Tokens a minute.
+    Tokens,
+    /// Requests at once.
+    Slots,
+}
+
+/// A scope is full.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Rejection {
+    /// Which scope.
+    pub scope: ScopeId,
+    /// Which of its limits.
+    pub what: What,
+    /// How much that is.
+    pub limit: u64,
+    /// When to come again.
+    pub retry_after: Duration,
+}
+
+impl fmt::Display for Rejection {
+    /// For the caller, who knows its key and its tenant's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.what {
+            What::Requests => "requests a minute",
+            What::Tokens => "tokens a minute",
+            What::Slots => "requests at once",
+        };
+        let of = match self.scope.kind() {
+            ScopeKind::Key => "this key",
+            ScopeKind::Tenant => "this tenant",
+            ScopeKind::Model => "this model",
+            ScopeKind::Credential => "the provider's credential",
+        };
+        write!(f, "The limit of {of}, {} {unit}, is reached.", self.limit)
+    }
+}
+
+/// A wait for a slot: how long, and with how many others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// The longest wait.
+    pub patience: Duration,
+    /// How many may wait in one scope.
+    pub most: usize,
+}
+
+/// Scopes that admit a request together or not at all.
+#[derive(Clone, Debug)]
+pub struct Scopes(Arc<[Arc<Scope>]>);
+
+impl Default for Scopes {
+    fn default() -> Self {
+        Self(Arc::from([]))
+    }
+}
+
+impl FromIterator<Arc<Scope>> for Scopes {
+    /// Scopes without limits are left out: they have nothing to say.
+    fn from_iter<I: IntoIterator<Item = Arc<Scope>>>(scopes: I) -> Self {
+        Self(scopes.into_iter().filter(|scope| !scope.limits.is_empty()).collect())
+    }
+}
+
+impl Scopes {
+    /// Counts one request, and takes a slot, in every scope.
+    ///
+    /// # Errors
+    /// The first scope that is full; then nothing was counted.
+    pub fn admit(&self, now: Instant) -> Result<Permit, Rejection> {
+        self.try_admit(None, now).map_err(|(_, rejection)| rejection)
+    }
+
+    /// As [`Scopes::admit`], but waits in a fair queue while slots are what is missing.
+    ///
+    /// # Errors
+    /// As [`Scopes::admit`], when the wait was in vain or its queue was full. Dropped while it waits, it leaves the queue.
+    pub async fn admit_in_turn(&self, queue: Queue) -> Result<Permit, Rejection> {
+        let until = Instant::now() + queue.patience;
+        let mut answer = self.try_admit(None, Instant::now());
+        loop {
+            let (place, rejection) = match answer {
+                Ok(permit) => return Ok(permit),
+                Err((_, rejection)) if rejection.what != What::Slots => return Err(rejection),
+                Err(refused) => refused,
+            };
+            let slots = self.0.get(place).and_then(|scope| scope.slots.as_deref());
+            let Some(queued) = slots.and_then(|slots| slots.queue(queue.most)) else {
+                return Err(rejection);
+            };
+            let turn = || match self.try_admit(Some(place), Instant::now()) {
+                Err((again, refused)) if again == place && refused.what == What::Slots => None,
+                done => Some(done),
+            };
+            let Some(done) = queued.until(until.saturating_duration_since(Instant::now()), turn).await else {
+                return Err(rejection);
+            };
+            if done.is_err() {
+                queued.pass_on();
+            }
+            answer = done;
+        }
+    }
+
+    /// Admits; `waited` is the place of the scope whose turn it is. An error names the place of the scope that is full.
+    fn try_admit(&self, waited: Option<usize>, now: Instant) -> Result<Permit, (usize, Rejection)> {
+        for (place, scope) in self.0.iter().enumerate() {
+            let asker = if waited == Some(place) { Asker::Waiting } else { Asker::New };
+            if let Err(refused) = scope.admit(asker, now) {
+                for taken in self.0.iter().take(place) {
+                    taken.leave();
+                    taken.uncount(now, now);
+                }
+                return Err((place, rejection(scope, &refused)));
+            }
+        }
+        Ok(Permit { scopes: self.clone(), at: now })
+    }
+
+    /// Charges an estimate of tokens to every scope, to be settled with what they were.
+    ///
+    /// # Errors
+    /// The first scope that is full; then nothing was charged.
+    pub fn charge(&self, tokens: i64, now: Instant) -> Result<Charge, Rejection> {
+        let tokens = tokens.max(0);
+        for (place, scope) in self.0.iter().enumerate() {
+            if let Err(refused) = scope.charge(tokens, now) {
+                self.0.iter().take(place).for_each(|taken| taken.correct(tokens, 0, now, now));
+                return Err(rejection(scope, &refused));
+            }
+        }
+        Ok(Charge { scopes: self.clone(), tokens, at: now })
+    }
+
+    /// What is left of the tightest of the scopes.
+    #[must_use]
+    pub fn standing(&self, now: Instant) -> Standing {
+        self.0.iter().fold(Standing::default(), |standing, scope| standing.tighter(scope.standing(now)))
+    }
+
+    /// The load of the fullest of the scopes, as [`Scope::load`] tells it.
+    #[must_use]
+    pub fn load(&self, now: Instant) -> f64 {
+        self.0.iter().map(|scope| scope.load(now)).fold(0.0, f64::max)
+    }
+
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn rejection(scope: &Scope, refused: &Refused) -> Rejection {
+    Rejection {
+        scope: scope.id.clone(),
+        what: refused.what,
+        limit: scope.limit_of(refused.what),
+        retry_after: refused.retry_after,
+    }
+}
+
+/// A request that was admitted. Its slots are given back when this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Permit {
+    scopes: Scopes,
+    at: Instant,
+}
+
+impl Permit {
+    /// Leaves as if the request had never come: it counts in no rate.
+    pub fn withdraw(self, now: Instant) {
+        self.scopes.0.iter().for_each(|scope| scope.uncount(self.at, now));
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.scopes.0.iter().for_each(|scope| scope.leave());
+    }
+}
+
+/// Tokens that were charged by an estimate. Dropped without being settled the estimate stays: nothing is known of what was
+/// used, callers that leave early would else use tokens for nothing, and the minute that follows forgets it anyway.
+#[derive(Debug)]
+#[must_use]
+pub struct Charge {
+    scopes: Scopes,
+    tokens: i64,
+    at: Instant,
+}
+
+impl Charge {
+    /// Replaces the estimate with what was used.
+    pub fn settle(self, actual: i64, now: Instant) {
+        self.scopes.0.iter().for_each(|scope| scope.correct(self.tokens, actual.max(0), self.at, now));
+    }
+}
