@@ -192,7 +192,7 @@ pub(super) mod dollars {
     }
 
     /// Dollars, with as many digits behind the point as it takes.
-    pub(in crate::ledger) fn text(nanos: i64) -> String {
+    pub(crate) fn text(nanos: i64) -> String {
         let sign = if nanos < 0 { "-" } else { "" };
         let (whole, rest) = (nanos.unsigned_abs() / NANO, nanos.unsigned_abs() % NANO);
         if rest == 0 {
