@@ -6,7 +6,9 @@
 //! nothing that was admitted longer ago than `commit_within` and one flush of the disk, and what the counters say is what
 //! the rows were charged.
 
+mod archive;
 mod books;
+mod census;
 mod frame;
 pub mod id;
 mod query;
@@ -23,7 +25,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use self::archive::{ArchiveFault, export, import};
 use self::books::Counters;
+pub use self::census::Census;
 pub use self::query::{Cursor, Field, Filter, Reader, Sum, Sums};
 pub(crate) use self::row::dollars::{serialize as dollars, text as dollars_text};
 pub use self::row::{Accuracy, Attempt, Charge, Counts, Row};
