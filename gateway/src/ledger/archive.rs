@@ -144,7 +144,7 @@ impl Import {
             self.prepare();
             self.at = at;
         }
-        let frame = frame::encode(0, row);
+        let frame = frame::encode(frame::NO_NUMBER, row);
         self.length += frame.len();
         self.taken.rows.extend_from_slice(&frame);
         if self.length >= MOST_BYTES {

@@ -155,7 +155,8 @@ impl Books {
         counted
     }
 
-    /// Rows for what was open when the process before ended without a word.
+    /// Rows for what was open when the process before ended without a word. Of when that was no more is known than that it
+    /// still wrote its newest commit.
     fn recover(&mut self, now: Timestamp) -> Result<(), StoreFault> {
         let groups = all(&self.disk, &Span::under(OPEN))?;
         let Some((first, _)) = groups.first() else { return Ok(()) };
@@ -163,10 +164,11 @@ impl Books {
         let mut open = BTreeMap::new();
         for (_, value) in &groups {
             let frames = frame::decode(value)?.filter(|frame| !ended.contains(&frame.number));
-            open.extend(frames.map(|frame| (frame.number, frame.whole)));
+            open.extend(frames.map(|frame| (frame.number, frame)));
         }
         let mut batch = Batch::default();
-        let rows: Vec<_> = open.into_values().collect();
+        let ended = moment(self.last).unwrap_or(now);
+        let rows: Vec<_> = open.into_values().map(|frame| frame::ended(frame, ended)).collect();
         self.put_rows(&mut batch, &rows.concat(), now);
         groups.iter().for_each(|(key, _)| batch.delete(key.clone()));
         if !rows.is_empty() {
