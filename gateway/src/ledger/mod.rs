@@ -64,7 +64,10 @@ impl Lost {
     fn add(&self, rows: u64) {
         if rows > 0 {
             self.0.fetch_add(rows, Ordering::Relaxed);
-            tracing::error!(rows, "the store could not be written for so long that rows of the ledger are added up into a few");
+            tracing::error!(
+                rows,
+                "the store could not be written for so long that rows of the ledger are added up into a few"
+            );
         }
     }
 }
