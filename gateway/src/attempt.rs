@@ -79,7 +79,8 @@ pub async fn run(
     turn.timer.phase(timeouts.first_byte, "first byte");
     let source = ask(upstreams, turn, picked, &native, timeouts.connect).await?;
     let provider_request_id = provider_request_id(&source.headers);
-    let answer = begin(turn, provider.adapter, request, &to, source).await?;
+    let answer = begin(turn, provider.adapter, request, &to, source).await;
+    let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
     turn.goes_on();
     Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
 }

@@ -138,6 +138,8 @@ pub struct Fault {
     pub detail: Option<String>,
     /// What it says of the target; `None`: nothing, it was the request's fault, the caller's or Weir's own.
     pub cause: Option<Cause>,
+    /// Whether the provider had begun to answer, and so may have done what was asked.
+    pub begun: bool,
 }
 
 impl Fault {
@@ -154,6 +156,7 @@ impl Fault {
             retry_after: None,
             detail: None,
             cause: None,
+            begun: false,
         }
     }
 

@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use adapters::{Operation, Request};
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use crate::model::{ModelInstance, Snapshot, Type};
 use crate::net::client::{BodyFault, Client, Head};
 use crate::record::Record;
 use crate::relay;
-use crate::retry::{self, Step};
+use crate::retry::{self, Circumstances, Step};
 use crate::route::Route;
 use crate::timer::Timer;
 use crate::turn::Turn;
@@ -127,7 +127,7 @@ async fn call<'s>(
     record.model = Some(instance.model());
     let mut turn = Turn::new(client, record, timer(client, &instance, &request)?, &request);
     // Boxed, so that a stream that is held for long does not hold this part's state too.
-    let begun = Box::pin(first_answer(gateway, &mut turn, &instance, &request)).await?;
+    let begun = Box::pin(first_answer(gateway, &mut turn, &instance, &request, &snapshot.rounds)).await?;
     relay::answer(&mut turn, begun).await
 }
 
@@ -143,16 +143,25 @@ async fn first_answer<'s>(
     turn: &mut Turn<'_, 's>,
     instance: &ModelInstance<'s>,
     request: &Request,
+    rounds: &retry::Budget,
 ) -> Result<Begun, Fault> {
-    let policy = retries(turn, instance);
+    let mut tries = retries(turn, instance).begin();
     let mut tried = Tried::default();
     let mut fault: Option<Fault> = None;
-    for attempt in 1.. {
+    rounds.count(Moment::now().since(Moment::NEVER));
+    loop {
         let (picked, held) = match instance.pick(&mut tried, Moment::now(), |_target| 1.0) {
             Ok(picked) => picked,
             Err(unpicked) => {
-                fault = Some(unavailable(fault, unpicked));
-                break;
+                let circumstances = circumstances(turn, instance);
+                let again = fault.as_ref().and_then(|fault| tries.again(fault, circumstances));
+                let Some(wait) = again.filter(|_| rounds.spend(Moment::now().since(Moment::NEVER))) else {
+                    fault = Some(unavailable(fault, unpicked));
+                    break;
+                };
+                pause(turn, wait).await?;
+                tried.forget();
+                continue;
             }
         };
         turn.record.attempt(&picked, held);
@@ -164,7 +173,7 @@ async fn first_answer<'s>(
             Err(failed) => failed,
         };
         turn.record.attempt_ended(Err(&failed));
-        let step = policy.next(attempt, &failed);
+        let step = tries.after(&failed);
         fault = Some(worse(fault, failed));
         if step == Step::GiveUp || turn.is_over() {
             break;
@@ -175,9 +184,20 @@ async fn first_answer<'s>(
     }
     let mut fault = fault.unwrap_or_else(|| Fault::internal("a model without targets"));
     if fault.kind == Kind::ProviderLimit && fault.retry_after.is_none() {
-        fault.retry_after = instance.model().balance.soonest(Moment::now());
+        fault.retry_after = instance.balance().soonest(Moment::now());
     }
     Err(fault)
+}
+
+/// Waits before a new round, as long as the caller stays.
+async fn pause(turn: &mut Turn<'_, '_>, wait: Duration) -> Result<(), Fault> {
+    turn.timer.phase(None, "pause");
+    turn.wait(tokio::time::sleep(wait)).await
+}
+
+fn circumstances(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> Circumstances {
+    let ready = instance.balance().soonest(Moment::now()).unwrap_or_default();
+    Circumstances { ready, left: turn.timer.left(), chance: rand::random() }
 }
 
 /// What the caller is told when no other target may be asked now: what the one before it failed with, if any was asked.
@@ -208,7 +228,7 @@ fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
 
 fn retries(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> retry::Policy {
     let refused = turn.client.headers().get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
-    if refused { retry::Policy { max: 0 } } else { instance.model().retries }
+    if refused { retry::Policy::NONE } else { instance.model().retries }
 }
 
 fn is_false(value: &HeaderValue) -> bool {
@@ -225,9 +245,9 @@ fn timer(client: &Client, instance: &ModelInstance<'_>, request: &Request) -> Re
     Ok(Timer::start(total, clocks.keepalive.filter(|_| request.is_stream())))
 }
 
-fn milliseconds(value: &HeaderValue) -> Result<std::time::Duration, Fault> {
+fn milliseconds(value: &HeaderValue) -> Result<Duration, Fault> {
     let parsed = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|ms| *ms > 0);
-    parsed.map(std::time::Duration::from_millis).ok_or_else(|| {
+    parsed.map(Duration::from_millis).ok_or_else(|| {
         let message = "x-weir-timeout-ms must be a whole number of milliseconds over 0.";
         Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message).of_param("x-weir-timeout-ms")
     })

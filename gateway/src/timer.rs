@@ -45,6 +45,12 @@ impl Timer {
         self.total.is_some_and(|deadline| deadline <= Instant::now())
     }
 
+    /// How much time the whole request has left; `None`: any.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        self.total.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
     /// Starts the clock of a part, in the place of the last part's.
     pub fn phase(&mut self, limit: Option<Duration>, name: &'static str) {
         self.phase = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, name)));

@@ -207,6 +207,17 @@ impl LbModelManager {
         Self { policy, candidates, levels: levels.into_values().collect(), rules, rotation }
     }
 
+    /// The same with other standings; where there is none, with the same.
+    #[must_use]
+    pub fn with_standings(&self, standing: impl Fn(usize) -> Option<Arc<Standing>>) -> Self {
+        let candidate = |(place, candidate): (usize, &Candidate)| Candidate {
+            standing: standing(place).unwrap_or_else(|| Arc::clone(&candidate.standing)),
+            ..candidate.clone()
+        };
+        let candidates = self.candidates.iter().enumerate().map(candidate).collect();
+        Self::new(self.policy, candidates, Arc::clone(&self.rules), Arc::clone(&self.rotation))
+    }
+
     /// The candidates, in the order in which they were given.
     #[must_use]
     pub fn candidates(&self) -> &[Candidate] {
@@ -298,6 +309,26 @@ impl LbModelManager {
 
     fn in_flight(&self, place: usize) -> u32 {
         self.candidates.get(place).map_or(u32::MAX, |candidate| candidate.standing.load.in_flight())
+    }
+
+    /// The part of the requests that goes to each candidate as things are, by weight and however it is picked: that of the
+    /// first level that has a usable one.
+    #[must_use]
+    pub fn shares(&self, now: Moment) -> Vec<f64> {
+        let mut shares = vec![0.0; self.candidates.len()];
+        let usable = |place| self.is_usable(place, &Tried::default(), now);
+        let is_used = |level: &&Level| level.members.iter().any(|member| usable(member.place));
+        let Some(level) = self.levels.iter().find(is_used) else {
+            return shares;
+        };
+        let used = || level.members.iter().filter(|member| usable(member.place));
+        let total: f64 = used().map(|member| member.share as f64).sum();
+        for member in used() {
+            if let Some(share) = shares.get_mut(member.place) {
+                *share = member.share as f64 / total;
+            }
+        }
+        shares
     }
 
     fn unpicked(&self, tried: &Tried, now: Moment) -> Unpicked {

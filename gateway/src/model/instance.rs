@@ -1,8 +1,9 @@
 //! `ModelInstance`: one model as one request asked for it, and the picking of its targets.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use crate::balance::{Held, Moment, Tried, Unpicked};
+use crate::balance::{Held, LbModelManager, Moment, Tried, Unpicked};
 use crate::model::snapshot::{Model, Target};
 
 /// A model that one request asked for.
@@ -11,13 +12,22 @@ pub struct ModelInstance<'s> {
     model: &'s Model,
     asked: Cow<'s, str>,
     rest: Option<(usize, usize)>,
+    /// What picks, where the model's `*` has a state for each name.
+    of_name: Option<Arc<LbModelManager>>,
 }
 
 impl<'s> ModelInstance<'s> {
     /// `model` as it was asked for under the name `asked`, in which its `*` stands for `rest`.
     #[must_use]
     pub fn new(model: &'s Model, asked: Cow<'s, str>, rest: Option<(usize, usize)>) -> Self {
-        Self { model, asked, rest }
+        let of_name = rest.and_then(|(start, end)| model.of_name(asked.get(start..end)?));
+        Self { model, asked, rest, of_name }
+    }
+
+    /// What picks among its targets.
+    #[must_use]
+    pub fn balance(&self) -> &LbModelManager {
+        self.of_name.as_deref().unwrap_or(&self.model.balance)
     }
 
     /// The model.
@@ -44,7 +54,7 @@ impl<'s> ModelInstance<'s> {
         room: impl Fn(&Target) -> f32,
     ) -> Result<(Picked<'s>, Held), Unpicked> {
         let targets = &self.model.targets;
-        let (place, held) = self.model.balance.pick(tried, now, |place| targets.get(place).map_or(0.0, &room))?;
+        let (place, held) = self.balance().pick(tried, now, |place| targets.get(place).map_or(0.0, &room))?;
         let target = targets.get(place).ok_or(Unpicked::Exhausted)?;
         Ok((Picked { upstream_model: target.model.filled(self.rest()), target }, held))
     }

@@ -2,6 +2,7 @@
 //! request loads it once and ends on it, whatever is reloaded meanwhile.
 
 mod instance;
+mod names;
 pub mod pattern;
 mod provider;
 mod provider_manager;
@@ -13,6 +14,7 @@ use arc_swap::ArcSwap;
 
 pub use crate::config::ModelType as Type;
 pub use instance::{ModelInstance, Picked};
+pub use names::Names;
 pub use provider::{Credential, Provider};
 pub use provider_manager::ProviderManager;
 pub use snapshot::{Model, Snapshot, Target, UpstreamName};

@@ -10,12 +10,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use crate::access::{Key, Keys, Tenant};
 use crate::balance::{self, Candidate, CredentialHealth, LbModelManager, Registry, Rules};
 use crate::config::{self, Auth, Balance, Config, Fault, Faults, Health, HttpVersion, Loaded, Manifest, Manifests};
+use crate::model::names::Names;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
 use crate::model::snapshot::{Clocks, Model, Models, Snapshot, Target, UpstreamName};
 use crate::net::proxy::{Proxies, Proxy};
 use crate::net::upstream::{Endpoint, EndpointSpec, Version};
 use crate::retry;
+use crate::shelf::part;
 
 /// What Weir tells providers that it is.
 const USER_AGENT: &str = concat!("weir/", env!("CARGO_PKG_VERSION"));
@@ -53,16 +55,15 @@ impl ProviderManager {
             return Err(faults);
         }
         let models = Balancing { registry: &self.registry, rules: Arc::new(rules(&config.health)), previous };
-        let snapshot = Snapshot {
+        Ok(Snapshot {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             hash: loaded.hash.clone(),
             max_body: config.server.max_body.get(),
             keys: keys(config),
             models: models.all(config, &providers),
             providers,
-        };
-        self.registry.sweep();
-        Ok(snapshot)
+            rounds: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.rounds)),
+        })
     }
 
     fn provider(&self, name: &str, written: &config::Provider, manifests: &Manifests) -> Result<Provider, Fault> {
@@ -204,7 +205,7 @@ impl Making<'_> {
     /// The health of a credential, that of before where all that it is called with is as before.
     fn health(&self, id: &str, headers: &HeaderMap) -> Arc<CredentialHealth> {
         let sent: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        self.registry.credential(&format!("{}/{id}", self.provider), (self.address, sent))
+        self.registry.credential(&format!("{}/{}", part(self.provider), part(id)), (self.address, sent))
     }
 }
 
@@ -270,7 +271,7 @@ fn tenant(written: &config::Tenant) -> Tenant {
 
 /// Makes the models.
 struct Balancing<'a> {
-    registry: &'a Registry,
+    registry: &'a Arc<Registry>,
     rules: Arc<Rules>,
     previous: Option<&'a Snapshot>,
 }
@@ -295,14 +296,16 @@ impl Balancing<'_> {
                 pool.add(target, provider, self.registry);
             }
         }
+        let balance = self.manager(policy(written.balance), pool.candidates, kept);
         Model {
             header: HeaderValue::from_str(&written.name).ok().filter(|_| !written.name.contains('*')),
             name: written.name.clone(),
             model_type: Some(written.model_type),
-            balance: self.manager(policy(written.balance), pool.candidates, kept),
+            names: self.names(&pool.targets, &balance, kept),
+            balance,
             targets: pool.targets,
             timeouts: Clocks::from(&written.timeouts),
-            retries: retry::Policy { max: written.retries.max },
+            retries: retries(&written.retries),
         }
     }
 
@@ -313,15 +316,29 @@ impl Balancing<'_> {
         let any = config::Target { provider: name, model, tier: 0, weight: 1, credential: None };
         let mut pool = Pool::default();
         pool.add(&any, provider, self.registry);
+        let balance = self.manager(balance::Policy::Weighted, pool.candidates, kept);
         Model {
             name: format!("{}/*", provider.name),
             header: None,
             model_type: None,
-            balance: self.manager(balance::Policy::Weighted, pool.candidates, kept),
+            names: self.names(&pool.targets, &balance, kept),
+            balance,
             targets: pool.targets,
             timeouts: Clocks::from(&config::Timeouts::default()),
-            retries: retry::Policy { max: config::Retries::default().max },
+            retries: retries(&config::Retries::default()),
         }
+    }
+
+    fn names(&self, targets: &[Target], balance: &LbModelManager, kept: Option<&Arc<Model>>) -> Option<Names> {
+        let is_filled = |target: &Target| matches!(target.model, UpstreamName::Filled(_));
+        if !targets.iter().any(is_filled) {
+            return None;
+        }
+        let names = Names::new(Arc::clone(self.registry));
+        if let Some(before) = kept.and_then(|model| model.names.as_ref()) {
+            names.take_over(before, targets, balance);
+        }
+        Some(names)
     }
 
     fn manager(
@@ -376,6 +393,10 @@ fn policy(written: Balance) -> balance::Policy {
         Balance::Cost => balance::Policy::Cost,
         Balance::Usage => balance::Policy::Usage,
     }
+}
+
+fn retries(written: &config::Retries) -> retry::Policy {
+    retry::Policy { max: written.max, first: written.backoff.from.get(), longest: written.backoff.to.get() }
 }
 
 fn rules(written: &Health) -> Rules {

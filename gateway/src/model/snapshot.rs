@@ -13,6 +13,7 @@ use crate::config::Timeouts;
 use crate::error::{Fault, Kind};
 use crate::model::Type;
 use crate::model::instance::ModelInstance;
+use crate::model::names::Names;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
 use crate::retry;
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub providers: HashMap<String, Arc<Provider>>,
     /// What callers ask for.
     pub models: Models,
+    /// How many new rounds of tries all requests together may begin; kept over reloads.
+    pub rounds: Arc<retry::Budget>,
 }
 
 /// The models by type and name.
@@ -63,6 +66,8 @@ pub struct Model {
     pub targets: Vec<Target>,
     /// What picks among them; its candidates are the targets, in the same order.
     pub balance: LbModelManager,
+    /// The same for each name, where the model's own has a `*` that its targets take over.
+    pub names: Option<Names>,
     /// How long each part may take.
     pub timeouts: Clocks,
     /// How often it is tried.
@@ -128,6 +133,13 @@ impl UpstreamName {
             Self::Fixed(name) => Cow::Borrowed(name),
             Self::Filled(pattern) => Cow::Owned(pattern.filled(rest)),
         }
+    }
+}
+
+impl Model {
+    /// What picks among the targets where the `*` stands for `rest`; `None` where that makes no difference.
+    pub(super) fn of_name(&self, rest: &str) -> Option<Arc<LbModelManager>> {
+        self.names.as_ref()?.manager(rest, &self.targets, &self.balance)
     }
 }
 
@@ -226,6 +238,11 @@ impl Models {
     pub fn all(&self) -> impl Iterator<Item = &Arc<Model>> {
         let wild = self.wild.values().flat_map(|wild| wild.by_prefix.values().flatten().map(|(_, model)| model));
         self.exact.values().flat_map(HashMap::values).chain(wild)
+    }
+
+    /// Those that stand for any model of a provider.
+    pub fn direct(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.direct.values()
     }
 
     /// The configured model of that type and name, the `*` included.
