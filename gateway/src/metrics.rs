@@ -34,6 +34,7 @@ pub struct Metrics {
     pub attempts: IntCounterVec,
     /// `weir_cooldowns_total`
     pub cooldowns: IntCounterVec,
+    target_state: GaugeVec,
     /// `weir_tokens_total`
     pub tokens: IntCounterVec,
     /// `weir_config_generation`
@@ -123,6 +124,11 @@ impl Metrics {
                 &["provider", "credential", "outcome"],
             )?,
             cooldowns: families.counters("weir_cooldowns_total", "Cooldowns by what began them.", &["cause"])?,
+            target_state: families.gauges(
+                "weir_target_state",
+                "1 while a target takes requests, 0 while it cools or is on probation.",
+                &["target"],
+            )?,
             tokens: families.counters("weir_tokens_total", "Tokens by kind.", &["provider", "model", "kind"])?,
             config_generation: families.gauge("weir_config_generation", "Counts the configurations served.")?,
             config_info: families.floats(
@@ -185,6 +191,14 @@ impl Metrics {
             set(&self.budget_limit, reading.limit);
             set(&self.budget_used, reading.used);
             set(&self.budget_reserved, reading.reserved);
+        }
+    }
+
+    /// The targets that are in and those that are out, in the place of what stood before.
+    pub fn targets<'t>(&self, targets: impl Iterator<Item = (&'t str, bool)>) {
+        self.target_state.reset();
+        for (target, is_in) in targets {
+            self.target_state.with_label_values(&[target]).set(f64::from(u8::from(is_in)));
         }
     }
 

@@ -1,6 +1,8 @@
 //! The control plane: the admin API, metrics and health, on their own listener and runtime, so that a slow console never
 //! delays a stream.
 
+mod targets;
+
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -41,6 +43,8 @@ impl Admin {
             .route("/admin/v1/config", get(config))
             .route("/admin/v1/config/history", get(history))
             .route("/admin/v1/config/reload", post(reload))
+            .route("/admin/v1/targets", get(targets::list))
+            .route("/admin/v1/targets/{*rest}", post(targets::reset))
             .fallback(unknown)
             .layer(middleware::from_fn_with_state(control.clone(), authorize));
         let open =
@@ -122,6 +126,7 @@ async fn history(State(control): State<Control>) -> Response {
 }
 
 async fn metrics(State(control): State<Control>) -> Response {
+    targets::measure(&control.gateway.models.load(), &control.gateway.metrics);
     let gateway = &control.gateway;
     gateway.metrics.stored(gateway.store.is_degraded(), gateway.ledger.lag());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], gateway.metrics.page()).into_response()
