@@ -10,6 +10,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 
+use crate::budget::Exhausted;
+use crate::limit::Rejection;
+
 /// The clock of the whole request, as [`Fault::timeout`] is told of it.
 pub const TOTAL: &str = "total";
 
@@ -25,6 +28,10 @@ pub enum Kind {
     CallerRequest,
     /// The key may not.
     PolicyForbidden,
+    /// A limit of the caller's is reached.
+    PolicyLimit,
+    /// A budget or a quota of the caller's is spent.
+    PolicyBudget,
     /// Every candidate is limited.
     ProviderLimit,
     /// Weir's own credential was refused.
@@ -43,10 +50,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, for metrics that are made once.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::CallerAuth,
         Self::CallerRequest,
         Self::PolicyForbidden,
+        Self::PolicyLimit,
+        Self::PolicyBudget,
         Self::ProviderLimit,
         Self::ProviderAuth,
         Self::ProviderError,
@@ -63,6 +72,8 @@ impl Kind {
             Self::CallerAuth => "caller_auth",
             Self::CallerRequest => "caller_request",
             Self::PolicyForbidden => "policy_forbidden",
+            Self::PolicyLimit => "policy_limit",
+            Self::PolicyBudget => "policy_budget",
             Self::ProviderLimit => "provider_limit",
             Self::ProviderAuth => "provider_auth",
             Self::ProviderError => "provider_error",
@@ -140,6 +151,10 @@ pub struct Fault {
     pub cause: Option<Cause>,
     /// Whether the provider had begun to answer, and so may have done what was asked.
     pub begun: bool,
+    /// The provider's own status, and what kind of refusal it was.
+    pub refused: Option<(StatusCode, Class)>,
+    /// The kind of scope whose limit was reached.
+    pub limit: Option<&'static str>,
 }
 
 impl Fault {
@@ -157,6 +172,8 @@ impl Fault {
             detail: None,
             cause: None,
             begun: false,
+            refused: None,
+            limit: None,
         }
     }
 
@@ -172,6 +189,29 @@ impl Fault {
         Self::new(Kind::CallerAuth, StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
 
+    /// A limit of the caller's is reached.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+    pub fn limited(rejection: Rejection) -> Self {
+        let fault =
+            Self::new(Kind::PolicyLimit, StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", rejection.to_string());
+        Self { retry_after: Some(rejection.retry_after), limit: Some(rejection.scope.kind().name()), ..fault }
+    }
+
+    /// A budget of the caller's has not enough left.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+    pub fn exhausted(exhausted: Exhausted) -> Self {
+        Self::new(Kind::PolicyBudget, StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", exhausted.to_string())
+    }
+
+    /// What the tenant may use of the operator's credentials is used up.
+    #[must_use]
+    pub fn quota_exceeded() -> Self {
+        let message = "The tenant's quota for this provider is used up.";
+        Self::new(Kind::PolicyBudget, StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", message)
+    }
+
     /// The caller left; nobody reads the answer.
     #[must_use]
     pub fn gone() -> Self {
@@ -185,6 +225,14 @@ impl Fault {
         let message = format!("The provider did not answer in time ({what}).");
         let cause = (what != TOTAL).then_some(Cause::Server);
         Self { cause, ..Self::new(Kind::ProviderTimeout, StatusCode::GATEWAY_TIMEOUT, "provider_timeout", message) }
+    }
+
+    /// The ledger cannot be read.
+    #[must_use]
+    pub fn store(error: &impl std::fmt::Display) -> Self {
+        let message = "The ledger cannot be read now.";
+        Self::new(Kind::GatewayFault, StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
+            .with_detail(error.to_string())
     }
 
     /// With what it says of the target.
@@ -277,9 +325,13 @@ impl Fault {
         match self.kind {
             Kind::ProviderLimit | Kind::ProviderAuth | Kind::ProviderTimeout | Kind::ProviderUnreachable => true,
             Kind::ProviderError => Class::of_status(self.status).may_retry_elsewhere(),
-            Kind::CallerAuth | Kind::CallerRequest | Kind::PolicyForbidden | Kind::CallerGone | Kind::GatewayFault => {
-                false
-            }
+            Kind::CallerAuth
+            | Kind::CallerRequest
+            | Kind::PolicyForbidden
+            | Kind::PolicyLimit
+            | Kind::PolicyBudget
+            | Kind::CallerGone
+            | Kind::GatewayFault => false,
         }
     }
 }
@@ -336,6 +388,7 @@ impl From<Refusal> for Fault {
         };
         fault.retry_after = refusal.retry_after;
         fault.cause = Cause::of(refusal.class);
+        fault.refused = Some((refusal.status, refusal.class));
         if fault.kind == Kind::ProviderError {
             fault.error_type = refusal.kind;
             fault.param = refusal.param;

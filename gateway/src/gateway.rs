@@ -1,9 +1,10 @@
 //! What all requests share: one value for the process, that survives reloads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::access_log::{AccessLog, Writer};
+use crate::budget::Registry;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::ModelManager;
@@ -26,6 +27,8 @@ pub struct Gateway {
     pub store: Store,
     /// One row a request, in the store.
     pub ledger: Ledger,
+    /// What keys and tenants have used of their budgets.
+    pub budgets: Arc<Registry>,
     /// Set once the process is to end.
     pub draining: AtomicBool,
 }

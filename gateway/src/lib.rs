@@ -11,6 +11,7 @@ pub mod access_log;
 pub mod admin;
 pub mod attempt;
 pub mod balance;
+pub mod bill;
 pub mod budget;
 pub mod cli;
 pub mod config;

@@ -37,6 +37,10 @@ pub struct Metrics {
     target_state: GaugeVec,
     /// `weir_tokens_total`
     pub tokens: IntCounterVec,
+    /// `weir_cost_usd_total`
+    pub cost: CounterVec,
+    /// `weir_fallbacks_total`
+    pub fallbacks: IntCounterVec,
     /// `weir_config_generation`
     pub config_generation: IntGauge,
     /// `weir_config_info`, 1 for the hash that is served
@@ -130,6 +134,12 @@ impl Metrics {
                 &["target"],
             )?,
             tokens: families.counters("weir_tokens_total", "Tokens by kind.", &["provider", "model", "kind"])?,
+            cost: families.floats("weir_cost_usd_total", "What requests cost, in dollars.", &["provider", "model"])?,
+            fallbacks: families.counters(
+                "weir_fallbacks_total",
+                "Requests that another model took over.",
+                &["from", "to"],
+            )?,
             config_generation: families.gauge("weir_config_generation", "Counts the configurations served.")?,
             config_info: families.floats(
                 "weir_config_info",

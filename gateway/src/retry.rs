@@ -7,6 +7,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use adapters::Class;
+
+use crate::config::Fallbacks;
 use crate::error::{Cause, Fault, Kind};
 
 /// How often and how fast a model's requests are tried.
@@ -46,6 +49,18 @@ pub struct Circumstances {
     pub left: Option<Duration>,
     /// A random number.
     pub chance: u32,
+}
+
+/// The models that take over after `fault`: those named for a prompt that is too long or for content that was refused, or
+/// those for every failure that another model may mend.
+#[must_use]
+pub fn takes_over<'f>(fallbacks: &'f Fallbacks, fault: &Fault) -> &'f [String] {
+    match fault.refused {
+        Some((_, Class::ContextLength)) => &fallbacks.context_window,
+        Some((_, Class::ContentPolicy)) => &fallbacks.content_policy,
+        _ if fault.may_retry_elsewhere() => &fallbacks.any,
+        _ => &[],
+    }
 }
 
 impl Policy {

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::access_log::{AccessLog, Writer};
 use crate::admin::Admin;
+use crate::budget::{self, Alert};
 use crate::cli::{INTERNAL_FAULT, WRONG_INPUT};
 use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
 use crate::gateway::Gateway;
@@ -98,7 +99,14 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let simulator = start_simulator(&loaded.config)?;
     let proxies = Proxies::from_environment().map_err(|error| Refused::Machine(error.to_string()))?;
     let simulator_at = simulator.as_ref().map(simulator::Simulator::addr);
-    let providers = ProviderManager { proxies, simulator: simulator_at, registry: Arc::default() };
+    let metrics = Metrics::new().map_err(|error| Refused::Machine(error.to_string()))?;
+    let providers = ProviderManager {
+        proxies,
+        simulator: simulator_at,
+        registry: Arc::default(),
+        limits: Arc::default(),
+        budgets: Arc::new(budgets(&metrics)),
+    };
     let snapshot = providers.build(&loaded, None)?;
     let mut settings = settings(&loaded.config)?;
     let token = loaded.config.server.admin_token.as_ref().map(config::Secret::resolve).transpose();
@@ -107,9 +115,8 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     raise_file_limit();
     let (access_log, writer) = open_access_log(&loaded.config.observability.access_log)?;
     let store = open_store(&loaded.config, start)?;
-    let ledger = open_ledger(&loaded.config, &store)?;
+    let ledger = open_ledger(&loaded.config, &store, &providers.budgets)?;
     store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
-    let metrics = Metrics::new().map_err(|error| Refused::Machine(error.to_string()))?;
     metrics.configured(snapshot.generation, &snapshot.hash);
     let gateway = Arc::new(Gateway {
         models: ModelManager::new(snapshot),
@@ -119,6 +126,7 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
         log_writer: Mutex::new(writer),
         store,
         ledger,
+        budgets: Arc::clone(&providers.budgets),
         draining: AtomicBool::new(false),
     });
     let origin = loaded.origin.clone();
@@ -211,10 +219,24 @@ fn open_store(config: &Config, start: Start) -> Result<Store, Refused> {
     Store::open(path, patience).map_err(|error| Refused::Input(format!("the store {}: {error}", path.display())))
 }
 
-fn open_ledger(config: &Config, store: &Store) -> Result<Ledger, Refused> {
+/// The accounts; one that comes to its soft limit is told in the log and counted.
+fn budgets(metrics: &Metrics) -> budget::Registry {
+    let alerts = metrics.budget_alerts.clone();
+    budget::Registry::new(budget::Listener::new(move |alert: &Alert| {
+        alerts.inc();
+        tracing::warn!(account = %alert.account, used = alert.used, limit = alert.limit, "a budget is at its soft limit");
+    }))
+}
+
+fn open_ledger(config: &Config, store: &Store, budgets: &Arc<budget::Registry>) -> Result<Ledger, Refused> {
     let (commit_within, retention) = (config.store.commit_within.get(), config.store.retention.get());
     let settings = ledger::Settings { commit_within, retention };
-    let opened = Ledger::open(store.disk(), settings, drop);
+    let budgets = Arc::clone(budgets);
+    let restore = move |charges: Vec<ledger::Charge>| {
+        let counters = charges.iter().map(|charge| (charge.account.as_ref(), charge.window, charge.amount));
+        budgets.restore(counters, jiff::Timestamp::now());
+    };
+    let opened = Ledger::open(store.disk(), settings, restore);
     opened.map_err(|error| Refused::Input(format!("the store {}: {error}", config.store.path.display())))
 }
 

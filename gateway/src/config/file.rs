@@ -79,6 +79,12 @@ impl Default for Timeouts {
     }
 }
 
+impl Default for Fallbacks {
+    fn default() -> Self {
+        Read::placeholder()
+    }
+}
+
 impl Default for Retries {
     fn default() -> Self {
         Read::placeholder()

@@ -78,7 +78,7 @@ impl Books {
     }
 
     /// One commit of what was `taken`; the same as `apply` wants it.
-    pub(super) fn prepare(&mut self, taken: Taken, note: Note, now: Timestamp) -> Prepared {
+    pub(super) fn prepare(&mut self, taken: &mut Taken, note: Note, now: Timestamp) -> Prepared {
         let mut batch = Batch::default();
         if note == Note::All || taken.quiet {
             self.groups.drain(..).for_each(|group| batch.delete(group));
@@ -90,7 +90,7 @@ impl Books {
             self.groups.push(key);
         }
         self.put_rows(&mut batch, &taken.rows, now);
-        let counted = self.count(&mut batch, added_up(taken.charges));
+        let counted = self.count(&mut batch, added_up(mem::take(&mut taken.charges)));
         Prepared { batch, counted }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use memchr::memmem::Finder;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::books::{self, PAGE, ROWS};
 use super::frame;
@@ -42,8 +42,7 @@ pub struct Filter {
 }
 
 /// What rows are told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
     /// The tenant's id.
     Tenant,
@@ -296,11 +295,46 @@ impl Filter {
     }
 
     fn takes(&self, row: &Row<'_>, number: u64) -> bool {
-        self.equal.iter().all(|(field, wanted)| field.of(row, number) == wanted.as_str())
+        self.equal.iter().all(|(field, wanted)| field.matches(row, number, wanted))
     }
 }
 
 impl Field {
+    /// All of them, with their names.
+    const NAMES: [(Self, &'static str); 9] = [
+        (Self::Tenant, "tenant"),
+        (Self::Key, "key"),
+        (Self::Model, "model"),
+        (Self::Type, "type"),
+        (Self::Provider, "provider"),
+        (Self::Credential, "credential"),
+        (Self::Error, "error"),
+        (Self::Day, "day"),
+        (Self::Hour, "hour"),
+    ];
+
+    /// The field of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|(_, known)| *known == name).map(|(field, _)| field)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES.into_iter().find(|(field, _)| *field == self).map_or("", |(_, name)| name)
+    }
+
+    /// Whether a row has this value; a key's and a credential's id may stand without what is before it.
+    fn matches(self, row: &Row<'_>, number: u64, wanted: &str) -> bool {
+        let plain = match self {
+            Self::Key => row.key == wanted,
+            Self::Credential => row.credential.as_deref() == Some(wanted),
+            _ => false,
+        };
+        plain || self.of(row, number) == wanted
+    }
+
     /// The field's value in a row of the commit with this number; empty for none.
     fn of<'r>(self, row: &'r Row<'_>, number: u64) -> Cow<'r, str> {
         let of = |value: &'r Option<Cow<'_, str>>| Cow::Borrowed(value.as_deref().unwrap_or_default());

@@ -52,6 +52,14 @@ pub struct Row<'a> {
     pub tags: Vec<Cow<'a, str>>,
 }
 
+impl Row<'_> {
+    /// What it cost in dollars, with every digit.
+    #[must_use]
+    pub fn cost_usd(&self) -> Option<String> {
+        self.cost.map(dollars::text)
+    }
+}
+
 /// How far a count is to be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,6 +70,18 @@ pub enum Accuracy {
     Partial,
     /// The provider did not count.
     Estimated,
+}
+
+impl Accuracy {
+    /// Its word in rows and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Partial => "partial",
+            Self::Estimated => "estimated",
+        }
+    }
 }
 
 /// Where a request went once.

@@ -186,7 +186,7 @@ impl Steps {
     }
 
     fn commit(&mut self, note: Note) {
-        let mut prepared = self.books.prepare(self.waiting.take(note), note, Timestamp::now());
+        let mut prepared = self.books.prepare(&mut self.waiting.take(note), note, Timestamp::now());
         self.books.commit(&mut prepared).unwrap();
     }
 }

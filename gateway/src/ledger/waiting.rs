@@ -11,6 +11,9 @@ use super::row::Charge;
 /// How many bytes of rows may wait: some 300,000 rows, so minutes of a disk that is full. Those behind are lost.
 const MOST_BYTES: usize = 64 << 20;
 
+/// How large a buffer is kept for the next rows.
+const MOST_SPARE: usize = 4 << 20;
+
 /// From how many charges on those of one account are added up.
 const MANY_CHARGES: usize = 16_384;
 
@@ -31,6 +34,8 @@ struct Buffer {
     /// The first number that no commit has noted yet.
     unnoted: u64,
     rows: Vec<u8>,
+    /// What rows were in before the last commit, empty.
+    spare: Vec<u8>,
     charges: Vec<Charge>,
     /// From how many charges on they are added up next.
     many: usize,
@@ -138,6 +143,14 @@ impl Waiting {
         self.buffer().committing = None;
     }
 
+    /// Gives `rows` back, to be filled again: a buffer that grows anew for each commit costs more than all else.
+    pub(super) fn reuse(&self, mut rows: Vec<u8>) {
+        if rows.capacity() <= MOST_SPARE {
+            rows.clear();
+            self.buffer().spare = rows;
+        }
+    }
+
     /// For how long the oldest that waits has waited.
     pub(super) fn lag(&self) -> Duration {
         let buffer = self.buffer();
@@ -179,7 +192,7 @@ impl Buffer {
         self.unnoted = self.next;
         self.committing = self.since.take();
         Taken {
-            rows: mem::take(&mut self.rows),
+            rows: mem::replace(&mut self.rows, mem::take(&mut self.spare)),
             charges: mem::take(&mut self.charges),
             intents,
             quiet: self.open.is_empty(),

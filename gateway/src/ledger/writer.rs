@@ -66,9 +66,10 @@ impl Writer {
 
     fn commit(&self, books: &mut Books) {
         let note = books.note();
-        let taken = self.waiting.take(note);
+        let mut taken = self.waiting.take(note);
         self.lost.add(taken.lost);
-        let mut prepared = books.prepare(taken, note, Timestamp::now());
+        let mut prepared = books.prepare(&mut taken, note, Timestamp::now());
+        self.waiting.reuse(taken.rows);
         if self.write(books, &mut prepared) {
             self.waiting.committed();
         }

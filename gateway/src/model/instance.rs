@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::balance::{Held, LbModelManager, Moment, Tried, Unpicked};
 use crate::model::snapshot::{Model, Target};
+use crate::price::{Entry, Price};
 
 /// A model that one request asked for.
 #[derive(Clone, Debug)]
@@ -71,4 +73,18 @@ pub struct Picked<'s> {
     pub target: &'s Target,
     /// The provider's name for the model.
     pub upstream_model: Cow<'s, str>,
+}
+
+impl<'s> Picked<'s> {
+    /// What it costs now, as far as that is known.
+    #[must_use]
+    pub fn price(&self, now: SystemTime) -> Option<&'s Price> {
+        self.target.prices.at(&self.upstream_model, now)
+    }
+
+    /// What is publicly known of the model.
+    #[must_use]
+    pub fn entry(&self) -> Option<&'static Entry> {
+        self.target.prices.entry(&self.upstream_model)
+    }
 }

@@ -10,6 +10,7 @@ mod snapshot;
 
 use std::sync::Arc;
 
+use adapters::Operation;
 use arc_swap::ArcSwap;
 
 pub use crate::config::ModelType as Type;
@@ -18,6 +19,15 @@ pub use names::Names;
 pub use provider::{Credential, Provider};
 pub use provider_manager::ProviderManager;
 pub use snapshot::{Model, Snapshot, Target, UpstreamName};
+
+/// The type of model that an operation needs.
+#[must_use]
+pub fn type_of(operation: Operation) -> Type {
+    match operation {
+        Operation::Chat | Operation::Completions => Type::Llm,
+        Operation::Embeddings => Type::TextEmbedding,
+    }
+}
 
 /// The current snapshot, swapped by a reload.
 #[derive(Debug)]

@@ -7,7 +7,9 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::balance::CredentialHealth;
 use crate::config::OnDisconnect;
+use crate::limit::Scopes;
 use crate::net::upstream::Endpoint;
+use crate::price::Catalog;
 
 /// A provider.
 pub struct Provider {
@@ -23,6 +25,8 @@ pub struct Provider {
     pub options: Options,
     /// The operator's credentials. One without a key stands for "none is sent".
     pub credentials: Vec<Arc<Credential>>,
+    /// What is publicly known of its models.
+    pub catalog: Option<&'static Catalog>,
     /// What becomes of its request when the caller leaves.
     pub on_disconnect: OnDisconnect,
 }
@@ -44,6 +48,8 @@ pub struct Credential {
     pub headers: HeaderMap,
     /// Its share beside the provider's others.
     pub weight: u64,
+    /// What the provider allows it.
+    pub scopes: Scopes,
     /// Whether it is refused, spent or out of reach; kept over reloads while its secret is the same.
     pub health: Arc<CredentialHealth>,
 }

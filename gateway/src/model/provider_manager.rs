@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use adapters::provider::openai::secret_header;
 use adapters::{Adapter, EncodeError, Options};
@@ -9,13 +10,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::access::{Key, Keys, Tenant};
 use crate::balance::{self, Candidate, CredentialHealth, LbModelManager, Registry, Rules};
+use crate::bill;
+use crate::budget::{self, Calendar, Owner};
 use crate::config::{self, Auth, Balance, Config, Fault, Faults, Health, HttpVersion, Loaded, Manifest, Manifests};
+use crate::limit::{self, ScopeId, Scopes};
 use crate::model::names::Names;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
 use crate::model::snapshot::{Clocks, Model, Models, Snapshot, Target, UpstreamName};
 use crate::net::proxy::{Proxies, Proxy};
 use crate::net::upstream::{Endpoint, EndpointSpec, Version};
+use crate::price::{Catalog, Prices};
 use crate::retry;
 use crate::shelf::part;
 
@@ -34,6 +39,10 @@ pub struct ProviderManager {
     pub simulator: Option<std::net::SocketAddr>,
     /// How targets stand; what outlives a reload.
     pub registry: Arc<Registry>,
+    /// What keys, tenants and credentials have used of their limits.
+    pub limits: Arc<limit::Registry>,
+    /// What they have used of their budgets and quotas.
+    pub budgets: Arc<budget::Registry>,
 }
 
 impl ProviderManager {
@@ -59,7 +68,7 @@ impl ProviderManager {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             hash: loaded.hash.clone(),
             max_body: config.server.max_body.get(),
-            keys: keys(config),
+            keys: self.keys(config),
             models: models.all(config, &providers),
             providers,
             rounds: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.rounds)),
@@ -81,6 +90,7 @@ impl ProviderManager {
             auth: manifest.and_then(|manifest| manifest.auth.as_ref()),
             common: common_headers(name, written)?,
             registry: &self.registry,
+            limits: &self.limits,
         };
         let credentials = making.credentials(written)?;
         let endpoint = Endpoint::new(self.endpoint(base_url, written)?).map_err(|error| at(error.to_string()))?;
@@ -94,8 +104,47 @@ impl ProviderManager {
                 api_version: written.api_version.clone(),
                 default_max_tokens: written.default_max_tokens.map(config::Count::get),
             },
+            catalog: Catalog::of(kind),
             on_disconnect: written.on_disconnect,
         })
+    }
+
+    fn keys(&self, config: &Config) -> Keys {
+        let mut keys = Keys::default();
+        for written in &config.tenants {
+            let tenant = Arc::new(self.tenant(written));
+            let limits = self.limits.tenant(&tenant.id, &written.limits, Instant::now());
+            let calendar = Calendar { zone: written.timezone.rules().clone(), week_start: written.week_start };
+            let calendar = Arc::new(calendar);
+            let owner: Arc<str> = written.id.as_str().into();
+            let shared = self.budgets.budgets(&Owner::Tenant(Arc::clone(&owner)), &written.budgets, &calendar);
+            for key in &written.keys {
+                let own = Owner::Key(Arc::clone(&owner), key.id.as_str().into());
+                let own = self.budgets.budgets(&own, &key.budgets, &calendar);
+                let made = Key {
+                    id: key.id.clone(),
+                    tenant: Arc::clone(&tenant),
+                    expires: key.expires,
+                    models: key.models.as_ref().map(|models| models.iter().collect()),
+                    limited: self.limits.key(&limits, &key.id, &key.limits, Instant::now()),
+                    accounts: own.into_iter().chain(shared.iter().map(Arc::clone)).collect(),
+                };
+                keys.insert(*key.hash.bytes(), Arc::new(made));
+            }
+        }
+        keys
+    }
+
+    fn tenant(&self, written: &config::Tenant) -> Tenant {
+        let id: Arc<str> = written.id.as_str().into();
+        let quotas = |provider: &str| self.budgets.quotas(&id, provider, &written.quotas);
+        Tenant {
+            id: written.id.clone(),
+            models: written.models.as_ref().map(|models| models.iter().collect()),
+            disabled: written.disabled_models.iter().collect(),
+            defaults: written.default_models.iter().map(|(kind, model)| (*kind, model.clone())).collect(),
+            quotas: written.quotas.iter().map(|quota| (quota.provider.clone(), quotas(&quota.provider))).collect(),
+        }
     }
 
     fn base_url(
@@ -140,6 +189,7 @@ struct Making<'a> {
     auth: Option<&'a Auth>,
     common: HeaderMap,
     registry: &'a Registry,
+    limits: &'a limit::Registry,
 }
 
 impl Making<'_> {
@@ -156,7 +206,14 @@ impl Making<'_> {
 
     fn none(&self) -> Credential {
         let headers = self.common.clone();
-        Credential { id: None, header: None, weight: 1, health: self.health("none", &headers), headers }
+        Credential {
+            id: None,
+            header: None,
+            weight: 1,
+            scopes: Scopes::default(),
+            health: self.health("none", &headers),
+            headers,
+        }
     }
 
     /// The simulator takes any key, but wants one, as the real providers do.
@@ -168,6 +225,7 @@ impl Making<'_> {
             id: Some(id.to_owned()),
             header: Some(HeaderValue::from_static(id)),
             weight: 1,
+            scopes: Scopes::default(),
             health: self.health(id, &headers),
             headers,
         })
@@ -184,9 +242,21 @@ impl Making<'_> {
             header: Some(header_value(&written.id, "the credential's id")?),
             id: Some(written.id.clone()),
             weight: u64::from(written.weight),
+            scopes: self.scopes(written),
             health: self.health(&written.id, &headers),
             headers,
         })
+    }
+
+    /// What the provider allows a credential.
+    fn scopes(&self, written: &config::Credential) -> Scopes {
+        let limits = limit::Limits {
+            rpm: written.rpm.map(config::Count::get),
+            tpm: written.tpm.map(config::Count::get),
+            concurrent: written.concurrent.map(config::Count::get),
+        };
+        let id = ScopeId::credential(self.provider, &written.id);
+        std::iter::once(self.limits.scope(id, limits, Instant::now())).collect()
     }
 
     /// The headers that carry a key.
@@ -243,32 +313,6 @@ fn common_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, F
     Ok(headers)
 }
 
-fn keys(config: &Config) -> Keys {
-    let mut keys = Keys::default();
-    for written in &config.tenants {
-        let tenant = Arc::new(tenant(written));
-        for key in &written.keys {
-            let made = Key {
-                id: key.id.clone(),
-                tenant: Arc::clone(&tenant),
-                expires: key.expires,
-                models: key.models.as_ref().map(|models| models.iter().collect()),
-            };
-            keys.insert(*key.hash.bytes(), Arc::new(made));
-        }
-    }
-    keys
-}
-
-fn tenant(written: &config::Tenant) -> Tenant {
-    Tenant {
-        id: written.id.clone(),
-        models: written.models.as_ref().map(|models| models.iter().collect()),
-        disabled: written.disabled_models.iter().collect(),
-        defaults: written.default_models.iter().map(|(kind, model)| (*kind, model.clone())).collect(),
-    }
-}
-
 /// Makes the models.
 struct Balancing<'a> {
     registry: &'a Arc<Registry>,
@@ -293,7 +337,7 @@ impl Balancing<'_> {
         let mut pool = Pool::default();
         for target in &written.targets {
             if let Some(provider) = providers.get(&target.provider) {
-                pool.add(target, provider, self.registry);
+                pool.add(target, provider, written.pricing.as_ref(), self.registry);
             }
         }
         let balance = self.manager(policy(written.balance), pool.candidates, kept);
@@ -306,6 +350,9 @@ impl Balancing<'_> {
             targets: pool.targets,
             timeouts: Clocks::from(&written.timeouts),
             retries: retries(&written.retries),
+            ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
+            queue: written.on_busy.as_ref().map(bill::queue),
+            fallbacks: written.fallbacks.clone(),
         }
     }
 
@@ -315,7 +362,7 @@ impl Balancing<'_> {
         let (name, model) = (provider.name.clone(), "*".to_owned());
         let any = config::Target { provider: name, model, tier: 0, weight: 1, credential: None };
         let mut pool = Pool::default();
-        pool.add(&any, provider, self.registry);
+        pool.add(&any, provider, None, self.registry);
         let balance = self.manager(balance::Policy::Weighted, pool.candidates, kept);
         Model {
             name: format!("{}/*", provider.name),
@@ -326,6 +373,9 @@ impl Balancing<'_> {
             targets: pool.targets,
             timeouts: Clocks::from(&config::Timeouts::default()),
             retries: retries(&config::Retries::default()),
+            ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
+            queue: None,
+            fallbacks: config::Fallbacks::default(),
         }
     }
 
@@ -361,7 +411,15 @@ struct Pool {
 
 impl Pool {
     /// Adds a target with each credential that it may use; its weight is split among them.
-    fn add(&mut self, written: &config::Target, provider: &Arc<Provider>, registry: &Registry) {
+    fn add(
+        &mut self,
+        written: &config::Target,
+        provider: &Arc<Provider>,
+        pricing: Option<&config::Pricing>,
+        registry: &Registry,
+    ) {
+        let prices = Prices::new(pricing, provider.catalog);
+        let price = prices.at(&written.model, std::time::SystemTime::now()).and_then(crate::price::Price::effective);
         let wanted = |credential: &&Arc<Credential>| {
             written.credential.is_none() || written.credential.as_deref() == credential.id.as_deref()
         };
@@ -370,11 +428,12 @@ impl Pool {
         for credential in credentials {
             let weight = u64::from(written.weight) * WEIGHT_SCALE * credential.weight / total.max(1);
             let standing = registry.standing(&credential.health, &written.model);
-            self.candidates.push(Candidate { tier: written.tier, weight, price: None, standing });
+            self.candidates.push(Candidate { tier: written.tier, weight, price, standing });
             self.targets.push(Target {
                 provider: Arc::clone(provider),
                 credential: Arc::clone(credential),
                 model: upstream_name(&written.model),
+                prices: prices.clone(),
             });
         }
     }

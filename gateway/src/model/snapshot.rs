@@ -9,13 +9,15 @@ use http::{HeaderValue, StatusCode};
 
 use crate::access::{Key, Keys};
 use crate::balance::LbModelManager;
-use crate::config::Timeouts;
+use crate::config::{Fallbacks, Timeouts};
 use crate::error::{Fault, Kind};
+use crate::limit::{Queue, Ratio};
 use crate::model::Type;
 use crate::model::instance::ModelInstance;
 use crate::model::names::Names;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
+use crate::price::Prices;
 use crate::retry;
 
 /// All that requests look up.
@@ -72,6 +74,12 @@ pub struct Model {
     pub timeouts: Clocks,
     /// How often it is tried.
     pub retries: retry::Policy,
+    /// How many bytes of a request make a token; kept over reloads.
+    pub ratio: Arc<Ratio>,
+    /// A wait when every slot is taken.
+    pub queue: Option<Queue>,
+    /// Who takes over.
+    pub fallbacks: Fallbacks,
 }
 
 /// How long each part of a request may take; `None`: for ever.
@@ -114,6 +122,8 @@ pub struct Target {
     pub credential: Arc<Credential>,
     /// The provider's name for the model.
     pub model: UpstreamName,
+    /// What it costs.
+    pub prices: Prices,
 }
 
 /// A provider's name for a model.
