@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod record;
+pub mod redis;
 pub mod relay;
 pub mod reload;
 pub mod retry;
