@@ -27,6 +27,7 @@ pub mod model;
 pub mod net;
 pub mod price;
 pub mod record;
+pub mod redis;
 pub mod relay;
 pub mod reload;
 pub mod retry;
