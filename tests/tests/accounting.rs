@@ -274,7 +274,7 @@ async fn a_credentials_own_limits_turn_requests_to_the_next_one() {
 #[tokio::test]
 async fn what_was_spent_is_known_after_a_kill_and_a_restart() {
     let simulator = simulator();
-    let settings = config(&simulator, "budgets: [{usd: 0.05, every: month}],", "");
+    let settings = config(&simulator, "budgets: [{usd: 0.07, every: month}],", "");
     let weir = settings.start().await;
     for _ in 0..2 {
         let answer = ask(&weir, &limited(chat("m"))).await;
@@ -282,7 +282,7 @@ async fn what_was_spent_is_known_after_a_kill_and_a_restart() {
         row(&weir, &answer.id()).await;
     }
     let again = weir.killed_and_started(&settings).await;
-    // 0.028 of 0.05 dollars are spent: not enough is left for a bound of some 20 tokens and more.
+    // 0.028 of 0.07 dollars are spent: not enough is left for a bound of some 20 tokens and more.
     let metrics = again.metrics().await;
     assert!(metrics.contains(r#"weir_budget_used_usd{every="month",tenant="acme"} 0.028"#), "{metrics}");
     assert_eq!(ask(&again, &with(chat("m"), "max_tokens", json!(30))).await.status.as_u16(), 429);
