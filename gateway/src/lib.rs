@@ -33,6 +33,7 @@ pub mod reload;
 pub mod retry;
 pub mod route;
 pub mod serve;
+pub mod sharing;
 pub mod shelf;
 pub mod store;
 pub mod timer;
