@@ -46,6 +46,8 @@ pub struct Metrics {
     pub limit_rejections: IntCounterVec,
     /// `weir_budget_alerts_total`
     pub budget_alerts: IntCounter,
+    /// `weir_store_degraded`
+    pub store_degraded: IntGauge,
     budget_limit: GaugeVec,
     budget_used: GaugeVec,
     budget_reserved: GaugeVec,
@@ -132,6 +134,8 @@ impl Metrics {
                 &["scope"],
             )?,
             budget_alerts: families.counter("weir_budget_alerts_total", "Budgets that came to their soft limit.")?,
+            store_degraded: families
+                .gauge("weir_store_degraded", "1 while limits and budgets go on without their shared store.")?,
             budget_limit: families.gauges(
                 "weir_budget_limit_usd",
                 "What a tenant may spend in this window.",
