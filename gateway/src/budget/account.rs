@@ -206,7 +206,6 @@ impl Account {
     }
 
     /// Without an answer in time the store is as good as away.
-
     async fn hold_in_turn(
         self: &Arc<Self>,
         worst: i64,

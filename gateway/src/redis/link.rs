@@ -66,6 +66,9 @@ pub struct Link {
     active: HashMap<Arc<str>, Arc<Account>>,
 }
 
+/// The fields of a hash, as Redis tells them.
+type Fields = Vec<(String, String)>;
+
 /// Why Redis is not used.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
@@ -231,7 +234,7 @@ impl Link {
         let node = self.desk.node();
         let mut pipeline = Pipeline::new();
         pipeline.hincr(BEATS, node, 1).expire(BEATS, BEATS_LAST).ignore().hgetall(BEATS);
-        let (own, beats): (i64, Vec<(String, String)>) = in_time(connection.run(&pipeline)).await?;
+        let (own, beats): (i64, Fields) = in_time(connection.run(&pipeline)).await?;
         let seen = self.nodes.look(node, own, &numbers(&beats), Instant::now());
         self.desk.set_nodes(seen.alive);
         self.lossy |= seen.lost;
@@ -303,7 +306,7 @@ async fn one(mut connection: Connection, node: NodeId, account: Arc<Account>, cl
     // At most two rounds: what takes back claims nothing, so it has nothing to take back.
     while let Some(claim) = next {
         let answered = in_time(connection.run(&pipeline(node, &claim))).await;
-        let (before, after): (Vec<(String, String)>, Vec<(String, String)>) = answered.inspect_err(|_| {
+        let (before, after): (Fields, Fields) = answered.inspect_err(|_| {
             account.unanswered();
         })?;
         let answer = Answer { before: numbers(&before), after: numbers(&after) };
