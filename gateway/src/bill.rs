@@ -80,7 +80,7 @@ impl Bill {
         request: &'r Request,
     ) -> Result<Payable<'r>, Fault> {
         self.give_back();
-        self.take(picked, request)?;
+        self.take(picked, request).await?;
         self.reserve(key, picked, request).await
     }
 
@@ -88,7 +88,7 @@ impl Bill {
     ///
     /// # Errors
     /// One of them is reached, by another request since the credential was picked.
-    fn take(&mut self, picked: &Picked<'_>, request: &Request) -> Result<(), Fault> {
+    async fn take(&mut self, picked: &Picked<'_>, request: &Request) -> Result<(), Fault> {
         let scopes = &picked.target.credential.scopes;
         if scopes.is_empty() {
             return Ok(());
@@ -96,8 +96,8 @@ impl Bill {
         let limited = |rejection: limit::Rejection| Fault::unavailable(rejection.retry_after, true);
         let now = Instant::now();
         let tokens = self.input_tokens.saturating_add(request.output_limit().unwrap_or_default());
-        let permit = scopes.admit(now).map_err(limited)?;
-        match scopes.charge(amount(tokens), now) {
+        let permit = scopes.admit(now).await.map_err(limited)?;
+        match scopes.charge(amount(tokens), now).await {
             Ok(charge) => self.credential = Some((permit, charge)),
             Err(rejection) => {
                 permit.withdraw(now);

@@ -9,6 +9,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::ModelManager;
 use crate::net::upstream::Upstreams;
+use crate::sharing::Sharing;
 use crate::store::Store;
 
 /// The process's shared parts.
@@ -29,6 +30,8 @@ pub struct Gateway {
     pub ledger: Ledger,
     /// What keys and tenants have used of their budgets.
     pub budgets: Arc<Registry>,
+    /// The link to the Redis that is shared with other gateways.
+    pub sharing: Mutex<Option<Sharing>>,
     /// Set once the process is to end.
     pub draining: AtomicBool,
 }
@@ -45,6 +48,10 @@ impl Gateway {
         let writer = self.log_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
             writer.close();
+        }
+        let sharing = self.sharing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sharing) = sharing {
+            sharing.close();
         }
         self.ledger.close();
         self.store.close();

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus::{
@@ -47,8 +48,10 @@ pub struct Metrics {
     pub config_info: CounterVec,
     /// `weir_config_reload_failures_total`
     pub reload_failures: IntCounter,
-    /// `weir_store_degraded`, 1 while what should be kept waits in memory
+    /// `weir_store_degraded`, 1 while what should be kept waits in memory, or Redis is away
     pub store_degraded: IntGauge,
+    /// Set while a Redis is configured and away: part of `weir_store_degraded`.
+    pub redis_lost: Arc<AtomicBool>,
     /// `weir_ledger_lag_seconds`, set when the page is asked for
     pub ledger_lag: Gauge,
     /// `weir_access_log_dropped_total`
@@ -148,7 +151,8 @@ impl Metrics {
             )?,
             reload_failures: families.counter("weir_config_reload_failures_total", "Reloads that were refused.")?,
             store_degraded: families
-                .gauge("weir_store_degraded", "1 while the store cannot be written and rows wait in memory.")?,
+                .gauge("weir_store_degraded", "1 while the store cannot be written, or Redis is away.")?,
+            redis_lost: Arc::default(),
             ledger_lag: families.float_gauge(
                 "weir_ledger_lag_seconds",
                 "For how long the oldest row that is not on the disk has waited.",
@@ -184,7 +188,7 @@ impl Metrics {
 
     /// How the store does now.
     pub fn stored(&self, degraded: bool, lag: Duration) {
-        self.store_degraded.set(i64::from(degraded));
+        self.store_degraded.set(i64::from(degraded || self.redis_lost.load(Ordering::Relaxed)));
         self.ledger_lag.set(seconds(lag));
     }
 

@@ -182,7 +182,18 @@ struct Lines {
 
 impl Weir {
     async fn start(config: &Config) -> Self {
-        let folder = folder();
+        Self::start_in(folder(), config).await
+    }
+
+    /// Ends the process as `kill -9` does, and starts the next one on what it left behind.
+    pub async fn killed_and_started(mut self, config: &Config) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let folder = std::mem::take(&mut self.folder);
+        Self::start_in(folder, config).await
+    }
+
+    async fn start_in(folder: PathBuf, config: &Config) -> Self {
         fs::write(folder.join("weir.yaml"), config.yaml(&folder)).unwrap();
         let mut child = Command::new(binary())
             .args(["serve", "--config"])
@@ -337,7 +348,9 @@ impl Drop for Weir {
             eprintln!("--- configuration\n{yaml}--- standard error of weir\n{}---", self.stderr());
             self.printed.lines().log.iter().for_each(|line| eprintln!("{line}"));
         }
-        let _ = fs::remove_dir_all(&self.folder);
+        if !self.folder.as_os_str().is_empty() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 

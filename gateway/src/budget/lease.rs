@@ -1,0 +1,371 @@
+//! What one node of several may spend of an account that they share, worked out without a network: claims and answers in,
+//! claims out.
+//!
+//! The shared store holds, for each account and window, one number a node: its *claim*, what that node has used, holds for
+//! requests and keeps in hand. A node writes only its own number and then reads all of them; what the claims exceed the limit
+//! by, the last to write takes back. So no two nodes can be granted the same money in whatever order their writes arrive,
+//! and a claim that is written twice is written once: nothing is lost or counted twice when an answer does not come. A
+//! store that has lost what it held is filled again by what the nodes remember, and until the window ends nobody believes that
+//! another node's claim has fallen.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, mpsc};
+
+use crate::budget::account::Account;
+use crate::budget::window::Window;
+use crate::config::OnRedisLoss;
+
+/// The name of a node in the shared store.
+pub type NodeId = u64;
+
+/// The longest time that an admission waits for a slice.
+pub const LONGEST_WAIT: Duration = Duration::from_millis(25);
+
+/// A slice is this part of what each node could have of the remainder: small enough to leave the others theirs.
+const PART: i64 = 4;
+
+/// How long an account that was seen to be spent is refused without asking again.
+const SPENT_FOR: SignedDuration = SignedDuration::from_secs(1);
+
+/// How long a slice may lie unused before it goes back.
+pub const IDLE: SignedDuration = SignedDuration::from_secs(3);
+
+/// Where accounts ask for slices: what they know of the shared store.
+#[derive(Debug)]
+pub struct Desk {
+    node: NodeId,
+    policy: OnRedisLoss,
+    linked: AtomicBool,
+    nodes: AtomicI64,
+    wishes: mpsc::Sender<Arc<Account>>,
+}
+
+/// How the desk answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// The store is there.
+    Linked,
+    /// It is not; this is what the configuration wants then.
+    Cut(OnRedisLoss),
+}
+
+impl Desk {
+    /// A desk whose wishes are to be read from the receiver; cut off until the store has answered.
+    #[must_use]
+    pub fn new(node: NodeId, policy: OnRedisLoss, most_wishes: usize) -> (Arc<Self>, mpsc::Receiver<Arc<Account>>) {
+        let (wishes, waiting) = mpsc::channel(most_wishes);
+        let desk = Self { node, policy, linked: AtomicBool::new(false), nodes: AtomicI64::new(1), wishes };
+        (Arc::new(desk), waiting)
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Whether the store is there.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.linked.load(Ordering::Acquire)
+    }
+
+    /// The store is there or not.
+    pub fn set_linked(&self, linked: bool) {
+        self.linked.store(linked, Ordering::Release);
+    }
+
+    /// How many nodes there are, this one included.
+    #[must_use]
+    pub fn nodes(&self) -> i64 {
+        self.nodes.load(Ordering::Relaxed)
+    }
+
+    /// So many nodes were seen.
+    pub fn set_nodes(&self, nodes: usize) {
+        self.nodes.store(i64::try_from(nodes).unwrap_or(i64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        if self.is_linked() { Mode::Linked } else { self.cut() }
+    }
+
+    /// The mode for those to whom the store did not answer in time.
+    pub(super) fn cut(&self) -> Mode {
+        Mode::Cut(self.policy)
+    }
+
+    pub(super) fn wish(&self, account: &Arc<Account>) {
+        if self.wishes.try_send(Arc::clone(account)).is_err() {
+            account.unanswered();
+        }
+    }
+}
+
+/// What a node writes into the shared store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The account and its window.
+    pub key: String,
+    /// The window.
+    pub window: Window,
+    /// What to write.
+    pub amount: Amount,
+}
+
+/// The amount of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// So much more than what stands there of this node: for the first claim of a process, which does not know yet what
+    /// the one before it left.
+    More(i64),
+    /// So much in all.
+    Total(i64),
+}
+
+/// What stands in the store for one account and window: each node with its claim.
+pub type Claims = Vec<(NodeId, i64)>;
+
+/// The store's answer to a claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// What stood there before it was written.
+    pub before: Claims,
+    /// What stands there now.
+    pub after: Claims,
+}
+
+/// Why a claim is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A slice is wanted.
+    Want,
+    /// To see what the others claim, if this node is using the account; else to give back what lies idle.
+    Look,
+    /// The store was away, and may know nothing of what this node has.
+    Tell,
+    /// The node goes: what is in hand goes back.
+    Leave,
+}
+
+/// What an account says to someone who wants to hold an amount.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    /// It may.
+    Yes,
+    /// It may, and a new slice should be fetched.
+    YesAndAsk,
+    /// When the turn is called it may ask again; `ask`: it is the first that wants a slice.
+    Wait { turn: Arc<Notify>, ask: bool },
+    /// There is not enough.
+    No,
+    /// The store is away, and the configuration refuses everything then.
+    NoStore,
+}
+
+/// This node's part of a shared account, in one window.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// What may be used and held here. At least what is claimed stands in the store for it.
+    granted: i64,
+    /// What the store last had of us; `None`: it was not asked yet.
+    told: Option<i64>,
+    others: Claims,
+    seen_at: Timestamp,
+    /// Whether the store lost what it held, or may have.
+    lossy: bool,
+    /// Whether the share for the time without a store was taken.
+    share_taken: bool,
+    /// The most that somebody waits for.
+    wanted: i64,
+    /// Whether a wish is under way.
+    asked: bool,
+    used_at: Timestamp,
+    turn: Arc<Notify>,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self {
+            granted: 0,
+            told: None,
+            others: Claims::new(),
+            seen_at: Timestamp::MIN,
+            lossy: false,
+            share_taken: false,
+            wanted: 0,
+            asked: false,
+            used_at: Timestamp::MIN,
+            turn: Arc::default(),
+        }
+    }
+}
+
+/// How an account stands when its lease is asked something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    /// What may be used by all nodes.
+    pub(super) limit: i64,
+    /// What is used and held here.
+    pub(super) taken: i64,
+    /// How many nodes there are.
+    pub(super) nodes: i64,
+    /// The moment.
+    pub(super) now: Timestamp,
+}
+
+impl Lease {
+    /// A lease for the next window, with the same callers waiting.
+    pub(super) fn renewed(&self) -> Self {
+        Self { turn: Arc::clone(&self.turn), ..Self::default() }
+    }
+
+    /// What the other nodes claim.
+    pub(super) fn elsewhere(&self) -> i64 {
+        self.others.iter().fold(0, |sum, (_, claim)| sum.saturating_add(*claim))
+    }
+
+    /// What nobody claims.
+    fn left(&self, need: Need) -> i64 {
+        let mine = self.granted.max(need.taken);
+        need.limit.saturating_sub(mine.saturating_add(self.elsewhere())).max(0)
+    }
+
+    fn slice(&self, need: Need) -> i64 {
+        self.left(need) / need.nodes.saturating_mul(PART).max(1)
+    }
+
+    /// Whether `worst` may be held now.
+    pub(super) fn verdict(&mut self, worst: i64, mode: Mode, need: Need) -> Verdict {
+        self.used_at = need.now;
+        match mode {
+            Mode::Cut(OnRedisLoss::Reject) => return Verdict::NoStore,
+            Mode::Cut(OnRedisLoss::Local) => return Verdict::Yes,
+            Mode::Cut(OnRedisLoss::Lease) => self.take_share(need),
+            Mode::Linked => {}
+        }
+        let covered = need.taken.saturating_add(worst) <= self.granted;
+        match (mode, covered) {
+            (Mode::Linked, true) if self.runs_low(worst, need) => Verdict::YesAndAsk,
+            (_, true) => Verdict::Yes,
+            (Mode::Cut(_), false) => Verdict::No,
+            (Mode::Linked, false) if self.is_known_to_lack(worst, need) => Verdict::No,
+            (Mode::Linked, false) => self.wait_for(worst),
+        }
+    }
+
+    /// Takes this node's share of what was left when the store was last seen, once.
+    fn take_share(&mut self, need: Need) {
+        if !std::mem::replace(&mut self.share_taken, true) {
+            let share = self.left(need) / need.nodes.max(1);
+            self.granted = self.granted.max(need.taken).saturating_add(share);
+        }
+    }
+
+    /// Whether less than half a slice is in hand and there is more to be had.
+    fn runs_low(&mut self, worst: i64, need: Need) -> bool {
+        let in_hand = self.granted.saturating_sub(need.taken.saturating_add(worst));
+        let low = !self.asked && in_hand < self.slice(need) / 2;
+        self.asked |= low;
+        low
+    }
+
+    fn is_known_to_lack(&self, worst: i64, need: Need) -> bool {
+        let fresh = need.now.duration_since(self.seen_at) < SPENT_FOR;
+        let in_hand = self.granted.saturating_sub(need.taken).max(0);
+        fresh && self.left(need).saturating_add(in_hand) < worst
+    }
+
+    fn wait_for(&mut self, worst: i64) -> Verdict {
+        self.wanted = self.wanted.max(worst);
+        let ask = !std::mem::replace(&mut self.asked, true);
+        Verdict::Wait { turn: Arc::clone(&self.turn), ask }
+    }
+
+    /// The amount to claim, if there is anything to say.
+    pub(super) fn claim(&mut self, reason: Reason, need: Need) -> Option<Amount> {
+        let mine = self.granted.max(need.taken);
+        let idle = need.now.duration_since(self.used_at) >= IDLE;
+        match reason {
+            Reason::Want => Some(self.more(mine, need)),
+            Reason::Tell => self.told.map(|_| Amount::Total(mine)).or((mine > 0).then_some(Amount::More(mine))),
+            Reason::Look if !idle => self.told.map(|_| Amount::Total(mine)),
+            Reason::Look | Reason::Leave => {
+                self.granted = self.granted.min(need.taken);
+                self.told.filter(|told| *told > need.taken).map(|_| Amount::Total(need.taken))
+            }
+        }
+    }
+
+    fn more(&self, mine: i64, need: Need) -> Amount {
+        let lacking = self.lacking(need);
+        let more = lacking.max(self.slice(need)).min(need.limit.saturating_sub(mine)).max(0);
+        match self.told {
+            Some(_) => Amount::Total(mine.saturating_add(more)),
+            None => Amount::More(more),
+        }
+    }
+
+    /// What those who wait lack.
+    fn lacking(&self, need: Need) -> i64 {
+        need.taken.saturating_add(self.wanted).saturating_sub(self.granted).max(0)
+    }
+
+    /// Learns what the store holds after a claim. Gives the claim that takes back what is too much.
+    pub(super) fn answered(&mut self, desk: &Desk, answer: &Answer, need: Need) -> Option<Amount> {
+        let node = desk.node;
+        let own = |claims: &Claims| claims.iter().find(|(id, _)| *id == node).map(|(_, claim)| *claim);
+        let (before, after) = (own(&answer.before), own(&answer.after).unwrap_or(0));
+        self.lossy |= self.told.is_some_and(|told| before.unwrap_or(i64::MIN) < told);
+        self.learn(node, &answer.after);
+        let kept = self.kept(after, need);
+        self.granted = kept;
+        self.told = Some(after);
+        self.seen_at = need.now;
+        (self.wanted, self.asked) = (0, false);
+        // A share that is taken while the store comes back would be claimed too late.
+        self.share_taken &= !desk.is_linked();
+        self.turn.notify_waiters();
+        (kept < after).then(|| {
+            self.told = Some(kept);
+            Amount::Total(kept)
+        })
+    }
+
+    /// What of the claim `after` does not pass the limit; nothing of what it adds, when that is less than those who wait
+    /// lack: it would lie here unused while another node may lack just that.
+    fn kept(&self, after: i64, need: Need) -> i64 {
+        let mine = self.granted.max(need.taken);
+        let over = after.saturating_add(self.elsewhere()).saturating_sub(need.limit).max(0);
+        let kept = after.saturating_sub(over).max(need.taken);
+        // A first claim finds what the process before this one held; that is in hand too.
+        let lacking = if self.told.is_some() { self.lacking(need) } else { 0 };
+        if over > 0 && kept.saturating_sub(mine) < lacking { mine.min(after).max(need.taken) } else { kept }
+    }
+
+    fn learn(&mut self, node: NodeId, claims: &Claims) {
+        let mut others: Claims = claims.iter().copied().filter(|(id, _)| *id != node).collect();
+        for (id, known) in &self.others {
+            match others.iter_mut().find(|(other, _)| other == id) {
+                Some((_, claim)) if self.lossy => *claim = (*claim).max(*known),
+                Some(_) => {}
+                // Claims are never removed while their window lasts: it is the store that lost it.
+                None => {
+                    self.lossy = true;
+                    others.push((*id, *known));
+                }
+            }
+        }
+        self.others = others;
+    }
+
+    /// The store did not answer.
+    pub(super) fn unanswered(&mut self) {
+        self.asked = false;
+        self.turn.notify_waiters();
+    }
+}
