@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::access::Key;
 use crate::budget::{QuotaReservation, Reservations};
+use crate::config::CredentialSource;
 use crate::error::Fault;
 use crate::ledger::Charge;
 use crate::limit::{self, Admission, Queue, Standing};
@@ -151,7 +152,9 @@ impl Bill {
     }
 
     fn reserve_quota(&mut self, key: &Key, picked: &Picked<'_>, output: u64) -> Result<(), Fault> {
-        let Some(quotas) = key.tenant.quotas.get(&picked.target.provider.name) else {
+        // Quotas are of what the operator pays for.
+        let is_systems = picked.target.credential.source == CredentialSource::System;
+        let Some(quotas) = key.tenant.quotas.get(&picked.target.provider.name).filter(|_| is_systems) else {
             return Ok(());
         };
         let tokens = amount(self.input_tokens.saturating_add(output));

@@ -244,6 +244,7 @@ async fn first_answer<'s>(
                 let circumstances = circumstances(turn, instance);
                 let again = fault.as_ref().and_then(|fault| tries.again(fault, circumstances));
                 let Some(wait) = again.filter(|_| rounds.spend(Moment::now().since(Moment::NEVER))) else {
+                    fault = fault.or_else(|| instance.status().fault(instance.asked()));
                     fault = Some(unavailable(fault, unpicked));
                     break;
                 };

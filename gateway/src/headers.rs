@@ -10,6 +10,8 @@ pub const MODEL: HeaderName = HeaderName::from_static("x-weir-model");
 pub const PROVIDER: HeaderName = HeaderName::from_static("x-weir-provider");
 /// With which credential.
 pub const CREDENTIAL: HeaderName = HeaderName::from_static("x-weir-credential");
+/// Whose it is, the operator's (`system`) or the tenant's own (`custom`), where there are both.
+pub const CREDENTIAL_SOURCE: HeaderName = HeaderName::from_static("x-weir-credential-source");
 /// How many attempts it took.
 pub const ATTEMPTS: HeaderName = HeaderName::from_static("x-weir-attempts");
 /// Weir's own share of the time, in microseconds.

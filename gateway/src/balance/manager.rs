@@ -44,6 +44,8 @@ pub enum Policy {
 pub struct Candidate {
     /// Lower tiers are used up first.
     pub tier: u32,
+    /// Within a tier, lower ranks are used up first: whose credential it is.
+    pub rank: u32,
     /// Its share within its tier; 0: only when its tier has nothing else.
     pub weight: u64,
     /// What it costs beside others, in whatever unit all of a model's have.
@@ -202,7 +204,7 @@ impl LbModelManager {
         for (place, candidate) in candidates.iter().enumerate() {
             let price = (policy == Policy::Cost).then_some(candidate.price.unwrap_or(u64::MAX));
             let share = if policy == Policy::RoundRobin { 1 } else { candidate.weight.max(1) };
-            levels.entry((candidate.tier, candidate.weight == 0, price)).or_default().add(place, share);
+            levels.entry((candidate.tier, candidate.rank, candidate.weight == 0, price)).or_default().add(place, share);
         }
         Self { policy, candidates, levels: levels.into_values().collect(), rules, rotation }
     }
@@ -411,6 +413,7 @@ mod tests {
         let standing = |place: usize| registry.standing(&registry.credential(&place.to_string(), ""), "m");
         let candidates = shares.iter().enumerate().map(|(place, &(tier, weight))| Candidate {
             tier,
+            rank: 0,
             weight,
             price: None,
             standing: standing(place),
