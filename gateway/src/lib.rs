@@ -19,6 +19,7 @@ pub mod error;
 pub mod exchange;
 pub mod gateway;
 pub mod headers;
+pub mod hedge;
 pub mod ledger;
 pub mod limit;
 pub mod listing;

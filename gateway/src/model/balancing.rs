@@ -8,6 +8,7 @@ use http::HeaderValue;
 use crate::balance::{self, Candidate, LbModelManager, Registry, Rules};
 use crate::bill;
 use crate::config::{self, Balance, Config, CredentialSource, Health};
+use crate::hedge::Hedge;
 use crate::model::Type;
 use crate::model::names::Names;
 use crate::model::pattern::Pattern;
@@ -146,6 +147,7 @@ impl<'a> Balancing<'a> {
             retries: retries(&written.retries),
             ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
             queue: written.on_busy.as_ref().map(bill::queue),
+            hedge: written.hedge.as_ref().map(|hedge| Arc::new(Hedge::from(hedge))),
             fallbacks: written.fallbacks.clone(),
         }
     }
@@ -170,6 +172,7 @@ impl<'a> Balancing<'a> {
             retries: retries(&config::Retries::default()),
             ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
             queue: None,
+            hedge: None,
             fallbacks: config::Fallbacks::default(),
         }
     }
