@@ -50,20 +50,17 @@ struct Node {
 
 impl Node {
     fn start(url: &str, id: NodeId, policy: OnRedisLoss) -> Self {
+        Self::with(&config::Redis { url: Some(Secret::written(url)), ..nowhere() }, id, policy)
+    }
+
+    fn with(redis: &config::Redis, id: NodeId, policy: OnRedisLoss) -> Self {
         let (desk, wishes) = Desk::new(id, policy, MOST_WISHES);
         let accounts = Arc::new(Registry::shared(Listener::new(|_| {}), Arc::clone(&desk)));
         let terms = Terms { limit: LIMIT, soft: None, instead: None, span: Span::Always };
         let account = accounts.account(&ACCOUNT.into(), Owner::Tenant("acme".into()), terms);
-        let redis = config::Redis {
-            url: Some(Secret::written(url)),
-            cluster: Vec::new(),
-            sentinel: None,
-            username: None,
-            password: None,
-        };
         let (told, linked) = watch::channel(Vec::new());
         let told = Box::new(move |linked| told.send_modify(|states| states.push(linked)));
-        let link = Link::new(Settings::of(&redis).unwrap(), (desk, wishes), Arc::clone(&accounts), told);
+        let link = Link::new(Settings::of(redis).unwrap(), (desk, wishes), Arc::clone(&accounts), told);
         let (over, ended) = oneshot::channel::<()>();
         let link = tokio::spawn(link.run(async move { drop(ended.await) }));
         Self { accounts, account, linked, over, link, spent: Arc::default() }
@@ -121,6 +118,10 @@ impl Node {
         self.over.send(()).unwrap();
         within("a farewell", self.link).await.unwrap();
     }
+}
+
+fn nowhere() -> config::Redis {
+    config::Redis { url: None, cluster: Vec::new(), sentinel: None, username: None, password: None }
 }
 
 async fn nodes(redis: &Redis, policy: OnRedisLoss) -> Vec<Node> {
@@ -340,4 +341,38 @@ async fn a_rate_holds_over_all_nodes_in_each_minute() {
             return;
         }
     }
+}
+
+/// One node spends all there is by way of `redis`.
+async fn spends_all(redis: &config::Redis) {
+    let mut node = Node::with(redis, 1, OnRedisLoss::Reject);
+    node.linked().await;
+    node.spend(i64::MAX, 20).await;
+    assert!((LIMIT * 99 / 100..=LIMIT).contains(&node.spent()), "{}", node.spent());
+    node.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_as_good_as_a_server() {
+    let redis = Redis::cluster();
+    spends_all(&config::Redis { cluster: vec![Secret::written(&redis.url())], ..nowhere() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_lead_to_the_master() {
+    let master = Redis::start(&["--requirepass", "open sesame"]);
+    let sentinel = Redis::sentinel(&master);
+    let nodes = vec![Secret::written(&sentinel.url())];
+    let sentinel = Some(config::Sentinel { master: "weir".to_owned(), nodes });
+    spends_all(&config::Redis { sentinel, password: Some(Secret::written("open sesame")), ..nowhere() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_of_an_access_list_needs_no_more_than_hashes() {
+    let rules =
+        ["on", ">open", "~weir:*", "-@all", "+ping", "+hgetall", "+hset", "+hincrby", "+hdel", "+expire", "+expireat"];
+    let arguments: Vec<_> = ["--user", "weir"].into_iter().chain(rules).collect();
+    let redis = Redis::start(&arguments);
+    let (username, password) = (Some("weir".to_owned()), Some(Secret::written("open")));
+    spends_all(&config::Redis { url: Some(Secret::written(&redis.url())), username, password, ..nowhere() }).await;
 }
