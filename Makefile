@@ -15,7 +15,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 # The tests fuzz each target for this many seconds; `make fuzz FUZZ_SECONDS=600` looks longer.
 FUZZ_SECONDS ?= 5
 
-.PHONY: help run test rust-test doc-test sdk-test fuzz lint release schema bench image clean
+.PHONY: help run test rust-test doc-test sdk-test fuzz lint release schema catalog bench image clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -59,6 +59,11 @@ release: ## The binary to put into service: target/release/weir (full optimisati
 schema: ## Write config/weir.schema.json anew
 	cargo run --locked --package gateway --bin weir -- schema > config/weir.schema.json.new
 	mv config/weir.schema.json.new config/weir.schema.json
+
+catalog: ## Fetch public prices and write config/catalog anew
+	@.ci/install lint
+	rm -rf target/catalog && "$(TOOLS)/bin/pip" install --disable-pip-version-check --quiet --no-deps --target target/catalog litellm
+	"$(TOOLS)/bin/python" config/catalog/refresh.py "$$(date -I)" target/catalog
 
 bench: ## Weir beside nginx in one run: the table, also in load-tests/RESULTS.md (minutes)
 	@.ci/install build

@@ -30,22 +30,6 @@ install_missing() {
     [ -z "$made" ] || "${sudo[@]}" rm -f "$policy"
 }
 
-install_missing() {
-    local packages=() sudo=()
-    has nginx || [ -x /usr/sbin/nginx ] || packages+=(nginx)
-    has taskset || packages+=(util-linux)
-    [ ${#packages[@]} -gt 0 ] || return 0
-    has apt-get || { say "these are missing, and there is no apt-get to install them with: ${packages[*]}"; exit 1; }
-    [ "$(id -u)" -eq 0 ] || sudo=(sudo)
-    say "installing ${packages[*]}"
-    "${sudo[@]}" apt-get update
-    # The package starts a server of its own; the bench needs the program only.
-    printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee /usr/sbin/policy-rc.d >/dev/null
-    "${sudo[@]}" chmod +x /usr/sbin/policy-rc.d
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
-    "${sudo[@]}" rm -f /usr/sbin/policy-rc.d
-}
-
 install_missing
 export PATH=$PATH:/usr/sbin:$HOME/.cargo/bin
 

@@ -82,10 +82,98 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     httpdate::parse_http_date(after).ok().map(|date| date.duration_since(now).unwrap_or_default())
 }
 
+/// The kinds of limit that providers tell of beside each other; the last is for those with one limit.
+const LIMITS: [&str; 3] = ["-requests", "-tokens", ""];
+
+/// When a limit is over by `x-ratelimit-reset-requests`, `-tokens` or plain `x-ratelimit-reset`: the last of those that may
+/// be used up, as `x-ratelimit-remaining…` says. They stand in other answers too, so only a refusal by a limit may be read
+/// for it.
+#[must_use]
+pub fn limit_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: &str, limit: &str| {
+        let value = headers.get(format!("x-ratelimit-{name}{limit}"))?;
+        Some(value.to_str().ok()?.trim())
+    };
+    let used_up = LIMITS.iter().filter(|limit| text("remaining", limit).is_none_or(|remaining| remaining == "0"));
+    used_up.filter_map(|limit| span(text("reset", limit)?, now)).max()
+}
+
+/// Numbers from here on are no spans but dates: seconds since 1970, or milliseconds.
+const DATES_FROM: f64 = 1e9;
+const MILLISECONDS_FROM: f64 = 1e12;
+
+/// `1s`, `6m0s`, `250ms`, `2m59.56s`, a number of seconds, or a date as a number.
+fn span(text: &str, now: SystemTime) -> Option<Duration> {
+    let Ok(number) = text.parse::<f64>() else {
+        return units(text);
+    };
+    let seconds = if number >= MILLISECONDS_FROM { number / 1000.0 } else { number };
+    let span = Duration::try_from_secs_f64(seconds).ok()?;
+    if number < DATES_FROM {
+        return Some(span);
+    }
+    let today = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Some(span.saturating_sub(today))
+}
+
+fn units(mut text: &str) -> Option<Duration> {
+    let mut sum = Duration::ZERO;
+    while !text.is_empty() {
+        let (number, rest) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
+        let (unit, rest) = rest.split_at(rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len()));
+        let seconds = match unit {
+            "d" => 86_400.0,
+            "h" => 3_600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" => 1e-6,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        sum = sum.checked_add(part)?;
+        text = rest;
+    }
+    Some(sum).filter(|sum| !sum.is_zero())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[test]
+    fn a_limits_reset_is_read_as_each_provider_writes_it() {
+        let read = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)));
+            limit_reset(&headers.collect(), SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+        };
+        for (value, seconds) in [
+            ("1s", 1.0),
+            ("6m0s", 360.0),
+            ("250ms", 0.25),
+            ("2m59.56s", 179.56),
+            ("1h1m1s", 3661.0),
+            ("7", 7.0),
+            ("0.5", 0.5),
+            ("1700000009", 9.0),
+            ("1700000009500", 9.5),
+            ("1600000000", 0.0),
+        ] {
+            assert_eq!(read(&[("x-ratelimit-reset", value)]), Some(Duration::from_secs_f64(seconds)), "{value}");
+        }
+        for nonsense in ["", "soon", "s", "1x", "-1", "-5s", "1s!", "99999999999999999999h"] {
+            assert_eq!(read(&[("x-ratelimit-reset-tokens", nonsense)]), None, "{nonsense}");
+        }
+        let (requests, tokens) = (("x-ratelimit-reset-requests", "1s"), ("x-ratelimit-reset-tokens", "6m0s"));
+        let remaining = |value| [("x-ratelimit-remaining-requests", "9"), ("x-ratelimit-remaining-tokens", value)];
+        assert_eq!(read(&[requests, tokens]), Some(Duration::from_secs(360)));
+        assert_eq!(read(&[&[requests, tokens][..], &remaining("0")].concat()), Some(Duration::from_secs(360)));
+        assert_eq!(read(&[requests, tokens, ("x-ratelimit-remaining-tokens", "9")]), Some(Duration::from_secs(1)));
+        assert_eq!(read(&[&[requests, tokens][..], &remaining("9")].concat()), None);
+    }
 
     #[test]
     fn retry_after_is_read_in_seconds_milliseconds_and_as_a_date() {

@@ -107,6 +107,9 @@ impl<'a> Texts<'a> {
     }
 }
 
+/// Where a caller limits the answer, what counts first.
+const OUTPUT_LIMITS: [&str; 2] = ["max_completion_tokens", "max_tokens"];
+
 #[derive(Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
@@ -184,6 +187,37 @@ impl Request {
             None | Some(b"null") => Ok(None),
             Some(raw) => index::text(raw).map(Some).ok_or(RequestError::Type { field: "model", expected: "a string" }),
         }
+    }
+
+    /// How many tokens the caller lets the model answer with at most, in all choices; `None` where it does not say.
+    #[must_use]
+    pub fn output_limit(&self) -> Option<u64> {
+        let limit = OUTPUT_LIMITS.iter().find_map(|name| self.number(name))?;
+        Some(limit.saturating_mul(self.choices()))
+    }
+
+    /// How many answers the model writes: `n`, or `best_of` where that is more.
+    #[must_use]
+    pub fn choices(&self) -> u64 {
+        ["n", "best_of"].iter().filter_map(|name| self.number(name)).fold(1, u64::max)
+    }
+
+    /// The same request, each of whose answers may have `tokens` tokens at most.
+    ///
+    /// # Errors
+    /// None that [`Request::parse`] did not tell of this request already.
+    pub fn limited_to(&self, tokens: u64) -> Result<Self, RequestError> {
+        let there = OUTPUT_LIMITS.iter().find(|name| self.get(name).is_some());
+        let name = there.copied().unwrap_or(match self.operation {
+            Operation::Chat => "max_completion_tokens",
+            Operation::Completions | Operation::Embeddings => "max_tokens",
+        });
+        let limited = self.rewrite(&[Edit::Set(name, tokens.to_string().into())]);
+        Self::parse(self.operation, limited.joined())
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        std::str::from_utf8(self.get(name)?).ok()?.parse().ok()
     }
 
     /// The body with these fields changed and every other byte as it was.
@@ -344,6 +378,21 @@ mod tests {
         assert_eq!(rewritten("{\"x\":0, \"y\":1}", &[remove("x"), set("a", "1")]), "{\"a\":1, \"y\":1}");
         assert_eq!(rewritten("{\"x\":0}", &[remove("x"), set("a", "1")]), "{\"a\":1}");
         assert_eq!(rewritten("{\"x\":0}", &[remove("nothing")]), "{\"x\":0}");
+    }
+
+    #[test]
+    fn a_limit_of_the_answer_is_read_and_set_where_the_caller_set_it() {
+        let limited = |text: &'static str| {
+            let request = Request::parse(Operation::Chat, Bytes::from_static(text.as_bytes())).unwrap();
+            let body = request.limited_to(7).unwrap().body().clone();
+            (request.output_limit(), String::from_utf8(body.to_vec()).unwrap())
+        };
+        assert_eq!(limited("{\"max_tokens\": 9}"), (Some(9), "{\"max_tokens\": 7}".to_owned()));
+        let both = "{\"max_tokens\":9,\"max_completion_tokens\":5,\"n\":3}";
+        let want = "{\"max_tokens\":9,\"max_completion_tokens\":7,\"n\":3}";
+        assert_eq!(limited(both), (Some(15), want.to_owned()));
+        assert_eq!(limited("{\"n\":2}"), (None, "{\"max_completion_tokens\":7,\"n\":2}".to_owned()));
+        assert_eq!(limited("{\"max_tokens\":null}").0, None);
     }
 
     #[test]

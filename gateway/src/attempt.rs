@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use adapters::refusal::{self, Class};
 use adapters::{Adapter, NativeRequest, Operation, Reply, Request, Target, Translator};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -78,7 +79,8 @@ pub async fn run(
     turn.timer.phase(timeouts.first_byte, "first byte");
     let source = ask(upstreams, turn, picked, &native, timeouts.connect).await?;
     let provider_request_id = provider_request_id(&source.headers);
-    let answer = begin(turn, provider.adapter, request, &to, source).await?;
+    let answer = begin(turn, provider.adapter, request, &to, source).await;
+    let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
     turn.goes_on();
     Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
 }
@@ -201,11 +203,16 @@ async fn refused(turn: &mut Turn<'_, '_>, picked: &Picked<'_>, mut source: Answe
     let read = tokio::time::timeout(REFUSAL_TIME, refusal_body(&mut source));
     let body = turn.wait(read).await?.ok().flatten().unwrap_or_default();
     let mut refusal = picked.target.provider.adapter.refusal(source.status, &source.headers, &body);
-    if refusal.retry_after.is_none() {
-        refusal.retry_after = adapters::refusal::retry_after(&source.headers, std::time::SystemTime::now());
-    }
+    refusal.retry_after = refusal.retry_after.or_else(|| come_again(refusal.class, &source.headers));
     source.release().await;
     Ok(refusal.into())
+}
+
+/// When the provider's headers ask to come again.
+fn come_again(class: Class, headers: &HeaderMap) -> Option<Duration> {
+    let now = std::time::SystemTime::now();
+    let reset = || (class == Class::RateLimit).then(|| refusal::limit_reset(headers, now)).flatten();
+    refusal::retry_after(headers, now).or_else(reset)
 }
 
 /// All of a refusal's body; `None` where it is too large or breaks off.
@@ -223,7 +230,10 @@ async fn refusal_body(source: &mut Answer) -> Option<Bytes> {
 /// No answer came.
 fn unreachable(fault: upstream::Fault) -> Fault {
     let detail = format!("{:?}: {} ({:?})", fault.cause, fault.detail, fault.address);
-    let at = |kind, status, code, message: &str| Fault::new(kind, status, code, message).with_detail(detail.clone());
+    let at = |kind, status, code, message: &str| Fault {
+        cause: told_by(fault.cause),
+        ..Fault::new(kind, status, code, message).with_detail(detail.clone())
+    };
     match fault.cause {
         Cause::ConnectTimeout => at(
             Kind::ProviderTimeout,
@@ -240,6 +250,23 @@ fn unreachable(fault: upstream::Fault) -> Fault {
             "provider_unreachable",
             "The provider cannot be reached.",
         ),
+    }
+}
+
+/// What it says of the target that no answer came: a connection that is lost now and then is a failure like others.
+fn told_by(cause: Cause) -> Option<error::Cause> {
+    match cause {
+        Cause::Malformed | Cause::TooLarge | Cause::Truncated | Cause::Closed | Cause::Reset => {
+            Some(error::Cause::Server)
+        }
+        Cause::Unsendable => None,
+        Cause::Resolve
+        | Cause::Forbidden
+        | Cause::Refused
+        | Cause::Unreachable
+        | Cause::Proxy
+        | Cause::Tls
+        | Cause::ConnectTimeout => Some(error::Cause::Connection),
     }
 }
 

@@ -10,6 +10,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 
+use crate::budget::Exhausted;
+use crate::limit::Rejection;
+
+/// The clock of the whole request, as [`Fault::timeout`] is told of it.
+pub const TOTAL: &str = "total";
+
 /// What is shorter is no secret, and may stand in any sentence.
 const SHORTEST_SECRET: usize = 8;
 
@@ -22,6 +28,10 @@ pub enum Kind {
     CallerRequest,
     /// The key may not.
     PolicyForbidden,
+    /// A limit of the caller's is reached.
+    PolicyLimit,
+    /// A budget or a quota of the caller's is spent.
+    PolicyBudget,
     /// Every candidate is limited.
     ProviderLimit,
     /// Weir's own credential was refused.
@@ -40,10 +50,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, for metrics that are made once.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::CallerAuth,
         Self::CallerRequest,
         Self::PolicyForbidden,
+        Self::PolicyLimit,
+        Self::PolicyBudget,
         Self::ProviderLimit,
         Self::ProviderAuth,
         Self::ProviderError,
@@ -60,6 +72,8 @@ impl Kind {
             Self::CallerAuth => "caller_auth",
             Self::CallerRequest => "caller_request",
             Self::PolicyForbidden => "policy_forbidden",
+            Self::PolicyLimit => "policy_limit",
+            Self::PolicyBudget => "policy_budget",
             Self::ProviderLimit => "provider_limit",
             Self::ProviderAuth => "provider_auth",
             Self::ProviderError => "provider_error",
@@ -67,6 +81,49 @@ impl Kind {
             Self::ProviderUnreachable => "provider_unreachable",
             Self::CallerGone => "caller_gone",
             Self::GatewayFault => "gateway_fault",
+        }
+    }
+}
+
+/// What a failure says of the target that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The credential asks this model for too much, for now.
+    RateLimit,
+    /// No credit is left on the credential.
+    Credit,
+    /// The credential was refused.
+    Auth,
+    /// There was no connection to be had.
+    Connection,
+    /// The provider failed: an error of its own, silence, or an answer that breaks off or cannot be read.
+    Server,
+}
+
+impl Cause {
+    /// All of them, for metrics that are made once.
+    pub const ALL: [Self; 5] = [Self::RateLimit, Self::Credit, Self::Auth, Self::Connection, Self::Server];
+
+    /// Its word in metrics and the admin API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RateLimit => "rate_limit",
+            Self::Credit => "credit",
+            Self::Auth => "auth",
+            Self::Connection => "connection",
+            Self::Server => "server",
+        }
+    }
+
+    fn of(class: Class) -> Option<Self> {
+        match class {
+            Class::RateLimit => Some(Self::RateLimit),
+            Class::Quota => Some(Self::Credit),
+            Class::Authorization => Some(Self::Auth),
+            Class::Server => Some(Self::Server),
+            Class::BadRequest | Class::ContextLength | Class::ContentPolicy | Class::NotFound => None,
         }
     }
 }
@@ -90,6 +147,14 @@ pub struct Fault {
     pub retry_after: Option<Duration>,
     /// For the log only.
     pub detail: Option<String>,
+    /// What it says of the target; `None`: nothing, it was the request's fault, the caller's or Weir's own.
+    pub cause: Option<Cause>,
+    /// Whether the provider had begun to answer, and so may have done what was asked.
+    pub begun: bool,
+    /// The provider's own status, and what kind of refusal it was.
+    pub refused: Option<(StatusCode, Class)>,
+    /// The kind of scope whose limit was reached.
+    pub limit: Option<&'static str>,
 }
 
 impl Fault {
@@ -105,6 +170,10 @@ impl Fault {
             param: None,
             retry_after: None,
             detail: None,
+            cause: None,
+            begun: false,
+            refused: None,
+            limit: None,
         }
     }
 
@@ -120,6 +189,29 @@ impl Fault {
         Self::new(Kind::CallerAuth, StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
 
+    /// A limit of the caller's is reached.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+    pub fn limited(rejection: Rejection) -> Self {
+        let fault =
+            Self::new(Kind::PolicyLimit, StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", rejection.to_string());
+        Self { retry_after: Some(rejection.retry_after), limit: Some(rejection.scope.kind().name()), ..fault }
+    }
+
+    /// A budget of the caller's has not enough left.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+    pub fn exhausted(exhausted: Exhausted) -> Self {
+        Self::new(Kind::PolicyBudget, StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", exhausted.to_string())
+    }
+
+    /// What the tenant may use of the operator's credentials is used up.
+    #[must_use]
+    pub fn quota_exceeded() -> Self {
+        let message = "The tenant's quota for this provider is used up.";
+        Self::new(Kind::PolicyBudget, StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", message)
+    }
+
     /// The caller left; nobody reads the answer.
     #[must_use]
     pub fn gone() -> Self {
@@ -127,11 +219,40 @@ impl Fault {
         Self::new(Kind::CallerGone, status, "caller_gone", "The caller closed the connection.")
     }
 
-    /// A clock ran out.
+    /// A clock ran out. That of the whole request may be the caller's own, and says nothing of the target.
     #[must_use]
     pub fn timeout(what: &'static str) -> Self {
         let message = format!("The provider did not answer in time ({what}).");
-        Self::new(Kind::ProviderTimeout, StatusCode::GATEWAY_TIMEOUT, "provider_timeout", message)
+        let cause = (what != TOTAL).then_some(Cause::Server);
+        Self { cause, ..Self::new(Kind::ProviderTimeout, StatusCode::GATEWAY_TIMEOUT, "provider_timeout", message) }
+    }
+
+    /// The ledger cannot be read.
+    #[must_use]
+    pub fn store(error: &impl std::fmt::Display) -> Self {
+        let message = "The ledger cannot be read now.";
+        Self::new(Kind::GatewayFault, StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
+            .with_detail(error.to_string())
+    }
+
+    /// With what it says of the target.
+    #[must_use]
+    pub fn because(mut self, cause: Cause) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    /// No target may be asked before `after`: some are limited, or all are down.
+    #[must_use]
+    pub fn unavailable(after: Duration, limited: bool) -> Self {
+        let fault = if limited {
+            let message = "Every provider of this model is limited for now.";
+            Self::new(Kind::ProviderLimit, StatusCode::TOO_MANY_REQUESTS, "provider_rate_limited", message)
+        } else {
+            let message = "Every provider of this model is out of service for now.";
+            Self::new(Kind::ProviderUnreachable, StatusCode::SERVICE_UNAVAILABLE, "provider_unreachable", message)
+        };
+        Self { retry_after: Some(after), ..fault }
     }
 
     /// Weir's own.
@@ -204,9 +325,13 @@ impl Fault {
         match self.kind {
             Kind::ProviderLimit | Kind::ProviderAuth | Kind::ProviderTimeout | Kind::ProviderUnreachable => true,
             Kind::ProviderError => Class::of_status(self.status).may_retry_elsewhere(),
-            Kind::CallerAuth | Kind::CallerRequest | Kind::PolicyForbidden | Kind::CallerGone | Kind::GatewayFault => {
-                false
-            }
+            Kind::CallerAuth
+            | Kind::CallerRequest
+            | Kind::PolicyForbidden
+            | Kind::PolicyLimit
+            | Kind::PolicyBudget
+            | Kind::CallerGone
+            | Kind::GatewayFault => false,
         }
     }
 }
@@ -262,6 +387,8 @@ impl From<Refusal> for Fault {
             }
         };
         fault.retry_after = refusal.retry_after;
+        fault.cause = Cause::of(refusal.class);
+        fault.refused = Some((refusal.status, refusal.class));
         if fault.kind == Kind::ProviderError {
             fault.error_type = refusal.kind;
             fault.param = refusal.param;
@@ -322,14 +449,18 @@ impl From<StreamFault> for Fault {
 /// The provider's answer cannot be read.
 fn malformed(what: String) -> Fault {
     let message = "The provider's answer cannot be read.";
-    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message).with_detail(what)
+    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message)
+        .with_detail(what)
+        .because(Cause::Server)
 }
 
 /// The provider's answer broke off.
 #[must_use]
 pub fn incomplete(detail: impl Into<String>) -> Fault {
     let message = "The provider's answer broke off before it was complete.";
-    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message).with_detail(detail)
+    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message)
+        .with_detail(detail)
+        .because(Cause::Server)
 }
 
 #[cfg(test)]

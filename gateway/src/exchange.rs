@@ -8,23 +8,25 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use adapters::{Operation, Request};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use jiff::Timestamp;
 
 use crate::access::{self, Key};
 use crate::attempt::{self, Begun};
+use crate::balance::{Moment, Tried, Unpicked};
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::listing;
-use crate::model::{ModelInstance, Snapshot, Tried, Type};
+use crate::model::{ModelInstance, Snapshot, Target, type_of};
 use crate::net::client::{BodyFault, Client, Head};
-use crate::record::{Outcome, Record};
+use crate::record::Record;
 use crate::relay;
-use crate::retry::{self, Step};
+use crate::retry::{self, Circumstances, Step};
 use crate::route::Route;
 use crate::timer::Timer;
 use crate::turn::Turn;
@@ -44,6 +46,21 @@ pub async fn serve(gateway: &Gateway, client: &mut Client) {
         refuse(client, &mut record, fault).await;
     }
     record.finished = true;
+}
+
+/// Tells the caller of a request that was cut, whose record was dropped with it, that there is no more to come.
+pub async fn cut(client: &mut Client) {
+    let fault = Fault::draining();
+    client.close_after();
+    if client.is_answered() {
+        let _nobody_listens = client.push(fault.event()).await;
+        client.abort().await;
+    } else {
+        let mut head = Head::new(fault.status);
+        head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        head.add(headers::ERROR, HeaderValue::from_static(fault.kind.name()));
+        let _nobody_listens = client.send(head, &[fault.body()]).await;
+    }
 }
 
 /// What `future` comes to; `None` when it panics, which costs this request and no other.
@@ -83,6 +100,11 @@ async fn answer<'s>(
             let key = authenticate(snapshot, client, record)?;
             json(client, record, StatusCode::OK, listing::model(snapshot, key, &name)?).await
         }
+        Route::Usage(id) => {
+            let key = authenticate(snapshot, client, record)?;
+            let row = usage(gateway, key, id).await?;
+            json(client, record, StatusCode::OK, row).await
+        }
         Route::Healthz => json(client, record, StatusCode::OK, listing::health("ok")).await,
         Route::Readyz if gateway.is_draining() => {
             json(client, record, StatusCode::SERVICE_UNAVAILABLE, listing::health("draining")).await
@@ -101,18 +123,75 @@ async fn call<'s>(
 ) -> Result<(), Fault> {
     record.operation = Some(operation);
     let key = authenticate(snapshot, client, record)?;
+    record.bill.admit(key).await?;
     refuse_encoded(client)?;
     let request = read(snapshot, client, record, operation).await?;
     let asked = request.model()?;
     record.asked = asked.as_deref().unwrap_or_default().to_owned();
     record.stream = request.is_stream();
     let instance = snapshot.resolve(key, type_of(operation), asked.as_deref())?;
-    instance.asked().clone_into(&mut record.asked);
-    record.model = Some(instance.model());
+    let instance = instead(snapshot, key, operation).unwrap_or(instance);
     let mut turn = Turn::new(client, record, timer(client, &instance, &request)?, &request);
     // Boxed, so that a stream that is held for long does not hold this part's state too.
-    let begun = Box::pin(first_answer(gateway, &mut turn, &instance, &request)).await?;
+    let begun = Box::pin(any_answer(gateway, snapshot, &mut turn, instance, key, &request)).await?;
     relay::answer(&mut turn, begun).await
+}
+
+/// The model that answers while a budget of `key` is low, where the budget names one.
+fn instead<'s>(snapshot: &'s Snapshot, key: &'s Key, operation: Operation) -> Option<ModelInstance<'s>> {
+    let name = key.accounts.instead(Timestamp::now())?;
+    snapshot.resolve(key, type_of(operation), Some(name)).ok()
+}
+
+/// The first answer of the model that was asked for or of one that takes over for it. Each of them is resolved, limited and
+/// priced as if it had been asked for.
+async fn any_answer<'s>(
+    gateway: &'s Gateway,
+    snapshot: &'s Snapshot,
+    turn: &mut Turn<'_, 's>,
+    instance: ModelInstance<'s>,
+    key: &'s Key,
+    request: &Request,
+) -> Result<Begun, Fault> {
+    let model = instance.model();
+    let mut fault = match answer_of(gateway, &snapshot.rounds, turn, instance, key, request).await {
+        Ok(begun) => return Ok(begun),
+        Err(fault) => fault,
+    };
+    let spent = (fault.kind == Kind::PolicyBudget).then(|| instead(snapshot, key, request.operation())).flatten();
+    let named = retry::takes_over(&model.fallbacks, &fault).iter();
+    let named = named.filter_map(|name| snapshot.resolve(key, type_of(request.operation()), Some(name)).ok());
+    for instance in spent.into_iter().chain(named) {
+        if turn.is_over() || instance.model().name == model.name {
+            continue;
+        }
+        let to = instance.model().name.as_str();
+        gateway.metrics.fallbacks.with_label_values(&[model.name.as_str(), to]).inc();
+        match answer_of(gateway, &snapshot.rounds, turn, instance, key, request).await {
+            Ok(begun) => return Ok(begun),
+            Err(failed) => fault = failed,
+        }
+    }
+    Err(fault)
+}
+
+/// The first answer of one model.
+async fn answer_of<'s>(
+    gateway: &'s Gateway,
+    rounds: &retry::Budget,
+    turn: &mut Turn<'_, 's>,
+    instance: ModelInstance<'s>,
+    key: &'s Key,
+    request: &Request,
+) -> Result<Begun, Fault> {
+    let model = instance.model();
+    instance.asked().clone_into(&mut turn.record.asked);
+    turn.record.model = Some(model);
+    turn.record.bill.for_model(model, request).await?;
+    if turn.record.entry.is_none() {
+        turn.record.admit(key);
+    }
+    first_answer(gateway, rounds, turn, &instance, key, request).await
 }
 
 fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record<'s>) -> Result<&'s Key, Fault> {
@@ -121,27 +200,78 @@ fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record
     Ok(key)
 }
 
+/// How long a row may take to be committed, and how often it is looked for meanwhile.
+const ROW_WAIT: Duration = Duration::from_millis(50);
+const ROW_LOOKS: u32 = 10;
+
+/// The row of a request that this key's tenant made.
+async fn usage(gateway: &Gateway, key: &Key, id: String) -> Result<Bytes, Fault> {
+    let (reader, tenant) = (gateway.ledger.reader(), key.tenant.id.clone());
+    let message = format!("There is no request `{id}` of this tenant in the ledger.");
+    let find = move || reader.find(&id, Some(&tenant), |row| serde_json::to_vec(row).unwrap_or_default());
+    for look in 0..ROW_LOOKS {
+        let find = find.clone();
+        let found = tokio::task::spawn_blocking(find).await.map_err(|error| Fault::internal(error.to_string()))?;
+        if let Some(row) = found.map_err(|error| Fault::store(&error))? {
+            return Ok(row.into());
+        }
+        // It may have ended just now. What is not there at all is not worth the whole wait.
+        if gateway.ledger.lag().is_zero() && look > 0 {
+            break;
+        }
+        tokio::time::sleep(ROW_WAIT).await;
+    }
+    Err(Fault::request(StatusCode::NOT_FOUND, "request_not_found", message))
+}
+
 /// Asks one target after the other until one begins to answer.
 async fn first_answer<'s>(
     gateway: &'s Gateway,
+    rounds: &retry::Budget,
     turn: &mut Turn<'_, 's>,
     instance: &ModelInstance<'s>,
+    key: &Key,
     request: &Request,
 ) -> Result<Begun, Fault> {
-    let policy = retries(turn, instance);
+    let mut tries = retries(turn, instance).begin();
     let mut tried = Tried::default();
     let mut fault: Option<Fault> = None;
-    for attempt in 1.. {
-        let Some(picked) = instance.pick(&mut tried) else {
-            break;
+    rounds.count(Moment::now().since(Moment::NEVER));
+    loop {
+        let (picked, held) = match instance.pick(&mut tried, Moment::now(), room) {
+            Ok(picked) => picked,
+            Err(unpicked) => {
+                let circumstances = circumstances(turn, instance);
+                let again = fault.as_ref().and_then(|fault| tries.again(fault, circumstances));
+                let Some(wait) = again.filter(|_| rounds.spend(Moment::now().since(Moment::NEVER))) else {
+                    fault = fault.or_else(|| instance.status().fault(instance.asked()));
+                    fault = Some(unavailable(fault, unpicked));
+                    break;
+                };
+                pause(turn, wait).await?;
+                tried.forget();
+                continue;
+            }
         };
-        turn.record.attempt(picked.target, &picked.upstream_model);
-        let failed = match attempt::run(&gateway.upstreams, turn, &picked, instance, request).await {
-            Ok(begun) => return Ok(begun),
+        let payable = match turn.record.bill.afford(key, &picked, request).await {
+            Ok(payable) => payable,
+            Err(refused) => {
+                fault = Some(fault.unwrap_or(refused));
+                continue;
+            }
+        };
+        turn.record.limited_to = payable.limited_to;
+        turn.record.attempt(&picked, held);
+        let failed = match attempt::run(&gateway.upstreams, turn, &picked, instance, &payable.request).await {
+            Ok(begun) => {
+                turn.record.attempt_answers();
+                return Ok(begun);
+            }
             Err(failed) => failed,
         };
-        turn.record.attempt_ended(Outcome::Failed(failed.kind));
-        let step = policy.next(attempt, &failed);
+        turn.record.attempt_ended(Err(&failed));
+        turn.record.bill.give_back();
+        let step = tries.after(&failed);
         fault = Some(worse(fault, failed));
         if step == Step::GiveUp || turn.is_over() {
             break;
@@ -150,7 +280,43 @@ async fn first_answer<'s>(
     if turn.has_left() {
         return Err(Fault::gone());
     }
-    Err(fault.unwrap_or_else(|| Fault::internal("a model without targets")))
+    let mut fault = fault.unwrap_or_else(|| Fault::internal("a model without targets"));
+    if fault.kind == Kind::ProviderLimit && fault.retry_after.is_none() {
+        fault.retry_after = instance.balance().soonest(Moment::now());
+    }
+    Err(fault)
+}
+
+/// Waits before a new round, as long as the caller stays.
+async fn pause(turn: &mut Turn<'_, '_>, wait: Duration) -> Result<(), Fault> {
+    turn.timer.phase(None, "pause");
+    turn.wait(tokio::time::sleep(wait)).await
+}
+
+fn circumstances(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> Circumstances {
+    let ready = instance.balance().soonest(Moment::now()).unwrap_or_default();
+    Circumstances { ready, left: turn.timer.left(), chance: rand::random() }
+}
+
+/// What a target's own limits have left, from 0 to 1.
+fn room(target: &Target) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a share needs few digits")]
+    let room = (1.0 - target.credential.scopes.load(Instant::now())) as f32;
+    room.max(0.0)
+}
+
+/// What the caller is told when no other target may be asked now: what the one before it failed with, if any was asked.
+fn unavailable(before: Option<Fault>, unpicked: Unpicked) -> Fault {
+    let Unpicked::Unavailable { after, limited } = unpicked else {
+        return before.unwrap_or_else(|| Fault::internal("a model without targets"));
+    };
+    match before {
+        Some(fault) if fault.kind == Kind::ProviderLimit => {
+            Fault { retry_after: Some(fault.retry_after.map_or(after, |told| told.min(after))), ..fault }
+        }
+        Some(fault) => fault,
+        None => Fault::unavailable(after, limited),
+    }
 }
 
 /// The last failure is what the caller is told; of limits the one that ends the soonest.
@@ -167,7 +333,7 @@ fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
 
 fn retries(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> retry::Policy {
     let refused = turn.client.headers().get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
-    if refused { retry::Policy { max: 0 } } else { instance.model().retries }
+    if refused { retry::Policy::NONE } else { instance.model().retries }
 }
 
 fn is_false(value: &HeaderValue) -> bool {
@@ -184,9 +350,9 @@ fn timer(client: &Client, instance: &ModelInstance<'_>, request: &Request) -> Re
     Ok(Timer::start(total, clocks.keepalive.filter(|_| request.is_stream())))
 }
 
-fn milliseconds(value: &HeaderValue) -> Result<std::time::Duration, Fault> {
+fn milliseconds(value: &HeaderValue) -> Result<Duration, Fault> {
     let parsed = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|ms| *ms > 0);
-    parsed.map(std::time::Duration::from_millis).ok_or_else(|| {
+    parsed.map(Duration::from_millis).ok_or_else(|| {
         let message = "x-weir-timeout-ms must be a whole number of milliseconds over 0.";
         Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message).of_param("x-weir-timeout-ms")
     })
@@ -198,7 +364,7 @@ async fn read(
     record: &mut Record<'_>,
     operation: Operation,
 ) -> Result<Request, Fault> {
-    let since = std::time::Instant::now();
+    let since = Instant::now();
     let body = client.read_body(snapshot.max_body).await;
     record.waited(since);
     let body = body.map_err(|fault| match fault {
@@ -235,13 +401,6 @@ fn refuse_encoded(client: &Client) -> Result<(), Fault> {
     Ok(())
 }
 
-fn type_of(operation: Operation) -> Type {
-    match operation {
-        Operation::Chat | Operation::Completions => Type::Llm,
-        Operation::Embeddings => Type::TextEmbedding,
-    }
-}
-
 async fn json(client: &mut Client, record: &mut Record<'_>, status: StatusCode, body: Bytes) -> Result<(), Fault> {
     let mut head = Head::new(status);
     head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -273,6 +432,9 @@ fn refusal(record: &Record<'_>, fault: &Fault, client: &Client) -> Head {
     head.add(headers::ERROR, HeaderValue::from_static(fault.kind.name()));
     if let Some(after) = fault.retry_after {
         head.add(header::RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(0.0) as u64));
+    }
+    if fault.kind == Kind::PolicyBudget {
+        head.add(headers::SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     if fault.status == StatusCode::METHOD_NOT_ALLOWED {
         let allowed = if client.method() == http::Method::POST { "GET" } else { "POST" };

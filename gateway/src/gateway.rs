@@ -1,12 +1,15 @@
 //! What all requests share: one value for the process, that survives reloads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::access_log::{AccessLog, Writer};
+use crate::budget::Registry;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::ModelManager;
 use crate::net::upstream::Upstreams;
+use crate::sharing::Sharing;
 use crate::store::Store;
 
 /// The process's shared parts.
@@ -23,6 +26,12 @@ pub struct Gateway {
     pub log_writer: Mutex<Option<Writer>>,
     /// What outlives the process.
     pub store: Store,
+    /// One row a request, in the store.
+    pub ledger: Ledger,
+    /// What keys and tenants have used of their budgets.
+    pub budgets: Arc<Registry>,
+    /// The link to the Redis that is shared with other gateways.
+    pub sharing: Mutex<Option<Sharing>>,
     /// Set once the process is to end.
     pub draining: AtomicBool,
 }
@@ -40,6 +49,11 @@ impl Gateway {
         if let Some(writer) = writer {
             writer.close();
         }
+        let sharing = self.sharing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sharing) = sharing {
+            sharing.close();
+        }
+        self.ledger.close();
         self.store.close();
     }
 }

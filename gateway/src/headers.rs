@@ -10,10 +10,20 @@ pub const MODEL: HeaderName = HeaderName::from_static("x-weir-model");
 pub const PROVIDER: HeaderName = HeaderName::from_static("x-weir-provider");
 /// With which credential.
 pub const CREDENTIAL: HeaderName = HeaderName::from_static("x-weir-credential");
+/// Whose it is, the operator's (`system`) or the tenant's own (`custom`), where there are both.
+pub const CREDENTIAL_SOURCE: HeaderName = HeaderName::from_static("x-weir-credential-source");
 /// How many attempts it took.
 pub const ATTEMPTS: HeaderName = HeaderName::from_static("x-weir-attempts");
 /// Weir's own share of the time, in microseconds.
 pub const OVERHEAD: HeaderName = HeaderName::from_static("x-weir-overhead-us");
+/// What the request cost, in dollars.
+pub const COST: HeaderName = HeaderName::from_static("x-weir-cost-usd");
+/// What the answer was cut to, so that a budget could pay for it.
+pub const MAX_TOKENS: HeaderName = HeaderName::from_static("x-weir-max-tokens");
+/// What the caller names its request with, for the ledger.
+pub const TAGS: HeaderName = HeaderName::from_static("x-weir-tags");
+/// Tells OpenAI's SDKs whether another try can help.
+pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// Parameters that the provider has no equal for.
 pub const DROPPED: HeaderName = HeaderName::from_static("x-weir-dropped-params");
 /// Whose fault an error is.

@@ -2,14 +2,16 @@
 //!
 //! [`exchange`] is the file to read first: one request from its first byte to its last. It alone knows the order of the
 //! other rooms: [`access`] (who calls), [`model`] (what for, and where it can go), [`balance`] and [`retry`] (where it goes
-//! next), [`attempt`] (one target asked), [`relay`] (the answer), and [`record`] (logged and counted). [`net`] is the only
-//! room with sockets; [`config`] is what was written; [`serve`] starts the process.
+//! next), [`attempt`] (one target asked), [`relay`] (the answer), and [`record`] (logged and counted). [`ledger`] keeps a
+//! row of each in the [`store`]. [`net`] is the only room with sockets; [`config`] is what was written; [`serve`] starts the
+//! process.
 
 pub mod access;
 pub mod access_log;
 pub mod admin;
 pub mod attempt;
 pub mod balance;
+pub mod bill;
 pub mod budget;
 pub mod cli;
 pub mod config;
@@ -17,11 +19,13 @@ pub mod error;
 pub mod exchange;
 pub mod gateway;
 pub mod headers;
+pub mod ledger;
 pub mod limit;
 pub mod listing;
 pub mod metrics;
 pub mod model;
 pub mod net;
+pub mod price;
 pub mod record;
 pub mod redis;
 pub mod relay;
@@ -29,6 +33,7 @@ pub mod reload;
 pub mod retry;
 pub mod route;
 pub mod serve;
+pub mod sharing;
 pub mod shelf;
 pub mod store;
 pub mod timer;

@@ -2,11 +2,12 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::budget::Reading;
@@ -32,22 +33,33 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// `weir_attempts_total`
     pub attempts: IntCounterVec,
+    /// `weir_cooldowns_total`
+    pub cooldowns: IntCounterVec,
+    target_state: GaugeVec,
     /// `weir_tokens_total`
     pub tokens: IntCounterVec,
+    /// `weir_cost_usd_total`
+    pub cost: CounterVec,
+    /// `weir_fallbacks_total`
+    pub fallbacks: IntCounterVec,
     /// `weir_config_generation`
     pub config_generation: IntGauge,
     /// `weir_config_info`, 1 for the hash that is served
     pub config_info: CounterVec,
     /// `weir_config_reload_failures_total`
     pub reload_failures: IntCounter,
+    /// `weir_store_degraded`, 1 while what should be kept waits in memory, or Redis is away
+    pub store_degraded: IntGauge,
+    /// Set while a Redis is configured and away: part of `weir_store_degraded`.
+    pub redis_lost: Arc<AtomicBool>,
+    /// `weir_ledger_lag_seconds`, set when the page is asked for
+    pub ledger_lag: Gauge,
     /// `weir_access_log_dropped_total`
     pub log_dropped: IntCounter,
     /// `weir_limit_rejections_total`
     pub limit_rejections: IntCounterVec,
     /// `weir_budget_alerts_total`
     pub budget_alerts: IntCounter,
-    /// `weir_store_degraded`
-    pub store_degraded: IntGauge,
     budget_limit: GaugeVec,
     budget_used: GaugeVec,
     budget_reserved: GaugeVec,
@@ -118,7 +130,19 @@ impl Metrics {
                 "Attempts by target and outcome.",
                 &["provider", "credential", "outcome"],
             )?,
+            cooldowns: families.counters("weir_cooldowns_total", "Cooldowns by what began them.", &["cause"])?,
+            target_state: families.gauges(
+                "weir_target_state",
+                "1 while a target takes requests, 0 while it cools or is on probation.",
+                &["target"],
+            )?,
             tokens: families.counters("weir_tokens_total", "Tokens by kind.", &["provider", "model", "kind"])?,
+            cost: families.floats("weir_cost_usd_total", "What requests cost, in dollars.", &["provider", "model"])?,
+            fallbacks: families.counters(
+                "weir_fallbacks_total",
+                "Requests that another model took over.",
+                &["from", "to"],
+            )?,
             config_generation: families.gauge("weir_config_generation", "Counts the configurations served.")?,
             config_info: families.floats(
                 "weir_config_info",
@@ -126,6 +150,13 @@ impl Metrics {
                 &["hash"],
             )?,
             reload_failures: families.counter("weir_config_reload_failures_total", "Reloads that were refused.")?,
+            store_degraded: families
+                .gauge("weir_store_degraded", "1 while the store cannot be written, or Redis is away.")?,
+            redis_lost: Arc::default(),
+            ledger_lag: families.float_gauge(
+                "weir_ledger_lag_seconds",
+                "For how long the oldest row that is not on the disk has waited.",
+            )?,
             log_dropped: families
                 .counter("weir_access_log_dropped_total", "Lines lost because the log was too slow.")?,
             limit_rejections: families.counters(
@@ -134,8 +165,6 @@ impl Metrics {
                 &["scope"],
             )?,
             budget_alerts: families.counter("weir_budget_alerts_total", "Budgets that came to their soft limit.")?,
-            store_degraded: families
-                .gauge("weir_store_degraded", "1 while limits and budgets go on without their shared store.")?,
             budget_limit: families.gauges(
                 "weir_budget_limit_usd",
                 "What a tenant may spend in this window.",
@@ -157,6 +186,12 @@ impl Metrics {
         page
     }
 
+    /// How the store does now.
+    pub fn stored(&self, degraded: bool, lag: Duration) {
+        self.store_degraded.set(i64::from(degraded || self.redis_lost.load(Ordering::Relaxed)));
+        self.ledger_lag.set(seconds(lag));
+    }
+
     /// The tenants' budgets as they stand now, in the place of what stood before. Of two for the same time the one with
     /// less left is told.
     pub fn budgets(&self, mut readings: Vec<(Arc<str>, Every, Reading)>) {
@@ -170,6 +205,14 @@ impl Metrics {
             set(&self.budget_limit, reading.limit);
             set(&self.budget_used, reading.used);
             set(&self.budget_reserved, reading.reserved);
+        }
+    }
+
+    /// The targets that are in and those that are out, in the place of what stood before.
+    pub fn targets<'t>(&self, targets: impl Iterator<Item = (&'t str, bool)>) {
+        self.target_state.reset();
+        for (target, is_in) in targets {
+            self.target_state.with_label_values(&[target]).set(f64::from(u8::from(is_in)));
         }
     }
 
@@ -215,6 +258,10 @@ impl Families<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.registered(IntGauge::new(name, help)?)
+    }
+
+    fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        self.registered(Gauge::new(name, help)?)
     }
 
     fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {

@@ -7,9 +7,10 @@ use serde::Serialize;
 use crate::attempt::{Answering, Begun, Stream, broken};
 use crate::error::Fault;
 use crate::headers;
+use crate::ledger::{self, Accuracy};
 use crate::net::client::Head;
 use crate::net::upstream::Answer;
-use crate::record::{Accuracy, Outcome, Record};
+use crate::record::Record;
 use crate::turn::{Turn, tokens_in};
 
 /// Relays an answer that has begun.
@@ -23,15 +24,14 @@ pub async fn answer(turn: &mut Turn<'_, '_>, begun: Begun) -> Result<(), Fault> 
         Answering::Whole(reply) => whole(turn, reply).await,
         Answering::Stream(stream) => {
             let relayed = self::stream(turn, *stream).await;
-            turn.record
-                .attempt_ended(relayed.as_ref().map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok));
+            turn.record.attempt_ended(relayed.as_ref().copied());
             relayed
         }
     }
 }
 
 async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
-    turn.record.attempt_ended(Outcome::Ok);
+    turn.record.attempt_ended(Ok(()));
     turn.record.usage = reply.usage;
     if reply.usage.is_none() {
         turn.record.usage = Some(turn.estimate(tokens_in(reply.body.len())));
@@ -100,6 +100,9 @@ pub fn head(record: &Record<'_>, status: StatusCode) -> Head {
     if let Some(attempt) = record.attempts.last() {
         head.add(headers::PROVIDER, attempt.target.provider.header.clone());
         head.add_some(headers::CREDENTIAL, attempt.target.credential.header.clone());
+        let source = attempt.target.credential.source.as_str();
+        let is_own = record.model.is_some_and(|model| model.is_own);
+        head.add_some(headers::CREDENTIAL_SOURCE, is_own.then(|| HeaderValue::from_static(source)));
     }
     if record.operation.is_some() {
         head.add(headers::ATTEMPTS, HeaderValue::from(record.attempts.len()));
@@ -108,12 +111,21 @@ pub fn head(record: &Record<'_>, status: StatusCode) -> Head {
             HeaderValue::from(u64::try_from(record.overhead().as_micros()).unwrap_or(u64::MAX)),
         );
     }
+    if let Some(standing) = record.bill.standing() {
+        standing.headers().for_each(|(name, value)| head.add(name, value));
+    }
+    head.add_some(headers::COST, cost(record));
+    head.add_some(headers::MAX_TOKENS, record.limited_to.map(HeaderValue::from));
     head.add_some(headers::DROPPED, record.dropped.clone());
     head.add_some(headers::PROVIDER_REQUEST_ID, record.provider_request_id.clone());
     head
 }
 
-/// The route, for the usage chunk at a stream's end.
+fn cost(record: &Record<'_>) -> Option<HeaderValue> {
+    HeaderValue::try_from(ledger::dollars_text(record.cost()?)).ok()
+}
+
+/// The route and the cost, for the usage chunk at a stream's end.
 #[derive(Serialize)]
 struct Route<'a> {
     model: &'a str,
@@ -121,6 +133,8 @@ struct Route<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<&'a str>,
     attempts: usize,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "ledger::dollars")]
+    cost_usd: Option<i64>,
 }
 
 fn route(record: &Record<'_>) -> Option<Vec<u8>> {
@@ -130,6 +144,7 @@ fn route(record: &Record<'_>) -> Option<Vec<u8>> {
         provider: &attempt.target.provider.name,
         credential: attempt.target.credential.id.as_deref(),
         attempts: record.attempts.len(),
+        cost_usd: record.cost(),
     };
     serde_json::to_vec(&route).ok()
 }

@@ -14,6 +14,8 @@ pub enum Route {
     Models,
     /// One of them.
     Model(String),
+    /// A request's row in the ledger.
+    Usage(String),
     /// Whether the process lives.
     Healthz,
     /// Whether it takes requests.
@@ -27,6 +29,7 @@ impl Route {
         match self {
             Self::Call(operation) => operation.name(),
             Self::Models | Self::Model(_) => "models",
+            Self::Usage(_) => "usage",
             Self::Healthz | Self::Readyz => "health",
         }
     }
@@ -55,16 +58,17 @@ impl Route {
             "models" => Ok((Self::Models, Method::GET)),
             "healthz" => Ok((Self::Healthz, Method::GET)),
             "readyz" => Ok((Self::Readyz, Method::GET)),
-            _ => match name.strip_prefix("models/") {
-                Some(model) => Ok((Self::Model(decoded(model)), Method::GET)),
-                None => Err(unknown(name, path)),
+            _ => match name.split_once('/') {
+                Some(("models", model)) => Ok((Self::Model(decoded(model)), Method::GET)),
+                Some(("usage", id)) => Ok((Self::Usage(decoded(id)), Method::GET)),
+                _ => Err(unknown(name, path)),
             },
         }
     }
 }
 
 /// Endpoints of the contract that this version has not.
-const NOT_YET: &[&str] = &["responses", "messages", "audio", "rerank", "v2/rerank", "moderations", "images", "usage"];
+const NOT_YET: &[&str] = &["responses", "messages", "audio", "rerank", "v2/rerank", "moderations", "images"];
 
 fn unknown(name: &str, path: &str) -> Fault {
     let known = NOT_YET

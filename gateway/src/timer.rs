@@ -6,6 +6,8 @@ use std::pin::Pin;
 
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
+use crate::error::TOTAL;
+
 /// A request's clocks.
 #[derive(Debug)]
 pub struct Timer {
@@ -41,6 +43,12 @@ impl Timer {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.total.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// How much time the whole request has left; `None`: any.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        self.total.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Starts the clock of a part, in the place of the last part's.
@@ -88,7 +96,7 @@ impl Timer {
     }
 
     fn nearest(&self) -> Option<(Instant, Due)> {
-        let total = self.total.map(|deadline| (deadline, Due::Timeout("total")));
+        let total = self.total.map(|deadline| (deadline, Due::Timeout(TOTAL)));
         let phase = self.phase.map(|(deadline, name)| (deadline, Due::Timeout(name)));
         let silence = self.silence.map(|(deadline, _)| (deadline, Due::KeepAlive));
         [total, phase, silence].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
 use crate::config::OnDisconnect;
-use crate::error::Fault;
+use crate::error::{Fault, TOTAL};
 use crate::net::client::{Client, Gone};
 use crate::record::Record;
 use crate::relay;
@@ -145,7 +145,7 @@ impl<'c, 's> Turn<'c, 's> {
         let pushed = tokio::select! {
             biased;
             pushed = self.client.push(piece.into()) => Ok(pushed),
-            () = self.timer.over() => Err(Fault::timeout("total")),
+            () = self.timer.over() => Err(Fault::timeout(TOTAL)),
         };
         self.record.waited(since);
         self.heard(pushed?)

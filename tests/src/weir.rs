@@ -28,6 +28,9 @@ pub const KEY: &str = "sk-weir-test";
 /// The hash of [`KEY`].
 pub const KEY_HASH: &str = "sha256:a8cb3a47c642e82386ef7afaf9fbde5020ad9625e4095ad5eb382ada6578a84c";
 
+/// One request's failure leaves the targets of the next as they were, unless a test is about that.
+const NO_COOLDOWN: &str = "health: {cooldown: {rate_limit: 0s, auth: 0s, connection: 0s, server: 0s}}\n";
+
 /// A configuration in the making.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -126,6 +129,9 @@ impl Config {
         if !self.rest.iter().any(|section| section.starts_with("observability:")) {
             yaml.push_str("observability: {access_log: stdout}\n");
         }
+        if !self.rest.iter().any(|section| section.starts_with("health:")) {
+            yaml.push_str(NO_COOLDOWN);
+        }
         entries(&mut yaml, "providers", "  ", &self.providers);
         entries(&mut yaml, "models", "  - ", &self.models);
         let own = format!("{{id: acme, keys: [{{id: ci, hash: '{KEY_HASH}'}}]}}");
@@ -176,7 +182,18 @@ struct Lines {
 
 impl Weir {
     async fn start(config: &Config) -> Self {
-        let folder = folder();
+        Self::start_in(folder(), config).await
+    }
+
+    /// Ends the process as `kill -9` does, and starts the next one on what it left behind.
+    pub async fn killed_and_started(mut self, config: &Config) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let folder = std::mem::take(&mut self.folder);
+        Self::start_in(folder, config).await
+    }
+
+    async fn start_in(folder: PathBuf, config: &Config) -> Self {
         fs::write(folder.join("weir.yaml"), config.yaml(&folder)).unwrap();
         let mut child = Command::new(binary())
             .args(["serve", "--config"])
@@ -331,7 +348,9 @@ impl Drop for Weir {
             eprintln!("--- configuration\n{yaml}--- standard error of weir\n{}---", self.stderr());
             self.printed.lines().log.iter().for_each(|line| eprintln!("{line}"));
         }
-        let _ = fs::remove_dir_all(&self.folder);
+        if !self.folder.as_os_str().is_empty() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 

@@ -62,8 +62,20 @@ const SOCKETS: &[&str] = &[
 ];
 
 /// The rooms that the exchange puts in order, and that therefore do not know it.
-const BELOW_THE_EXCHANGE: &[&str] =
-    &["access", "balance", "budget", "config", "limit", "model", "net/upstream", "redis", "retry", "store"];
+const BELOW_THE_EXCHANGE: &[&str] = &[
+    "access",
+    "balance",
+    "budget",
+    "config",
+    "ledger",
+    "limit",
+    "model",
+    "net/upstream",
+    "price",
+    "redis",
+    "retry",
+    "store",
+];
 
 const FOLDERS: &[&str] = &["adapters/src", "gateway/src", "load-tests/src", "tests/src", "tests/tests"];
 

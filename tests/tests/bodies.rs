@@ -202,7 +202,7 @@ async fn large_bodies_do_not_slow_small_requests_and_their_memory_is_used_again(
 #[tokio::test]
 async fn a_provider_that_answers_during_an_upload_is_heard() {
     let simulator = simulator();
-    let weir = Config::of(&simulator).section("health: {min_samples: 1000}").start().await;
+    let weir = Config::of(&simulator).start().await;
     for (directives, status, code) in [
         ("early=413", 413, None),
         ("early=400", 400, None),

@@ -101,11 +101,14 @@ async fn what_does_not_end_in_time_is_cut_and_logged() {
         let id = answer.id();
         let (text, end) = answer.rest().await;
         assert!(end == End::Aborted && !text.contains("[DONE]"), "{text}");
+        assert_eq!(text.matches(r#""code":"draining""#).count(), 1, "{text}");
         let line = log.iter().find(|line| line["request_id"] == id).unwrap();
         assert_eq!((&line["error"], &line["code"]), (&json!("gateway_fault"), &json!("draining")), "{line}");
         assert_eq!(line["incomplete"], true, "{line}");
     }
-    assert!(waiting.outcome().await.is_err());
+    let refused = waiting.outcome().await.unwrap();
+    assert_eq!((refused.status.as_u16(), refused.header("x-weir-error")), (503, Some("gateway_fault")));
+    assert_eq!(log.iter().filter(|line| line["status"] == 503).count(), 1);
     assert_eq!(log.len(), 6);
     assert!(weir.stderr().contains("the time to drain is over"));
     simulator.until(|account| account.in_flight == 0).await;

@@ -8,13 +8,15 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, header};
 use sha2::{Digest, Sha256};
 
-use crate::config::Expiry;
+use crate::budget::{Accounts, Quotas};
+use crate::config::{Expiry, Prefer};
 use crate::error::Fault;
-use crate::model::Type;
+use crate::limit::Limited;
 use crate::model::pattern::Patterns;
+use crate::model::{OwnModels, Type};
 
 /// Someone who may call, as requests see them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Tenant {
     /// The name in logs and metrics.
     pub id: String,
@@ -24,10 +26,16 @@ pub struct Tenant {
     pub disabled: Patterns,
     /// The model for requests that name none.
     pub defaults: HashMap<Type, String>,
+    /// What it may use of the operator's credentials, by provider; a provider that is not there is not limited so.
+    pub quotas: HashMap<String, Quotas>,
+    /// Whose credentials it wants to be used first, where it has chosen.
+    pub preferred: Option<Prefer>,
+    /// The models that it calls with credentials of its own.
+    pub own: OwnModels,
 }
 
 /// A virtual key.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Key {
     /// Its name in logs and metrics.
     pub id: String,
@@ -37,6 +45,10 @@ pub struct Key {
     pub expires: Option<Expiry>,
     /// The models that it may call, of those that its tenant may; `None`: all of them.
     pub models: Option<Patterns>,
+    /// Its limits and its tenant's.
+    pub limited: Limited,
+    /// Its budgets and its tenant's.
+    pub accounts: Accounts,
 }
 
 /// A key's SHA-256.
@@ -109,8 +121,7 @@ mod tests {
     use super::*;
 
     fn keys(secret: &str) -> Keys {
-        let tenant = Tenant { id: "t".into(), models: None, disabled: Patterns::default(), defaults: HashMap::new() };
-        let key = Key { id: "k".into(), tenant: tenant.into(), expires: None, models: None };
+        let key = Key { id: "k".into(), ..Key::default() };
         Keys::from_iter([(Sha256::digest(secret).into(), Arc::new(key))])
     }
 

@@ -1,9 +1,12 @@
 //! The control plane: the admin API, metrics and health, on their own listener and runtime, so that a slow console never
 //! delays a stream.
 
+mod targets;
+mod usage;
+
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::Fault;
 use crate::gateway::Gateway;
+use crate::ledger::Reader;
 use crate::reload::Reloader;
 
 /// The control plane's router.
@@ -31,6 +35,12 @@ struct Control {
     token: Option<Arc<[u8]>>,
 }
 
+impl FromRef<Control> for Reader {
+    fn from_ref(control: &Control) -> Self {
+        control.gateway.ledger.reader()
+    }
+}
+
 impl Admin {
     /// The control plane of `gateway`. Without a token, whoever reaches the listener is the owner.
     #[must_use]
@@ -41,6 +51,9 @@ impl Admin {
             .route("/admin/v1/config", get(config))
             .route("/admin/v1/config/history", get(history))
             .route("/admin/v1/config/reload", post(reload))
+            .route("/admin/v1/targets", get(targets::list))
+            .route("/admin/v1/targets/{*rest}", post(targets::reset))
+            .merge(usage::routes())
             .fallback(unknown)
             .layer(middleware::from_fn_with_state(control.clone(), authorize));
         let open =
@@ -122,7 +135,11 @@ async fn history(State(control): State<Control>) -> Response {
 }
 
 async fn metrics(State(control): State<Control>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], control.gateway.metrics.page()).into_response()
+    targets::measure(&control.gateway.models.load(), &control.gateway.metrics);
+    let gateway = &control.gateway;
+    gateway.metrics.budgets(gateway.budgets.tenants(jiff::Timestamp::now()));
+    gateway.metrics.stored(gateway.store.is_degraded(), gateway.ledger.lag());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], gateway.metrics.page()).into_response()
 }
 
 async fn healthz() -> Response {

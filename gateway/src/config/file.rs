@@ -79,6 +79,12 @@ impl Default for Timeouts {
     }
 }
 
+impl Default for Fallbacks {
+    fn default() -> Self {
+        Read::placeholder()
+    }
+}
+
 impl Default for Retries {
     fn default() -> Self {
         Read::placeholder()
@@ -116,6 +122,8 @@ section! {
         master_key: Option<Secret> = None;
         /// The longest time that a row of the ledger waits before it is on the disk: what a `kill -9` can cost.
         commit_within: Duration = Duration::millis(20);
+        /// How long rows of the ledger are kept.
+        retention: Duration = Duration::secs(90 * 86_400);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The configuration: as it is written (`file`), read with every fault at once (`read`, `check`), from files or a
 //! text (`load`), with the providers that are known by name (`preset`), and again when a file changes (`watch`).
 
+mod catalog;
 mod check;
 mod fault;
 mod file;
@@ -15,6 +16,7 @@ mod tree;
 mod value;
 mod watch;
 
+pub use catalog::{CatalogFile, CatalogModel};
 pub use fault::{Fault, Faults, MOST_FAULTS, Place};
 pub use file::*;
 pub use load::{Loaded, Origin, fuzz, load, parse_str, providers_folder, quickstart};

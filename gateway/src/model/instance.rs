@@ -1,28 +1,19 @@
 //! `ModelInstance`: one model as one request asked for it, and the picking of its targets.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use crate::balance;
+use jiff::Timestamp;
+
+use crate::access::Tenant;
+use crate::balance::{Held, LbModelManager, Moment, Tried, Unpicked};
+use crate::budget::QuotaState;
+use crate::config::CredentialSource;
 use crate::model::snapshot::{Model, Target};
-
-/// Which targets a request has tried: a bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tried(u128);
-
-/// How many targets with their credentials one request looks at; those after it are never reached.
-const MOST_CANDIDATES: usize = 128;
-
-impl Tried {
-    fn has(self, place: usize) -> bool {
-        place >= MOST_CANDIDATES || self.0 >> place & 1 == 1
-    }
-
-    fn add(&mut self, place: usize) {
-        if place < MOST_CANDIDATES {
-            self.0 |= 1 << place;
-        }
-    }
-}
+use crate::model::source::{self, ModelStatus, Offer};
+use crate::price::{Entry, Price};
 
 /// A model that one request asked for.
 #[derive(Clone, Debug)]
@@ -30,14 +21,23 @@ pub struct ModelInstance<'s> {
     model: &'s Model,
     asked: Cow<'s, str>,
     rest: Option<(usize, usize)>,
-    turn: u64,
+    tenant: &'s Tenant,
+    /// What picks, where the model's `*` has a state for each name.
+    of_name: Option<Arc<LbModelManager>>,
 }
 
 impl<'s> ModelInstance<'s> {
-    /// `model` as it was asked for under the name `asked`, in which its `*` stands for `rest`.
+    /// `model` as `tenant` asked for it under the name `asked`, in which its `*` stands for `rest`.
     #[must_use]
-    pub fn new(model: &'s Model, asked: Cow<'s, str>, rest: Option<(usize, usize)>) -> Self {
-        Self { turn: model.rotation.turn(), model, asked, rest }
+    pub fn new(model: &'s Model, asked: Cow<'s, str>, rest: Option<(usize, usize)>, tenant: &'s Tenant) -> Self {
+        let of_name = rest.and_then(|(start, end)| model.of_name(asked.get(start..end)?));
+        Self { model, asked, rest, tenant, of_name }
+    }
+
+    /// What picks among its targets.
+    #[must_use]
+    pub fn balance(&self) -> &LbModelManager {
+        self.of_name.as_deref().unwrap_or(&self.model.balance)
     }
 
     /// The model.
@@ -52,12 +52,59 @@ impl<'s> ModelInstance<'s> {
         &self.asked
     }
 
-    /// The next target to try, marked as tried; `None` when all were.
-    pub fn pick(&self, tried: &mut Tried) -> Option<Picked<'s>> {
-        let place = balance::pick(self.model.policy, &self.model.shares, self.turn, |place| !tried.has(place))?;
-        tried.add(place);
-        let target = self.model.targets.get(place)?;
-        Some(Picked { upstream_model: target.model.filled(self.rest()), target })
+    /// The next target to try and the hold on it, marked as tried. `room` is what a target's own limits have left, from 0
+    /// (nothing: it is left out) to 1.
+    ///
+    /// # Errors
+    /// All were tried, or the rest may not be used now.
+    pub fn pick(
+        &self,
+        tried: &mut Tried,
+        now: Moment,
+        room: impl Fn(&Target) -> f32,
+    ) -> Result<(Picked<'s>, Held), Unpicked> {
+        let targets = &self.model.targets;
+        let room = |target: &Target| if self.may_use(target) { room(target) } else { 0.0 };
+        let (place, held) = self.balance().pick(tried, now, |place| targets.get(place).map_or(0.0, room))?;
+        let target = targets.get(place).ok_or(Unpicked::Exhausted)?;
+        Ok((Picked { upstream_model: target.model.filled(self.rest()), target }, held))
+    }
+
+    /// Whether the tenant may use it: its own credentials always, the operator's under its quotas.
+    fn may_use(&self, target: &Target) -> bool {
+        target.credential.source == CredentialSource::Custom || self.offer(target) == Offer::Valid
+    }
+
+    /// How the operator's credentials stand for the tenant at the model of `target`.
+    fn offer(&self, target: &Target) -> Offer {
+        let Some(quotas) = self.tenant.quotas.get(&target.provider.name) else {
+            return Offer::Valid;
+        };
+        match quotas.state(&target.model.filled(self.rest()), Timestamp::now()) {
+            QuotaState::Unlimited | QuotaState::Valid => Offer::Valid,
+            QuotaState::Exceeded => Offer::Spent,
+            QuotaState::NotForModel => Offer::NoQuota,
+        }
+    }
+
+    /// Whether the model can be used at all, or the first reason why not.
+    #[must_use]
+    pub fn status(&self) -> ModelStatus {
+        let Model { targets, is_removed, .. } = self.model;
+        let of_provider = |target: &Target| {
+            let name = &target.provider.name;
+            let has_custom = targets
+                .iter()
+                .any(|other| other.provider.name == *name && other.credential.source == CredentialSource::Custom);
+            let preferred = source::preferred(self.tenant.preferred.as_ref(), name, has_custom);
+            source::order(preferred, has_custom, self.offer(target))
+                .map_or_else(|status| status, |_| ModelStatus::Active)
+        };
+        if targets.is_empty() {
+            return if *is_removed { ModelStatus::CredentialRemoved } else { ModelStatus::NoConfigure };
+        }
+        let statuses = targets.iter().map(of_provider);
+        statuses.max_by_key(|status| (*status == ModelStatus::Active, Reverse(*status))).unwrap_or(ModelStatus::Active)
     }
 
     fn rest(&self) -> &str {
@@ -72,4 +119,18 @@ pub struct Picked<'s> {
     pub target: &'s Target,
     /// The provider's name for the model.
     pub upstream_model: Cow<'s, str>,
+}
+
+impl<'s> Picked<'s> {
+    /// What it costs now, as far as that is known.
+    #[must_use]
+    pub fn price(&self, now: SystemTime) -> Option<&'s Price> {
+        self.target.prices.at(&self.upstream_model, now)
+    }
+
+    /// What is publicly known of the model.
+    #[must_use]
+    pub fn entry(&self) -> Option<&'static Entry> {
+        self.target.prices.entry(&self.upstream_model)
+    }
 }

@@ -1,21 +1,37 @@
 //! What callers may ask for and where it can go: `ModelManager` holds one immutable [`Snapshot`] behind an `ArcSwap`; a
 //! request loads it once and ends on it, whatever is reloaded meanwhile.
 
+mod balancing;
+mod credentials;
 mod instance;
+mod names;
 pub mod pattern;
 mod provider;
 mod provider_manager;
 mod snapshot;
+pub mod source;
 
 use std::sync::Arc;
 
+use adapters::Operation;
 use arc_swap::ArcSwap;
 
 pub use crate::config::ModelType as Type;
-pub use instance::{ModelInstance, Picked, Tried};
+pub use balancing::OwnModels;
+pub use instance::{ModelInstance, Picked};
+pub use names::Names;
 pub use provider::{Credential, Provider};
 pub use provider_manager::ProviderManager;
 pub use snapshot::{Model, Snapshot, Target, UpstreamName};
+
+/// The type of model that an operation needs.
+#[must_use]
+pub fn type_of(operation: Operation) -> Type {
+    match operation {
+        Operation::Chat | Operation::Completions => Type::Llm,
+        Operation::Embeddings => Type::TextEmbedding,
+    }
+}
 
 /// The current snapshot, swapped by a reload.
 #[derive(Debug)]

@@ -2,26 +2,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use adapters::provider::openai::secret_header;
-use adapters::{Adapter, EncodeError, Options};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use adapters::{Adapter, Options};
+use http::{HeaderMap, HeaderValue};
 
 use crate::access::{Key, Keys, Tenant};
-use crate::balance::{self, Rotation};
-use crate::config::{self, Auth, Balance, Config, Fault, Faults, HttpVersion, Loaded, Manifest, Manifests};
-use crate::model::pattern::Pattern;
-use crate::model::provider::{Credential, Provider};
-use crate::model::snapshot::{Clocks, Model, Models, Snapshot, Target, UpstreamName};
+use crate::balance::Registry;
+use crate::budget::{self, Calendar, Owner};
+use crate::config::{self, Auth, Config, CredentialSource, Fault, Faults, HttpVersion, Loaded, Manifest, Manifests};
+use crate::limit;
+use crate::model::balancing::{Balancing, Own, OwnModels, Sources};
+use crate::model::credentials::{Making, common_headers};
+use crate::model::provider::Provider;
+use crate::model::snapshot::{Models, Snapshot};
+use crate::model::source;
 use crate::net::proxy::{Proxies, Proxy};
-use crate::net::upstream::{Endpoint, EndpointSpec, Version};
-use crate::retry;
-
-/// What Weir tells providers that it is.
-const USER_AGENT: &str = concat!("weir/", env!("CARGO_PKG_VERSION"));
-
-/// Weights are multiplied by this before they are split among credentials, so that small ones stay exact.
-const WEIGHT_SCALE: u64 = 1 << 20;
+use crate::net::upstream::{Endpoint, EndpointSpec, Reach, Version};
+use crate::price::Catalog;
+use crate::shelf::part;
 
 /// Builds snapshots.
 #[derive(Clone, Debug)]
@@ -30,6 +29,12 @@ pub struct ProviderManager {
     pub proxies: Proxies,
     /// Where simulated providers are, when there are any.
     pub simulator: Option<std::net::SocketAddr>,
+    /// How targets stand; what outlives a reload.
+    pub registry: Arc<Registry>,
+    /// What keys, tenants and credentials have used of their limits.
+    pub limits: Arc<limit::Registry>,
+    /// What they have used of their budgets and quotas.
+    pub budgets: Arc<budget::Registry>,
 }
 
 impl ProviderManager {
@@ -50,13 +55,18 @@ impl ProviderManager {
         if !faults.is_empty() {
             return Err(faults);
         }
+        let balancing = Balancing::new(&self.registry, &config.health, previous);
+        let models = balancing.all(config, &providers);
+        let tenants = self.tenants(loaded, &providers, &models, &balancing)?;
         Ok(Snapshot {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             hash: loaded.hash.clone(),
             max_body: config.server.max_body.get(),
-            keys: keys(config),
-            models: models(config, &providers, previous),
+            keys: self.keys(config, &tenants),
+            tenants,
+            models,
             providers,
+            rounds: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.rounds)),
         })
     }
 
@@ -68,20 +78,165 @@ impl ProviderManager {
         let adapter = adapters::provider::of_kind(dialect)
             .ok_or_else(|| at(format!("this version of Weir does not speak {dialect:?}")))?;
         let base_url = self.base_url(written, manifest, adapter).map_err(at)?;
+        let making = Making {
+            owner: name.to_owned(),
+            path: format!("providers.{name}"),
+            source: CredentialSource::System,
+            address: &base_url,
+            adapter,
+            manifest,
+            common: written_headers(name, written)?,
+            registry: &self.registry,
+            limits: &self.limits,
+        };
+        let credentials = match written.credentials.as_slice() {
+            [] if written.simulated => vec![Arc::new(making.simulated()?)],
+            [] if needs_credential(written, manifest) => Vec::new(),
+            [] => vec![Arc::new(making.none())],
+            written => making.all(written)?,
+        };
         let endpoint = Endpoint::new(self.endpoint(base_url, written)?).map_err(|error| at(error.to_string()))?;
-        let carrier = Carrier { adapter, auth: manifest.and_then(|manifest| manifest.auth.as_ref()) };
         Ok(Provider {
             header: header_value(name, "the provider's name")?,
             name: name.to_owned(),
-            credentials: credentials(name, written, &carrier, &common_headers(name, written)?)?,
+            is_removed: credentials.is_empty() && !written.credentials.is_empty(),
+            credentials,
             adapter,
             endpoint: Arc::new(endpoint),
             options: Options {
                 api_version: written.api_version.clone(),
                 default_max_tokens: written.default_max_tokens.map(config::Count::get),
             },
+            catalog: Catalog::of(kind),
             on_disconnect: written.on_disconnect,
         })
+    }
+
+    /// The tenants by their ids.
+    fn tenants(
+        &self,
+        loaded: &Loaded,
+        providers: &HashMap<String, Arc<Provider>>,
+        models: &Models,
+        balancing: &Balancing<'_>,
+    ) -> Result<HashMap<String, Arc<Tenant>>, Faults> {
+        let mut faults = Faults::default();
+        let mut tenants = HashMap::with_capacity(loaded.config.tenants.len());
+        for written in &loaded.config.tenants {
+            match self.own_providers(written, loaded, providers) {
+                Ok(own) => {
+                    let own = balancing.own(&loaded.config, models, Sources { providers, own: &own }, &written.id);
+                    drop(tenants.insert(written.id.clone(), Arc::new(self.tenant(written, own))));
+                }
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if faults.is_empty() { Ok(tenants) } else { Err(faults) }
+    }
+
+    /// The providers as a tenant calls them with credentials of its own.
+    fn own_providers(
+        &self,
+        tenant: &config::Tenant,
+        loaded: &Loaded,
+        providers: &HashMap<String, Arc<Provider>>,
+    ) -> Result<HashMap<String, Own>, Fault> {
+        let known = tenant.providers.iter().filter_map(|(name, own)| Some((name, own, providers.get(name)?)));
+        let made = known.map(|(name, own, shared)| {
+            let preferred = source::preferred(tenant.prefer.as_ref(), name, true);
+            Ok((name.clone(), Own { provider: Arc::new(self.own_provider(tenant, own, shared, loaded)?), preferred }))
+        });
+        made.collect()
+    }
+
+    fn own_provider(
+        &self,
+        tenant: &config::Tenant,
+        own: &config::TenantProvider,
+        shared: &Provider,
+        loaded: &Loaded,
+    ) -> Result<Provider, Fault> {
+        let path = format!("tenants.{}.providers.{}", tenant.id, shared.name);
+        let written = loaded.config.providers.get(&shared.name);
+        let kind = written.and_then(|written| written.kind.as_deref()).unwrap_or(&shared.name);
+        let endpoint = match (&own.base_url, written) {
+            (Some(url), Some(written)) => {
+                let mut spec = self.endpoint(url.as_str().to_owned(), written)?;
+                let allowed = &loaded.config.server.allow_private_upstreams;
+                let is_listed = allowed.iter().any(|upstream| upstream.covers(url.host()));
+                spec.reach = if is_listed { Reach::Anywhere } else { Reach::Public };
+                // The operator's authorities and its way out are for its own addresses.
+                spec.ca_file = None;
+                let made = Endpoint::new(spec).map_err(|error| fault(path.clone(), error.to_string()))?;
+                Arc::new(made)
+            }
+            _ => Arc::clone(&shared.endpoint),
+        };
+        let making = Making {
+            owner: format!("~{}/{}", part(&tenant.id), part(&shared.name)),
+            source: CredentialSource::Custom,
+            address: &format!("{endpoint:?}"),
+            adapter: shared.adapter,
+            manifest: loaded.manifests.get(kind),
+            common: common_headers(),
+            registry: &self.registry,
+            limits: &self.limits,
+            path,
+        };
+        let credentials = making.all(&own.credentials)?;
+        Ok(Provider {
+            name: shared.name.clone(),
+            header: shared.header.clone(),
+            is_removed: credentials.is_empty(),
+            credentials,
+            adapter: shared.adapter,
+            endpoint,
+            options: shared.options.clone(),
+            catalog: shared.catalog,
+            on_disconnect: shared.on_disconnect,
+        })
+    }
+
+    fn keys(&self, config: &Config, tenants: &HashMap<String, Arc<Tenant>>) -> Keys {
+        let mut keys = Keys::default();
+        for written in &config.tenants {
+            let Some(tenant) = tenants.get(&written.id) else {
+                continue;
+            };
+            let limits = self.limits.tenant(&tenant.id, &written.limits, Instant::now());
+            let calendar = Calendar { zone: written.timezone.rules().clone(), week_start: written.week_start };
+            let calendar = Arc::new(calendar);
+            let owner: Arc<str> = written.id.as_str().into();
+            let shared = self.budgets.budgets(&Owner::Tenant(Arc::clone(&owner)), &written.budgets, &calendar);
+            for key in &written.keys {
+                let own = Owner::Key(Arc::clone(&owner), key.id.as_str().into());
+                let own = self.budgets.budgets(&own, &key.budgets, &calendar);
+                let made = Key {
+                    id: key.id.clone(),
+                    tenant: Arc::clone(tenant),
+                    expires: key.expires,
+                    models: key.models.as_ref().map(|models| models.iter().collect()),
+                    limited: self.limits.key(&limits, &key.id, &key.limits, Instant::now()),
+                    accounts: own.into_iter().chain(shared.iter().map(Arc::clone)).collect(),
+                };
+                keys.insert(*key.hash.bytes(), Arc::new(made));
+            }
+        }
+        keys
+    }
+
+    fn tenant(&self, written: &config::Tenant, own: OwnModels) -> Tenant {
+        let id: Arc<str> = written.id.as_str().into();
+        let quotas = |provider: &str| self.budgets.quotas(&id, provider, &written.quotas);
+        Tenant {
+            id: written.id.clone(),
+            models: written.models.as_ref().map(|models| models.iter().collect()),
+            disabled: written.disabled_models.iter().collect(),
+            defaults: written.default_models.iter().map(|(kind, model)| (*kind, model.clone())).collect(),
+            quotas: written.quotas.iter().map(|quota| (quota.provider.clone(), quotas(&quota.provider))).collect(),
+            preferred: written.prefer.clone(),
+            own,
+        }
     }
 
     fn base_url(
@@ -117,27 +272,13 @@ impl ProviderManager {
     }
 }
 
-/// How a provider's keys are carried: as its manifest says, else as its dialect does.
-struct Carrier<'a> {
-    adapter: &'static dyn Adapter,
-    auth: Option<&'a Auth>,
+/// Whether a public provider would refuse every request without a credential.
+fn needs_credential(written: &config::Provider, manifest: Option<&Manifest>) -> bool {
+    let is_public = written.base_url.is_none() && written.headers.is_empty();
+    is_public && manifest.is_some_and(|manifest| !matches!(manifest.auth, Some(Auth::None)))
 }
 
-impl Carrier<'_> {
-    fn headers(&self, key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
-        let one = |name: &HeaderName, value: &str| Ok(vec![(name.clone(), secret_header(value)?)]);
-        match self.auth {
-            Some(Auth::Bearer) => one(&header::AUTHORIZATION, &format!("Bearer {key}")),
-            Some(Auth::Scheme(scheme)) => one(&header::AUTHORIZATION, &format!("{scheme} {key}")),
-            Some(Auth::Header(name)) if self.adapter.name() == "openai" => one(name, key),
-            Some(Auth::Header(_) | Auth::Query(_) | Auth::Aws | Auth::Google | Auth::None) | None => {
-                self.adapter.authorize(key)
-            }
-        }
-    }
-}
-
-fn fault(path: String, message: String) -> Fault {
+pub(super) fn fault(path: String, message: String) -> Fault {
     Fault { place: None, path, message, help: None }
 }
 
@@ -149,18 +290,14 @@ fn simulated_url(adapter: &dyn Adapter, simulator: std::net::SocketAddr) -> Stri
     }
 }
 
-fn header_value(text: &str, what: &str) -> Result<HeaderValue, Fault> {
+pub(super) fn header_value(text: &str, what: &str) -> Result<HeaderValue, Fault> {
     HeaderValue::from_str(text)
         .map_err(|_| fault(text.to_owned(), format!("{what} has characters that cannot stand in a header")))
 }
 
-/// What all requests to a provider carry. Weir reads answers, so it asks for them uncompressed.
-fn common_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, Fault> {
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+/// The headers that the operator wrote for all requests to a provider. A tenant's own requests do not carry them.
+fn written_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, Fault> {
+    let mut headers = common_headers();
     for (header, secret) in &written.headers {
         let at = || format!("providers.{name}.headers.{}", header.0);
         let text = secret.resolve().map_err(|error| fault(at(), error.to_string()))?;
@@ -169,154 +306,4 @@ fn common_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, F
         headers.insert(header.0.clone(), value);
     }
     Ok(headers)
-}
-
-fn credentials(
-    name: &str,
-    written: &config::Provider,
-    carrier: &Carrier<'_>,
-    common: &HeaderMap,
-) -> Result<Vec<Arc<Credential>>, Fault> {
-    if written.simulated && written.credentials.is_empty() {
-        return Ok(vec![Arc::new(simulated(carrier, common)?)]);
-    }
-    if written.credentials.is_empty() {
-        let none = Credential { id: None, header: None, headers: common.clone(), weight: 1 };
-        return Ok(vec![Arc::new(none)]);
-    }
-    let enabled = written.credentials.iter().filter(|credential| credential.enabled);
-    enabled.map(|credential| self::credential(name, credential, carrier, common).map(Arc::new)).collect()
-}
-
-/// The simulator takes any key, but wants one, as the real providers do.
-fn simulated(carrier: &Carrier<'_>, common: &HeaderMap) -> Result<Credential, Fault> {
-    let mut headers = common.clone();
-    headers.extend(carrier.headers("simulated").map_err(|error| fault("simulated".to_owned(), error.to_string()))?);
-    let id = "simulated";
-    Ok(Credential { id: Some(id.to_owned()), header: Some(HeaderValue::from_static(id)), headers, weight: 1 })
-}
-
-fn credential(
-    provider: &str,
-    written: &config::Credential,
-    carrier: &Carrier<'_>,
-    common: &HeaderMap,
-) -> Result<Credential, Fault> {
-    let at = |message: String| fault(format!("providers.{provider}.credentials.{}", written.id), message);
-    let mut headers = common.clone();
-    if let Some(secret) = &written.api_key {
-        let key = secret.resolve().map_err(|error| at(error.to_string()))?;
-        headers.extend(carrier.headers(&key).map_err(|error| at(error.to_string()))?);
-    }
-    Ok(Credential {
-        header: Some(header_value(&written.id, "the credential's id")?),
-        id: Some(written.id.clone()),
-        headers,
-        weight: u64::from(written.weight),
-    })
-}
-
-fn keys(config: &Config) -> Keys {
-    let mut keys = Keys::default();
-    for written in &config.tenants {
-        let tenant = Arc::new(tenant(written));
-        for key in &written.keys {
-            let made = Key {
-                id: key.id.clone(),
-                tenant: Arc::clone(&tenant),
-                expires: key.expires,
-                models: key.models.as_ref().map(|models| models.iter().collect()),
-            };
-            keys.insert(*key.hash.bytes(), Arc::new(made));
-        }
-    }
-    keys
-}
-
-fn tenant(written: &config::Tenant) -> Tenant {
-    Tenant {
-        id: written.id.clone(),
-        models: written.models.as_ref().map(|models| models.iter().collect()),
-        disabled: written.disabled_models.iter().collect(),
-        defaults: written.default_models.iter().map(|(kind, model)| (*kind, model.clone())).collect(),
-    }
-}
-
-fn models(config: &Config, providers: &HashMap<String, Arc<Provider>>, previous: Option<&Snapshot>) -> Models {
-    let mut models = Models::default();
-    for written in &config.models {
-        let kept = previous.and_then(|previous| previous.models.named(written.model_type, &written.name));
-        let rotation = kept.map_or_else(Arc::default, |model| Arc::clone(&model.rotation));
-        models.insert(written.model_type, model(written, providers, rotation));
-    }
-    for (name, provider) in providers {
-        let kept = previous.and_then(|previous| previous.models.direct.get(name));
-        let rotation = kept.map_or_else(Arc::default, |model| Arc::clone(&model.rotation));
-        models.direct.insert(name.clone(), Arc::new(direct(provider, rotation)));
-    }
-    models
-}
-
-fn model(written: &config::Model, providers: &HashMap<String, Arc<Provider>>, rotation: Arc<Rotation>) -> Model {
-    let mut made = Model {
-        header: HeaderValue::from_str(&written.name).ok().filter(|_| !written.name.contains('*')),
-        name: written.name.clone(),
-        model_type: Some(written.model_type),
-        targets: Vec::new(),
-        shares: Vec::new(),
-        policy: match written.balance {
-            Balance::RoundRobin => balance::Policy::RoundRobin,
-            _ => balance::Policy::Weighted,
-        },
-        rotation,
-        timeouts: Clocks::from(&written.timeouts),
-        retries: retry::Policy { max: written.retries.max },
-    };
-    for target in &written.targets {
-        if let Some(provider) = providers.get(&target.provider) {
-            add_target(&mut made, target, provider);
-        }
-    }
-    made
-}
-
-/// A target with each credential that it may use; its weight is split among them.
-fn add_target(model: &mut Model, written: &config::Target, provider: &Arc<Provider>) {
-    let wanted = |credential: &&Arc<Credential>| {
-        written.credential.is_none() || written.credential.as_deref() == credential.id.as_deref()
-    };
-    let credentials: Vec<_> = provider.credentials.iter().filter(wanted).collect();
-    let total: u64 = credentials.iter().map(|credential| credential.weight).sum();
-    for credential in credentials {
-        let share = u64::from(written.weight) * WEIGHT_SCALE * credential.weight / total.max(1);
-        model.shares.push(balance::Candidate { tier: written.tier, weight: share });
-        model.targets.push(Target {
-            provider: Arc::clone(provider),
-            credential: Arc::clone(credential),
-            model: upstream_name(&written.model),
-        });
-    }
-}
-
-fn upstream_name(written: &str) -> UpstreamName {
-    Pattern::of(written).map_or_else(|| UpstreamName::Fixed(written.to_owned()), UpstreamName::Filled)
-}
-
-/// `provider/model` for any model of a provider.
-fn direct(provider: &Arc<Provider>, rotation: Arc<Rotation>) -> Model {
-    let mut model = Model {
-        name: format!("{}/*", provider.name),
-        header: None,
-        model_type: None,
-        targets: Vec::new(),
-        shares: Vec::new(),
-        policy: balance::Policy::Weighted,
-        rotation,
-        timeouts: Clocks::from(&config::Timeouts::default()),
-        retries: retry::Policy { max: config::Retries::default().max },
-    };
-    let any =
-        config::Target { provider: provider.name.clone(), model: "*".to_owned(), tier: 0, weight: 1, credential: None };
-    add_target(&mut model, &any, provider);
-    model
 }

@@ -35,7 +35,8 @@ const WORTH_READING: u64 = 64 * 1024;
 
 /// A request that is being answered.
 pub struct Client {
-    session: ServerSession,
+    /// Boxed: the futures that serve it move it about, and each keeps a copy of what it moved.
+    session: Box<ServerSession>,
     stall: Duration,
     headless: bool,
     answered: bool,
@@ -122,7 +123,7 @@ impl Head {
 impl Client {
     /// The request in `session`, whose head was read. The client may leave a read or a write hanging for `stall`.
     #[must_use]
-    pub fn new(mut session: ServerSession, stall: Duration) -> Self {
+    pub fn new(mut session: Box<ServerSession>, stall: Duration) -> Self {
         session.set_read_timeout(Some(stall));
         session.set_write_timeout(Some(stall));
         // Whether the rest of a body is worth reading is decided here: see `leave_unread_body`.
@@ -132,7 +133,7 @@ impl Client {
 
     /// Whatever it is that came in the place of a head; it can be answered and nothing else.
     #[must_use]
-    pub fn headless(session: ServerSession, stall: Duration) -> Self {
+    pub fn headless(session: Box<ServerSession>, stall: Duration) -> Self {
         let mut client = Self { headless: true, after: After::ReadOff, ..Self::new(session, stall) };
         client.close_after();
         client
@@ -269,7 +270,7 @@ impl Client {
     }
 
     /// Gives the session back where its connection can serve another request.
-    pub async fn into_reusable(mut self) -> Option<ServerSession> {
+    pub async fn into_reusable(mut self) -> Option<Box<ServerSession>> {
         match self.after {
             After::Cut => return None,
             After::Reset => {
@@ -278,7 +279,7 @@ impl Client {
                 return None;
             }
             After::ReadOff => {
-                read_off(self.session).await;
+                read_off(*self.session).await;
                 return None;
             }
             After::Reuse => {}

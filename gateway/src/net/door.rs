@@ -91,6 +91,8 @@ pub struct Door {
     pub connections: Connections,
     /// How long clients may take.
     pub tolerance: Tolerance,
+    /// Turns true when the time to drain is over.
+    pub cut: watch::Receiver<bool>,
 }
 
 /// What a client speaks.
@@ -108,17 +110,29 @@ enum Heard {
 
 #[async_trait]
 impl ServerApp for Door {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _open = self.connections.open();
-        match self.protocol(&mut stream, shutdown).await? {
-            Protocol::Http1 => self.http1(stream, shutdown).await,
-            Protocol::Http2 => self.http2(stream, shutdown.clone()).await,
-        }
+    /// Pingora's task has room for a handshake, 9 KB that a connection would keep to its end. It gets a task of its own,
+    /// which the shutdown waits for as for every connection that is open.
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let (door, shutdown) = (Arc::clone(self), shutdown.clone());
+        let open = self.connections.open();
+        tokio::spawn(async move {
+            door.connection(stream, &shutdown).await;
+            drop(open);
+        });
         None
     }
 }
 
 impl Door {
+    /// Serves one connection to its end.
+    async fn connection(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) {
+        match self.protocol(&mut stream, shutdown).await {
+            Some(Protocol::Http1) => self.http1(stream, shutdown).await,
+            Some(Protocol::Http2) => self.http2(stream, shutdown.clone()).await,
+            None => {}
+        }
+    }
+
     /// The protocol: as agreed on with TLS, else by the first bytes; none when they do not come.
     async fn protocol(&self, stream: &mut Stream, shutdown: &ShutdownWatch) -> Option<Protocol> {
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
@@ -143,12 +157,12 @@ impl Door {
 
     /// One request after the other.
     async fn http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
-        let mut session = ServerSession::new_http1(stream);
+        let mut session = Box::new(ServerSession::new_http1(stream));
         session.set_keepalive(Some(self.tolerance.idle.as_secs().max(1)));
         session.set_pipelining_enabled(true);
         while let Some(reused) = self.request(session, shutdown).await {
             let (stream, settings) = reused.consume();
-            session = ServerSession::new_http1(stream);
+            session = Box::new(ServerSession::new_http1(stream));
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
@@ -182,7 +196,7 @@ impl Door {
                 Ok(Some(H2Accept::Session(session))) => {
                     let (door, shutdown) = (Arc::clone(self), shutdown.clone());
                     requests.spawn(async move {
-                        let session = ServerSession::new_http2(session);
+                        let session = Box::new(ServerSession::new_http2(session));
                         drop(door.request(session, &shutdown).await);
                     });
                 }
@@ -195,7 +209,7 @@ impl Door {
     }
 
     /// Serves one request; gives the connection back where it can serve another.
-    async fn request(&self, mut session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+    async fn request(&self, mut session: Box<ServerSession>, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
         match self.head(&mut session, shutdown).await {
             Heard::Request => {}
             Heard::Nothing => return None,
@@ -211,7 +225,12 @@ impl Door {
             session.set_keepalive((!*shutdown.borrow()).then_some(self.tolerance.idle.as_secs().max(1)));
         }
         let mut client = Client::new(session, self.tolerance.stall);
-        exchange::serve(&self.gateway, &mut client).await;
+        let mut cut = self.cut.clone();
+        tokio::select! {
+            biased;
+            () = exchange::serve(&self.gateway, &mut client) => {}
+            () = shut_down(&mut cut) => exchange::cut(&mut client).await,
+        }
         let session = client.into_reusable().await?;
         let settings = HttpPersistentSettings::for_session(&session);
         let stream = session.finish().await.ok().flatten()?;
@@ -232,8 +251,8 @@ impl Door {
     }
 }
 
-/// Resolves when the process shuts down.
-async fn shut_down(shutdown: &mut ShutdownWatch) {
+/// Resolves when it turns true.
+async fn shut_down(shutdown: &mut watch::Receiver<bool>) {
     // An error means that nobody can tell any more: the process ends.
     let _told = shutdown.wait_for(|closing| *closing).await;
 }

@@ -18,7 +18,7 @@ use pingora::services::Service as Servicing;
 use pingora::services::listening::Service;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::admin::Admin;
 use crate::gateway::Gateway;
@@ -28,13 +28,16 @@ use crate::net::tls::Identity;
 
 /// What a connection reads and writes through. Pingora's session reads straight into its own buffers, so a second one
 /// below it would only cost memory; writes are gathered, so that head and body of a small answer leave together.
-const BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: Some(8 * 1024) };
+const BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: Some(4 * 1024) };
 
 /// The next process has the sockets; both accept for so long, in which it gets ready.
 const OVERLAP: Duration = Duration::from_secs(1);
 
 /// A connection that was accepted just now is seen by then.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// How long it may take to tell callers that their requests are cut.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where to listen.
 #[derive(Clone, Debug)]
@@ -118,9 +121,14 @@ pub fn run(
     let mut server = Server::new_with_opt_and_conf(None, configuration);
     server.bootstrap();
     let sockets = Arc::new(sockets);
-    let (stop_api, stop_admin) = (watch::Sender::new(false), watch::Sender::new(false));
+    let (stop_api, stop_admin, cut) = (watch::Sender::new(false), watch::Sender::new(false), watch::Sender::new(false));
     let connections = Connections::default();
-    let door = Door { gateway: Arc::clone(gateway), connections: connections.clone(), tolerance: settings.tolerance };
+    let door = Door {
+        gateway: Arc::clone(gateway),
+        connections: connections.clone(),
+        tolerance: settings.tolerance,
+        cut: cut.subscribe(),
+    };
     let mut api = Service::new("api".to_owned(), door);
     for listening in &settings.api {
         api.add_listener(listening.config(Protocols::Http2Too)?);
@@ -141,6 +149,7 @@ pub fn run(
         connections,
         stop_api,
         stop_admin,
+        cut,
         ready: Box::new(ready),
     };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
@@ -196,6 +205,7 @@ struct Signals {
     connections: Connections,
     stop_api: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
+    cut: watch::Sender<bool>,
     ready: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -257,10 +267,12 @@ impl Signals {
             self.connections.none().await;
         };
         tokio::select! {
-            () = idle => tracing::info!("drained"),
+            () = idle => return tracing::info!("drained"),
             () = sleep(self.drain) => tracing::warn!(in_flight = in_flight(), "the time to drain is over: requests are cut"),
             _ = ears.next() => tracing::warn!(in_flight = in_flight(), "told again to end: requests are cut"),
         }
+        self.cut.send_replace(true);
+        let _told_or_too_slow = timeout(LAST_WORDS, self.connections.none()).await;
     }
 }
 

@@ -81,6 +81,9 @@ pub(super) fn store(check: &mut Check<'_>, store: &Store, at: &At<'_>) {
     if store.commit_within > Duration::secs(10) {
         check.fault(&at.key("commit_within"), "rows would wait longer than 10s for the disk", None);
     }
+    if store.retention < Duration::secs(3_600) {
+        check.fault(&at.key("retention"), "rows would be gone within the hour", "such as `retention: 90d`".to_owned());
+    }
     if let Some(redis) = &store.redis {
         self::redis(check, redis, &at.key("redis"));
     }

@@ -12,6 +12,7 @@ mod h1;
 mod h2;
 mod head;
 mod pool;
+mod shelf;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,20 +1,33 @@
-//! What is known of one request: opened with its head, logged and counted once when it is dropped, whatever happened.
+//! What is known of one request: opened with its head; settled, written to the ledger, logged and counted once when it is
+//! dropped, whatever happened.
 
-use std::time::{Duration, Instant};
+mod line;
+mod row;
+
+use std::time::{Duration, Instant, SystemTime};
 
 use adapters::{Operation, Usage};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use line::Line;
 use serde::Serialize;
 
 use crate::access::Key;
+use crate::balance::{self, Failure, Held, Moment};
+use crate::bill::Bill;
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
+use crate::ledger::{Accuracy, Entry, id};
 use crate::metrics::seconds;
-use crate::model::{Model, Target};
+use crate::model::{Model, Picked, Target};
+use crate::price::{Nanos, Price};
 
 /// The longest id of a caller's that is taken over.
 const MOST_ID: usize = 128;
+
+/// How many tags a request may have, and how long.
+const MOST_TAGS: usize = 16;
+const LONGEST_TAG: usize = 64;
 
 /// One request's record.
 pub struct Record<'s> {
@@ -43,6 +56,14 @@ pub struct Record<'s> {
     pub status: Option<StatusCode>,
     /// What went wrong.
     pub fault: Option<Fault>,
+    /// What it holds and pays.
+    pub bill: Bill,
+    /// Its place in the ledger, once it is admitted.
+    pub entry: Option<Entry>,
+    /// What its caller named it with.
+    pub tags: Vec<String>,
+    /// What its answer was cut to, so that it could be paid.
+    pub limited_to: Option<u64>,
     /// Parameters that could not be carried.
     pub dropped: Option<HeaderValue>,
     /// The provider's own id of the request.
@@ -61,22 +82,16 @@ pub struct Attempt<'s> {
     pub target: &'s Target,
     /// The provider's name for the model.
     pub upstream_model: String,
+    /// What it costs, as far as that is known.
+    price: Option<&'s Price>,
     /// What became of it; `None` while it runs.
     pub outcome: Option<Outcome>,
+    /// The provider's status, where it answered.
+    status: Option<StatusCode>,
+    /// Its hold on the target, until it ends.
+    held: Option<Held>,
     started: Instant,
     took: Duration,
-}
-
-/// How far a count of tokens is to be relied on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Accuracy {
-    /// The provider counted, to the end.
-    Exact,
-    /// The provider counted until the answer broke off.
-    Partial,
-    /// The provider did not count.
-    Estimated,
 }
 
 /// What became of an attempt.
@@ -117,6 +132,10 @@ impl<'s> Record<'s> {
             accuracy: Accuracy::Exact,
             status: None,
             fault: None,
+            bill: Bill::default(),
+            entry: None,
+            tags: tags(headers),
+            limited_to: None,
             dropped: None,
             provider_request_id: None,
             finished: false,
@@ -143,27 +162,80 @@ impl<'s> Record<'s> {
     }
 
     /// An attempt begins.
-    pub fn attempt(&mut self, target: &'s Target, upstream_model: &str) {
-        let upstream_model = upstream_model.to_owned();
+    pub fn attempt(&mut self, picked: &Picked<'s>, held: Held) {
         self.attempts.push(Attempt {
-            target,
-            upstream_model,
+            target: picked.target,
+            upstream_model: picked.upstream_model.as_ref().to_owned(),
+            price: picked.price(SystemTime::now()),
             outcome: None,
+            status: None,
+            held: Some(held),
             started: Instant::now(),
             took: Duration::ZERO,
         });
     }
 
+    /// The attempt that was begun last has its first content, or its whole answer.
+    pub fn attempt_answers(&mut self) {
+        if let Some(held) = self.attempts.last().and_then(|attempt| attempt.held.as_ref()) {
+            held.answers(Moment::now());
+        }
+    }
+
     /// The attempt that was begun last has ended.
-    pub fn attempt_ended(&mut self, outcome: Outcome) {
+    pub fn attempt_ended(&mut self, ended: Result<(), &Fault>) {
         let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.outcome.is_none()) else {
             return;
         };
+        let outcome = ended.map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok);
         attempt.outcome = Some(outcome);
+        attempt.status = ended.map_or_else(|fault| fault.refused.map(|(status, _)| status), |()| Some(StatusCode::OK));
         attempt.took = attempt.started.elapsed();
         let credential = attempt.target.credential.id.as_deref().unwrap_or("none");
         let labels = [attempt.target.provider.name.as_str(), credential, outcome.into()];
-        self.gateway.metrics.attempts.with_label_values(&labels).inc();
+        let metrics = &self.gateway.metrics;
+        metrics.attempts.with_label_values(&labels).inc();
+        let cooled = attempt.held.take().and_then(|held| held.record(told(ended), Moment::now()));
+        if let Some(cooled) = cooled {
+            metrics.cooldowns.with_label_values(&[cooled.cause.name()]).inc();
+        }
+    }
+
+    /// What the request costs, as far as its usage and the price of who answered it are known.
+    #[must_use]
+    pub fn cost(&self) -> Option<Nanos> {
+        self.attempts.last()?.price?.cost(self.usage.as_ref()?)
+    }
+
+    /// A provider that was asked and not heard to the end has used at least the input.
+    fn estimate(&mut self) {
+        let cut_off = self.attempts.last().is_some_and(|attempt| {
+            matches!(attempt.outcome, Some(Outcome::Failed(Kind::CallerGone | Kind::GatewayFault)))
+        });
+        if self.usage.is_none() && cut_off {
+            self.usage = Some(Usage { input_tokens: self.bill.input_tokens(), ..Usage::default() });
+            self.accuracy = Accuracy::Estimated;
+        }
+    }
+
+    /// Replaces what was held by what was used, and writes the ledger's row.
+    fn settle(&mut self) {
+        self.estimate();
+        let charges = self.bill.settle(self.model, self.usage.as_ref(), self.cost());
+        let Some(key) = self.key.filter(|_| self.operation.is_some()) else {
+            return;
+        };
+        let entry = self.entry.take().unwrap_or_else(|| self.admitted(key));
+        entry.finish(&row::of(self, key), charges);
+    }
+
+    /// Opens its row of the ledger.
+    pub fn admit(&mut self, key: &Key) {
+        self.entry = Some(self.admitted(key));
+    }
+
+    fn admitted(&self, key: &Key) -> Entry {
+        self.gateway.ledger.admit(&row::opened(self, key))
     }
 
     /// The status for log and metric: a caller that left is told apart, whatever had been sent by then.
@@ -201,6 +273,14 @@ impl<'s> Record<'s> {
         if let Some(usage) = self.usage {
             self.count_tokens(usage, labels);
         }
+        if let Some(cost) = self.cost() {
+            let [_, provider, model] = labels;
+            #[expect(clippy::cast_precision_loss, reason = "a counter of dollars needs no exact nano-dollars")]
+            metrics.cost.with_label_values(&[provider, model]).inc_by(cost as f64 / 1e9);
+        }
+        if let Some(scope) = self.fault.as_ref().and_then(|fault| fault.limit) {
+            metrics.limit_rejections.with_label_values(&[scope]).inc();
+        }
     }
 
     fn count_tokens(&self, usage: Usage, labels: [&str; 3]) {
@@ -235,15 +315,30 @@ impl<'s> Record<'s> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         if !self.finished && self.fault.is_none() {
-            self.fault = Some(if self.gateway.is_draining() { Fault::draining() } else { Fault::internal("panicked") });
+            let fault = if self.gateway.is_draining() { Fault::draining() } else { Fault::internal("panicked") };
+            self.status.get_or_insert(fault.status);
+            self.fault = Some(fault);
         }
-        self.attempt_ended(Outcome::Failed(self.fault.as_ref().map_or(Kind::CallerGone, |fault| fault.kind)));
+        if self.attempts.last().is_some_and(|attempt| attempt.outcome.is_none()) {
+            let fault = self.fault.clone().unwrap_or_else(Fault::gone);
+            self.attempt_ended(Err(&fault));
+        }
+        self.settle();
         self.gateway.metrics.in_flight.dec();
         self.count();
         if self.gateway.access_log.is_on() {
             self.log();
         }
     }
+}
+
+/// What an attempt's end says of its target.
+fn told(ended: Result<(), &Fault>) -> balance::Outcome {
+    let Err(fault) = ended else {
+        return balance::Outcome::Success;
+    };
+    let failure = |cause| balance::Outcome::Failure(Failure { cause, retry_after: fault.retry_after });
+    fault.cause.map_or(balance::Outcome::Nothing, failure)
 }
 
 fn kinds(usage: Usage) -> [(&'static str, u64); 6] {
@@ -268,8 +363,16 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 fn new_id() -> HeaderValue {
-    let id = format!("req_{:032x}", rand::random::<u128>());
-    HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("req_"))
+    HeaderValue::try_from(id::new(jiff::Timestamp::now())).unwrap_or_else(|_| HeaderValue::from_static("req_"))
+}
+
+/// What a caller names its request with, as far as it is short.
+fn tags(headers: &HeaderMap) -> Vec<String> {
+    let Some(text) = headers.get(headers::TAGS).and_then(|value| value.to_str().ok()) else {
+        return Vec::new();
+    };
+    let tags = text.split(',').map(str::trim).filter(|tag| (1..=LONGEST_TAG).contains(&tag.len()));
+    tags.take(MOST_TAGS).map(str::to_owned).collect()
 }
 
 fn status_class(status: StatusCode) -> &'static str {
@@ -279,106 +382,4 @@ fn status_class(status: StatusCode) -> &'static str {
         4 => "4xx",
         _ => "5xx",
     }
-}
-
-/// The line of the access log.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: jiff::Timestamp,
-    request_id: &'a str,
-    operation: &'static str,
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    model: &'a str,
-    stream: bool,
-    incomplete: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    attempts: Vec<AttemptLine<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<UsageLine>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    accuracy: Option<Accuracy>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_content_ms: Option<f64>,
-    duration_ms: f64,
-    overhead_us: u64,
-}
-
-#[derive(Serialize)]
-struct AttemptLine<'a> {
-    provider: &'a str,
-    model: &'a str,
-    credential: Option<&'a str>,
-    outcome: Option<Outcome>,
-    ms: f64,
-}
-
-#[derive(Serialize)]
-struct UsageLine {
-    input_tokens: u64,
-    cached_input_tokens: u64,
-    output_tokens: u64,
-}
-
-impl<'a> Line<'a> {
-    fn of(record: &'a Record<'_>) -> Self {
-        let fault = record.fault.as_ref();
-        Self {
-            time: jiff::Timestamp::now(),
-            request_id: record.id.to_str().unwrap_or_default(),
-            operation: record.route,
-            status: record.status_told().map(|status| status.as_u16()),
-            error: fault.map(|fault| fault.kind.name()),
-            code: fault.map(|fault| fault.code.as_ref()),
-            detail: fault.and_then(|fault| fault.detail.as_deref()),
-            tenant: record.key.map(|key| key.tenant.id.as_str()),
-            key: record.key.map(|key| key.id.as_str()),
-            model: &record.asked,
-            stream: record.stream,
-            incomplete: fault.is_some() && record.status.is_some_and(|status| status.is_success()),
-            attempts: record.attempts.iter().map(AttemptLine::of).collect(),
-            usage: record.usage.map(UsageLine::of),
-            accuracy: record.usage.map(|_| record.accuracy),
-            first_content_ms: record.first_content.map(milliseconds),
-            duration_ms: milliseconds(record.started.elapsed()),
-            overhead_us: u64::try_from(record.overhead().as_micros()).unwrap_or(u64::MAX),
-        }
-    }
-}
-
-impl<'a> AttemptLine<'a> {
-    fn of(attempt: &'a Attempt<'_>) -> Self {
-        Self {
-            provider: &attempt.target.provider.name,
-            model: &attempt.upstream_model,
-            credential: attempt.target.credential.id.as_deref(),
-            outcome: attempt.outcome,
-            ms: milliseconds(attempt.took),
-        }
-    }
-}
-
-impl UsageLine {
-    fn of(usage: Usage) -> Self {
-        Self {
-            input_tokens: usage.input_tokens,
-            cached_input_tokens: usage.cached_input_tokens,
-            output_tokens: usage.output_tokens,
-        }
-    }
-}
-
-/// Milliseconds with microseconds behind the point.
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
 }

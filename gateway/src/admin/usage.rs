@@ -1,0 +1,447 @@
+//! What the ledger tells: sums by what is asked for, rows page by page or as one stream, one row. Who asks blocks a thread
+//! of the control plane's, never a request.
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRef, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::problem;
+use crate::ledger::{Field, Filter, Reader, Row, Sum, Sums};
+use crate::store::StoreFault;
+
+/// How many rows a page has if nobody says.
+const PAGE: usize = 100;
+
+/// How many it has at most.
+const MOST_PAGE: usize = 1_000;
+
+/// How many rows a stream reads at a time.
+const PART: usize = 256;
+
+/// How many parts of a stream may wait for a slow reader.
+const MOST_PARTS: usize = 2;
+
+/// About as long as a row is as CSV.
+const LINE: usize = 512;
+
+/// The ledger's routes.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S>
+where
+    Reader: FromRef<S>,
+{
+    Router::new()
+        .route("/admin/v1/usage", get(sums))
+        .route("/admin/v1/usage/rows", get(rows))
+        .route("/admin/v1/usage/rows/{id}", get(row))
+}
+
+/// What can be asked for. The names of fields are values that rows must have.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Asked {
+    by: Option<String>,
+    #[serde(deserialize_with = "moment")]
+    from: Option<Timestamp>,
+    #[serde(deserialize_with = "moment")]
+    to: Option<Timestamp>,
+    tenant: Option<String>,
+    key: Option<String>,
+    model: Option<String>,
+    r#type: Option<String>,
+    provider: Option<String>,
+    credential: Option<String>,
+    error: Option<String>,
+    format: Format,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Format {
+    /// A page with a cursor.
+    #[default]
+    Json,
+    /// All rows, each a line.
+    Jsonl,
+    /// All rows, for a spreadsheet.
+    Csv,
+}
+
+impl Asked {
+    fn filter(&self) -> Filter {
+        let fields = [
+            (Field::Tenant, &self.tenant),
+            (Field::Key, &self.key),
+            (Field::Model, &self.model),
+            (Field::Type, &self.r#type),
+            (Field::Provider, &self.provider),
+            (Field::Credential, &self.credential),
+            (Field::Error, &self.error),
+        ];
+        let equal = fields.into_iter().filter_map(|(field, value)| Some((field, value.clone()?))).collect();
+        Filter { from: self.from, to: self.to, equal }
+    }
+
+    fn by(&self) -> Result<Vec<Field>, String> {
+        let names = self.by.as_deref().unwrap_or_default().split(',').filter(|name| !name.is_empty());
+        names.map(|name| Field::named(name).ok_or_else(|| format!("there is no field `{name}` to sum by"))).collect()
+    }
+}
+
+/// A moment, or a day's beginning in UTC.
+fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = String::deserialize(from)?;
+    let day = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|day| day.timestamp());
+    let moment = text.parse().ok().or_else(day);
+    moment
+        .map(Some)
+        .ok_or_else(|| de::Error::custom(format!("`{text}` is neither 2026-11-23 nor 2026-11-23T04:00:00Z")))
+}
+
+/// `GET /admin/v1/usage`: sums.
+async fn sums(State(reader): State<Reader>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+    let asked = match asked {
+        Ok(Query(asked)) => asked,
+        Err(error) => return wrong(error.body_text()),
+    };
+    let by = match asked.by() {
+        Ok(by) => by,
+        Err(message) => return wrong(message),
+    };
+    answer(move || reader.sums(&asked.filter(), &by).map(|sums| Json(Told::of(&by, sums)).into_response())).await
+}
+
+/// `GET /admin/v1/usage/rows`: rows, the newest first.
+async fn rows(State(reader): State<Reader>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+    let asked = match asked {
+        Ok(Query(asked)) => asked,
+        Err(error) => return wrong(error.body_text()),
+    };
+    match asked.format {
+        Format::Json => page(reader, asked).await,
+        Format::Jsonl => stream(reader, asked.filter(), "application/jsonl", String::new(), jsonl),
+        Format::Csv => stream(reader, asked.filter(), "text/csv; charset=utf-8", csv_head(), csv),
+    }
+}
+
+/// `GET /admin/v1/usage/rows/{id}`: one row.
+async fn row(State(reader): State<Reader>, Path(id): Path<String>) -> Response {
+    answer(move || {
+        let found = reader.find(&id, None, raw)?;
+        Ok(found.map_or_else(
+            || problem(StatusCode::NOT_FOUND, "not_found", format!("There is no row {id}."), Vec::new()),
+            |row| Json(row).into_response(),
+        ))
+    })
+    .await
+}
+
+async fn page(reader: Reader, asked: Asked) -> Response {
+    let cursor = match asked.cursor.as_deref().map(str::parse).transpose() {
+        Ok(cursor) => cursor,
+        Err(()) => return wrong("The cursor is none that was given out.".to_owned()),
+    };
+    let limit = asked.limit.unwrap_or(PAGE).clamp(1, MOST_PAGE);
+    answer(move || {
+        let mut rows = Vec::new();
+        let next = reader.rows(&asked.filter(), cursor, limit, |row| rows.push(raw(row)))?;
+        Ok(Json(Page { rows, next: next.map(|next| next.to_string()) }).into_response())
+    })
+    .await
+}
+
+/// What `work`, which blocks, comes to.
+async fn answer(work: impl FnOnce() -> Result<Response, StoreFault> + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", error.to_string(), Vec::new()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string(), Vec::new()),
+    }
+}
+
+/// All rows of `filter`, written as they are read and as fast as they are taken.
+fn stream(
+    reader: Reader,
+    filter: Filter,
+    kind: &'static str,
+    head: String,
+    write: impl Fn(&Row<'_>, &mut Vec<u8>) + Send + 'static,
+) -> Response {
+    let (parts, taken) = mpsc::channel(MOST_PARTS);
+    tokio::task::spawn_blocking(move || {
+        let mut part = head.into_bytes();
+        let mut cursor = None;
+        loop {
+            let read = reader.rows(&filter, cursor, PART, |row| write(row, &mut part));
+            // An answer that has begun cannot become another status: it breaks off.
+            let (ended, sent) = match read {
+                Ok(next) => {
+                    cursor = next;
+                    (next.is_none(), parts.blocking_send(Ok(Bytes::from(std::mem::take(&mut part)))))
+                }
+                Err(error) => (true, parts.blocking_send(Err(error))),
+            };
+            if ended || sent.is_err() {
+                return;
+            }
+        }
+    });
+    ([(header::CONTENT_TYPE, kind)], Body::from_stream(ReceiverStream::new(taken))).into_response()
+}
+
+fn wrong(message: String) -> Response {
+    problem(StatusCode::BAD_REQUEST, "invalid_request", message, Vec::new())
+}
+
+/// A page of rows.
+#[derive(Serialize)]
+struct Page {
+    rows: Vec<Option<Box<RawValue>>>,
+    /// The cursor of the next page.
+    next: Option<String>,
+}
+
+fn raw(row: &Row<'_>) -> Option<Box<RawValue>> {
+    serde_json::value::to_raw_value(row).inspect_err(|error| tracing::error!(%error, "a row is no JSON")).ok()
+}
+
+fn jsonl(row: &Row<'_>, to: &mut Vec<u8>) {
+    if let Some(row) = raw(row) {
+        to.extend_from_slice(row.get().as_bytes());
+        to.push(b'\n');
+    }
+}
+
+/// The columns of a spreadsheet; each row is read as JSON and has them by these names.
+const COLUMNS: [&str; 20] = [
+    "request_id",
+    "tenant",
+    "key",
+    "model",
+    "type",
+    "status",
+    "error",
+    "accuracy",
+    "provider",
+    "upstream_model",
+    "credential",
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "started_at",
+    "first_byte_ms",
+    "duration_ms",
+];
+
+fn csv_head() -> String {
+    format!("{}\r\n", COLUMNS.join(","))
+}
+
+fn csv(row: &Row<'_>, to: &mut Vec<u8>) {
+    let text = |value: &Option<std::borrow::Cow<'_, str>>| value.as_deref().unwrap_or_default().to_owned();
+    let number = |value: Option<u64>| value.map_or_else(String::new, |value| value.to_string());
+    let columns: [String; COLUMNS.len()] = [
+        row.request_id.to_string(),
+        row.tenant.to_string(),
+        row.key.to_string(),
+        row.model.to_string(),
+        row.kind.to_string(),
+        number(row.status.map(u64::from)),
+        text(&row.error),
+        row.accuracy.name().to_owned(),
+        text(&row.provider),
+        text(&row.upstream_model),
+        text(&row.credential),
+        row.usage.input_tokens.to_string(),
+        row.usage.cached_input_tokens.to_string(),
+        row.usage.cache_write_tokens.to_string(),
+        row.usage.output_tokens.to_string(),
+        row.usage.reasoning_tokens.to_string(),
+        row.cost_usd().unwrap_or_default(),
+        row.started_at.to_string(),
+        number(row.first_byte_ms),
+        row.duration_ms.to_string(),
+    ];
+    let mut writer = csv::WriterBuilder::new().buffer_capacity(LINE).terminator(csv::Terminator::CRLF).from_writer(to);
+    if let Err(error) = writer.write_record(columns) {
+        tracing::error!(%error, "a row is no CSV");
+    }
+}
+
+/// Sums as they are told.
+#[derive(Serialize)]
+struct Told {
+    groups: Vec<Group>,
+    total: Sum,
+    /// Whether there were more groups than are told.
+    cut: bool,
+}
+
+#[derive(Serialize)]
+struct Group {
+    #[serde(flatten)]
+    by: serde_json::Map<String, serde_json::Value>,
+    #[serde(flatten)]
+    sum: Sum,
+}
+
+impl Told {
+    fn of(by: &[Field], sums: Sums) -> Self {
+        let group = |(values, sum): (Vec<String>, Sum)| Group {
+            by: by.iter().map(|field| field.name().to_owned()).zip(values.into_iter().map(Into::into)).collect(),
+            sum,
+        };
+        Self { groups: sums.groups.into_iter().map(group).collect(), total: sums.total, cut: sums.cut }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::time::Duration;
+
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::ledger::{Accuracy, Counts, Ledger, Opened, Settings};
+    use crate::store::memory::Memory;
+
+    /// What is answered over a socket: the status line and the body.
+    struct Asking(std::net::SocketAddr);
+
+    impl Asking {
+        async fn get(&self, path: &str) -> (u16, String) {
+            let mut stream = TcpStream::connect(self.0).await.unwrap();
+            let request = format!("GET {path} HTTP/1.0\r\nhost: weir\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        }
+
+        async fn json(&self, path: &str) -> Value {
+            serde_json::from_str(&self.get(path).await.1).unwrap()
+        }
+    }
+
+    fn row<'a>(id: &'a str, model: &'a str, cost: Option<i64>) -> Row<'a> {
+        Row {
+            request_id: id.into(),
+            tenant: "acme".into(),
+            key: "ci".into(),
+            model: model.into(),
+            kind: "llm".into(),
+            status: Some(200),
+            error: None,
+            accuracy: Accuracy::Exact,
+            provider: Some("openai".into()),
+            upstream_model: Some("gpt-5.5, the large one".into()),
+            credential: Some("oa-1".into()),
+            usage: Counts { input_tokens: 10, output_tokens: 2, ..Counts::default() },
+            cost,
+            attempts: Vec::new(),
+            started_at: "2026-11-23T04:00:00Z".parse().unwrap(),
+            first_byte_ms: None,
+            duration_ms: 7,
+            tags: Vec::new(),
+        }
+    }
+
+    /// The routes over a ledger of 600 rows: `r0` to `r599`, every other one of the model `b`, which has no price.
+    async fn serving() -> Asking {
+        let settings = Settings { commit_within: Duration::ZERO, retention: Duration::from_secs(86_400) };
+        let ledger = Ledger::open(&Memory::default().disk(), settings, drop).unwrap();
+        for number in 0..600 {
+            let id = format!("r{number}");
+            let (model, cost) = if number % 2 == 0 { ("a", Some(1_500_000_001)) } else { ("b", None) };
+            let row = row(&id, model, cost);
+            let (request_id, tenant, key, kind) = (id.as_str(), "acme", "ci", "llm");
+            let opened = Opened { request_id, tenant, key, model, kind, started_at: row.started_at };
+            ledger.admit(&opened).finish(&row, []);
+        }
+        ledger.close();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = routes::<Reader>().with_state(ledger.reader());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Asking(address)
+    }
+
+    #[tokio::test]
+    async fn sums_are_told_by_what_is_asked_for_and_to_the_last_digit() {
+        let ask = serving().await;
+        let (status, body) = ask.get("/admin/v1/usage?by=model,key").await;
+        assert_eq!(status, 200);
+        assert!(body.contains(r#""cost_usd":450.0000003"#), "{body}");
+        let told: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(told["groups"][0]["model"], "a");
+        assert_eq!(told["groups"][0]["key"], "acme/ci");
+        assert_eq!(told["groups"][1]["cost_usd"], Value::Null);
+        assert_eq!(told["groups"][1]["unpriced"], 300);
+        assert_eq!(told["total"]["requests"], 600);
+        assert_eq!(ask.json("/admin/v1/usage?to=2026-01-01").await["total"]["requests"], 0);
+        assert_eq!(ask.json("/admin/v1/usage?from=2026-01-01&model=a").await["total"]["input_tokens"], 3_000);
+    }
+
+    #[tokio::test]
+    async fn rows_are_told_page_by_page_and_as_streams() {
+        let ask = serving().await;
+        let (mut ids, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = ask.json(&format!("/admin/v1/usage/rows?limit=250{cursor}")).await;
+            let rows = page["rows"].as_array().unwrap();
+            ids.extend(rows.iter().map(|row| row["request_id"].as_str().unwrap().to_owned()));
+            let Some(next) = page["next"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        let newest_first: Vec<_> = (0..600).rev().map(|number| format!("r{number}")).collect();
+        assert_eq!(ids, newest_first);
+        let (_, lines) = ask.get("/admin/v1/usage/rows?format=jsonl&key=ci&model=b").await;
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines.len(), &lines[299]["request_id"]), (300, &"r1".into()));
+        let (_, table) = ask.get("/admin/v1/usage/rows?format=csv&model=a").await;
+        assert_eq!(table.lines().count(), 301);
+        assert_eq!(
+            table.lines().last().unwrap(),
+            "r0,acme,ci,a,llm,200,,exact,openai,\"gpt-5.5, the large one\",oa-1,10,0,0,2,0,1.500000001,\
+             2026-11-23T04:00:00Z,,7"
+        );
+        assert_eq!(ask.json("/admin/v1/usage/rows/r7").await["model"], "b");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_asked_is_named() {
+        let ask = serving().await;
+        for (path, status) in [
+            ("/admin/v1/usage?by=colour", 400),
+            ("/admin/v1/usage?from=yesterday", 400),
+            ("/admin/v1/usage?colour=red", 400),
+            ("/admin/v1/usage/rows?cursor=x", 400),
+            ("/admin/v1/usage/rows?format=xml", 400),
+            ("/admin/v1/usage/rows/none", 404),
+        ] {
+            let (told, body) = ask.get(path).await;
+            assert_eq!(told, status, "{path}: {body}");
+            assert!(serde_json::from_str::<Value>(&body).unwrap()["error"]["message"].is_string(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The ledger: one row a request, and the counters of the accounts that it is charged to, together or not at all.
+//!
+//! Nobody who serves a request waits: a request is [admitted](Ledger::admit) to a buffer and [finished](Entry::finish) in
+//! it, and a thread commits what waits as a group, every `store.commit_within`. A request that is still open then leaves a
+//! note in that commit, which becomes its row if the process ends without a word. So after a `kill -9` the ledger misses
+//! nothing that was admitted longer ago than `commit_within` and one flush of the disk, and what the counters say is what
+//! the rows were charged.
+
+mod books;
+mod frame;
+pub mod id;
+mod query;
+mod row;
+#[cfg(test)]
+mod tests;
+mod waiting;
+mod writer;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use self::books::Counters;
+pub use self::query::{Cursor, Field, Filter, Reader, Sum, Sums};
+pub(crate) use self::row::dollars::{serialize as dollars, text as dollars_text};
+pub use self::row::{Accuracy, Attempt, Charge, Counts, Row};
+use self::waiting::Waiting;
+use self::writer::Writer;
+use crate::error::Kind;
+use crate::store::{Disk, StoreFault};
+
+/// How the ledger is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The longest time that a row waits before it is written out.
+    pub commit_within: Duration,
+    /// How long rows are kept.
+    pub retention: Duration,
+}
+
+/// The ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    disk: Arc<Disk>,
+    waiting: Arc<Waiting>,
+    counters: Arc<Mutex<Counters>>,
+    lost: Arc<Lost>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Rows that there was no room for, since the disk refused for too long.
+#[derive(Debug, Default)]
+pub(crate) struct Lost(AtomicU64);
+
+impl Lost {
+    fn add(&self, rows: u64) {
+        if rows > 0 {
+            self.0.fetch_add(rows, Ordering::Relaxed);
+            tracing::error!(rows, "the store could not be written for so long that rows of the ledger are lost");
+        }
+    }
+}
+
+/// What is known of a request when it is admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened<'a> {
+    /// The request's id.
+    pub request_id: &'a str,
+    /// Who pays.
+    pub tenant: &'a str,
+    /// The key's id.
+    pub key: &'a str,
+    /// The configured model; empty if it has not come to that.
+    pub model: &'a str,
+    /// The model's type.
+    pub kind: &'a str,
+    /// When the request's head had come.
+    pub started_at: Timestamp,
+}
+
+impl<'a> Opened<'a> {
+    /// What is written if nothing more is heard of it.
+    fn row(&self) -> Row<'a> {
+        Row {
+            request_id: self.request_id.into(),
+            tenant: self.tenant.into(),
+            key: self.key.into(),
+            model: self.model.into(),
+            kind: self.kind.into(),
+            status: None,
+            error: Some(Kind::GatewayFault.name().into()),
+            accuracy: Accuracy::Estimated,
+            provider: None,
+            upstream_model: None,
+            credential: None,
+            usage: Counts::default(),
+            cost: None,
+            attempts: Vec::new(),
+            started_at: self.started_at,
+            first_byte_ms: None,
+            duration_ms: 0,
+            tags: Vec::new(),
+        }
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger on `disk`. `restore` is given what the accounts were charged with before, once that is read:
+    /// before this returns, or, while another process still has the disk, as soon as it lets it go.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn open(
+        disk: &Arc<Disk>,
+        settings: Settings,
+        restore: impl FnOnce(Vec<Charge>) + Send + 'static,
+    ) -> Result<Self, StoreFault> {
+        let waiting = Arc::<Waiting>::default();
+        let counters = Arc::<Mutex<Counters>>::default();
+        let lost = Arc::<Lost>::default();
+        let writer = Writer {
+            disk: Arc::clone(disk),
+            waiting: Arc::clone(&waiting),
+            counters: Arc::clone(&counters),
+            lost: Arc::clone(&lost),
+            settings,
+        };
+        let ledger =
+            Self { disk: Arc::clone(disk), waiting, counters: Arc::clone(&counters), lost, thread: Mutex::default() };
+        let opened = match writer.open() {
+            Err(StoreFault::Away) => None,
+            opened => Some(opened?),
+        };
+        let restore = move || restore(flat(&counters));
+        let work: Box<dyn FnOnce() + Send> = if let Some(books) = opened {
+            restore();
+            Box::new(move || writer.run(books))
+        } else {
+            Box::new(move || match writer.open_when_free() {
+                Ok(books) => {
+                    restore();
+                    writer.run(books);
+                }
+                Err(error) => tracing::error!(%error, "the ledger cannot be opened; nothing is kept"),
+            })
+        };
+        let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(work)?;
+        *ledger.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(ledger)
+    }
+
+    /// A request begins. Never waits.
+    #[must_use]
+    pub fn admit(&self, opened: &Opened<'_>) -> Entry {
+        let number = self.waiting.open(frame::encode(0, &opened.row()));
+        Entry { waiting: Arc::clone(&self.waiting), number: Some(number) }
+    }
+
+    /// What the accounts are charged with, as far as it is committed.
+    #[must_use]
+    pub fn counters(&self) -> Vec<Charge> {
+        flat(&self.counters)
+    }
+
+    /// What `account` is charged with in a window, as far as it is committed.
+    #[must_use]
+    pub fn used(&self, account: &str, window: i64) -> i64 {
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.get(account).and_then(|windows| windows.get(&window)).copied().unwrap_or(0)
+    }
+
+    /// For how long the oldest row that is not on the disk has waited.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        self.waiting.lag()
+    }
+
+    /// How many rows were lost, since the disk refused for too long.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.0.load(Ordering::Relaxed)
+    }
+
+    /// Who answers what was asked of the ledger; it blocks.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.disk))
+    }
+
+    /// Commits what waits, and ends.
+    pub fn close(&self) {
+        self.waiting.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the ledger's thread panicked");
+        }
+    }
+}
+
+/// A request that has been admitted. Dropped without a word, it leaves a row that says so.
+#[derive(Debug)]
+pub struct Entry {
+    waiting: Arc<Waiting>,
+    /// `None` once it has its row.
+    number: Option<u64>,
+}
+
+impl Entry {
+    /// The request has ended. Never waits.
+    pub fn finish(mut self, row: &Row<'_>, charges: impl IntoIterator<Item = Charge>) {
+        if let Some(number) = self.number.take() {
+            self.waiting.finish(number, &frame::encode(number, row), charges);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let Some(number) = self.number.take() else { return };
+        let frame = self.waiting.intent(number).map(ended_now).unwrap_or_default();
+        self.waiting.finish(number, &frame, []);
+    }
+}
+
+/// The same row, as it is now.
+fn ended_now(frame: Vec<u8>) -> Vec<u8> {
+    let Some(read) = frame::Frames::bare(&frame).next() else { return frame };
+    let Ok(mut row) = read.row() else { return frame };
+    let took = Timestamp::now().duration_since(row.started_at);
+    row.duration_ms = u64::try_from(took.as_millis()).unwrap_or(0);
+    frame::encode(read.number, &row)
+}
+
+fn flat(counters: &Mutex<Counters>) -> Vec<Charge> {
+    let counters = counters.lock().unwrap_or_else(PoisonError::into_inner);
+    let flat = counters.iter().flat_map(|(account, windows)| {
+        windows.iter().map(|(window, amount)| Charge { account: Arc::clone(account), window: *window, amount: *amount })
+    });
+    flat.collect()
+}

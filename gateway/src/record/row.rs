@@ -1,0 +1,80 @@
+//! A request's row in the ledger.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Attempt, Record};
+use crate::access::Key;
+use crate::ledger::{self, Counts, Opened, Row};
+
+/// What the ledger keeps of a request that has only begun.
+pub(super) fn opened<'a>(record: &'a Record<'_>, key: &'a Key) -> Opened<'a> {
+    Opened {
+        request_id: id(record),
+        tenant: &key.tenant.id,
+        key: &key.id,
+        model: model(record),
+        kind: kind(record),
+        started_at: started_at(record),
+    }
+}
+
+/// A request that has ended.
+pub(super) fn of<'a>(record: &'a Record<'_>, key: &'a Key) -> Row<'a> {
+    let last = record.attempts.last();
+    Row {
+        request_id: id(record).into(),
+        tenant: key.tenant.id.as_str().into(),
+        key: key.id.as_str().into(),
+        model: model(record).into(),
+        kind: kind(record).into(),
+        status: record.status_told().map(|status| status.as_u16()),
+        error: record.fault.as_ref().map(|fault| fault.kind.name().into()),
+        accuracy: record.accuracy,
+        provider: last.map(|attempt| attempt.target.provider.name.as_str().into()),
+        upstream_model: last.map(|attempt| attempt.upstream_model.as_str().into()),
+        credential: last.and_then(|attempt| credential(attempt)),
+        usage: record.usage.map(Counts::from).unwrap_or_default(),
+        cost: record.cost(),
+        attempts: record.attempts.iter().map(tried).collect(),
+        started_at: started_at(record),
+        first_byte_ms: record.first_content.map(milliseconds),
+        duration_ms: milliseconds(record.started.elapsed()),
+        tags: record.tags.iter().map(|tag| tag.as_str().into()).collect(),
+    }
+}
+
+fn tried<'a>(attempt: &'a Attempt<'_>) -> ledger::Attempt<'a> {
+    ledger::Attempt {
+        target: [&attempt.target.provider.name, "/", &attempt.upstream_model].concat().into(),
+        credential: credential(attempt),
+        outcome: attempt.outcome.map_or("none", Into::into).into(),
+        status: attempt.status.map(|status| status.as_u16()),
+        ms: milliseconds(attempt.took),
+    }
+}
+
+fn id<'a>(record: &'a Record<'_>) -> &'a str {
+    record.id.to_str().unwrap_or_default()
+}
+
+fn model<'a>(record: &'a Record<'_>) -> &'a str {
+    record.model.map_or("", |model| model.name.as_str())
+}
+
+fn kind(record: &Record<'_>) -> &'static str {
+    record.operation.map_or("", |operation| crate::model::type_of(operation).as_str())
+}
+
+fn credential<'a>(attempt: &'a Attempt<'_>) -> Option<std::borrow::Cow<'a, str>> {
+    attempt.target.credential.id.as_deref().map(Into::into)
+}
+
+fn started_at(record: &Record<'_>) -> Timestamp {
+    Timestamp::now().checked_sub(record.started.elapsed()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
