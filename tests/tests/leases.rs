@@ -13,7 +13,7 @@ use gateway::config::{self, OnRedisLoss, Secret};
 use gateway::limit::{self, Limits, ScopeId, What};
 use gateway::redis::{Link, MOST_WISHES, Settings};
 use jiff::Timestamp;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use weir_tests::patience::within;
 use weir_tests::redis::{PLAIN_COMMANDS, Redis};
@@ -54,7 +54,10 @@ impl Node {
     }
 
     fn with(redis: &config::Redis, id: NodeId, policy: OnRedisLoss) -> Self {
-        let (desk, wishes) = Desk::new(id, policy, MOST_WISHES);
+        Self::at(redis, Desk::new(id, policy, MOST_WISHES))
+    }
+
+    fn at(redis: &config::Redis, (desk, wishes): (Arc<Desk>, mpsc::Receiver<Arc<Account>>)) -> Self {
         let accounts = Arc::new(Registry::shared(Listener::new(|_| {}), Arc::clone(&desk)));
         let terms = Terms { limit: LIMIT, soft: None, instead: None, span: Span::Always };
         let account = accounts.account(&ACCOUNT.into(), Owner::Tenant("acme".into()), terms);
@@ -305,6 +308,31 @@ async fn a_node_that_was_killed_has_its_claims_again() {
     let total = kept + second.spent();
     assert!((LIMIT * 99 / 100..=LIMIT).contains(&total), "{total}");
     assert_eq!(second.account.reading(Timestamp::now()).used, total);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_used_that_took_over_is_counted_once() {
+    let redis = Redis::start(&[]);
+    let settings = config::Redis { url: Some(Secret::written(&redis.url())), ..nowhere() };
+    let mut old = Node::with(&settings, 7, OnRedisLoss::Lease);
+    let mut new = Node::at(&settings, Desk::taking_over(8, 7, OnRedisLoss::Lease, MOST_WISHES));
+    old.linked().await;
+    new.linked().await;
+    old.spend(LIMIT / 4, 20).await;
+    new.spend(LIMIT / 4, 20).await;
+    let first = old.spent();
+    old.leave().await;
+    new.accounts.restore([(ACCOUNT, 0, first)], Timestamp::now());
+    new.spend(LIMIT / 2, 20).await;
+    let both = first + new.spent();
+    assert!(both > LIMIT * 70 / 100, "{both}: what the first had used was counted twice");
+    new.leave().await;
+    let mut next = Node::with(&settings, 7, OnRedisLoss::Lease);
+    next.accounts.restore([(ACCOUNT, 0, both)], Timestamp::now());
+    next.linked().await;
+    next.spend(i64::MAX, 20).await;
+    let total = both + next.spent();
+    assert!((LIMIT * 99 / 100..=LIMIT).contains(&total), "{total}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

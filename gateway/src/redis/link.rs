@@ -252,9 +252,13 @@ impl Link {
         let accounts = self.active.drain().map(|(_, account)| account);
         let claims = accounts.filter_map(|account| account.claim(Reason::Leave, now).map(|claim| (account, claim)));
         let claims: Vec<_> = claims.collect();
-        let node = self.desk.node();
+        let (node, all) = (self.desk.node(), self.accounts.all());
+        let legacies = || all.iter().filter_map(|account| account.legacy(now));
         let farewell = async {
             in_batches(connection, node, claims).await?;
+            if let Some(heir_of) = self.desk.heir_of() {
+                bequeath(connection, (node, heir_of), legacies()).await?;
+            }
             let mut pipeline = Pipeline::new();
             pipeline.hdel(BEATS, node).ignore();
             in_time(connection.run::<()>(&pipeline)).await
@@ -279,6 +283,20 @@ async fn in_batches(
     while !claims.is_empty() {
         let batch = claims.split_off(claims.len().saturating_sub(BATCH));
         settle(connection, node, batch).await?;
+    }
+    Ok(())
+}
+
+/// Makes what one node used another's. What is written twice, since this ends in between, is freed with its window.
+async fn bequeath(
+    connection: &mut Connection,
+    (from, to): (NodeId, NodeId),
+    legacies: impl Iterator<Item = Claim>,
+) -> Result<(), Trouble> {
+    for legacy in legacies {
+        let mut next = pipeline(to, &legacy);
+        next.hset(&legacy.key, from, 0).ignore();
+        let _known: (Fields, Fields) = in_time(connection.run(&next)).await?;
     }
     Ok(())
 }
