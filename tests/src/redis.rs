@@ -2,9 +2,12 @@
 //! freezes, is slow, dies, comes back empty.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -39,6 +42,29 @@ impl Redis {
             }
         }
         panic!("redis-server does not start");
+    }
+
+    /// A cluster of one server, which has all slots.
+    #[must_use]
+    pub fn cluster() -> Self {
+        let folder = folder();
+        let redis = Self::start(&["--cluster-enabled", "yes", "--dir", &folder]);
+        assert_eq!(redis.say("CLUSTER ADDSLOTSRANGE 0 16383"), "+OK");
+        let since = Instant::now();
+        // Until then it answers every key with `-CLUSTERDOWN`.
+        while redis.say("GET any") != "$-1" {
+            assert!(since.elapsed() < PATIENCE, "the cluster does not come up");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        redis
+    }
+
+    /// A sentinel that knows `master` by the name `weir`.
+    #[must_use]
+    pub fn sentinel(master: &Self) -> Self {
+        let file = PathBuf::from(folder()).join("sentinel.conf");
+        fs::write(&file, format!("sentinel monitor weir 127.0.0.1 {} 1\n", master.port)).unwrap();
+        Self::start(&[file.to_str().unwrap(), "--sentinel"])
     }
 
     /// Where it is, as a configuration names it.
@@ -95,7 +121,8 @@ impl Redis {
     fn is_up(&mut self) -> bool {
         let since = Instant::now();
         while since.elapsed() < PATIENCE && self.child.try_wait().unwrap().is_none() {
-            if say(self.port, "PING").is_ok_and(|answer| answer == "+PONG") {
+            let answer = say(self.port, "PING").unwrap_or_default();
+            if answer == "+PONG" || answer.starts_with("-NOAUTH") {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -124,11 +151,21 @@ fn say(port: u16, command: &str) -> io::Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
+/// An empty folder of its own.
+fn folder() -> String {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("weir-redis-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    let folder = std::env::temp_dir().join(name);
+    drop(fs::remove_dir_all(&folder));
+    fs::create_dir_all(&folder).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
 fn launch(port: u16, arguments: &[String]) -> Child {
+    // The arguments come first, since a file has to.
     Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .args(["--dir", "/", "--logfile", ""])
         .args(arguments)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--logfile", ""])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()

@@ -13,7 +13,7 @@ use gateway::config::{self, OnRedisLoss, Secret};
 use gateway::limit::{self, Limits, ScopeId, What};
 use gateway::redis::{Link, MOST_WISHES, Settings};
 use jiff::Timestamp;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use weir_tests::patience::within;
 use weir_tests::redis::{PLAIN_COMMANDS, Redis};
@@ -50,20 +50,20 @@ struct Node {
 
 impl Node {
     fn start(url: &str, id: NodeId, policy: OnRedisLoss) -> Self {
-        let (desk, wishes) = Desk::new(id, policy, MOST_WISHES);
+        Self::with(&config::Redis { url: Some(Secret::written(url)), ..nowhere() }, id, policy)
+    }
+
+    fn with(redis: &config::Redis, id: NodeId, policy: OnRedisLoss) -> Self {
+        Self::at(redis, Desk::new(id, policy, MOST_WISHES))
+    }
+
+    fn at(redis: &config::Redis, (desk, wishes): (Arc<Desk>, mpsc::Receiver<Arc<Account>>)) -> Self {
         let accounts = Arc::new(Registry::shared(Listener::new(|_| {}), Arc::clone(&desk)));
         let terms = Terms { limit: LIMIT, soft: None, instead: None, span: Span::Always };
         let account = accounts.account(&ACCOUNT.into(), Owner::Tenant("acme".into()), terms);
-        let redis = config::Redis {
-            url: Some(Secret::written(url)),
-            cluster: Vec::new(),
-            sentinel: None,
-            username: None,
-            password: None,
-        };
         let (told, linked) = watch::channel(Vec::new());
         let told = Box::new(move |linked| told.send_modify(|states| states.push(linked)));
-        let link = Link::new(Settings::of(&redis).unwrap(), (desk, wishes), Arc::clone(&accounts), told);
+        let link = Link::new(Settings::of(redis).unwrap(), (desk, wishes), Arc::clone(&accounts), told);
         let (over, ended) = oneshot::channel::<()>();
         let link = tokio::spawn(link.run(async move { drop(ended.await) }));
         Self { accounts, account, linked, over, link, spent: Arc::default() }
@@ -121,6 +121,10 @@ impl Node {
         self.over.send(()).unwrap();
         within("a farewell", self.link).await.unwrap();
     }
+}
+
+fn nowhere() -> config::Redis {
+    config::Redis { url: None, cluster: Vec::new(), sentinel: None, username: None, password: None }
 }
 
 async fn nodes(redis: &Redis, policy: OnRedisLoss) -> Vec<Node> {
@@ -307,6 +311,31 @@ async fn a_node_that_was_killed_has_its_claims_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_used_that_took_over_is_counted_once() {
+    let redis = Redis::start(&[]);
+    let settings = config::Redis { url: Some(Secret::written(&redis.url())), ..nowhere() };
+    let mut old = Node::with(&settings, 7, OnRedisLoss::Lease);
+    let mut new = Node::at(&settings, Desk::taking_over(8, 7, OnRedisLoss::Lease, MOST_WISHES));
+    old.linked().await;
+    new.linked().await;
+    old.spend(LIMIT / 4, 20).await;
+    new.spend(LIMIT / 4, 20).await;
+    let first = old.spent();
+    old.leave().await;
+    new.accounts.restore([(ACCOUNT, 0, first)], Timestamp::now());
+    new.spend(LIMIT / 2, 20).await;
+    let both = first + new.spent();
+    assert!(both > LIMIT * 70 / 100, "{both}: what the first had used was counted twice");
+    new.leave().await;
+    let mut next = Node::with(&settings, 7, OnRedisLoss::Lease);
+    next.accounts.restore([(ACCOUNT, 0, both)], Timestamp::now());
+    next.linked().await;
+    next.spend(i64::MAX, 20).await;
+    let total = both + next.spent();
+    assert!((LIMIT * 99 / 100..=LIMIT).contains(&total), "{total}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rate_holds_over_all_nodes_in_each_minute() {
     let redis = Redis::start(&[]);
     let nodes = nodes(&redis, OnRedisLoss::Lease).await;
@@ -340,4 +369,38 @@ async fn a_rate_holds_over_all_nodes_in_each_minute() {
             return;
         }
     }
+}
+
+/// One node spends all there is by way of `redis`.
+async fn spends_all(redis: &config::Redis) {
+    let mut node = Node::with(redis, 1, OnRedisLoss::Reject);
+    node.linked().await;
+    node.spend(i64::MAX, 20).await;
+    assert!((LIMIT * 99 / 100..=LIMIT).contains(&node.spent()), "{}", node.spent());
+    node.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_as_good_as_a_server() {
+    let redis = Redis::cluster();
+    spends_all(&config::Redis { cluster: vec![Secret::written(&redis.url())], ..nowhere() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_lead_to_the_master() {
+    let master = Redis::start(&["--requirepass", "open sesame"]);
+    let sentinel = Redis::sentinel(&master);
+    let nodes = vec![Secret::written(&sentinel.url())];
+    let sentinel = Some(config::Sentinel { master: "weir".to_owned(), nodes });
+    spends_all(&config::Redis { sentinel, password: Some(Secret::written("open sesame")), ..nowhere() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_of_an_access_list_needs_no_more_than_hashes() {
+    let rules =
+        ["on", ">open", "~weir:*", "-@all", "+ping", "+hgetall", "+hset", "+hincrby", "+hdel", "+expire", "+expireat"];
+    let arguments: Vec<_> = ["--user", "weir"].into_iter().chain(rules).collect();
+    let redis = Redis::start(&arguments);
+    let (username, password) = (Some("weir".to_owned()), Some(Secret::written("open")));
+    spends_all(&config::Redis { url: Some(Secret::written(&redis.url())), username, password, ..nowhere() }).await;
 }

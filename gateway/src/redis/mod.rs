@@ -7,7 +7,7 @@
 //!
 //! # While Redis is away
 //!
-//! An answer that takes more than 100 ms, or an error, cuts off every account of the process at once; Redis is tried again
+//! An answer that takes more than 250 ms, or an error, cuts off every account of the process at once; Redis is tried again
 //! each half second. `on_redis_loss` says what holds until then:
 //!
 //! * `lease`: each node keeps to what it has in hand and its share of the rest: what was left when it last looked, less
