@@ -26,10 +26,9 @@ fn warning(path: String) -> Fault {
     Fault { place: None, path, message, help: None }
 }
 
-fn settings_of_model(model: &Model) -> [(&'static str, bool); 3] {
+fn settings_of_model(model: &Model) -> [(&'static str, bool); 2] {
     let params = &model.params;
     [
-        ("affinity", model.affinity.is_some()),
         ("hedge", model.hedge.is_some()),
         ("params", !(params.defaults.is_empty() && params.overrides.is_empty() && params.rules.is_empty())),
     ]
