@@ -182,13 +182,14 @@ async fn answer_of<'s>(
     gateway: &'s Gateway,
     rounds: &retry::Budget,
     turn: &mut Turn<'_, 's>,
-    instance: ModelInstance<'s>,
+    mut instance: ModelInstance<'s>,
     key: &'s Key,
     request: &Request,
 ) -> Result<Begun, Fault> {
     let model = instance.model();
     instance.asked().clone_into(&mut turn.record.asked);
     turn.record.model = Some(model);
+    instance.relate(key, turn.client.headers(), request);
     turn.record.bill.for_model(model, request).await?;
     if turn.record.entry.is_none() {
         turn.record.admit(key);
@@ -281,7 +282,7 @@ async fn first_answer<'s>(
         };
         let failed = match asked {
             Ok(begun) => {
-                turn.record.attempt_answers();
+                turn.record.attempt_answers(instance);
                 return Ok(begun);
             }
             Err(failed) => failed,

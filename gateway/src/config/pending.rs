@@ -25,10 +25,7 @@ fn warning(path: String) -> Fault {
     Fault { place: None, path, message, help: None }
 }
 
-fn settings_of_model(model: &Model) -> [(&'static str, bool); 2] {
+fn settings_of_model(model: &Model) -> [(&'static str, bool); 1] {
     let params = &model.params;
-    [
-        ("affinity", model.affinity.is_some()),
-        ("params", !(params.defaults.is_empty() && params.overrides.is_empty() && params.rules.is_empty())),
-    ]
+    [("params", !(params.defaults.is_empty() && params.overrides.is_empty() && params.rules.is_empty()))]
 }

@@ -10,6 +10,7 @@ use crate::bill;
 use crate::config::{self, Balance, Config, CredentialSource, Health};
 use crate::hedge::Hedge;
 use crate::model::Type;
+use crate::model::affinity::Relation;
 use crate::model::names::Names;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
@@ -141,6 +142,8 @@ impl<'a> Balancing<'a> {
             names: self.names(&pool.targets, &balance, kept),
             balance,
             targets: pool.targets,
+            relation: Relation::new(written.affinity.as_ref()),
+            affinity: kept.map_or_else(Arc::default, |model| Arc::clone(&model.affinity)),
             is_own: false,
             is_removed: pool.is_removed,
             timeouts: Clocks::from(&written.timeouts),
@@ -166,6 +169,8 @@ impl<'a> Balancing<'a> {
             names: self.names(&pool.targets, &balance, kept),
             balance,
             targets: pool.targets,
+            relation: Relation::new(None),
+            affinity: kept.map_or_else(Arc::default, |model| Arc::clone(&model.affinity)),
             is_own: false,
             is_removed: pool.is_removed,
             timeouts: Clocks::from(&config::Timeouts::default()),

@@ -5,9 +5,11 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use adapters::Request;
+use http::HeaderMap;
 use jiff::Timestamp;
 
-use crate::access::Tenant;
+use crate::access::{Key, Tenant};
 use crate::balance::{Held, LbModelManager, Moment, Tried, Unpicked};
 use crate::budget::QuotaState;
 use crate::config::CredentialSource;
@@ -23,6 +25,8 @@ pub struct ModelInstance<'s> {
     asked: Cow<'s, str>,
     rest: Option<(usize, usize)>,
     tenant: &'s Tenant,
+    /// What it has in common with the requests that are to go where it goes.
+    related: Option<u64>,
     /// What picks, where the model's `*` has a state for each name.
     of_name: Option<Arc<LbModelManager>>,
 }
@@ -32,7 +36,7 @@ impl<'s> ModelInstance<'s> {
     #[must_use]
     pub fn new(model: &'s Model, asked: Cow<'s, str>, rest: Option<(usize, usize)>, tenant: &'s Tenant) -> Self {
         let of_name = rest.and_then(|(start, end)| model.of_name(asked.get(start..end)?));
-        Self { model, asked, rest, tenant, of_name }
+        Self { model, asked, rest, tenant, related: None, of_name }
     }
 
     /// What picks among its targets.
@@ -53,6 +57,19 @@ impl<'s> ModelInstance<'s> {
         &self.asked
     }
 
+    /// Finds out which requests it is related to.
+    pub fn relate(&mut self, key: &Key, headers: &HeaderMap, request: &Request) {
+        let Model { affinity, relation, .. } = self.model;
+        self.related = affinity.related(relation, &self.asked, key, headers, request);
+    }
+
+    /// It went well where `held` is: the next related ones go there too.
+    pub fn went_well(&self, held: &Held, now: Moment) {
+        if let Some(related) = self.related {
+            self.model.affinity.remember(related, held.standing().mark(), now);
+        }
+    }
+
     /// The next target to try and the hold on it, marked as tried. `room` is what a target's own limits have left, from 0
     /// (nothing: it is left out) to 1.
     ///
@@ -66,7 +83,10 @@ impl<'s> ModelInstance<'s> {
     ) -> Result<(Picked<'s>, Held), Unpicked> {
         let targets = &self.model.targets;
         let room = |target: &Target| if self.may_use(target) { room(target) } else { 0.0 };
-        let (place, held) = self.balance().pick(tried, now, |place| targets.get(place).map_or(0.0, room))?;
+        let room = |place| targets.get(place).map_or(0.0, room);
+        let pinned = self.related.and_then(|related| self.model.affinity.target(&self.model.relation, related, now));
+        let pinned = pinned.and_then(|mark| self.balance().pick_marked(mark, tried, now, room));
+        let (place, held) = pinned.map_or_else(|| self.balance().pick(tried, now, room), Ok)?;
         let target = targets.get(place).ok_or(Unpicked::Exhausted)?;
         Ok((Picked { upstream_model: target.model.filled(self.rest()), target }, held))
     }

@@ -20,7 +20,7 @@ use crate::headers;
 use crate::hedge::Which;
 use crate::ledger::{Accuracy, Entry, id};
 use crate::metrics::seconds;
-use crate::model::{Model, Picked, Target};
+use crate::model::{Model, ModelInstance, Picked, Target};
 use crate::price::{Nanos, Price};
 
 /// The longest id of a caller's that is taken over.
@@ -180,9 +180,11 @@ impl<'s> Record<'s> {
     }
 
     /// The attempt that was begun last has its first content, or its whole answer.
-    pub fn attempt_answers(&mut self) {
+    pub fn attempt_answers(&mut self, instance: &ModelInstance<'_>) {
         if let Some(held) = self.attempts.last().and_then(|attempt| attempt.held.as_ref()) {
-            held.answers(Moment::now());
+            let now = Moment::now();
+            held.answers(now);
+            instance.went_well(held, now);
         }
     }
 
