@@ -66,16 +66,9 @@ pub async fn run(
     let provider = &picked.target.provider;
     let timeouts = instance.model().timeouts;
     turn.on_disconnect = provider.on_disconnect;
-    refuse_unserved(picked, request.operation())?;
     let caller = passed_on(turn.client.headers());
-    let to = Target {
-        model: &picked.upstream_model,
-        asked: instance.asked(),
-        options: &provider.options,
-        caller: &caller,
-        now: now(),
-    };
-    let native = provider.adapter.encode(request, &to)?;
+    let to = addressed(picked, instance, &caller);
+    let native = encode(picked, request, &to)?;
     turn.timer.phase(timeouts.first_byte, "first byte");
     let source = ask(upstreams, turn, picked, &native, timeouts.connect).await?;
     let provider_request_id = provider_request_id(&source.headers);
@@ -83,6 +76,35 @@ pub async fn run(
     let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
     turn.goes_on();
     Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
+}
+
+/// Whom a request goes to, as its dialect is told.
+#[must_use]
+pub fn addressed<'a>(picked: &'a Picked<'_>, instance: &'a ModelInstance<'_>, caller: &'a HeaderMap) -> Target<'a> {
+    let (model, options) = (&picked.upstream_model, &picked.target.provider.options);
+    Target { model, asked: instance.asked(), options, caller, now: now() }
+}
+
+/// Says a request in the words of who was picked.
+///
+/// # Errors
+/// The provider has no such endpoint, or no words for it.
+pub fn encode(picked: &Picked<'_>, request: &Request, to: &Target<'_>) -> Result<NativeRequest, Fault> {
+    refuse_unserved(picked, request.operation())?;
+    Ok(picked.target.provider.adapter.encode(request, to)?)
+}
+
+/// The path and query of a request at its provider's host.
+#[must_use]
+pub fn path(picked: &Picked<'_>, native: &NativeRequest) -> String {
+    [picked.target.provider.endpoint.base_path(), native.path.as_str()].concat()
+}
+
+/// A request as it goes out.
+#[must_use]
+pub fn outgoing<'a>(picked: &Picked<'a>, native: &'a NativeRequest, path: &'a str) -> Outgoing<'a> {
+    let headers = &picked.target.credential.headers;
+    Outgoing { method: Method::POST, path, headers, more: &native.headers, body: native.body.segments() }
 }
 
 /// Sends the request and reads the head of a success; a refusal is read whole.
@@ -93,17 +115,9 @@ async fn ask(
     native: &NativeRequest,
     connect: Duration,
 ) -> Result<Answer, Fault> {
-    let Picked { target, .. } = picked;
-    let endpoint = &target.provider.endpoint;
-    let path = [endpoint.base_path(), native.path.as_str()].concat();
-    let outgoing = Outgoing {
-        method: Method::POST,
-        path: &path,
-        headers: &target.credential.headers,
-        more: &native.headers,
-        body: native.body.segments(),
-    };
-    let source = turn.wait(upstreams.send(endpoint, outgoing, connect)).await?.map_err(unreachable)?;
+    let path = path(picked, native);
+    let sent = upstreams.send(&picked.target.provider.endpoint, outgoing(picked, native, &path), connect);
+    let source = turn.wait(sent).await?.map_err(unreachable)?;
     if source.status.is_success() { Ok(source) } else { Err(refused(turn, picked, source).await?) }
 }
 
