@@ -87,15 +87,8 @@ pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &E
     let Errand { picked, instance, request, caller } = errand;
     let provider = &picked.target.provider;
     let timeouts = instance.model().timeouts;
-    refuse_unserved(picked, request.operation())?;
-    let to = Target {
-        model: &picked.upstream_model,
-        asked: instance.asked(),
-        options: &provider.options,
-        caller,
-        now: now(),
-    };
-    let native = provider.adapter.encode(request, &to)?;
+    let to = addressed(picked, instance, caller);
+    let native = encode(picked, request, &to)?;
     patience.begins(timeouts.first_byte);
     let source = ask(upstreams, patience, picked, &native, timeouts.connect).await?;
     let provider_request_id = provider_request_id(&source.headers);
@@ -103,6 +96,35 @@ pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &E
     let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
     patience.goes_on();
     Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
+}
+
+/// Whom a request goes to, as its dialect is told.
+#[must_use]
+pub fn addressed<'a>(picked: &'a Picked<'_>, instance: &'a ModelInstance<'_>, caller: &'a HeaderMap) -> Target<'a> {
+    let (model, options) = (&picked.upstream_model, &picked.target.provider.options);
+    Target { model, asked: instance.asked(), options, caller, now: now() }
+}
+
+/// Says a request in the words of who was picked.
+///
+/// # Errors
+/// The provider has no such endpoint, or no words for it.
+pub fn encode(picked: &Picked<'_>, request: &Request, to: &Target<'_>) -> Result<NativeRequest, Fault> {
+    refuse_unserved(picked, request.operation())?;
+    Ok(picked.target.provider.adapter.encode(request, to)?)
+}
+
+/// The path and query of a request at its provider's host.
+#[must_use]
+pub fn path(picked: &Picked<'_>, native: &NativeRequest) -> String {
+    [picked.target.provider.endpoint.base_path(), native.path.as_str()].concat()
+}
+
+/// A request as it goes out.
+#[must_use]
+pub fn outgoing<'a>(picked: &Picked<'a>, native: &'a NativeRequest, path: &'a str) -> Outgoing<'a> {
+    let headers = &picked.target.credential.headers;
+    Outgoing { method: Method::POST, path, headers, more: &native.headers, body: native.body.segments() }
 }
 
 /// Sends the request and reads the head of a success; a refusal is read whole.
@@ -113,17 +135,9 @@ async fn ask(
     native: &NativeRequest,
     connect: Duration,
 ) -> Result<Answer, Fault> {
-    let Picked { target, .. } = picked;
-    let endpoint = &target.provider.endpoint;
-    let path = [endpoint.base_path(), native.path.as_str()].concat();
-    let outgoing = Outgoing {
-        method: Method::POST,
-        path: &path,
-        headers: &target.credential.headers,
-        more: &native.headers,
-        body: native.body.segments(),
-    };
-    let source = patience.wait(upstreams.send(endpoint, outgoing, connect)).await?.map_err(unreachable)?;
+    let path = path(picked, native);
+    let sent = upstreams.send(&picked.target.provider.endpoint, outgoing(picked, native, &path), connect);
+    let source = patience.wait(sent).await?.map_err(unreachable)?;
     if source.status.is_success() { Ok(source) } else { Err(refused(patience, picked, source).await?) }
 }
 

@@ -358,14 +358,14 @@ fn circumstances(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> Circumsta
 }
 
 /// What a target's own limits have left, from 0 to 1.
-fn room(target: &Target) -> f32 {
+pub(crate) fn room(target: &Target) -> f32 {
     #[expect(clippy::cast_possible_truncation, reason = "a share needs few digits")]
     let room = (1.0 - target.credential.scopes.load(Instant::now())) as f32;
     room.max(0.0)
 }
 
 /// What the caller is told when no other target may be asked now: what the one before it failed with, if any was asked.
-fn unavailable(before: Option<Fault>, unpicked: Unpicked) -> Fault {
+pub(crate) fn unavailable(before: Option<Fault>, unpicked: Unpicked) -> Fault {
     let Unpicked::Unavailable { after, limited } = unpicked else {
         return before.unwrap_or_else(|| Fault::internal("a model without targets"));
     };
@@ -436,12 +436,14 @@ async fn read(
             let message = "The request's body is not properly chunked.";
             Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message)
         }
-        BodyFault::TooLarge => {
-            let message = format!("The request's body is larger than {} bytes.", snapshot.max_body);
-            Fault::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
-        }
+        BodyFault::TooLarge => too_large(snapshot),
     })?;
     Ok(Request::parse(operation, body)?)
+}
+
+pub(crate) fn too_large(snapshot: &Snapshot) -> Fault {
+    let message = format!("The request's body is larger than {} bytes.", snapshot.max_body);
+    Fault::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
 }
 
 /// JSON is read whatever the content type says, since many clients say nothing useful; what is surely something else is

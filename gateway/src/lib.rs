@@ -17,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod exchange;
+pub mod explain;
 pub mod gateway;
 pub mod headers;
 pub mod hedge;

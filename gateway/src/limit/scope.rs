@@ -323,6 +323,11 @@ impl FromIterator<Arc<Scope>> for Scopes {
 }
 
 impl Scopes {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Scope>> {
+        self.0.iter()
+    }
+
     /// Counts one request, and takes a slot, in every scope.
     ///
     /// # Errors
