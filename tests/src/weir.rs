@@ -38,6 +38,7 @@ pub struct Config {
     providers: Vec<String>,
     models: Vec<String>,
     tenants: Vec<String>,
+    store: Vec<String>,
     rest: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -65,6 +66,13 @@ impl Config {
     #[must_use]
     pub fn server(mut self, line: &str) -> Self {
         self.server.push(line.to_owned());
+        self
+    }
+
+    /// A line of the section `store`, such as `redis: redis://127.0.0.1:6379`.
+    #[must_use]
+    pub fn store(mut self, line: &str) -> Self {
+        self.store.push(line.to_owned());
         self
     }
 
@@ -125,7 +133,8 @@ impl Config {
             writeln!(yaml, "  {name}: 127.0.0.1:0").unwrap();
         }
         self.server.iter().for_each(|line| writeln!(yaml, "  {line}").unwrap());
-        writeln!(yaml, "store: {{path: '{}'}}", folder.join("data").display()).unwrap();
+        writeln!(yaml, "store:\n  path: '{}'", folder.join("data").display()).unwrap();
+        self.store.iter().for_each(|line| writeln!(yaml, "  {line}").unwrap());
         if !self.rest.iter().any(|section| section.starts_with("observability:")) {
             yaml.push_str("observability: {access_log: stdout}\n");
         }
@@ -189,6 +198,14 @@ impl Weir {
     pub async fn killed_and_started(mut self, config: &Config) -> Self {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        let folder = std::mem::take(&mut self.folder);
+        Self::start_in(folder, config).await
+    }
+
+    /// Ends the process by SIGTERM, and starts the next one on what it left behind.
+    pub async fn stopped_and_started(mut self, config: &Config) -> Self {
+        self.signal("TERM");
+        self.ended().await;
         let folder = std::mem::take(&mut self.folder);
         Self::start_in(folder, config).await
     }
