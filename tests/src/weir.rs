@@ -35,6 +35,7 @@ const NO_COOLDOWN: &str = "health: {cooldown: {rate_limit: 0s, auth: 0s, connect
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     server: Vec<String>,
+    store: Vec<String>,
     providers: Vec<String>,
     models: Vec<String>,
     tenants: Vec<String>,
@@ -97,6 +98,13 @@ impl Config {
         self
     }
 
+    /// A line of the section `store`.
+    #[must_use]
+    pub fn store(mut self, line: &str) -> Self {
+        self.store.push(line.to_owned());
+        self
+    }
+
     /// A section of its own.
     #[must_use]
     pub fn section(mut self, yaml: &str) -> Self {
@@ -125,7 +133,8 @@ impl Config {
             writeln!(yaml, "  {name}: 127.0.0.1:0").unwrap();
         }
         self.server.iter().for_each(|line| writeln!(yaml, "  {line}").unwrap());
-        writeln!(yaml, "store: {{path: '{}'}}", folder.join("data").display()).unwrap();
+        writeln!(yaml, "store:\n  path: '{}'", folder.join("data").display()).unwrap();
+        self.store.iter().for_each(|line| writeln!(yaml, "  {line}").unwrap());
         if !self.rest.iter().any(|section| section.starts_with("observability:")) {
             yaml.push_str("observability: {access_log: stdout}\n");
         }
