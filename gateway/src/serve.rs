@@ -249,11 +249,11 @@ fn share(config: &Config, start: Start) -> Result<Option<Share>, Refused> {
         return Ok(None);
     };
     let settings = redis::Settings::of(written).map_err(|error| Refused::Input(format!("store.redis: {error}")))?;
-    let node = match start {
-        Start::Fresh => sharing::node(&config.store.path)?,
-        Start::Upgrade => rand::random(),
-    };
-    Ok(Some(Share::new(settings, node, config.store.on_redis_loss)))
+    let (node, policy) = (sharing::node(&config.store.path)?, config.store.on_redis_loss);
+    Ok(Some(match start {
+        Start::Fresh => Share::new(settings, node, policy),
+        Start::Upgrade => Share::taking_over(settings, node, policy),
+    }))
 }
 
 /// Shows in the metrics whether Redis is there.

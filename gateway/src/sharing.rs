@@ -4,7 +4,9 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
@@ -13,6 +15,9 @@ use crate::budget::lease::{Desk, NodeId};
 use crate::budget::{Account, Registry};
 use crate::config::OnRedisLoss;
 use crate::redis::{Link, MOST_WISHES, Settings, Told};
+
+/// How long a start waits for Redis.
+const FIRST_TRY: Duration = Duration::from_secs(1);
 
 /// What is to be shared, before it is.
 #[derive(Debug)]
@@ -37,17 +42,31 @@ impl Share {
         Self { settings, desk, wishes }
     }
 
+    /// Shares by way of this Redis, as the process that takes over from the one that is the node `heir_of`.
+    #[must_use]
+    pub fn taking_over(settings: Settings, heir_of: NodeId, policy: OnRedisLoss) -> Self {
+        let (desk, wishes) = Desk::taking_over(rand::random(), heir_of, policy, MOST_WISHES);
+        Self { settings, desk, wishes }
+    }
+
     /// Where accounts ask for slices.
     #[must_use]
     pub fn desk(&self) -> Arc<Desk> {
         Arc::clone(&self.desk)
     }
 
-    /// Begins to share the accounts, which were made with this desk.
+    /// Begins to share the accounts, which were made with this desk, and waits a little until Redis is reached.
     ///
     /// # Errors
     /// No thread can be started.
     pub fn start(self, accounts: Arc<Registry>, told: Told) -> io::Result<Sharing> {
+        let (first, tried) = sync_channel(1);
+        told(false);
+        let told: Told = Box::new(move |linked| {
+            told(linked);
+            // Nobody listens after the first.
+            let _listened = first.try_send(());
+        });
         let (over, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let link = Link::new(self.settings, (self.desk, self.wishes), accounts, told);
@@ -56,7 +75,10 @@ impl Share {
             let _told_or_gone = ended.await;
         };
         let thread = std::thread::Builder::new().name("redis".to_owned());
-        Ok(Sharing { over, thread: thread.spawn(move || runtime.block_on(link.run(ended)))? })
+        let thread = thread.spawn(move || runtime.block_on(link.run(ended)))?;
+        // A gateway that has not seen the others yet takes itself for the only one.
+        let _in_vain = tried.recv_timeout(FIRST_TRY);
+        Ok(Sharing { over, thread })
     }
 }
 

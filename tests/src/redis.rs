@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::patience::PATIENCE;
+use crate::tls::Certificate;
 
 /// A user that may do all but run scripts and transactions, as behind many proxies.
 pub const PLAIN_COMMANDS: &[&str] =
@@ -33,15 +34,30 @@ impl Redis {
         let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         // Between asking for a free port and the server's start somebody else may take it.
         for _ in 0..20 {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            let port = listener.local_addr().unwrap().port();
-            drop(listener);
+            let port = free_port();
             let mut redis = Self { child: launch(port, &arguments), port, arguments: arguments.clone() };
             if redis.is_up() {
                 return redis;
             }
         }
         panic!("redis-server does not start");
+    }
+
+    /// A server with this certificate; gives the URL, which is none of the server's own, since that stays open for the test.
+    #[must_use]
+    pub fn secure(certificate: &Certificate) -> (Self, String) {
+        let folder = PathBuf::from(folder());
+        let file = |name: &str, text: &str| {
+            let path = folder.join(name);
+            fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (cert, key) = (file("cert.pem", &certificate.certificate), file("key.pem", &certificate.key));
+        let port = free_port();
+        let files = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-auth-clients", "no"];
+        let port_of_tls = port.to_string();
+        let arguments: Vec<_> = ["--tls-port", &port_of_tls].into_iter().chain(files).collect();
+        (Self::start(&arguments), format!("rediss://127.0.0.1:{port}"))
     }
 
     /// A cluster of one server, which has all slots.
@@ -140,6 +156,11 @@ impl Drop for Redis {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 fn say(port: u16, command: &str) -> io::Result<String> {

@@ -35,6 +35,7 @@ const NO_COOLDOWN: &str = "health: {cooldown: {rate_limit: 0s, auth: 0s, connect
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     server: Vec<String>,
+    store: Vec<String>,
     providers: Vec<String>,
     models: Vec<String>,
     tenants: Vec<String>,
@@ -102,6 +103,13 @@ impl Config {
     #[must_use]
     pub fn tenant(mut self, settings: &str) -> Self {
         self.tenants.push(settings.to_owned());
+        self
+    }
+
+    /// A line of the section `store`.
+    #[must_use]
+    pub fn store(mut self, line: &str) -> Self {
+        self.store.push(line.to_owned());
         self
     }
 

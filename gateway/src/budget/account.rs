@@ -192,8 +192,8 @@ impl Account {
             || self.terms.soft.is_some_and(|soft| reading.used.saturating_add(reading.elsewhere) >= soft)
     }
 
-    /// Holds `worst` for a request. Nothing can always be held: what costs nothing needs no money. Waits for a slice, for
-    /// 25 ms at the longest, where the account is shared and this node has none in hand.
+    /// Holds `worst` for a request. Nothing can always be held: what costs nothing needs no money. Waits for a slice
+    /// where the account is shared and this node has none in hand: for an answer, or until the store is held to be away.
     ///
     /// # Errors
     /// So much is not left, or the shared store is away and the configuration refuses then.

@@ -22,8 +22,9 @@ use crate::config::OnRedisLoss;
 /// The name of a node in the shared store.
 pub type NodeId = u64;
 
-/// The longest time that an admission waits for a slice.
-pub const LONGEST_WAIT: Duration = Duration::from_millis(25);
+/// The longest time that an admission waits for a slice. The link answers, or cuts off, long before. To go on without an answer
+/// earlier would spend what other nodes, whose answers came, were granted meanwhile.
+pub const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// A slice is this part of what each node could have of the remainder: small enough to leave the others theirs.
 const PART: i64 = 4;
@@ -203,6 +204,8 @@ pub(super) struct Lease {
     granted: i64,
     /// What the store last had of us; `None`: it was not asked yet.
     told: Option<i64>,
+    /// The least that it has of us if it lost nothing: claims whose answers did not come may have been written.
+    least: i64,
     others: Claims,
     seen_at: Timestamp,
     /// Whether the store lost what it held, or may have.
@@ -222,6 +225,7 @@ impl Default for Lease {
         Self {
             granted: 0,
             told: None,
+            least: 0,
             others: Claims::new(),
             seen_at: Timestamp::MIN,
             lossy: false,
@@ -329,16 +333,36 @@ impl Lease {
 
     /// The amount to claim, if there is anything to say.
     pub(super) fn claim(&mut self, reason: Reason, need: Need) -> Option<Amount> {
+        let amount = self.amount(reason, need)?;
+        if let Amount::Total(total) = amount {
+            self.least = self.least.min(total);
+        }
+        Some(amount)
+    }
+
+    fn amount(&mut self, reason: Reason, need: Need) -> Option<Amount> {
         let mine = self.granted.max(need.taken);
         let idle = need.now.duration_since(self.used_at) >= IDLE;
         match reason {
             Reason::Want => Some(self.more(mine, need)),
             Reason::Tell => self.told.map(|_| Amount::Total(mine)).or((mine > 0).then_some(Amount::More(mine))),
-            Reason::Look if !idle => self.told.map(|_| Amount::Total(mine)),
+            Reason::Look if !idle => {
+                self.trim(need);
+                self.told.map(|_| Amount::Total(self.granted.max(need.taken)))
+            }
             Reason::Look | Reason::Leave => {
                 self.granted = self.granted.min(need.taken);
                 self.told.filter(|told| *told > need.taken).map(|_| Amount::Total(need.taken))
             }
+        }
+    }
+
+    /// Keeps a slice in hand at most twice: a share that was taken without a store may be far more.
+    fn trim(&mut self, need: Need) {
+        let in_hand = self.granted.saturating_sub(need.taken).max(0);
+        let slice = self.left(need).saturating_add(in_hand) / need.nodes.saturating_mul(PART).max(1);
+        if in_hand > slice.saturating_mul(2) {
+            self.granted = need.taken.saturating_add(slice.max(self.wanted).min(in_hand));
         }
     }
 
@@ -361,20 +385,17 @@ impl Lease {
         let node = desk.node;
         let own = |claims: &Claims| claims.iter().find(|(id, _)| *id == node).map(|(_, claim)| *claim);
         let (before, after) = (own(&answer.before), own(&answer.after).unwrap_or(0));
-        self.lossy |= self.told.is_some_and(|told| before.unwrap_or(i64::MIN) < told);
+        self.lossy |= self.told.is_some() && before.unwrap_or(i64::MIN) < self.least;
         self.learn(node, &answer.after);
         let kept = self.kept(after, need);
         self.granted = kept;
-        self.told = Some(after);
+        (self.told, self.least) = (Some(after), kept.min(after));
         self.seen_at = need.now;
         (self.wanted, self.asked) = (0, false);
         // A share that is taken while the store comes back would be claimed too late.
         self.share_taken &= !desk.is_linked();
         self.turn.notify_waiters();
-        (kept < after).then(|| {
-            self.told = Some(kept);
-            Amount::Total(kept)
-        })
+        (kept < after).then_some(Amount::Total(kept))
     }
 
     /// What of the claim `after` does not pass the limit; nothing of what it adds, when that is less than those who wait
@@ -429,6 +450,7 @@ mod tests {
         Read,
         Lose,
         Idle,
+        Look,
     }
 
     fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
@@ -439,6 +461,7 @@ mod tests {
             3 => Just(Step::Read),
             1 => Just(Step::Lose),
             1 => Just(Step::Idle),
+            1 => Just(Step::Look),
         ];
         prop::collection::vec((0..COUNT, step), 1..400)
     }
@@ -497,7 +520,8 @@ mod tests {
                     self.now += IDLE;
                     self.claim = self.lease.claim(Reason::Look, self.need());
                 }
-                Step::Claim | Step::Idle => {}
+                Step::Look if self.claim.is_none() => self.claim = self.lease.claim(Reason::Look, need),
+                Step::Claim | Step::Idle | Step::Look => {}
                 Step::Write => self.write(store),
                 Step::Read => {
                     if let Some(before) = self.written.take() {
@@ -541,6 +565,32 @@ mod tests {
             node.taken = LIMIT / 4;
             assert!(matches!(node.lease.verdict(1, cut, node.need()), Verdict::No));
         }
+    }
+
+    #[test]
+    fn an_answer_that_was_lost_is_not_taken_for_a_store_that_lost_its_data() {
+        let mut node = Node::new(0);
+        let (need, claims) = (node.need(), |own: i64, other: i64| vec![(0, own), (1, other)]);
+        let first = Answer { before: vec![(1, 60)], after: claims(100, 60) };
+        assert_eq!(node.lease.answered(&node.desk, &first, need), None);
+        node.now += IDLE;
+        assert_eq!(node.lease.claim(Reason::Look, node.need()), Some(Amount::Total(0)), "written, but not answered");
+        assert_eq!(node.lease.claim(Reason::Look, node.need()), Some(Amount::Total(0)), "so it is said again");
+        let second = Answer { before: claims(0, 60), after: claims(0, 20) };
+        assert_eq!(node.lease.answered(&node.desk, &second, need), None);
+        assert_eq!(node.lease.elsewhere(), 20, "the other gave something back");
+    }
+
+    #[test]
+    fn a_share_that_is_far_more_than_a_slice_goes_back() {
+        let mut node = Node::new(0);
+        let cut = Mode::Cut(OnRedisLoss::Lease);
+        assert!(matches!(node.lease.verdict(1, cut, node.need()), Verdict::Yes));
+        assert_eq!(node.lease.claim(Reason::Tell, node.need()), Some(Amount::More(LIMIT / 4)));
+        let answer = Answer { before: vec![], after: vec![(0, LIMIT / 4)] };
+        assert_eq!(node.lease.answered(&node.desk, &answer, node.need()), None);
+        let slice = LIMIT / 4 / PART;
+        assert_eq!(node.lease.claim(Reason::Look, node.need()), Some(Amount::Total(slice)));
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //!
 //! An account that is shared spends from a *slice* that this node claimed beforehand ([`budget::lease`](crate::budget::lease)
 //! has the arithmetic). The [`Link`] claims the next one when less than half is left. Only where a node has no slice at all does
-//! an admission wait, together with all others of that account, for 25 ms at the longest. What lies idle for 3 s goes back,
+//! an admission wait, together with all others of that account: for one answer of Redis, or until it is held to be away. What lies idle for 3 s goes back,
 //! and so does all when the process ends; a window's rest is worth nothing when it is over.
 //!
 //! # While Redis is away
 //!
-//! An answer that takes more than 250 ms, or an error, cuts off every account of the process at once; Redis is tried again
+//! An answer that takes more than 40 ms, or an error, cuts off every account of the process at once; Redis is tried again
 //! each half second. `on_redis_loss` says what holds until then:
 //!
 //! * `lease`: each node keeps to what it has in hand and its share of the rest: what was left when it last looked, less
@@ -24,6 +24,8 @@
 //! spent a second time. Nodes look each second at what they use, and an account that a node has not used for 3 s or more
 //! it may believe to be fuller than it is. In the worst case, one node spending nearly all at once while the others look
 //! away, that is (N − 1)/N of the limit.
+//!
+//! A gateway that starts while Redis is away has never seen the others, and takes itself for the only one.
 //!
 //! When k of N nodes are cut off and the others are not, each of the k has its share beside what the others go on to
 //! claim: at most the limit and k/N of it.
