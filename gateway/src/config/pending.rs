@@ -12,7 +12,6 @@ pub(super) fn found(config: &Config) -> Vec<Fault> {
             found.push(warning(path));
         }
     };
-    tell("store.redis".to_owned(), config.store.redis.is_some());
     tell("observability.otlp".to_owned(), config.observability.otlp.is_some());
     tell("observability.log_bodies".to_owned(), config.observability.log_bodies != LogBodies::None);
     for model in &config.models {
@@ -26,10 +25,7 @@ fn warning(path: String) -> Fault {
     Fault { place: None, path, message, help: None }
 }
 
-fn settings_of_model(model: &Model) -> [(&'static str, bool); 2] {
+fn settings_of_model(model: &Model) -> [(&'static str, bool); 1] {
     let params = &model.params;
-    [
-        ("hedge", model.hedge.is_some()),
-        ("params", !(params.defaults.is_empty() && params.overrides.is_empty() && params.rules.is_empty())),
-    ]
+    [("params", !(params.defaults.is_empty() && params.overrides.is_empty() && params.rules.is_empty()))]
 }

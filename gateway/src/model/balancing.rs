@@ -8,6 +8,7 @@ use http::HeaderValue;
 use crate::balance::{self, Candidate, LbModelManager, Registry, Rules};
 use crate::bill;
 use crate::config::{self, Balance, Config, CredentialSource, Health};
+use crate::hedge::Hedge;
 use crate::model::Type;
 use crate::model::affinity::Relation;
 use crate::model::names::Names;
@@ -149,6 +150,7 @@ impl<'a> Balancing<'a> {
             retries: retries(&written.retries),
             ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
             queue: written.on_busy.as_ref().map(bill::queue),
+            hedge: written.hedge.as_ref().map(|hedge| Arc::new(Hedge::from(hedge))),
             fallbacks: written.fallbacks.clone(),
         }
     }
@@ -175,6 +177,7 @@ impl<'a> Balancing<'a> {
             retries: retries(&config::Retries::default()),
             ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
             queue: None,
+            hedge: None,
             fallbacks: config::Fallbacks::default(),
         }
     }

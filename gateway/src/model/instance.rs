@@ -13,6 +13,7 @@ use crate::access::{Key, Tenant};
 use crate::balance::{Held, LbModelManager, Moment, Tried, Unpicked};
 use crate::budget::QuotaState;
 use crate::config::CredentialSource;
+use crate::limit::Scopes;
 use crate::model::snapshot::{Model, Target};
 use crate::model::source::{self, ModelStatus, Offer};
 use crate::price::{Entry, Price};
@@ -88,6 +89,12 @@ impl<'s> ModelInstance<'s> {
         let (place, held) = pinned.map_or_else(|| self.balance().pick(tried, now, room), Ok)?;
         let target = targets.get(place).ok_or(Unpicked::Exhausted)?;
         Ok((Picked { upstream_model: target.model.filled(self.rest()), target }, held))
+    }
+
+    /// The limits of a credential that the tenant may use, and that has no `room` now.
+    pub fn busy(&self, room: impl Fn(&Target) -> f32) -> Option<&'s Scopes> {
+        let mut busy = self.model.targets.iter().filter(|target| self.may_use(target) && room(target) <= 0.0);
+        busy.next().map(|target| &target.credential.scopes)
     }
 
     /// Whether the tenant may use it: its own credentials always, the operator's under its quotas.

@@ -11,6 +11,7 @@ use crate::access::{Key, Keys, Tenant};
 use crate::balance::LbModelManager;
 use crate::config::{Fallbacks, Timeouts};
 use crate::error::{Fault, Kind};
+use crate::hedge::Hedge;
 use crate::limit::{Queue, Ratio};
 use crate::model::Type;
 use crate::model::affinity::{Affinity, Relation};
@@ -89,6 +90,8 @@ pub struct Model {
     pub ratio: Arc<Ratio>,
     /// A wait when every slot is taken.
     pub queue: Option<Queue>,
+    /// When a second target is asked.
+    pub hedge: Option<Arc<Hedge>>,
     /// Who takes over.
     pub fallbacks: Fallbacks,
 }

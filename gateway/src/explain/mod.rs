@@ -1,0 +1,311 @@
+//! What would become of a request: the steps of the exchange, taken by the same functions, up to the bytes that would go
+//! to a provider; no socket is opened. Limits and budgets are as they are at the beginning of a window.
+
+mod told;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use adapters::{NativeRequest, Operation, Request};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use jiff::Timestamp;
+
+use crate::access::{self, Key};
+use crate::attempt;
+use crate::balance::{Moment, Tried, Unpicked};
+use crate::bill::Bill;
+use crate::budget::{self, QuotaState};
+use crate::config::{self, Config, Faults, Loaded, Secret};
+use crate::error::{Fault, Kind};
+use crate::exchange;
+use crate::limit;
+use crate::model::{Model, ModelInstance, Picked, ProviderManager, Snapshot, type_of};
+use crate::net::proxy::Proxies;
+use crate::retry::{Step, Tries};
+use crate::route::Route;
+
+pub use told::Explanation;
+use told::{Account, Candidate, Dropped, ModelTold, Outgoing, Refusal, Scope, Verdict};
+
+/// A request that is to be explained.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The caller's key.
+    pub key: String,
+    /// `chat`, or the path of an endpoint behind `/v1/`.
+    pub endpoint: String,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why a request is not explained.
+#[derive(Debug)]
+pub enum Unexplained {
+    /// The configuration cannot be served.
+    Faults(Faults),
+    /// Something about the machine.
+    Machine(String),
+}
+
+/// Explains a request to whoever would serve this configuration.
+///
+/// # Errors
+/// The configuration cannot be served. What the caller would be refused with is no error, but a part of what is told.
+pub async fn explain(mut loaded: Loaded, call: &Call) -> Result<Explanation, Unexplained> {
+    let proxies = Proxies::from_environment().map_err(|error| Unexplained::Machine(error.to_string()))?;
+    let mut told = Explanation { notes: stand_ins(&mut loaded.config), ..Explanation::default() };
+    let providers = ProviderManager {
+        proxies,
+        simulator: Some(SIMULATOR),
+        registry: Arc::default(),
+        limits: Arc::new(limit::Registry::default()),
+        budgets: Arc::new(budget::Registry::new(budget::Listener::new(|_alert| {}))),
+    };
+    let snapshot = providers.build(&loaded, None).map_err(Unexplained::Faults)?;
+    let steps = Steps { config: &loaded.config, snapshot: &snapshot, told: &mut told };
+    if let Err(fault) = steps.all(call).await {
+        told.refused = Some(Refusal::of(&fault));
+    }
+    Ok(told)
+}
+
+/// Where the simulator would be, at a port that the system chooses.
+const SIMULATOR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Puts something in the place of each secret that is not to be had, and tells which those are.
+fn stand_ins(config: &mut Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (name, provider) in &mut config.providers {
+        let keys = provider.credentials.iter_mut().filter_map(|credential| {
+            Some((format!("providers.{name}.credentials.{}", credential.id), credential.api_key.as_mut()?))
+        });
+        let headers = provider.headers.iter_mut();
+        let headers = headers.map(|(header, secret)| (format!("providers.{name}.headers.{}", header.0), secret));
+        for (path, secret) in keys.chain(headers) {
+            if let Err(error) = secret.resolve() {
+                notes.push(format!("{path}: {error}; weir serve would refuse to start"));
+                *secret = Secret::written("unset");
+            }
+        }
+    }
+    notes
+}
+
+/// The steps of one request.
+struct Steps<'a> {
+    config: &'a Config,
+    snapshot: &'a Snapshot,
+    told: &'a mut Explanation,
+}
+
+/// A request that can be sent.
+struct Chosen<'s> {
+    picked: Picked<'s>,
+    native: NativeRequest,
+    limited_to: Option<u64>,
+}
+
+impl<'a> Steps<'a> {
+    async fn all(mut self, call: &Call) -> Result<(), Fault> {
+        let operation = self.operation(&call.endpoint)?;
+        let key = self.authenticate(&call.key)?;
+        let mut bill = Bill::default();
+        bill.admit(key).await?;
+        let request = self.read(operation, &call.body)?;
+        let asked = request.model()?;
+        let instance = self.snapshot.resolve(key, type_of(operation), asked.as_deref())?;
+        self.tell_model(&instance, asked.as_deref());
+        self.tell_limits(key, instance.model());
+        bill.for_model(instance.model(), &request).await?;
+        let chosen = self.candidates(&mut bill, key, &instance, &request).await;
+        self.tell_excluded(&instance);
+        self.told.send(&chosen?);
+        Ok(())
+    }
+
+    fn operation(&mut self, endpoint: &str) -> Result<Operation, Fault> {
+        let name = if endpoint == "chat" { "chat/completions" } else { endpoint };
+        let path = format!("/v1/{}", name.trim_start_matches('/').trim_start_matches("v1/"));
+        let route = Route::of(&Method::POST, &path)?;
+        self.told.endpoint = path;
+        match route {
+            Route::Call(operation) => Ok(operation),
+            other => Err(Fault::internal(format!("{} is no request to a model", other.name()))),
+        }
+    }
+
+    fn authenticate(&mut self, key: &str) -> Result<&'a Key, Fault> {
+        let carried = HeaderValue::try_from(format!("Bearer {key}")).ok();
+        let headers: HeaderMap = carried.into_iter().map(|value| (header::AUTHORIZATION, value)).collect();
+        let key = access::authenticate(&self.snapshot.keys, &headers, SystemTime::now())?;
+        self.told.tenant = Some(key.tenant.id.clone());
+        self.told.key = Some(key.id.clone());
+        Ok(key)
+    }
+
+    fn read(&self, operation: Operation, body: &Bytes) -> Result<Request, Fault> {
+        if u64::try_from(body.len()).is_ok_and(|length| length > self.snapshot.max_body) {
+            return Err(exchange::too_large(self.snapshot));
+        }
+        Ok(Request::parse(operation, body.clone())?)
+    }
+
+    /// Each candidate in the order in which they would be tried, and the first that can be.
+    async fn candidates(
+        &mut self,
+        bill: &mut Bill,
+        key: &Key,
+        instance: &ModelInstance<'a>,
+        request: &Request,
+    ) -> Result<Chosen<'a>, Fault> {
+        let (mut tried, mut tries) = (Tried::default(), instance.model().retries.begin());
+        let shares = instance.balance().shares(Moment::now());
+        let mut outcome: Option<Result<Chosen<'a>, Fault>> = None;
+        let unpicked = loop {
+            let picked = match instance.pick(&mut tried, Moment::now(), exchange::room) {
+                Ok((picked, _held)) => picked,
+                Err(unpicked) => break unpicked,
+            };
+            let attempted = dry_run(bill, key, instance, &picked, request).await;
+            self.tell_unpriced(key, &picked);
+            let is_chosen = matches!(outcome, Some(Ok(_)));
+            let is_first = attempted.is_ok() && !is_chosen;
+            if is_first {
+                self.tell_accounts(key);
+            }
+            let gives_up = !is_chosen && gives_up(&mut tries, &attempted);
+            self.told.candidates.push(Candidate::picked(&picked, instance, &shares, verdict(&attempted, is_first)));
+            if is_first || outcome.is_none() {
+                outcome = Some(attempted);
+            }
+            if gives_up {
+                break Unpicked::Exhausted;
+            }
+        };
+        outcome.unwrap_or_else(|| Err(exchange::unavailable(None, unpicked)))
+    }
+
+    fn tell_model(&mut self, instance: &ModelInstance<'_>, asked: Option<&str>) {
+        let model = instance.model();
+        let written = self.written(model);
+        let resolved = match (asked, &model.model_type) {
+            (None | Some("" | "default"), _) => "the tenant's default",
+            (_, None) => "a provider's name and its own name for the model",
+            _ if model.name.contains('*') => "a name with a *",
+            _ => "its name",
+        };
+        self.told.model = Some(ModelTold {
+            asked: instance.asked().to_owned(),
+            name: model.name.clone(),
+            resolved,
+            model_type: model.model_type,
+            balance: written.map_or(config::Balance::Weighted, |written| written.balance),
+            retries: model.retries.max,
+            fallbacks: model.fallbacks.clone(),
+        });
+    }
+
+    fn tell_limits(&mut self, key: &Key, model: &Model) {
+        let of_model = key.limited.models.get(&model.name).into_iter().flat_map(limit::Scopes::iter);
+        self.told.limits = key.limited.base.iter().chain(of_model).map(|scope| Scope::of(scope)).collect();
+        self.tell_accounts(key);
+    }
+
+    fn tell_accounts(&mut self, key: &Key) {
+        let now = Timestamp::now();
+        self.told.budgets = key.accounts.iter().map(|account| Account::of(account, now)).collect();
+    }
+
+    fn tell_unpriced(&mut self, key: &Key, picked: &Picked<'_>) {
+        if !key.accounts.is_empty() && picked.price(SystemTime::now()).is_none() {
+            let provider = &picked.target.provider.name;
+            let note = format!("{provider}/{}: no price is known, so budgets do not count it", picked.upstream_model);
+            if !self.told.notes.contains(&note) {
+                self.told.notes.push(note);
+            }
+        }
+    }
+
+    /// The credentials that no request of this model uses, as they are configured.
+    fn tell_excluded(&mut self, instance: &ModelInstance<'_>) {
+        let model = instance.model();
+        let Some(written) = self.written(model) else {
+            // `provider/model`: all of the provider's credentials are candidates.
+            let name = model.name.strip_suffix("/*").unwrap_or_default();
+            return self.tell_disabled(name, instance.asked(), None, 0);
+        };
+        for target in &written.targets {
+            self.tell_disabled(&target.provider, &target.model, target.credential.as_deref(), target.tier);
+        }
+    }
+
+    fn tell_disabled(&mut self, provider: &str, model: &str, only: Option<&str>, tier: u32) {
+        let credentials = self.config.providers.get(provider).map(|written| written.credentials.as_slice());
+        for credential in credentials.unwrap_or_default() {
+            let why = match only {
+                _ if !credential.enabled => "the credential is disabled",
+                Some(only) if only != credential.id => "the target names another credential",
+                _ => continue,
+            };
+            self.told.candidates.push(Candidate::excluded(provider, model, &credential.id, tier, why));
+        }
+    }
+
+    fn written(&self, model: &Model) -> Option<&'a config::Model> {
+        let same =
+            |written: &&config::Model| written.name == model.name && Some(written.model_type) == model.model_type;
+        self.config.models.iter().find(same)
+    }
+}
+
+/// One attempt, up to where it would be sent.
+async fn dry_run<'s>(
+    bill: &mut Bill,
+    key: &Key,
+    instance: &ModelInstance<'s>,
+    picked: &Picked<'s>,
+    request: &Request,
+) -> Result<Chosen<'s>, Fault> {
+    let payable = bill.afford(key, picked, request).await.map_err(|fault| entitled(fault, key, picked))?;
+    let caller = HeaderMap::new();
+    let native = attempt::encode(picked, &payable.request, &attempt::addressed(picked, instance, &caller))?;
+    Ok(Chosen { picked: picked.clone(), native, limited_to: payable.limited_to })
+}
+
+/// The operator is told more of a quota than the caller.
+fn entitled(fault: Fault, key: &Key, picked: &Picked<'_>) -> Fault {
+    let quotas = key.tenant.quotas.get(&picked.target.provider.name);
+    match quotas.map(|quotas| quotas.state(&picked.upstream_model, Timestamp::now())) {
+        Some(QuotaState::NotForModel) => fault.with_detail("no quota of the tenant is for this model"),
+        _ => fault,
+    }
+}
+
+/// Whether the caller is told of a failure before another target is tried. What cannot be paid or is limited is no try.
+fn gives_up(tries: &mut Tries, attempted: &Result<Chosen<'_>, Fault>) -> bool {
+    let fault = attempted.as_ref().err();
+    let fault = fault.filter(|fault| !matches!(fault.kind, Kind::PolicyBudget | Kind::ProviderLimit));
+    fault.is_some_and(|fault| tries.after(fault) == Step::GiveUp)
+}
+
+fn verdict(attempted: &Result<Chosen<'_>, Fault>, is_first: bool) -> Verdict {
+    match attempted {
+        Ok(_) if is_first => Verdict::Chosen,
+        Ok(_) => Verdict::Next,
+        Err(fault) => Verdict::Refused(fault.detail.clone().unwrap_or_else(|| fault.message.clone())),
+    }
+}
+
+impl Explanation {
+    fn send(&mut self, chosen: &Chosen<'_>) {
+        let Chosen { picked, native, limited_to } = chosen;
+        self.limited_to = *limited_to;
+        self.dropped = native.dropped.iter().map(Dropped::of).collect();
+        self.request = Some(Outgoing::of(picked, native));
+        if picked.target.provider.endpoint.url("").ends_with(":0") {
+            self.notes.push("the provider is simulated inside the process, at a port of its own".to_owned());
+        }
+    }
+}
