@@ -24,6 +24,7 @@ use crate::headers;
 use crate::listing;
 use crate::model::{ModelInstance, Snapshot, Target, type_of};
 use crate::net::client::{BodyFault, Client, Head};
+use crate::reasons::Chosen;
 use crate::record::Record;
 use crate::relay;
 use crate::retry::{self, Circumstances, Step};
@@ -238,7 +239,12 @@ async fn first_answer<'s>(
     let mut fault: Option<Fault> = None;
     rounds.count(Moment::now().since(Moment::NEVER));
     loop {
-        let (picked, held) = match instance.pick(&mut tried, Moment::now(), room) {
+        let picked = instance.pick(&mut tried, Moment::now(), room);
+        if tried.has_strayed() {
+            let chosen = if picked.is_ok() { Chosen::Last } else { Chosen::None };
+            turn.record.choices.add(instance, &tried, chosen, room, Moment::now());
+        }
+        let (picked, held) = match picked {
             Ok(picked) => picked,
             Err(unpicked) => {
                 let circumstances = circumstances(turn, instance);

@@ -1,6 +1,7 @@
 //! The control plane: the admin API, metrics and health, on their own listener and runtime, so that a slow console never
 //! delays a stream.
 
+mod requests;
 mod targets;
 mod usage;
 
@@ -51,6 +52,7 @@ impl Admin {
             .route("/admin/v1/config", get(config))
             .route("/admin/v1/config/history", get(history))
             .route("/admin/v1/config/reload", post(reload))
+            .route("/admin/v1/requests/{id}", get(requests::one))
             .route("/admin/v1/targets", get(targets::list))
             .route("/admin/v1/targets/{*rest}", post(targets::reset))
             .merge(usage::routes())

@@ -77,6 +77,12 @@ impl Standing {
         &self.id
     }
 
+    /// The same, to be kept after it is gone.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        Arc::clone(&self.id)
+    }
+
     /// The credential's part of it.
     #[must_use]
     pub fn credential(&self) -> &CredentialHealth {
