@@ -330,3 +330,13 @@ fn check_finds_no_fault_in_the_configurations_of_the_readme() {
         assert_eq!((output.status.code(), err(&output)), (Some(0), String::new()), "{block}");
     }
 }
+
+#[test]
+fn explain_knows_simulated_providers() {
+    let folder = Folder::with("explain-simulated", &[("req.json", r#"{"messages":[],"model":"gpt-main"}"#)]);
+    let config = repository().join("config/quickstart.yaml");
+    let request = ["--key", "sk-weir-demo", "--request", "req.json"];
+    let output = weir_in(&folder.0, &[&["explain", config.to_str().unwrap()], &request[..]].concat(), "");
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).contains("the provider is simulated inside the process"), "{}", out(&output));
+}

@@ -27,7 +27,7 @@ use crate::retry::{Step, Tries};
 use crate::route::Route;
 
 pub use told::Explanation;
-use told::{Account, Candidate, Dropped, ModelTold, Outgoing, Refusal, Scope, Verdict};
+use told::{Account, Candidate, Dropped, ModelTold, Outgoing, Quota, Refusal, Scope, Verdict};
 
 /// A request that is to be explained.
 #[derive(Clone, Debug)]
@@ -71,14 +71,15 @@ pub async fn explain(mut loaded: Loaded, call: &Call) -> Result<Explanation, Une
     Ok(told)
 }
 
-/// Where the simulator would be, at a port that the system chooses.
-const SIMULATOR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Where the simulator would be; its port is the system's choice, and this one stands for it.
+const SIMULATOR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// Puts something in the place of each secret that is not to be had, and tells which those are.
 fn stand_ins(config: &mut Config) -> Vec<String> {
     let mut notes = Vec::new();
     for (name, provider) in &mut config.providers {
-        let keys = provider.credentials.iter_mut().filter_map(|credential| {
+        let used = provider.credentials.iter_mut().filter(|credential| credential.enabled);
+        let keys = used.filter_map(|credential| {
             Some((format!("providers.{name}.credentials.{}", credential.id), credential.api_key.as_mut()?))
         });
         let headers = provider.headers.iter_mut();
@@ -121,7 +122,7 @@ impl<'a> Steps<'a> {
         bill.for_model(instance.model(), &request).await?;
         let chosen = self.candidates(&mut bill, key, &instance, &request).await;
         self.tell_excluded(&instance);
-        self.told.send(&chosen?);
+        self.tell_request(&chosen?);
         Ok(())
     }
 
@@ -191,10 +192,10 @@ impl<'a> Steps<'a> {
         let model = instance.model();
         let written = self.written(model);
         let resolved = match (asked, &model.model_type) {
-            (None | Some("" | "default"), _) => "the tenant's default",
-            (_, None) => "a provider's name and its own name for the model",
-            _ if model.name.contains('*') => "a name with a *",
-            _ => "its name",
+            (None | Some("" | "default"), _) => "by the tenant's default",
+            (_, None) => "by a provider's name",
+            _ if model.name.contains('*') => "by its *",
+            _ => "by its name",
         };
         self.told.model = Some(ModelTold {
             asked: instance.asked().to_owned(),
@@ -216,6 +217,9 @@ impl<'a> Steps<'a> {
     fn tell_accounts(&mut self, key: &Key) {
         let now = Timestamp::now();
         self.told.budgets = key.accounts.iter().map(|account| Account::of(account, now)).collect();
+        let quotas = key.tenant.quotas.values().flat_map(budget::Quotas::accounts);
+        self.told.quotas = quotas.map(|account| Quota::of(account, now)).collect();
+        self.told.quotas.sort();
     }
 
     fn tell_unpriced(&mut self, key: &Key, picked: &Picked<'_>) {
@@ -250,6 +254,16 @@ impl<'a> Steps<'a> {
                 _ => continue,
             };
             self.told.candidates.push(Candidate::excluded(provider, model, &credential.id, tier, why));
+        }
+    }
+
+    fn tell_request(&mut self, chosen: &Chosen<'_>) {
+        let Chosen { picked, native, limited_to } = chosen;
+        self.told.limited_to = *limited_to;
+        self.told.dropped = native.dropped.iter().map(Dropped::of).collect();
+        self.told.request = Some(Outgoing::of(picked, native));
+        if self.config.providers.get(&picked.target.provider.name).is_some_and(|written| written.simulated) {
+            self.told.notes.push("the provider is simulated inside the process, at a port of its own".to_owned());
         }
     }
 
@@ -295,17 +309,5 @@ fn verdict(attempted: &Result<Chosen<'_>, Fault>, is_first: bool) -> Verdict {
         Ok(_) if is_first => Verdict::Chosen,
         Ok(_) => Verdict::Next,
         Err(fault) => Verdict::Refused(fault.detail.clone().unwrap_or_else(|| fault.message.clone())),
-    }
-}
-
-impl Explanation {
-    fn send(&mut self, chosen: &Chosen<'_>) {
-        let Chosen { picked, native, limited_to } = chosen;
-        self.limited_to = *limited_to;
-        self.dropped = native.dropped.iter().map(Dropped::of).collect();
-        self.request = Some(Outgoing::of(picked, native));
-        if picked.target.provider.endpoint.url("").ends_with(":0") {
-            self.notes.push("the provider is simulated inside the process, at a port of its own".to_owned());
-        }
     }
 }
