@@ -16,11 +16,13 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 
 use crate::access::{self, Key};
-use crate::attempt::{self, Begun};
+use crate::attempt::{self, Begun, Errand, Patience as _};
 use crate::balance::{Moment, Tried, Unpicked};
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
+use crate::hedge::{self, Hedge, Raced};
+use crate::limit::Queue;
 use crate::listing;
 use crate::model::{ModelInstance, Snapshot, Target, type_of};
 use crate::net::client::{BodyFault, Client, Head};
@@ -181,13 +183,14 @@ async fn answer_of<'s>(
     gateway: &'s Gateway,
     rounds: &retry::Budget,
     turn: &mut Turn<'_, 's>,
-    instance: ModelInstance<'s>,
+    mut instance: ModelInstance<'s>,
     key: &'s Key,
     request: &Request,
 ) -> Result<Begun, Fault> {
     let model = instance.model();
     instance.asked().clone_into(&mut turn.record.asked);
     turn.record.model = Some(model);
+    instance.relate(key, turn.client.headers(), request);
     turn.record.bill.for_model(model, request).await?;
     if turn.record.entry.is_none() {
         turn.record.admit(key);
@@ -237,8 +240,12 @@ async fn first_answer<'s>(
     let mut tries = retries(turn, instance).begin();
     let mut tried = Tried::default();
     let mut fault: Option<Fault> = None;
+    let caller = attempt::passed_on(turn.client.headers());
+    let mut queue = instance.model().queue;
     rounds.count(Moment::now().since(Moment::NEVER));
     loop {
+        let bill = &turn.record.bill;
+        let room = |target: &Target| if bill.has_turn_at(&target.credential.scopes) { 1.0 } else { room(target) };
         let picked = instance.pick(&mut tried, Moment::now(), room);
         if tried.has_strayed() {
             let chosen = if picked.is_ok() { Chosen::Last } else { Chosen::None };
@@ -247,9 +254,15 @@ async fn first_answer<'s>(
         let (picked, held) = match picked {
             Ok(picked) => picked,
             Err(unpicked) => {
+                if let Some(queue) = queue.take()
+                    && turn_comes(turn, instance, queue).await?
+                {
+                    continue;
+                }
                 let circumstances = circumstances(turn, instance);
                 let again = fault.as_ref().and_then(|fault| tries.again(fault, circumstances));
                 let Some(wait) = again.filter(|_| rounds.spend(Moment::now().since(Moment::NEVER))) else {
+                    fault = fault.or_else(|| instance.status().fault(instance.asked()));
                     fault = Some(unavailable(fault, unpicked));
                     break;
                 };
@@ -267,9 +280,15 @@ async fn first_answer<'s>(
         };
         turn.record.limited_to = payable.limited_to;
         turn.record.attempt(&picked, held);
-        let failed = match attempt::run(&gateway.upstreams, turn, &picked, instance, &payable.request).await {
+        turn.on_disconnect = picked.target.provider.on_disconnect;
+        let errand = Errand { picked: &picked, instance, request: &payable.request, caller: &caller };
+        let asked = match &instance.model().hedge {
+            None => attempt::run(&gateway.upstreams, turn, &errand).await,
+            Some(hedge) => hedged(gateway, hedge, turn, &errand, &mut tried, key).await,
+        };
+        let failed = match asked {
             Ok(begun) => {
-                turn.record.attempt_answers();
+                turn.record.attempt_answers(instance);
                 return Ok(begun);
             }
             Err(failed) => failed,
@@ -290,6 +309,47 @@ async fn first_answer<'s>(
         fault.retry_after = instance.balance().soonest(Moment::now());
     }
     Err(fault)
+}
+
+/// Waits until a credential whose limits are all that keeps a target from being asked has a slot for this request; false
+/// where there is none, or the wait was in vain.
+async fn turn_comes(turn: &mut Turn<'_, '_>, instance: &ModelInstance<'_>, queue: Queue) -> Result<bool, Fault> {
+    let Some(scopes) = instance.busy(room) else {
+        return Ok(false);
+    };
+    turn.timer.phase(None, "queue");
+    let admitted = turn.wait(scopes.admit_in_turn(queue)).await?;
+    Ok(admitted.map(|permit| turn.record.bill.queued(scopes, permit)).is_ok())
+}
+
+/// Asks a target and, when it is slow, a second one beside it.
+async fn hedged<'s>(
+    gateway: &'s Gateway,
+    hedge: &Hedge,
+    turn: &mut Turn<'_, 's>,
+    errand: &Errand<'_, 's>,
+    tried: &mut Tried,
+    key: &Key,
+) -> Result<Begun, Fault> {
+    hedge.count();
+    let mut first = pin!(hedge::alone(&gateway.upstreams, errand));
+    if let Ok(asked) = turn.wait(tokio::time::timeout(hedge.after, &mut first)).await? {
+        return asked;
+    }
+    let beside = if hedge.spend() { errand.instance.pick(tried, Moment::now(), room).ok() } else { None };
+    let Some((picked, held)) = beside else {
+        return turn.wait(first).await?;
+    };
+    let Ok(payable) = turn.record.bill.afford_beside(key, &picked, errand.request).await else {
+        return turn.wait(first).await?;
+    };
+    turn.record.attempt(&picked, held);
+    let beside = Errand { picked: &picked, request: &payable.request, ..*errand };
+    let second = pin!(hedge::alone(&gateway.upstreams, &beside));
+    let Raced { won, answer, failed } = turn.wait(hedge::race(first, second)).await?;
+    turn.record.attempt_lost(won.other(), failed.as_ref());
+    turn.record.bill.lose(won.other());
+    answer
 }
 
 /// Waits before a new round, as long as the caller stays.

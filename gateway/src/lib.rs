@@ -20,6 +20,7 @@ pub mod exchange;
 pub mod explain;
 pub mod gateway;
 pub mod headers;
+pub mod hedge;
 pub mod ledger;
 pub mod limit;
 pub mod listing;

@@ -170,7 +170,11 @@ impl Metrics {
                 "What a tenant may spend in this window.",
                 BUDGET,
             )?,
-            budget_used: families.gauges("weir_budget_used_usd", "What it has spent.", BUDGET)?,
+            budget_used: families.gauges(
+                "weir_budget_used_usd",
+                "What it has spent, and what other gateways have in hand.",
+                BUDGET,
+            )?,
             budget_reserved: families.gauges("weir_budget_reserved_usd", "What is held for its requests.", BUDGET)?,
             registry,
         })
@@ -203,7 +207,7 @@ impl Metrics {
             let labels = [tenant.as_ref(), every.as_str()];
             let set = |family: &GaugeVec, nanos: i64| family.with_label_values(&labels).set(nanos as f64 / NANOS);
             set(&self.budget_limit, reading.limit);
-            set(&self.budget_used, reading.used);
+            set(&self.budget_used, reading.used.saturating_add(reading.elsewhere));
             set(&self.budget_reserved, reading.reserved);
         }
     }

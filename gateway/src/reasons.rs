@@ -148,8 +148,12 @@ enum Why {
     Probing,
     /// A limit of its credential is reached.
     Limit,
+    /// It is the operator's, and the tenant has no quota left for it.
+    Quota,
     /// Its tier was not come to.
     HigherTier,
+    /// Of the operator's and the tenant's own credentials, the others come first.
+    NotPreferred,
     /// Its weight is 0, and another of its tier was free.
     NoWeight,
     /// It was free, and by its weight or the model's policy it was another's turn.
@@ -172,7 +176,11 @@ impl Choice {
         let others = all.filter(|(other, _)| Some(*other) != place).take(MOST_CANDIDATES);
         let passed_over = others.map(|(other, (target, candidate))| {
             let is_full = || room(target) <= 0.0;
-            let why = if tried.has(other) { Why::Tried } else { why(candidate, picked, is_full, clock) };
+            let why = match () {
+                () if tried.has(other) => Why::Tried,
+                () if !instance.may_use(target) => Why::Quota,
+                () => why(candidate, picked, is_full, clock),
+            };
             PassedOver { target: Name::of(candidate), tier: candidate.tier, why }
         });
         let passed_over: Vec<_> = passed_over.collect();
@@ -197,6 +205,7 @@ fn why(candidate: &Candidate, picked: Option<&Candidate>, is_full: impl Fn() -> 
         Availability::Ready | Availability::Probe if is_full() => Why::Limit,
         Availability::Ready | Availability::Probe => match picked {
             Some(picked) if candidate.tier > picked.tier => Why::HigherTier,
+            Some(picked) if candidate.rank > picked.rank => Why::NotPreferred,
             Some(picked) if candidate.weight == 0 && picked.weight > 0 => Why::NoWeight,
             Some(_) | None => Why::NotItsTurn,
         },

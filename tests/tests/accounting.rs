@@ -1,5 +1,5 @@
 //! What callers may use and what they pay: limits, budgets, quotas, fallbacks, and the ledger that tells of each request.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};
 use simulator::Simulator;
@@ -269,6 +269,30 @@ async fn a_credentials_own_limits_turn_requests_to_the_next_one() {
         used.push(answer.header("x-weir-credential").unwrap().to_owned());
     }
     assert_eq!(used.iter().filter(|id| *id == "small").count(), 2, "{used:?}");
+}
+
+#[tokio::test]
+async fn a_request_waits_a_little_for_a_slot_where_the_model_says_so() {
+    let simulator = simulator();
+    let credentials = "[{id: one, api_key: sk-1, concurrent: 1}]";
+    let provider = format!("{{kind: openai, base_url: 'http://{}/v1', credentials: {credentials}}}", simulator.addr());
+    let model = |name: &str, more: &str| {
+        format!("{{name: {name}, targets: [{{provider: pool, model: 'gpt-5.5~delay=300ms'}}]{more}}}")
+    };
+    let weir = Config::of(&simulator)
+        .provider("pool", &provider)
+        .model(&model("patient", ", on_busy: {queue: 10s, max: 2}"))
+        .model(&model("hasty", ""))
+        .start()
+        .await;
+    let statuses = async |name: &str| {
+        let asked: JoinSet<Answer> = (0..3).map(|_| weir.chat().json(&chat(name)).send()).collect();
+        let mut statuses: Vec<u16> = asked.join_all().await.iter().map(|answer| answer.status.as_u16()).collect();
+        statuses.sort_unstable();
+        statuses
+    };
+    assert_eq!(statuses("patient").await, [200, 200, 200]);
+    assert_eq!(statuses("hasty").await, [200, 429, 429]);
 }
 
 #[tokio::test]

@@ -161,6 +161,7 @@ fn a_name_of_our_own_is_not_taken_for_a_crate() {
     assert!(!names("use crate::store::redis::Backend;", "redis"));
     assert!(!names("use crate::store::{redis::Backend, sled};", "redis"));
     assert!(!names("mod redis; use redis::Backend;", "redis"));
+    assert!(!names("use crate::redis; fn f() { redis::connect() }", "redis"));
     assert!(!names("struct S { redis: u8 } fn f(redis: u8) { s.redis }", "redis"));
     assert!(!names("// redis::Client\n/// redis::Client\nfn f() { \"redis::C\" }", "redis"));
     assert!(!names("#[cfg(test)] mod tests { use redis::Client; }", "redis"));
@@ -198,7 +199,8 @@ fn names(text: &str, path: &str) -> bool {
     let tokens = without_tests(tokens(text));
     let mut named = BTreeSet::new();
     collect_paths(&tokens, &mut named);
-    !declares_module(&tokens, path) && named.iter().any(|name| is_within(name, path))
+    let hidden = declares_module(&tokens, path) || named.contains(&format!("crate::{path}"));
+    !hidden && named.iter().any(|name| is_within(name, path))
 }
 
 fn is_within(name: &str, path: &str) -> bool {

@@ -250,6 +250,73 @@ async fn the_least_busy_target_is_free_of_the_slow_ones_requests() {
     assert!(waiting.len() <= 2, "{} went to the slow one", waiting.len());
 }
 
+/// Two targets that are alike, and what relates requests.
+fn twins(simulator: &Simulator, affinity: &str, first: &str) -> Config {
+    let url = format!("http://{}/v1", simulator.addr());
+    Config::new()
+        .provider("p", &format!("{{kind: openai, base_url: '{url}', credentials: [{{id: a, api_key: sk-a}}, {{id: b, api_key: sk-b}}]}}"))
+        .model(&format!("{{name: m, targets: [{{provider: p, model: 'gpt-5.5{first}', credential: a}}, {{provider: p, model: gpt-5.5, credential: b}}]{affinity}}}"))
+}
+
+/// The credential that answered this request.
+async fn went_to(weir: &Weir, request: &Value, header: Option<(&str, &str)>) -> String {
+    let call = weir.chat().json(request);
+    let call = header.into_iter().fold(call, |call, (name, value)| call.header(name, value));
+    let answer = call.send().await;
+    assert_eq!(answer.status, 200);
+    answer.header("x-weir-credential").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_session_stays_at_one_target_turn_after_turn() {
+    let simulator = simulator();
+    for (affinity, header) in [
+        (", affinity: {by: [header:x-session-id]}", Some("x-session-id")),
+        (", affinity: {by: [header:x-session-id, prompt_prefix]}", None),
+        ("", Some("x-weir-cache-affinity")),
+    ] {
+        let weir = twins(&simulator, affinity, "").start().await;
+        let mut used = BTreeMap::new();
+        for session in 0..8 {
+            let session = format!("session-{session}");
+            let mut request = chat("m");
+            request["messages"][0]["content"] = json!(session);
+            let header = header.map(|name| (name, session.as_str()));
+            let first = went_to(&weir, &request, header).await;
+            for turn in 0..20 {
+                for role in ["assistant", "user"] {
+                    let message = json!({"role": role, "content": format!("turn {turn}")});
+                    request["messages"].as_array_mut().unwrap().push(message);
+                }
+                assert_eq!(went_to(&weir, &request, header).await, first, "{affinity}, turn {turn}");
+            }
+            *used.entry(first).or_insert(0) += 1;
+        }
+        assert_eq!(used.len(), 2, "all sessions are at one target: {used:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_moves_on_with_success_when_its_target_fails_and_stays_there() {
+    let simulator = simulator();
+    let health = "health: {cooldown: {rate_limit: 1s}}";
+    let weir = twins(&simulator, ", affinity: {by: [key]}, balance: round_robin", "~status=429~times=1~retry_after=1")
+        .section(health)
+        .start()
+        .await;
+    // The first is limited once; the session begins at the other one, and is still there when the first is well again.
+    assert_eq!(went_to(&weir, &chat("m"), None).await, "b");
+    let well = async {
+        while target(&weir, "p/a/gpt-5.5~status=429~times=1~retry_after=1").await["state"] != "probation" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("the end of the cooldown", well).await;
+    for _ in 0..5 {
+        assert_eq!(went_to(&weir, &chat("m"), None).await, "b");
+    }
+}
+
 /// What the admin API tells of a request, once its row is in the ledger.
 async fn told_of(weir: &Weir, id: &str) -> Value {
     let told = async {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Control, problem};
 use crate::balance::{Availability, Candidate, LbModelManager, Moment, Standing};
-use crate::config::ModelType;
+use crate::config::{CredentialSource, ModelType};
 use crate::error::Cause;
 use crate::metrics::Metrics;
 use crate::model::{Model, Names, Snapshot, Target};
@@ -31,6 +31,9 @@ struct Page {
 struct Row {
     id: String,
     model: String,
+    /// Whose credential it is, where it is a tenant's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
     #[serde(rename = "type")]
     model_type: Option<ModelType>,
     provider: String,
@@ -93,7 +96,9 @@ pub(super) async fn reset(Shared(control): Shared<Control>, Path(rest): Path<Str
 /// Tells the metrics which targets are in and which out; but not by the names that callers put in the place of a `*`.
 pub(super) fn measure(snapshot: &Snapshot, metrics: &Metrics) {
     let now = Moment::now();
-    let candidates = snapshot.models.all().flat_map(|model| model.balance.candidates());
+    let own = snapshot.tenants.values().flat_map(|tenant| tenant.own.configured());
+    let models = snapshot.models.all().chain(own);
+    let candidates = models.flat_map(|model| model.balance.candidates());
     metrics.targets(candidates.map(|candidate| {
         let standing = &candidate.standing;
         (standing.id(), standing.availability(now) == Availability::Ready)
@@ -106,20 +111,24 @@ fn is_meant(standing: &Standing, id: &str) -> bool {
 }
 
 fn rows(snapshot: &Snapshot) -> Vec<Row> {
-    let models = snapshot.models.all().map(|model| (model, true));
-    let direct = snapshot.models.direct().map(|model| (model, false));
-    models.chain(direct).flat_map(|(model, is_configured)| rows_of_model(model, is_configured)).collect()
+    let models = snapshot.models.all().chain(snapshot.models.direct()).flat_map(|model| rows_of_model(model, None));
+    let own = snapshot.tenants.values().flat_map(|tenant| {
+        let models = tenant.own.all();
+        models.flat_map(|model| rows_of_model(model, Some(&tenant.id))).filter(|row| row.tenant.is_some())
+    });
+    models.chain(own).collect()
 }
 
 /// The targets as they are configured, and for a model with a `*` those of each name that was asked for.
-fn rows_of_model(model: &Model, is_configured: bool) -> Vec<Row> {
+fn rows_of_model(model: &Model, tenant: Option<&str>) -> Vec<Row> {
     let names = model.names.as_ref().map(Names::all).unwrap_or_default();
-    let named = names.iter().flat_map(|(rest, manager)| rows_of(model, manager, rest));
-    let plain = is_configured.then(|| rows_of(model, &model.balance, "*"));
+    let named = names.iter().flat_map(|(rest, manager)| rows_of(model, tenant, manager, rest));
+    // A provider's own names have a type only when they are asked for.
+    let plain = model.model_type.map(|_| rows_of(model, tenant, &model.balance, "*"));
     plain.into_iter().flatten().chain(named).collect()
 }
 
-fn rows_of(model: &Model, manager: &LbModelManager, rest: &str) -> Vec<Row> {
+fn rows_of(model: &Model, tenant: Option<&str>, manager: &LbModelManager, rest: &str) -> Vec<Row> {
     let (moment, time) = (Moment::now(), Timestamp::now());
     let shares = manager.shares(moment);
     let candidates = model.targets.iter().zip(manager.candidates()).zip(shares);
@@ -129,6 +138,7 @@ fn rows_of(model: &Model, manager: &LbModelManager, rest: &str) -> Vec<Row> {
         Row {
             id: standing.id().to_owned(),
             model: model.name.clone(),
+            tenant: tenant.filter(|_| target.credential.source == CredentialSource::Custom).map(str::to_owned),
             model_type: model.model_type,
             provider: target.provider.name.clone(),
             credential: target.credential.id.clone(),

@@ -5,7 +5,7 @@
 //! binary search; else the usable ones are gathered first.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,6 +45,8 @@ pub enum Policy {
 pub struct Candidate {
     /// Lower tiers are used up first.
     pub tier: u32,
+    /// Within a tier, lower ranks are used up first: whose credential it is.
+    pub rank: u32,
     /// Its share within its tier; 0: only when its tier has nothing else.
     pub weight: u64,
     /// What it costs beside others, in whatever unit all of a model's have.
@@ -127,6 +129,8 @@ pub enum Unpicked {
 pub struct LbModelManager {
     policy: Policy,
     candidates: Vec<Candidate>,
+    /// The places of the candidates by their standings' marks.
+    places: HashMap<u64, usize>,
     levels: Vec<Level>,
     rules: Arc<Rules>,
     rotation: Arc<Rotation>,
@@ -219,9 +223,11 @@ impl LbModelManager {
         for (place, candidate) in candidates.iter().enumerate() {
             let price = (policy == Policy::Cost).then_some(candidate.price.unwrap_or(u64::MAX));
             let share = if policy == Policy::RoundRobin { 1 } else { candidate.weight.max(1) };
-            levels.entry((candidate.tier, candidate.weight == 0, price)).or_default().add(place, share);
+            levels.entry((candidate.tier, candidate.rank, candidate.weight == 0, price)).or_default().add(place, share);
         }
-        Self { policy, candidates, levels: levels.into_values().collect(), rules, rotation }
+        let marks = candidates.iter().map(|candidate| candidate.standing.mark());
+        let places = marks.zip(0..).collect();
+        Self { policy, candidates, places, levels: levels.into_values().collect(), rules, rotation }
     }
 
     /// The same with other standings; where there is none, with the same.
@@ -283,6 +289,29 @@ impl LbModelManager {
             }
         }
         None
+    }
+
+    /// A hold on the target with that mark, unless it may not be used now, or a better tier may.
+    #[must_use]
+    pub fn pick_marked(
+        &self,
+        mark: u64,
+        tried: &mut Tried,
+        now: Moment,
+        room: impl Fn(usize) -> f32,
+    ) -> Option<(usize, Held)> {
+        let place = *self.places.get(&mark)?;
+        let usable = |place| self.is_usable(place, tried, now) && room(place) > 0.0;
+        let rank = |place: usize| self.candidates.get(place).map(|candidate| (candidate.tier, candidate.rank));
+        let is_used = |level: &&Level| level.members.iter().any(|member| usable(member.place));
+        let best = self.levels.iter().find(is_used)?.members.first()?;
+        if !usable(place) || rank(place) != rank(best.place) {
+            tried.strayed = true;
+            return None;
+        }
+        let held = self.hold(place, now)?;
+        tried.places.push(place);
+        Some((place, held))
     }
 
     fn hold(&self, place: usize, now: Moment) -> Option<Held> {
@@ -445,6 +474,7 @@ mod tests {
         let standing = |place: usize| registry.standing(&registry.credential(&place.to_string(), ""), "m");
         let candidates = shares.iter().enumerate().map(|(place, &(tier, weight))| Candidate {
             tier,
+            rank: 0,
             weight,
             price: None,
             standing: standing(place),
@@ -623,6 +653,24 @@ mod tests {
         probe.record(Outcome::Success, later);
         drop(probe);
         assert_shares(&counts(&manager, later), &[1000, 1]);
+    }
+
+    #[test]
+    fn a_marked_target_is_picked_unless_it_cools_was_tried_or_a_better_tier_can_be_used() {
+        let manager = of(Policy::Weighted, &[(0, 1), (0, 1), (1, 1)]);
+        let now = Moment::now();
+        let marks: Vec<_> = manager.candidates.iter().map(|candidate| candidate.standing.mark()).collect();
+        let marked = |place: usize, tried: &mut Tried| {
+            manager.pick_marked(*marks.get(place).unwrap(), tried, now, |_| 1.0).map(|(place, _)| place)
+        };
+        let mut tried = Tried::default();
+        assert_eq!((marked(1, &mut tried), marked(1, &mut tried)), (Some(1), None));
+        assert_eq!(marked(2, &mut Tried::default()), None);
+        cool(&manager, 1, Cause::RateLimit, now);
+        assert_eq!(marked(1, &mut Tried::default()), None);
+        cool(&manager, 0, Cause::RateLimit, now);
+        assert_eq!(marked(2, &mut Tried::default()), Some(2));
+        assert!(manager.pick_marked(0, &mut Tried::default(), now, |_| 1.0).is_none());
     }
 
     #[test]

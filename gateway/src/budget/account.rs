@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::budget::lease::{Answer, Claim, Desk, LONGEST_WAIT, Lease, Need, Reason, Verdict};
+use crate::budget::lease::{Amount, Answer, Claim, Desk, LONGEST_WAIT, Lease, Need, Reason, Verdict};
 use crate::budget::window::{Calendar, Window};
 use crate::config::Every;
 
@@ -99,7 +99,7 @@ struct Counter {
     reserved: i64,
     /// Whether the alert of this window was given.
     told: bool,
-    /// Whether what was kept of former runs has been added, or is no longer to be, since this run has begun to count.
+    /// Whether what was kept of former runs has been added.
     restored: bool,
     /// Boxed, since it is rare and accounts are many.
     raise: Option<Box<Raise>>,
@@ -206,7 +206,6 @@ impl Account {
     }
 
     /// Without an answer in time the store is as good as away.
-
     async fn hold_in_turn(
         self: &Arc<Self>,
         worst: i64,
@@ -258,7 +257,6 @@ impl Account {
 
     fn held(self: &Arc<Self>, counter: &mut Counter, worst: i64) -> Reservation {
         counter.reserved = counter.reserved.saturating_add(worst);
-        counter.restored = true;
         Reservation { account: Arc::clone(self), window: counter.window.start, worst }
     }
 
@@ -266,6 +264,15 @@ impl Account {
         let reading = self.reading(now);
         let resets_at = matches!(self.terms.span, Span::Every(..)).then(|| reading.window.ends_at()).flatten();
         Exhausted { account: Arc::clone(self), cause, left: reading.left(), resets_at }
+    }
+
+    /// What this node has used of the window, for the claim of the one that it took over from.
+    #[must_use]
+    pub fn legacy(&self, now: Timestamp) -> Option<Claim> {
+        let counter = self.counter(now);
+        let taken = counter.used.saturating_add(counter.reserved);
+        let told = self.desk.is_some() && counter.lease.as_ref().is_some_and(|lease| lease.is_told());
+        (told && taken > 0).then(|| self.claim_of(Amount::More(taken), counter.window))
     }
 
     /// What to tell the shared store, if anything.
@@ -300,7 +307,7 @@ impl Account {
         }
     }
 
-    fn claim_of(&self, amount: crate::budget::lease::Amount, window: Window) -> Claim {
+    fn claim_of(&self, amount: Amount, window: Window) -> Claim {
         Claim { key: format!("weir:{{{}}}:{}", self.id, window.start), window, amount }
     }
 
@@ -309,11 +316,12 @@ impl Account {
         self.locked().raise = Some(Box::new(Raise { limit, until }));
     }
 
-    /// Adds what was used of `window` before this process began. It does nothing once something was reserved: the ledger from
-    /// which the figure comes may hold that already.
+    /// Adds what was used of `window` before this process began, once. The figure must hold nothing that this process has
+    /// charged. Where this process takes over from another node, that one's claims in the shared store hold it already.
     pub fn restore(&self, window: i64, used: i64, now: Timestamp) {
+        let claimed = self.desk.as_ref().is_some_and(|desk| desk.heir_of().is_some());
         let mut counter = self.counter(now);
-        if counter.window.start != window || std::mem::replace(&mut counter.restored, true) {
+        if claimed || counter.window.start != window || std::mem::replace(&mut counter.restored, true) {
             return;
         }
         counter.used = counter.used.saturating_add(used.max(0));

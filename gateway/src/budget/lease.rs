@@ -38,6 +38,7 @@ pub const IDLE: SignedDuration = SignedDuration::from_secs(3);
 #[derive(Debug)]
 pub struct Desk {
     node: NodeId,
+    heir_of: Option<NodeId>,
     policy: OnRedisLoss,
     linked: AtomicBool,
     nodes: AtomicI64,
@@ -57,9 +58,37 @@ impl Desk {
     /// A desk whose wishes are to be read from the receiver; cut off until the store has answered.
     #[must_use]
     pub fn new(node: NodeId, policy: OnRedisLoss, most_wishes: usize) -> (Arc<Self>, mpsc::Receiver<Arc<Account>>) {
+        Self::of(node, None, policy, most_wishes)
+    }
+
+    /// A desk of a process that takes over from another one on this machine while that still runs. It is a node of its own,
+    /// `node`, until it ends; then it leaves what it has used to `heir_of`, so that the next process, which is that node
+    /// again, finds all of it in one claim.
+    #[must_use]
+    pub fn taking_over(
+        node: NodeId,
+        heir_of: NodeId,
+        policy: OnRedisLoss,
+        most_wishes: usize,
+    ) -> (Arc<Self>, mpsc::Receiver<Arc<Account>>) {
+        Self::of(node, Some(heir_of), policy, most_wishes)
+    }
+
+    fn of(
+        node: NodeId,
+        heir_of: Option<NodeId>,
+        policy: OnRedisLoss,
+        most_wishes: usize,
+    ) -> (Arc<Self>, mpsc::Receiver<Arc<Account>>) {
         let (wishes, waiting) = mpsc::channel(most_wishes);
-        let desk = Self { node, policy, linked: AtomicBool::new(false), nodes: AtomicI64::new(1), wishes };
+        let desk = Self { node, heir_of, policy, linked: AtomicBool::new(false), nodes: AtomicI64::new(1), wishes };
         (Arc::new(desk), waiting)
+    }
+
+    /// The node that this process took over from.
+    #[must_use]
+    pub fn heir_of(&self) -> Option<NodeId> {
+        self.heir_of
     }
 
     /// This node.
@@ -229,6 +258,11 @@ impl Lease {
         self.others.iter().fold(0, |sum, (_, claim)| sum.saturating_add(*claim))
     }
 
+    /// Whether the store knows of this node.
+    pub(super) fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
     /// What nobody claims.
     fn left(&self, need: Need) -> i64 {
         let mine = self.granted.max(need.taken);
@@ -261,9 +295,16 @@ impl Lease {
     /// Takes this node's share of what was left when the store was last seen, once.
     fn take_share(&mut self, need: Need) {
         if !std::mem::replace(&mut self.share_taken, true) {
-            let share = self.left(need) / need.nodes.max(1);
+            let share = self.surely_left(need) / need.nodes.max(1);
             self.granted = self.granted.max(need.taken).saturating_add(share);
         }
+    }
+
+    /// What is left if each other node has claimed one more slice since it was last seen. A window that was never seen began
+    /// without a store: then the others have claimed nothing either.
+    fn surely_left(&self, need: Need) -> i64 {
+        let claimed = if self.told.is_some() { self.slice(need).saturating_mul(need.nodes - 1) } else { 0 };
+        self.left(need).saturating_sub(claimed).max(0)
     }
 
     /// Whether less than half a slice is in hand and there is more to be had.
@@ -367,5 +408,154 @@ impl Lease {
     pub(super) fn unanswered(&mut self) {
         self.asked = false;
         self.turn.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: i64 = 200;
+    const COUNT: usize = 4;
+
+    /// What can happen to one of several nodes, each step of a claim on its own, since others write in between.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Reserve(i64),
+        Claim,
+        Write,
+        Read,
+        Lose,
+        Idle,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
+        let step = prop_oneof![
+            4 => (1_i64..80).prop_map(Step::Reserve),
+            3 => Just(Step::Claim),
+            3 => Just(Step::Write),
+            3 => Just(Step::Read),
+            1 => Just(Step::Lose),
+            1 => Just(Step::Idle),
+        ];
+        prop::collection::vec((0..COUNT, step), 1..400)
+    }
+
+    /// A node, and its claim on the way.
+    struct Node {
+        desk: Arc<Desk>,
+        lease: Lease,
+        taken: i64,
+        now: Timestamp,
+        claim: Option<Amount>,
+        written: Option<Claims>,
+    }
+
+    impl Node {
+        fn new(number: usize) -> Self {
+            let (desk, _) = Desk::new(NodeId::try_from(number).unwrap_or(0), OnRedisLoss::Lease, 1);
+            desk.set_linked(true);
+            let lease = Lease::default();
+            Self { desk, lease, taken: 0, now: Timestamp::UNIX_EPOCH, claim: None, written: None }
+        }
+
+        fn need(&self) -> Need {
+            let nodes = i64::try_from(COUNT).unwrap_or(1);
+            Need { limit: LIMIT, taken: self.taken, nodes, now: self.now }
+        }
+
+        fn write(&mut self, store: &mut Claims) {
+            let Some(claim) = self.claim.filter(|_| self.written.is_none()) else {
+                return;
+            };
+            self.written = Some(store.clone());
+            let node = self.desk.node();
+            if !store.iter().any(|(id, _)| *id == node) {
+                store.push((node, 0));
+            }
+            for (_, amount) in store.iter_mut().filter(|(id, _)| *id == node) {
+                *amount = match claim {
+                    Amount::More(more) => *amount + more,
+                    Amount::Total(total) => total,
+                };
+            }
+        }
+
+        fn take(&mut self, step: Step, store: &mut Claims) {
+            self.now += SignedDuration::from_millis(100);
+            let need = self.need();
+            match step {
+                Step::Reserve(worst) => {
+                    if matches!(self.lease.verdict(worst, Mode::Linked, need), Verdict::Yes | Verdict::YesAndAsk) {
+                        self.taken += worst;
+                    }
+                }
+                Step::Claim if self.claim.is_none() => self.claim = self.lease.claim(Reason::Want, need),
+                Step::Idle if self.claim.is_none() => {
+                    self.now += IDLE;
+                    self.claim = self.lease.claim(Reason::Look, self.need());
+                }
+                Step::Claim | Step::Idle => {}
+                Step::Write => self.write(store),
+                Step::Read => {
+                    if let Some(before) = self.written.take() {
+                        let answer = Answer { before, after: store.clone() };
+                        self.claim = self.lease.answered(&self.desk, &answer, need);
+                    }
+                }
+                // The answer does not come; whether it was written nobody knows.
+                Step::Lose => {
+                    (self.claim, self.written) = (None, None);
+                    self.lease.unanswered();
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// However the writes and reads of several nodes mix, and whichever answers are lost, no more is granted than there is.
+        #[test]
+        fn all_nodes_together_are_granted_no_more_than_there_is(steps in steps()) {
+            let mut nodes: Vec<_> = (0..COUNT).map(Node::new).collect();
+            let mut store = Claims::new();
+            for (number, step) in steps {
+                if let Some(node) = nodes.get_mut(number) {
+                    node.take(step, &mut store);
+                }
+                let taken: i64 = nodes.iter().map(|node| node.taken).sum();
+                let granted: i64 = nodes.iter().map(|node| node.lease.granted.max(node.taken)).sum();
+                prop_assert!(taken <= LIMIT && granted <= LIMIT, "{taken} of {granted}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_store_all_nodes_have_their_shares_and_no_more() {
+        let mut nodes: Vec<_> = (0..COUNT).map(Node::new).collect();
+        for node in &mut nodes {
+            let need = node.need();
+            let cut = Mode::Cut(OnRedisLoss::Lease);
+            assert!(matches!(node.lease.verdict(LIMIT / 4, cut, need), Verdict::Yes));
+            node.taken = LIMIT / 4;
+            assert!(matches!(node.lease.verdict(1, cut, node.need()), Verdict::No));
+        }
+    }
+
+    #[test]
+    fn a_store_that_lost_a_claim_is_not_believed_that_another_fell() {
+        let mut node = Node::new(0);
+        let answer = |before: &[(NodeId, i64)], after: &[(NodeId, i64)]| Answer {
+            before: before.to_vec(),
+            after: after.to_vec(),
+        };
+        let need = node.need();
+        assert_eq!(node.lease.answered(&node.desk, &answer(&[(1, 50)], &[(0, 100), (1, 50)]), need), None);
+        assert_eq!(node.lease.answered(&node.desk, &answer(&[(0, 100), (1, 50)], &[(0, 100), (1, 30)]), need), None);
+        assert_eq!(node.lease.elsewhere(), 30, "another node gave something back");
+        assert_eq!(node.lease.answered(&node.desk, &answer(&[], &[(0, 100)]), need), None);
+        assert_eq!(node.lease.answered(&node.desk, &answer(&[], &[(0, 100), (1, 2)]), need), None);
+        assert_eq!(node.lease.elsewhere(), 30);
     }
 }

@@ -7,6 +7,7 @@ mod key;
 mod schema;
 mod serve;
 mod simulate;
+mod store;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -68,6 +69,9 @@ enum Command {
     /// Mint a virtual key, or hash one.
     #[command(subcommand)]
     Key(Key),
+    /// Look after a store while no Weir has it open.
+    #[command(subcommand)]
+    Store(Store),
     /// Run the provider simulator as a server of its own.
     Simulate {
         /// The address to listen on.
@@ -96,6 +100,30 @@ struct Serve {
     /// Take over the sockets of the Weir that runs with the same store; then send that one SIGQUIT.
     #[arg(long)]
     upgrade: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Store {
+    /// Read everything, and tell what there is and what is damaged.
+    Check {
+        /// The folder that `store.path` names.
+        path: PathBuf,
+    },
+    /// Make it anew of all that can be read; the old files are kept beside it.
+    Repair {
+        /// The folder that `store.path` names.
+        path: PathBuf,
+    },
+    /// Print it as lines of JSON.
+    Export {
+        /// The folder that `store.path` names.
+        path: PathBuf,
+    },
+    /// Read such lines from standard input into a new store.
+    Import {
+        /// The folder that `store.path` names.
+        path: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +161,10 @@ impl Cli {
             Command::Schema => schema::run(),
             Command::Key(Key::New { tenant }) => key::new(tenant.as_deref()),
             Command::Key(Key::Hash) => key::hash(),
+            Command::Store(Store::Check { path }) => store::check(&path),
+            Command::Store(Store::Repair { path }) => store::repair(&path),
+            Command::Store(Store::Export { path }) => store::export(&path),
+            Command::Store(Store::Import { path }) => store::import(&path),
             Command::Simulate { listen } => simulate::run(listen),
             Command::Healthcheck { config } => healthcheck::run(&config),
             Command::Completions { shell } => completions(shell),

@@ -25,9 +25,7 @@ pub(super) fn found(config: &Config) -> Vec<Fault> {
         settings_of_model(model).into_iter().for_each(|(name, set)| tell(format!("models.{}.{name}", model.name), set));
     }
     for tenant in &config.tenants {
-        settings_of_tenant(tenant)
-            .into_iter()
-            .for_each(|(name, set)| tell(format!("tenants.{}.{name}", tenant.id), set));
+        tell(format!("tenants.{}.keys: choose_credential", tenant.id), chooses_credentials(tenant));
     }
     found
 }
@@ -37,9 +35,8 @@ fn warning(path: String) -> Fault {
     Fault { place: None, path, message, help: None }
 }
 
-fn settings(config: &Config) -> [(&'static str, bool); 4] {
+fn settings(config: &Config) -> [(&'static str, bool); 3] {
     [
-        ("server.allow_private_upstreams", !config.server.allow_private_upstreams.is_empty()),
         ("store.master_key", config.store.master_key.is_some()),
         ("observability.otlp", config.observability.otlp.is_some()),
         ("observability.log_bodies", config.observability.log_bodies != LogBodies::None),
@@ -62,12 +59,10 @@ fn settings_of_credential(credential: &Credential) -> [(&'static str, bool); 3] 
     ]
 }
 
-fn settings_of_model(model: &Model) -> [(&'static str, bool); 4] {
+fn settings_of_model(model: &Model) -> [(&'static str, bool); 2] {
     let params = &model.params;
     let replaces = !(params.defaults.is_empty() && params.overrides.is_empty() && params.rules.is_empty());
     [
-        ("affinity", model.affinity.is_some()),
-        ("hedge", model.hedge.is_some()),
         ("params", replaces || params.unsupported != Unsupported::Drop),
         (
             "pricing: audio, per_image, per_second, per_character, per_search_unit",
@@ -83,12 +78,8 @@ fn prices_more(pricing: &Pricing) -> bool {
     tokens.iter().chain(&units).any(Option::is_some)
 }
 
-fn settings_of_tenant(tenant: &Tenant) -> [(&'static str, bool); 3] {
-    [
-        ("prefer", tenant.prefer.is_some()),
-        ("providers", !tenant.providers.is_empty()),
-        ("keys: choose_credential", tenant.keys.iter().any(|key| key.choose_credential)),
-    ]
+fn chooses_credentials(tenant: &Tenant) -> bool {
+    tenant.keys.iter().any(|key| key.choose_credential)
 }
 
 #[cfg(test)]
@@ -106,11 +97,7 @@ mod tests {
             "store.master_key",
             "providers.bedrock.region",
             "providers.bedrock.credentials.aws.access_key_id",
-            "models.gpt-main.affinity",
-            "models.gpt-main.hedge",
             "models.gpt-main.params",
-            "tenants.acme.prefer",
-            "tenants.acme.providers",
         ];
         assert_eq!(paths, expected);
     }

@@ -16,11 +16,12 @@ use crate::access::{self, Key};
 use crate::attempt;
 use crate::balance::{Moment, Tried, Unpicked};
 use crate::bill::Bill;
-use crate::budget::{self, QuotaState};
+use crate::budget;
 use crate::config::{self, Config, Faults, Loaded, Secret};
 use crate::error::{Fault, Kind};
 use crate::exchange;
 use crate::limit;
+use crate::model::source::Offer;
 use crate::model::{Model, ModelInstance, Picked, ProviderManager, Snapshot, type_of};
 use crate::net::proxy::Proxies;
 use crate::retry::{Step, Tries};
@@ -77,21 +78,30 @@ const SIMULATOR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOC
 /// Puts something in the place of each secret that is not to be had, and tells which those are.
 fn stand_ins(config: &mut Config) -> Vec<String> {
     let mut notes = Vec::new();
+    let mut stand_in = |path: String, secret: &mut Secret| {
+        if let Err(error) = secret.resolve() {
+            notes.push(format!("{path}: {error}; weir serve would refuse to start"));
+            *secret = Secret::written("unset");
+        }
+    };
     for (name, provider) in &mut config.providers {
-        let used = provider.credentials.iter_mut().filter(|credential| credential.enabled);
-        let keys = used.filter_map(|credential| {
-            Some((format!("providers.{name}.credentials.{}", credential.id), credential.api_key.as_mut()?))
-        });
-        let headers = provider.headers.iter_mut();
-        let headers = headers.map(|(header, secret)| (format!("providers.{name}.headers.{}", header.0), secret));
-        for (path, secret) in keys.chain(headers) {
-            if let Err(error) = secret.resolve() {
-                notes.push(format!("{path}: {error}; weir serve would refuse to start"));
-                *secret = Secret::written("unset");
-            }
+        let at = format!("providers.{name}");
+        keys_of(&mut provider.credentials).for_each(|(id, key)| stand_in(format!("{at}.credentials.{id}"), key));
+        provider.headers.iter_mut().for_each(|(name, text)| stand_in(format!("{at}.headers.{}", name.0), text));
+    }
+    for tenant in &mut config.tenants {
+        for (name, own) in &mut tenant.providers {
+            let at = format!("tenants.{}.providers.{name}", tenant.id);
+            keys_of(&mut own.credentials).for_each(|(id, key)| stand_in(format!("{at}.credentials.{id}"), key));
         }
     }
     notes
+}
+
+/// The keys that are resolved when a configuration is served.
+fn keys_of(credentials: &mut [config::Credential]) -> impl Iterator<Item = (&str, &mut Secret)> {
+    let used = credentials.iter_mut().filter(|credential| credential.enabled);
+    used.filter_map(|credential| Some((credential.id.as_str(), credential.api_key.as_mut()?)))
 }
 
 /// The steps of one request.
@@ -185,7 +195,24 @@ impl<'a> Steps<'a> {
                 break Unpicked::Exhausted;
             }
         };
-        outcome.unwrap_or_else(|| Err(exchange::unavailable(None, unpicked)))
+        self.tell_rest(instance, &tried);
+        outcome.unwrap_or_else(|| Err(exchange::unavailable(instance.status().fault(instance.asked()), unpicked)))
+    }
+
+    /// The candidates to which it does not come.
+    fn tell_rest(&mut self, instance: &ModelInstance<'a>, tried: &Tried) {
+        let targets = instance.model().targets.iter().enumerate();
+        for (_, target) in targets.filter(|(place, _)| !tried.has(*place)) {
+            let why = match instance.offer(target) {
+                _ if instance.may_use(target) => "the failure before it is the caller's",
+                Offer::NoQuota => "no quota of the tenant is for this model",
+                Offer::Spent => "the tenant's quota is used up",
+                Offer::Missing | Offer::Valid => "the tenant may not use it",
+            };
+            let picked = instance.at(target);
+            let verdict = Verdict::Refused(why.to_owned());
+            self.told.candidates.push(Candidate::picked(&picked, instance, &[], verdict));
+        }
     }
 
     fn tell_model(&mut self, instance: &ModelInstance<'_>, asked: Option<&str>) {
@@ -238,22 +265,26 @@ impl<'a> Steps<'a> {
         let Some(written) = self.written(model) else {
             // `provider/model`: all of the provider's credentials are candidates.
             let name = model.name.strip_suffix("/*").unwrap_or_default();
-            return self.tell_disabled(name, instance.asked(), None, 0);
+            let model = "*".to_owned();
+            let any = config::Target { provider: name.to_owned(), model, tier: 0, weight: 1, credential: None };
+            return self.tell_unused(&any);
         };
-        for target in &written.targets {
-            self.tell_disabled(&target.provider, &target.model, target.credential.as_deref(), target.tier);
-        }
+        written.targets.iter().for_each(|target| self.tell_unused(target));
     }
 
-    fn tell_disabled(&mut self, provider: &str, model: &str, only: Option<&str>, tier: u32) {
-        let credentials = self.config.providers.get(provider).map(|written| written.credentials.as_slice());
-        for credential in credentials.unwrap_or_default() {
+    fn tell_unused(&mut self, target: &config::Target) {
+        let tenant = self.config.tenants.iter().find(|tenant| Some(&tenant.id) == self.told.tenant.as_ref());
+        let own = tenant.and_then(|tenant| tenant.providers.get(&target.provider));
+        let own = own.into_iter().flat_map(|own| &own.credentials).map(|credential| (credential, None));
+        let systems = self.config.providers.get(&target.provider).into_iter().flat_map(|written| &written.credentials);
+        let systems = systems.map(|credential| (credential, target.credential.as_deref()));
+        for (credential, only) in systems.chain(own) {
             let why = match only {
                 _ if !credential.enabled => "the credential is disabled",
                 Some(only) if only != credential.id => "the target names another credential",
                 _ => continue,
             };
-            self.told.candidates.push(Candidate::excluded(provider, model, &credential.id, tier, why));
+            self.told.candidates.push(Candidate::excluded(target, &credential.id, why));
         }
     }
 
@@ -282,19 +313,10 @@ async fn dry_run<'s>(
     picked: &Picked<'s>,
     request: &Request,
 ) -> Result<Chosen<'s>, Fault> {
-    let payable = bill.afford(key, picked, request).await.map_err(|fault| entitled(fault, key, picked))?;
+    let payable = bill.afford(key, picked, request).await?;
     let caller = HeaderMap::new();
     let native = attempt::encode(picked, &payable.request, &attempt::addressed(picked, instance, &caller))?;
     Ok(Chosen { picked: picked.clone(), native, limited_to: payable.limited_to })
-}
-
-/// The operator is told more of a quota than the caller.
-fn entitled(fault: Fault, key: &Key, picked: &Picked<'_>) -> Fault {
-    let quotas = key.tenant.quotas.get(&picked.target.provider.name);
-    match quotas.map(|quotas| quotas.state(&picked.upstream_model, Timestamp::now())) {
-        Some(QuotaState::NotForModel) => fault.with_detail("no quota of the tenant is for this model"),
-        _ => fault,
-    }
 }
 
 /// Whether the caller is told of a failure before another target is tried. What cannot be paid or is limited is no try.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::attempt;
 use crate::budget::{self, Span};
-use crate::config::{Balance, Fallbacks, ModelType};
+use crate::config::{self, Balance, Fallbacks, ModelType};
 use crate::error::Fault;
 use crate::ledger::{dollars, dollars_text};
 use crate::limit;
@@ -165,12 +165,12 @@ impl Candidate {
         }
     }
 
-    pub(super) fn excluded(provider: &str, model: &str, credential: &str, tier: u32, why: &str) -> Self {
+    pub(super) fn excluded(target: &config::Target, credential: &str, why: &str) -> Self {
         Self {
-            provider: provider.to_owned(),
+            provider: target.provider.clone(),
             credential: Some(credential.to_owned()),
-            upstream_model: model.to_owned(),
-            tier,
+            upstream_model: target.model.clone(),
+            tier: target.tier,
             share: 0.0,
             limits: Vec::new(),
             verdict: "excluded",

@@ -44,6 +44,8 @@ impl Admission {
     /// # Errors
     /// A limit of the model is reached. Then the request counts nowhere.
     pub async fn for_model(&mut self, name: &str, queue: Option<Queue>, now: Instant) -> Result<(), Rejection> {
+        // Another model may have been asked for before this one.
+        self.model = None;
         let Some(scopes) = self.models.get(name).cloned() else {
             return Ok(());
         };

@@ -468,6 +468,12 @@ impl Scopes {
         self.0.iter().map(|scope| scope.load(now)).fold(0.0, f64::max)
     }
 
+    /// Whether these are the same, and not only alike.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether nothing is limited.
     #[must_use]
     pub fn is_empty(&self) -> bool {

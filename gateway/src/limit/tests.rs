@@ -92,6 +92,19 @@ async fn a_refusal_of_the_model_counts_nowhere() {
 }
 
 #[tokio::test]
+async fn a_request_that_goes_to_another_model_leaves_the_first() {
+    let (registry, now) = (Registry::default(), Instant::now());
+    let one = limits(Some(10), None, Some(1));
+    let tenant = registry.tenant("acme", &written(Limits::default(), &[("big", one)]), now);
+    let key = registry.key(&tenant, "ci", &written(Limits::default(), &[]), now);
+    let (mut first, mut second) = (key.admit(now).await.unwrap(), key.admit(now).await.unwrap());
+    first.for_model("big", None, now).await.unwrap();
+    first.for_model("small", None, now).await.unwrap();
+    assert_eq!(first.standing(now), Standing::default());
+    second.for_model("big", None, now).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_key_and_its_tenant_may_both_limit_a_model() {
     let (registry, now) = (Registry::default(), Instant::now());
     let tenant = registry.tenant("acme", &written(Limits::default(), &[("big", rpm(3)), ("odd", rpm(1))]), now);

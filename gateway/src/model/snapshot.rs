@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
-use crate::access::{Key, Keys};
+use crate::access::{Key, Keys, Tenant};
 use crate::balance::LbModelManager;
 use crate::config::{Fallbacks, Timeouts};
 use crate::error::{Fault, Kind};
+use crate::hedge::Hedge;
 use crate::limit::{Queue, Ratio};
 use crate::model::Type;
+use crate::model::affinity::{Affinity, Relation};
 use crate::model::instance::ModelInstance;
 use crate::model::names::Names;
 use crate::model::pattern::Pattern;
@@ -31,6 +33,8 @@ pub struct Snapshot {
     pub max_body: u64,
     /// Who may call.
     pub keys: Keys,
+    /// The tenants by their ids.
+    pub tenants: HashMap<String, Arc<Tenant>>,
     /// The providers by name.
     pub providers: HashMap<String, Arc<Provider>>,
     /// What callers ask for.
@@ -66,6 +70,14 @@ pub struct Model {
     pub model_type: Option<Type>,
     /// Where its requests can go: each target with each of its credentials.
     pub targets: Vec<Target>,
+    /// What makes its requests related.
+    pub relation: Relation,
+    /// Where related ones went; kept over reloads.
+    pub affinity: Arc<Affinity>,
+    /// Whether it is a tenant's own version.
+    pub is_own: bool,
+    /// Whether a target is left out because none of its credentials is enabled.
+    pub is_removed: bool,
     /// What picks among them; its candidates are the targets, in the same order.
     pub balance: LbModelManager,
     /// The same for each name, where the model's own has a `*` that its targets take over.
@@ -78,6 +90,8 @@ pub struct Model {
     pub ratio: Arc<Ratio>,
     /// A wait when every slot is taken.
     pub queue: Option<Queue>,
+    /// When a second target is asked.
+    pub hedge: Option<Arc<Hedge>>,
     /// Who takes over.
     pub fallbacks: Fallbacks,
 }
@@ -166,7 +180,8 @@ impl Snapshot {
         let found = self.models.find(wanted, &asked).ok_or_else(|| self.not_found(wanted, &asked));
         refuse_forbidden(key, &asked, found.is_ok())?;
         let (model, rest) = found?;
-        Ok(ModelInstance::new(model, asked, rest))
+        let model = key.tenant.own.version_of(model).map_or(model, Arc::as_ref);
+        Ok(ModelInstance::new(model, asked, rest, &key.tenant))
     }
 
     /// Whether `key` may see and call the model of that name.

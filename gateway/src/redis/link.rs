@@ -24,8 +24,8 @@ pub const MOST_WISHES: usize = 4096;
 /// How many claims are under way together.
 const BATCH: usize = 64;
 
-/// An answer that takes longer is as good as none: Redis in the same building answers in a tenth of a millisecond.
-const SLOW: Duration = Duration::from_millis(100);
+/// An answer that takes longer is as good as none. Those who wait for a slice do not wait so long; this is for all the others.
+const SLOW: Duration = Duration::from_millis(250);
 
 /// How often this node shows that it is there, and looks at what it shares.
 const BEAT: Duration = Duration::from_secs(1);
@@ -46,8 +46,8 @@ const BEATS: &str = "weir:{nodes}";
 /// The beats are forgotten when nobody has been there for so many seconds.
 const BEATS_LAST: i64 = 3600;
 
-/// Claims outlive their window by so many seconds, for clocks that are not quite the same.
-const AFTERWARDS: i64 = 3600;
+/// Claims outlive their window by its own length within these bounds, in seconds, for clocks that are not quite the same.
+const AFTERWARDS: (i64, i64) = (60, 3600);
 
 /// Who is told when Redis is reached or lost.
 pub type Told = Box<dyn Fn(bool) + Send + Sync>;
@@ -65,6 +65,9 @@ pub struct Link {
     /// The accounts that have something in hand or are in use.
     active: HashMap<Arc<str>, Arc<Account>>,
 }
+
+/// The fields of a hash, as Redis tells them.
+type Fields = Vec<(String, String)>;
 
 /// Why Redis is not used.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +152,7 @@ impl Link {
         self.desk.set_linked(false);
         if first {
             (self.told)(false);
-            tracing::warn!(%trouble, "redis is lost: limits and budgets go on without it until it is back");
+            tracing::warn!(%trouble, "redis is away: limits and budgets go on without it until it is back");
         }
         self.dismiss();
     }
@@ -217,7 +220,14 @@ impl Link {
             claims.extend(claim.map(|claim| (Arc::clone(account), claim)));
             claims.last().is_some_and(|(last, _)| Arc::ptr_eq(last, account))
         });
-        in_batches(connection, self.desk.node(), claims).await
+        while !claims.is_empty() {
+            let batch = claims.split_off(claims.len().saturating_sub(BATCH));
+            settle(connection, self.desk.node(), batch).await?;
+            // Those who wait for a slice do not wait for all that is looked at.
+            let mut wishes: Vec<_> = std::iter::from_fn(|| self.wishes.try_recv().ok()).take(BATCH).collect();
+            self.fetch(connection, &mut wishes).await?;
+        }
+        Ok(())
     }
 
     async fn tell_all(&mut self, connection: &Connection) -> Result<(), Trouble> {
@@ -231,7 +241,7 @@ impl Link {
         let node = self.desk.node();
         let mut pipeline = Pipeline::new();
         pipeline.hincr(BEATS, node, 1).expire(BEATS, BEATS_LAST).ignore().hgetall(BEATS);
-        let (own, beats): (i64, Vec<(String, String)>) = in_time(connection.run(&pipeline)).await?;
+        let (own, beats): (i64, Fields) = in_time(connection.run(&pipeline)).await?;
         let seen = self.nodes.look(node, own, &numbers(&beats), Instant::now());
         self.desk.set_nodes(seen.alive);
         self.lossy |= seen.lost;
@@ -249,9 +259,13 @@ impl Link {
         let accounts = self.active.drain().map(|(_, account)| account);
         let claims = accounts.filter_map(|account| account.claim(Reason::Leave, now).map(|claim| (account, claim)));
         let claims: Vec<_> = claims.collect();
-        let node = self.desk.node();
+        let (node, all) = (self.desk.node(), self.accounts.all());
+        let legacies = || all.iter().filter_map(|account| account.legacy(now));
         let farewell = async {
             in_batches(connection, node, claims).await?;
+            if let Some(heir_of) = self.desk.heir_of() {
+                bequeath(connection, (node, heir_of), legacies()).await?;
+            }
             let mut pipeline = Pipeline::new();
             pipeline.hdel(BEATS, node).ignore();
             in_time(connection.run::<()>(&pipeline)).await
@@ -280,6 +294,20 @@ async fn in_batches(
     Ok(())
 }
 
+/// Makes what one node used another's. What is written twice, since this ends in between, is freed with its window.
+async fn bequeath(
+    connection: &mut Connection,
+    (from, to): (NodeId, NodeId),
+    legacies: impl Iterator<Item = Claim>,
+) -> Result<(), Trouble> {
+    for legacy in legacies {
+        let mut next = pipeline(to, &legacy);
+        next.hset(&legacy.key, from, 0).ignore();
+        let _known: (Fields, Fields) = in_time(connection.run(&next)).await?;
+    }
+    Ok(())
+}
+
 /// Makes claims together, and takes back what is too much of them.
 async fn settle(connection: &Connection, node: NodeId, claims: Vec<(Arc<Account>, Claim)>) -> Result<(), Trouble> {
     let mut under_way = JoinSet::new();
@@ -303,7 +331,7 @@ async fn one(mut connection: Connection, node: NodeId, account: Arc<Account>, cl
     // At most two rounds: what takes back claims nothing, so it has nothing to take back.
     while let Some(claim) = next {
         let answered = in_time(connection.run(&pipeline(node, &claim))).await;
-        let (before, after): (Vec<(String, String)>, Vec<(String, String)>) = answered.inspect_err(|_| {
+        let (before, after): (Fields, Fields) = answered.inspect_err(|_| {
             account.unanswered();
         })?;
         let answer = Answer { before: numbers(&before), after: numbers(&after) };
@@ -320,7 +348,9 @@ fn pipeline(node: NodeId, claim: &Claim) -> Pipeline {
         Amount::Total(total) => pipeline.hset(&claim.key, node, total).ignore(),
     };
     if claim.window.end < i64::MAX {
-        pipeline.expire_at(&claim.key, claim.window.end.saturating_add(AFTERWARDS)).ignore();
+        let length = claim.window.end.saturating_sub(claim.window.start);
+        let afterwards = length.clamp(AFTERWARDS.0, AFTERWARDS.1);
+        pipeline.expire_at(&claim.key, claim.window.end.saturating_add(afterwards)).ignore();
     }
     pipeline.hgetall(&claim.key);
     pipeline

@@ -7,11 +7,11 @@
 //!
 //! # While Redis is away
 //!
-//! An answer that takes more than 100 ms, or an error, cuts off every account of the process at once; Redis is tried again
+//! An answer that takes more than 250 ms, or an error, cuts off every account of the process at once; Redis is tried again
 //! each half second. `on_redis_loss` says what holds until then:
 //!
-//! * `lease`: each node keeps to what it has in hand and its share: what was left when it last looked, divided by the
-//!   nodes that were there. It looks each second at the accounts that it uses.
+//! * `lease`: each node keeps to what it has in hand and its share of the rest: what was left when it last looked, less
+//!   one slice for each other node, divided by the nodes that were there. It looks each second at the accounts that it uses.
 //! * `local`: each node has the whole limit for itself.
 //! * `reject`: whatever has a limit is refused.
 //!
@@ -19,10 +19,11 @@
 //!
 //! With Redis there: nothing, but what one request uses beyond the worst case that was held for it.
 //!
-//! With `lease`, when all nodes lose Redis: the shares of N nodes are together what was left when each looked. What
-//! the others had claimed since, within one second, can be spent a second time. An account that a node has not used in this
-//! window it believes untouched: its share is 1/N of the limit. So all nodes together spend at most the limit and (N − 1)/N
-//! of it, and that only where one node spent nearly all before the others used it at all.
+//! With `lease`, when all nodes lose Redis: nothing, unless a node claimed more than one slice of an account since the
+//! others last looked at it; a slice is a quarter of what is left for each node. What was claimed beyond that can be
+//! spent a second time. Nodes look each second at what they use, and an account that a node has not used for 3 s or more
+//! it may believe to be fuller than it is. In the worst case, one node spending nearly all at once while the others look
+//! away, that is (N − 1)/N of the limit.
 //!
 //! When k of N nodes are cut off and the others are not, each of the k has its share beside what the others go on to
 //! claim: at most the limit and k/N of it.
