@@ -26,6 +26,7 @@ use crate::limit::Queue;
 use crate::listing;
 use crate::model::{ModelInstance, Snapshot, Target, type_of};
 use crate::net::client::{BodyFault, Client, Head};
+use crate::reasons::Chosen;
 use crate::record::Record;
 use crate::relay;
 use crate::retry::{self, Circumstances, Step};
@@ -245,7 +246,12 @@ async fn first_answer<'s>(
     loop {
         let bill = &turn.record.bill;
         let room = |target: &Target| if bill.has_turn_at(&target.credential.scopes) { 1.0 } else { room(target) };
-        let (picked, held) = match instance.pick(&mut tried, Moment::now(), room) {
+        let picked = instance.pick(&mut tried, Moment::now(), room);
+        if tried.has_strayed() {
+            let chosen = if picked.is_ok() { Chosen::Last } else { Chosen::None };
+            turn.record.choices.add(instance, &tried, chosen, room, Moment::now());
+        }
+        let (picked, held) = match picked {
             Ok(picked) => picked,
             Err(unpicked) => {
                 if let Some(queue) = queue.take()

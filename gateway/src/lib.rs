@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod price;
+pub mod reasons;
 pub mod record;
 pub mod redis;
 pub mod relay;

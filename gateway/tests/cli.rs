@@ -317,3 +317,26 @@ fn explain_refuses_as_the_caller_would_be_refused() {
         assert!(err(&output).contains(code), "{code}: {}", err(&output));
     }
 }
+
+#[test]
+fn check_finds_no_fault_in_the_configurations_of_the_readme() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let hash = "sha256:588b852d2b4dac29462ee96ad379a16fcd87135ffc841ee5f8e797d5f485fc00";
+    let blocks: Vec<_> = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 4, "{blocks:?}");
+    for block in blocks {
+        let folder = Folder::with("readme", &[("weir.yaml", &block.replace("sha256:…", hash))]);
+        let output = weir_in(&folder.0, &["check", "weir.yaml"], "");
+        assert_eq!((output.status.code(), err(&output)), (Some(0), String::new()), "{block}");
+    }
+}
+
+#[test]
+fn explain_knows_simulated_providers() {
+    let folder = Folder::with("explain-simulated", &[("req.json", r#"{"messages":[],"model":"gpt-main"}"#)]);
+    let config = repository().join("config/quickstart.yaml");
+    let request = ["--key", "sk-weir-demo", "--request", "req.json"];
+    let output = weir_in(&folder.0, &[&["explain", config.to_str().unwrap()], &request[..]].concat(), "");
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).contains("the provider is simulated inside the process"), "{}", out(&output));
+}

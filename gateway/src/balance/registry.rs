@@ -78,6 +78,12 @@ impl Standing {
         &self.id
     }
 
+    /// The same, to be kept after it is gone.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        Arc::clone(&self.id)
+    }
+
     /// A number for its name, the same as long as the process lives.
     #[must_use]
     pub fn mark(&self) -> u64 {

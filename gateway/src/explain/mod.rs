@@ -16,18 +16,19 @@ use crate::access::{self, Key};
 use crate::attempt;
 use crate::balance::{Moment, Tried, Unpicked};
 use crate::bill::Bill;
-use crate::budget::{self, QuotaState};
+use crate::budget;
 use crate::config::{self, Config, Faults, Loaded, Secret};
 use crate::error::{Fault, Kind};
 use crate::exchange;
 use crate::limit;
+use crate::model::source::Offer;
 use crate::model::{Model, ModelInstance, Picked, ProviderManager, Snapshot, type_of};
 use crate::net::proxy::Proxies;
 use crate::retry::{Step, Tries};
 use crate::route::Route;
 
 pub use told::Explanation;
-use told::{Account, Candidate, Dropped, ModelTold, Outgoing, Refusal, Scope, Verdict};
+use told::{Account, Candidate, Dropped, ModelTold, Outgoing, Quota, Refusal, Scope, Verdict};
 
 /// A request that is to be explained.
 #[derive(Clone, Debug)]
@@ -71,26 +72,36 @@ pub async fn explain(mut loaded: Loaded, call: &Call) -> Result<Explanation, Une
     Ok(told)
 }
 
-/// Where the simulator would be, at a port that the system chooses.
-const SIMULATOR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Where the simulator would be; its port is the system's choice, and this one stands for it.
+const SIMULATOR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// Puts something in the place of each secret that is not to be had, and tells which those are.
 fn stand_ins(config: &mut Config) -> Vec<String> {
     let mut notes = Vec::new();
+    let mut stand_in = |path: String, secret: &mut Secret| {
+        if let Err(error) = secret.resolve() {
+            notes.push(format!("{path}: {error}; weir serve would refuse to start"));
+            *secret = Secret::written("unset");
+        }
+    };
     for (name, provider) in &mut config.providers {
-        let keys = provider.credentials.iter_mut().filter_map(|credential| {
-            Some((format!("providers.{name}.credentials.{}", credential.id), credential.api_key.as_mut()?))
-        });
-        let headers = provider.headers.iter_mut();
-        let headers = headers.map(|(header, secret)| (format!("providers.{name}.headers.{}", header.0), secret));
-        for (path, secret) in keys.chain(headers) {
-            if let Err(error) = secret.resolve() {
-                notes.push(format!("{path}: {error}; weir serve would refuse to start"));
-                *secret = Secret::written("unset");
-            }
+        let at = format!("providers.{name}");
+        keys_of(&mut provider.credentials).for_each(|(id, key)| stand_in(format!("{at}.credentials.{id}"), key));
+        provider.headers.iter_mut().for_each(|(name, text)| stand_in(format!("{at}.headers.{}", name.0), text));
+    }
+    for tenant in &mut config.tenants {
+        for (name, own) in &mut tenant.providers {
+            let at = format!("tenants.{}.providers.{name}", tenant.id);
+            keys_of(&mut own.credentials).for_each(|(id, key)| stand_in(format!("{at}.credentials.{id}"), key));
         }
     }
     notes
+}
+
+/// The keys that are resolved when a configuration is served.
+fn keys_of(credentials: &mut [config::Credential]) -> impl Iterator<Item = (&str, &mut Secret)> {
+    let used = credentials.iter_mut().filter(|credential| credential.enabled);
+    used.filter_map(|credential| Some((credential.id.as_str(), credential.api_key.as_mut()?)))
 }
 
 /// The steps of one request.
@@ -121,7 +132,7 @@ impl<'a> Steps<'a> {
         bill.for_model(instance.model(), &request).await?;
         let chosen = self.candidates(&mut bill, key, &instance, &request).await;
         self.tell_excluded(&instance);
-        self.told.send(&chosen?);
+        self.tell_request(&chosen?);
         Ok(())
     }
 
@@ -184,17 +195,34 @@ impl<'a> Steps<'a> {
                 break Unpicked::Exhausted;
             }
         };
-        outcome.unwrap_or_else(|| Err(exchange::unavailable(None, unpicked)))
+        self.tell_rest(instance, &tried);
+        outcome.unwrap_or_else(|| Err(exchange::unavailable(instance.status().fault(instance.asked()), unpicked)))
+    }
+
+    /// The candidates to which it does not come.
+    fn tell_rest(&mut self, instance: &ModelInstance<'a>, tried: &Tried) {
+        let targets = instance.model().targets.iter().enumerate();
+        for (_, target) in targets.filter(|(place, _)| !tried.has(*place)) {
+            let why = match instance.offer(target) {
+                _ if instance.may_use(target) => "the failure before it is the caller's",
+                Offer::NoQuota => "no quota of the tenant is for this model",
+                Offer::Spent => "the tenant's quota is used up",
+                Offer::Missing | Offer::Valid => "the tenant may not use it",
+            };
+            let picked = instance.at(target);
+            let verdict = Verdict::Refused(why.to_owned());
+            self.told.candidates.push(Candidate::picked(&picked, instance, &[], verdict));
+        }
     }
 
     fn tell_model(&mut self, instance: &ModelInstance<'_>, asked: Option<&str>) {
         let model = instance.model();
         let written = self.written(model);
         let resolved = match (asked, &model.model_type) {
-            (None | Some("" | "default"), _) => "the tenant's default",
-            (_, None) => "a provider's name and its own name for the model",
-            _ if model.name.contains('*') => "a name with a *",
-            _ => "its name",
+            (None | Some("" | "default"), _) => "by the tenant's default",
+            (_, None) => "by a provider's name",
+            _ if model.name.contains('*') => "by its *",
+            _ => "by its name",
         };
         self.told.model = Some(ModelTold {
             asked: instance.asked().to_owned(),
@@ -216,6 +244,9 @@ impl<'a> Steps<'a> {
     fn tell_accounts(&mut self, key: &Key) {
         let now = Timestamp::now();
         self.told.budgets = key.accounts.iter().map(|account| Account::of(account, now)).collect();
+        let quotas = key.tenant.quotas.values().flat_map(budget::Quotas::accounts);
+        self.told.quotas = quotas.map(|account| Quota::of(account, now)).collect();
+        self.told.quotas.sort();
     }
 
     fn tell_unpriced(&mut self, key: &Key, picked: &Picked<'_>) {
@@ -234,22 +265,36 @@ impl<'a> Steps<'a> {
         let Some(written) = self.written(model) else {
             // `provider/model`: all of the provider's credentials are candidates.
             let name = model.name.strip_suffix("/*").unwrap_or_default();
-            return self.tell_disabled(name, instance.asked(), None, 0);
+            let model = "*".to_owned();
+            let any = config::Target { provider: name.to_owned(), model, tier: 0, weight: 1, credential: None };
+            return self.tell_unused(&any);
         };
-        for target in &written.targets {
-            self.tell_disabled(&target.provider, &target.model, target.credential.as_deref(), target.tier);
-        }
+        written.targets.iter().for_each(|target| self.tell_unused(target));
     }
 
-    fn tell_disabled(&mut self, provider: &str, model: &str, only: Option<&str>, tier: u32) {
-        let credentials = self.config.providers.get(provider).map(|written| written.credentials.as_slice());
-        for credential in credentials.unwrap_or_default() {
+    fn tell_unused(&mut self, target: &config::Target) {
+        let tenant = self.config.tenants.iter().find(|tenant| Some(&tenant.id) == self.told.tenant.as_ref());
+        let own = tenant.and_then(|tenant| tenant.providers.get(&target.provider));
+        let own = own.into_iter().flat_map(|own| &own.credentials).map(|credential| (credential, None));
+        let systems = self.config.providers.get(&target.provider).into_iter().flat_map(|written| &written.credentials);
+        let systems = systems.map(|credential| (credential, target.credential.as_deref()));
+        for (credential, only) in systems.chain(own) {
             let why = match only {
                 _ if !credential.enabled => "the credential is disabled",
                 Some(only) if only != credential.id => "the target names another credential",
                 _ => continue,
             };
-            self.told.candidates.push(Candidate::excluded(provider, model, &credential.id, tier, why));
+            self.told.candidates.push(Candidate::excluded(target, &credential.id, why));
+        }
+    }
+
+    fn tell_request(&mut self, chosen: &Chosen<'_>) {
+        let Chosen { picked, native, limited_to } = chosen;
+        self.told.limited_to = *limited_to;
+        self.told.dropped = native.dropped.iter().map(Dropped::of).collect();
+        self.told.request = Some(Outgoing::of(picked, native));
+        if self.config.providers.get(&picked.target.provider.name).is_some_and(|written| written.simulated) {
+            self.told.notes.push("the provider is simulated inside the process, at a port of its own".to_owned());
         }
     }
 
@@ -268,19 +313,10 @@ async fn dry_run<'s>(
     picked: &Picked<'s>,
     request: &Request,
 ) -> Result<Chosen<'s>, Fault> {
-    let payable = bill.afford(key, picked, request).await.map_err(|fault| entitled(fault, key, picked))?;
+    let payable = bill.afford(key, picked, request).await?;
     let caller = HeaderMap::new();
     let native = attempt::encode(picked, &payable.request, &attempt::addressed(picked, instance, &caller))?;
     Ok(Chosen { picked: picked.clone(), native, limited_to: payable.limited_to })
-}
-
-/// The operator is told more of a quota than the caller.
-fn entitled(fault: Fault, key: &Key, picked: &Picked<'_>) -> Fault {
-    let quotas = key.tenant.quotas.get(&picked.target.provider.name);
-    match quotas.map(|quotas| quotas.state(&picked.upstream_model, Timestamp::now())) {
-        Some(QuotaState::NotForModel) => fault.with_detail("no quota of the tenant is for this model"),
-        _ => fault,
-    }
 }
 
 /// Whether the caller is told of a failure before another target is tried. What cannot be paid or is limited is no try.
@@ -295,17 +331,5 @@ fn verdict(attempted: &Result<Chosen<'_>, Fault>, is_first: bool) -> Verdict {
         Ok(_) if is_first => Verdict::Chosen,
         Ok(_) => Verdict::Next,
         Err(fault) => Verdict::Refused(fault.detail.clone().unwrap_or_else(|| fault.message.clone())),
-    }
-}
-
-impl Explanation {
-    fn send(&mut self, chosen: &Chosen<'_>) {
-        let Chosen { picked, native, limited_to } = chosen;
-        self.limited_to = *limited_to;
-        self.dropped = native.dropped.iter().map(Dropped::of).collect();
-        self.request = Some(Outgoing::of(picked, native));
-        if picked.target.provider.endpoint.url("").ends_with(":0") {
-            self.notes.push("the provider is simulated inside the process, at a port of its own".to_owned());
-        }
     }
 }

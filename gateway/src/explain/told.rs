@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::attempt;
 use crate::budget::{self, Span};
-use crate::config::{Balance, Fallbacks, ModelType};
+use crate::config::{self, Balance, Fallbacks, ModelType};
 use crate::error::Fault;
 use crate::ledger::{dollars, dollars_text};
 use crate::limit;
@@ -28,6 +28,7 @@ pub struct Explanation {
     pub(super) model: Option<ModelTold>,
     pub(super) limits: Vec<Scope>,
     pub(super) budgets: Vec<Account>,
+    pub(super) quotas: Vec<Quota>,
     /// In the order in which they would be tried; those that are excluded stand last.
     pub(super) candidates: Vec<Candidate>,
     pub(super) dropped: Vec<Dropped>,
@@ -96,6 +97,23 @@ impl Account {
     }
 }
 
+/// A quota of the tenant's.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Quota {
+    id: String,
+    /// `null`: without end.
+    limit: Option<i64>,
+    reserved: i64,
+}
+
+impl Quota {
+    pub(super) fn of(account: &budget::Account, now: Timestamp) -> Self {
+        let reading = account.reading(now);
+        let limit = Some(reading.limit).filter(|limit| *limit < i64::MAX);
+        Self { id: account.id().to_string(), limit, reserved: reading.reserved }
+    }
+}
+
 /// A place where the request could go.
 #[derive(Debug, Serialize)]
 pub(super) struct Candidate {
@@ -105,6 +123,8 @@ pub(super) struct Candidate {
     tier: u32,
     /// The part of the model's requests that go there while all is well, from 0 to 1.
     share: f64,
+    /// What the provider allows its credential.
+    limits: Vec<Scope>,
     verdict: &'static str,
     why: String,
 }
@@ -139,18 +159,20 @@ impl Candidate {
             upstream_model: picked.upstream_model.as_ref().to_owned(),
             tier: known.map_or(0, |candidate| candidate.tier),
             share: shares.get(place).copied().unwrap_or_default(),
+            limits: target.credential.scopes.iter().map(|scope| Scope::of(scope)).collect(),
             verdict,
             why,
         }
     }
 
-    pub(super) fn excluded(provider: &str, model: &str, credential: &str, tier: u32, why: &str) -> Self {
+    pub(super) fn excluded(target: &config::Target, credential: &str, why: &str) -> Self {
         Self {
-            provider: provider.to_owned(),
+            provider: target.provider.clone(),
             credential: Some(credential.to_owned()),
-            upstream_model: model.to_owned(),
-            tier,
+            upstream_model: target.model.clone(),
+            tier: target.tier,
             share: 0.0,
+            limits: Vec::new(),
             verdict: "excluded",
             why: why.to_owned(),
         }
@@ -236,6 +258,7 @@ impl fmt::Display for Explanation {
         self.model.iter().try_for_each(|model| line("model", model))?;
         self.limits.iter().try_for_each(|limit| line("limit", limit))?;
         self.budgets.iter().try_for_each(|budget| line("budget", budget))?;
+        self.quotas.iter().try_for_each(|quota| line("quota", quota))?;
         for (place, candidate) in self.candidates.iter().enumerate() {
             line(&format!("target {}", place + 1), candidate)?;
         }
@@ -248,22 +271,33 @@ impl fmt::Display for Explanation {
 
 impl fmt::Display for ModelTold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, found for {:?} as {}", self.name, self.asked, self.resolved)?;
+        write!(f, "{}, {}", self.name, self.resolved)?;
+        if self.asked != self.name {
+            write!(f, " from {}", self.asked)?;
+        }
         self.model_type.iter().try_for_each(|kind| write!(f, "; {kind}"))?;
         write!(f, "; balance {}, at most {} attempts", self.balance, self.retries.saturating_add(1))?;
         let Fallbacks { any, context_window, content_policy } = &self.fallbacks;
         let lists = [("any", any), ("context_window", context_window), ("content_policy", content_policy)];
         let named = lists.iter().filter(|(_, list)| !list.is_empty());
-        named.into_iter().try_for_each(|(name, list)| write!(f, "; fallbacks.{name}: {}", list.join(", ")))
+        named.copied().try_for_each(|(name, list)| write!(f, "; fallbacks.{name}: {}", list.join(", ")))
     }
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.id)?;
+        write!(f, "{}: ", self.id)?;
         let parts = [("requests a minute", self.rpm), ("tokens a minute", self.tpm), ("at once", self.concurrent)];
         let set = parts.iter().filter_map(|(what, limit)| Some(format!("{} {what}", (*limit)?)));
-        write!(f, ": {}", set.collect::<Vec<_>>().join(", "))
+        f.write_str(&set.collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, limit, reserved } = self;
+        let limit = limit.map_or("without end".to_owned(), |limit| limit.to_string());
+        write!(f, "{id}: {limit}, of which this request holds {reserved}")
     }
 }
 
@@ -280,7 +314,8 @@ impl fmt::Display for Candidate {
         let credential = self.credential.as_deref().unwrap_or("no credential");
         let Self { provider, upstream_model, tier, verdict, why, .. } = self;
         let share = self.share * 100.0;
-        write!(f, "{verdict}: {provider}/{upstream_model} with {credential}, tier {tier}, {share:.1} %: {why}")
+        write!(f, "{verdict}: {provider}/{upstream_model} with {credential}, tier {tier}, {share:.1} %: {why}")?;
+        self.limits.iter().try_for_each(|limit| write!(f, "; {limit}"))
     }
 }
 

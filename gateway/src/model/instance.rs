@@ -88,7 +88,13 @@ impl<'s> ModelInstance<'s> {
         let pinned = pinned.and_then(|mark| self.balance().pick_marked(mark, tried, now, room));
         let (place, held) = pinned.map_or_else(|| self.balance().pick(tried, now, room), Ok)?;
         let target = targets.get(place).ok_or(Unpicked::Exhausted)?;
-        Ok((Picked { upstream_model: target.model.filled(self.rest()), target }, held))
+        Ok((self.at(target), held))
+    }
+
+    /// As if `target`, one of the model's, were picked.
+    #[must_use]
+    pub fn at(&self, target: &'s Target) -> Picked<'s> {
+        Picked { upstream_model: target.model.filled(self.rest()), target }
     }
 
     /// The limits of a credential that the tenant may use, and that has no `room` now.
@@ -98,12 +104,14 @@ impl<'s> ModelInstance<'s> {
     }
 
     /// Whether the tenant may use it: its own credentials always, the operator's under its quotas.
-    fn may_use(&self, target: &Target) -> bool {
+    #[must_use]
+    pub fn may_use(&self, target: &Target) -> bool {
         target.credential.source == CredentialSource::Custom || self.offer(target) == Offer::Valid
     }
 
     /// How the operator's credentials stand for the tenant at the model of `target`.
-    fn offer(&self, target: &Target) -> Offer {
+    #[must_use]
+    pub fn offer(&self, target: &Target) -> Offer {
         let Some(quotas) = self.tenant.quotas.get(&target.provider.name) else {
             return Offer::Valid;
         };

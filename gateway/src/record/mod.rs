@@ -22,6 +22,7 @@ use crate::ledger::{Accuracy, Entry, id};
 use crate::metrics::seconds;
 use crate::model::{Model, ModelInstance, Picked, Target};
 use crate::price::{Nanos, Price};
+use crate::reasons::Choices;
 
 /// The longest id of a caller's that is taken over.
 const MOST_ID: usize = 128;
@@ -49,6 +50,8 @@ pub struct Record<'s> {
     pub asked: String,
     /// Where it went.
     pub attempts: Vec<Attempt<'s>>,
+    /// Why it went there, where a target was passed over.
+    pub choices: Choices,
     /// What the provider counted.
     pub usage: Option<Usage>,
     /// Whether that is to be relied on.
@@ -132,6 +135,7 @@ impl<'s> Record<'s> {
             model: None,
             asked: String::new(),
             attempts: Vec::new(),
+            choices: Choices::default(),
             usage: None,
             accuracy: Accuracy::Exact,
             status: None,
@@ -233,6 +237,7 @@ impl<'s> Record<'s> {
         };
         let entry = self.entry.take().unwrap_or_else(|| self.admitted(key));
         entry.finish(&row::of(self, key), charges);
+        self.gateway.reasons.keep(&self.id, &key.tenant.id, std::mem::take(&mut self.choices));
     }
 
     /// Opens its row of the ledger.
