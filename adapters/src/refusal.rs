@@ -85,20 +85,17 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 /// The kinds of limit that providers tell of beside each other; the last is for those with one limit.
 const LIMITS: [&str; 3] = ["-requests", "-tokens", ""];
 
-/// When a limit is over by `x-ratelimit-reset-requests`, `-tokens` or plain `x-ratelimit-reset`: of those of which nothing
-/// remains the last, else the soonest. They stand in other answers too, so only a refusal by a limit may be read for it.
+/// When a limit is over by `x-ratelimit-reset-requests`, `-tokens` or plain `x-ratelimit-reset`: the last of those that may
+/// be used up, as `x-ratelimit-remaining…` says. They stand in other answers too, so only a refusal by a limit may be read
+/// for it.
 #[must_use]
 pub fn limit_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str, limit: &str| {
         let value = headers.get(format!("x-ratelimit-{name}{limit}"))?;
         Some(value.to_str().ok()?.trim())
     };
-    let known = LIMITS.iter().filter_map(|limit| {
-        let reset = span(text("reset", limit)?, now)?;
-        Some((text("remaining", limit) == Some("0"), reset))
-    });
-    let spent = known.clone().filter(|(spent, _)| *spent).map(|(_, reset)| reset).max();
-    spent.or_else(|| known.map(|(_, reset)| reset).min())
+    let used_up = LIMITS.iter().filter(|limit| text("remaining", limit).is_none_or(|remaining| remaining == "0"));
+    used_up.filter_map(|limit| span(text("reset", limit)?, now)).max()
 }
 
 /// Numbers from here on are no spans but dates: seconds since 1970, or milliseconds.
@@ -171,9 +168,11 @@ mod tests {
             assert_eq!(read(&[("x-ratelimit-reset-tokens", nonsense)]), None, "{nonsense}");
         }
         let (requests, tokens) = (("x-ratelimit-reset-requests", "1s"), ("x-ratelimit-reset-tokens", "6m0s"));
-        assert_eq!(read(&[requests, tokens]), Some(Duration::from_secs(1)));
-        assert_eq!(read(&[requests, tokens, ("x-ratelimit-remaining-tokens", "0")]), Some(Duration::from_secs(360)));
-        assert_eq!(read(&[requests, tokens, ("x-ratelimit-remaining-requests", "0")]), Some(Duration::from_secs(1)));
+        let remaining = |value| [("x-ratelimit-remaining-requests", "9"), ("x-ratelimit-remaining-tokens", value)];
+        assert_eq!(read(&[requests, tokens]), Some(Duration::from_secs(360)));
+        assert_eq!(read(&[&[requests, tokens][..], &remaining("0")].concat()), Some(Duration::from_secs(360)));
+        assert_eq!(read(&[requests, tokens, ("x-ratelimit-remaining-tokens", "9")]), Some(Duration::from_secs(1)));
+        assert_eq!(read(&[&[requests, tokens][..], &remaining("9")].concat()), None);
     }
 
     #[test]

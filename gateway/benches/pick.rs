@@ -23,6 +23,7 @@ fn manager(policy: Policy, targets: usize) -> LbModelManager {
     let registry = Registry::default();
     let candidate = |place: usize| Candidate {
         tier: 0,
+        rank: 0,
         weight: 1 + place as u64 % 7,
         price: Some(place as u64 % 3),
         standing: registry.standing(&registry.credential(&format!("p/{place}"), ""), "m"),

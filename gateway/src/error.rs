@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::budget::Exhausted;
-use crate::limit::Rejection;
+use crate::budget::{self, Exhausted};
+use crate::limit::{Rejection, What};
 
 /// The clock of the whole request, as [`Fault::timeout`] is told of it.
 pub const TOTAL: &str = "total";
@@ -149,6 +149,8 @@ pub struct Fault {
     pub detail: Option<String>,
     /// What it says of the target; `None`: nothing, it was the request's fault, the caller's or Weir's own.
     pub cause: Option<Cause>,
+    /// Whether the provider had begun to answer, and so may have done what was asked.
+    pub begun: bool,
     /// The provider's own status, and what kind of refusal it was.
     pub refused: Option<(StatusCode, Class)>,
     /// The kind of scope whose limit was reached.
@@ -169,6 +171,7 @@ impl Fault {
             retry_after: None,
             detail: None,
             cause: None,
+            begun: false,
             refused: None,
             limit: None,
         }
@@ -190,6 +193,9 @@ impl Fault {
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
     pub fn limited(rejection: Rejection) -> Self {
+        if rejection.what == What::Store {
+            return Self::no_limits();
+        }
         let fault =
             Self::new(Kind::PolicyLimit, StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", rejection.to_string());
         Self { retry_after: Some(rejection.retry_after), limit: Some(rejection.scope.kind().name()), ..fault }
@@ -199,7 +205,17 @@ impl Fault {
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
     pub fn exhausted(exhausted: Exhausted) -> Self {
+        if exhausted.cause == budget::Cause::NoStore {
+            return Self::no_limits();
+        }
         Self::new(Kind::PolicyBudget, StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", exhausted.to_string())
+    }
+
+    /// What the gateways count together cannot be reached, and nothing that is limited is to go on without it.
+    fn no_limits() -> Self {
+        let message = "The store that holds the limits cannot be reached.";
+        let fault = Self::new(Kind::GatewayFault, StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message);
+        Self { retry_after: Some(Duration::from_secs(1)), ..fault }
     }
 
     /// What the tenant may use of the operator's credentials is used up.

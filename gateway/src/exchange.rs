@@ -16,17 +16,20 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 
 use crate::access::{self, Key};
-use crate::attempt::{self, Begun};
+use crate::attempt::{self, Begun, Errand, Patience as _};
 use crate::balance::{Moment, Tried, Unpicked};
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
+use crate::hedge::{self, Hedge, Raced};
+use crate::limit::Queue;
 use crate::listing;
 use crate::model::{ModelInstance, Snapshot, Target, type_of};
 use crate::net::client::{BodyFault, Client, Head};
+use crate::reasons::Chosen;
 use crate::record::Record;
 use crate::relay;
-use crate::retry::{self, Step};
+use crate::retry::{self, Circumstances, Step};
 use crate::route::Route;
 use crate::timer::Timer;
 use crate::turn::Turn;
@@ -154,7 +157,7 @@ async fn any_answer<'s>(
     request: &Request,
 ) -> Result<Begun, Fault> {
     let model = instance.model();
-    let mut fault = match answer_of(gateway, turn, instance, key, request).await {
+    let mut fault = match answer_of(gateway, &snapshot.rounds, turn, instance, key, request).await {
         Ok(begun) => return Ok(begun),
         Err(fault) => fault,
     };
@@ -167,7 +170,7 @@ async fn any_answer<'s>(
         }
         let to = instance.model().name.as_str();
         gateway.metrics.fallbacks.with_label_values(&[model.name.as_str(), to]).inc();
-        match answer_of(gateway, turn, instance, key, request).await {
+        match answer_of(gateway, &snapshot.rounds, turn, instance, key, request).await {
             Ok(begun) => return Ok(begun),
             Err(failed) => fault = failed,
         }
@@ -178,19 +181,21 @@ async fn any_answer<'s>(
 /// The first answer of one model.
 async fn answer_of<'s>(
     gateway: &'s Gateway,
+    rounds: &retry::Budget,
     turn: &mut Turn<'_, 's>,
-    instance: ModelInstance<'s>,
+    mut instance: ModelInstance<'s>,
     key: &'s Key,
     request: &Request,
 ) -> Result<Begun, Fault> {
     let model = instance.model();
     instance.asked().clone_into(&mut turn.record.asked);
     turn.record.model = Some(model);
+    instance.relate(key, turn.client.headers(), request);
     turn.record.bill.for_model(model, request).await?;
     if turn.record.entry.is_none() {
         turn.record.admit(key);
     }
-    first_answer(gateway, turn, &instance, key, request).await
+    first_answer(gateway, rounds, turn, &instance, key, request).await
 }
 
 fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record<'s>) -> Result<&'s Key, Fault> {
@@ -226,20 +231,44 @@ async fn usage(gateway: &Gateway, key: &Key, id: String) -> Result<Bytes, Fault>
 /// Asks one target after the other until one begins to answer.
 async fn first_answer<'s>(
     gateway: &'s Gateway,
+    rounds: &retry::Budget,
     turn: &mut Turn<'_, 's>,
     instance: &ModelInstance<'s>,
     key: &Key,
     request: &Request,
 ) -> Result<Begun, Fault> {
-    let policy = retries(turn, instance);
+    let mut tries = retries(turn, instance).begin();
     let mut tried = Tried::default();
     let mut fault: Option<Fault> = None;
-    for attempt in 1.. {
-        let (picked, held) = match instance.pick(&mut tried, Moment::now(), room) {
+    let caller = attempt::passed_on(turn.client.headers());
+    let mut queue = instance.model().queue;
+    rounds.count(Moment::now().since(Moment::NEVER));
+    loop {
+        let bill = &turn.record.bill;
+        let room = |target: &Target| if bill.has_turn_at(&target.credential.scopes) { 1.0 } else { room(target) };
+        let picked = instance.pick(&mut tried, Moment::now(), room);
+        if tried.has_strayed() {
+            let chosen = if picked.is_ok() { Chosen::Last } else { Chosen::None };
+            turn.record.choices.add(instance, &tried, chosen, room, Moment::now());
+        }
+        let (picked, held) = match picked {
             Ok(picked) => picked,
             Err(unpicked) => {
-                fault = Some(unavailable(fault, unpicked));
-                break;
+                if let Some(queue) = queue.take()
+                    && turn_comes(turn, instance, queue).await?
+                {
+                    continue;
+                }
+                let circumstances = circumstances(turn, instance);
+                let again = fault.as_ref().and_then(|fault| tries.again(fault, circumstances));
+                let Some(wait) = again.filter(|_| rounds.spend(Moment::now().since(Moment::NEVER))) else {
+                    fault = fault.or_else(|| instance.status().fault(instance.asked()));
+                    fault = Some(unavailable(fault, unpicked));
+                    break;
+                };
+                pause(turn, wait).await?;
+                tried.forget();
+                continue;
             }
         };
         let payable = match turn.record.bill.afford(key, &picked, request).await {
@@ -251,16 +280,22 @@ async fn first_answer<'s>(
         };
         turn.record.limited_to = payable.limited_to;
         turn.record.attempt(&picked, held);
-        let failed = match attempt::run(&gateway.upstreams, turn, &picked, instance, &payable.request).await {
+        turn.on_disconnect = picked.target.provider.on_disconnect;
+        let errand = Errand { picked: &picked, instance, request: &payable.request, caller: &caller };
+        let asked = match &instance.model().hedge {
+            None => attempt::run(&gateway.upstreams, turn, &errand).await,
+            Some(hedge) => hedged(gateway, hedge, turn, &errand, &mut tried, key).await,
+        };
+        let failed = match asked {
             Ok(begun) => {
-                turn.record.attempt_answers();
+                turn.record.attempt_answers(instance);
                 return Ok(begun);
             }
             Err(failed) => failed,
         };
         turn.record.attempt_ended(Err(&failed));
         turn.record.bill.give_back();
-        let step = policy.next(attempt, &failed);
+        let step = tries.after(&failed);
         fault = Some(worse(fault, failed));
         if step == Step::GiveUp || turn.is_over() {
             break;
@@ -271,20 +306,72 @@ async fn first_answer<'s>(
     }
     let mut fault = fault.unwrap_or_else(|| Fault::internal("a model without targets"));
     if fault.kind == Kind::ProviderLimit && fault.retry_after.is_none() {
-        fault.retry_after = instance.model().balance.soonest(Moment::now());
+        fault.retry_after = instance.balance().soonest(Moment::now());
     }
     Err(fault)
 }
 
+/// Waits until a credential whose limits are all that keeps a target from being asked has a slot for this request; false
+/// where there is none, or the wait was in vain.
+async fn turn_comes(turn: &mut Turn<'_, '_>, instance: &ModelInstance<'_>, queue: Queue) -> Result<bool, Fault> {
+    let Some(scopes) = instance.busy(room) else {
+        return Ok(false);
+    };
+    turn.timer.phase(None, "queue");
+    let admitted = turn.wait(scopes.admit_in_turn(queue)).await?;
+    Ok(admitted.map(|permit| turn.record.bill.queued(scopes, permit)).is_ok())
+}
+
+/// Asks a target and, when it is slow, a second one beside it.
+async fn hedged<'s>(
+    gateway: &'s Gateway,
+    hedge: &Hedge,
+    turn: &mut Turn<'_, 's>,
+    errand: &Errand<'_, 's>,
+    tried: &mut Tried,
+    key: &Key,
+) -> Result<Begun, Fault> {
+    hedge.count();
+    let mut first = pin!(hedge::alone(&gateway.upstreams, errand));
+    if let Ok(asked) = turn.wait(tokio::time::timeout(hedge.after, &mut first)).await? {
+        return asked;
+    }
+    let beside = if hedge.spend() { errand.instance.pick(tried, Moment::now(), room).ok() } else { None };
+    let Some((picked, held)) = beside else {
+        return turn.wait(first).await?;
+    };
+    let Ok(payable) = turn.record.bill.afford_beside(key, &picked, errand.request).await else {
+        return turn.wait(first).await?;
+    };
+    turn.record.attempt(&picked, held);
+    let beside = Errand { picked: &picked, request: &payable.request, ..*errand };
+    let second = pin!(hedge::alone(&gateway.upstreams, &beside));
+    let Raced { won, answer, failed } = turn.wait(hedge::race(first, second)).await?;
+    turn.record.attempt_lost(won.other(), failed.as_ref());
+    turn.record.bill.lose(won.other());
+    answer
+}
+
+/// Waits before a new round, as long as the caller stays.
+async fn pause(turn: &mut Turn<'_, '_>, wait: Duration) -> Result<(), Fault> {
+    turn.timer.phase(None, "pause");
+    turn.wait(tokio::time::sleep(wait)).await
+}
+
+fn circumstances(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> Circumstances {
+    let ready = instance.balance().soonest(Moment::now()).unwrap_or_default();
+    Circumstances { ready, left: turn.timer.left(), chance: rand::random() }
+}
+
 /// What a target's own limits have left, from 0 to 1.
-fn room(target: &Target) -> f32 {
+pub(crate) fn room(target: &Target) -> f32 {
     #[expect(clippy::cast_possible_truncation, reason = "a share needs few digits")]
     let room = (1.0 - target.credential.scopes.load(Instant::now())) as f32;
     room.max(0.0)
 }
 
 /// What the caller is told when no other target may be asked now: what the one before it failed with, if any was asked.
-fn unavailable(before: Option<Fault>, unpicked: Unpicked) -> Fault {
+pub(crate) fn unavailable(before: Option<Fault>, unpicked: Unpicked) -> Fault {
     let Unpicked::Unavailable { after, limited } = unpicked else {
         return before.unwrap_or_else(|| Fault::internal("a model without targets"));
     };
@@ -311,7 +398,7 @@ fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
 
 fn retries(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> retry::Policy {
     let refused = turn.client.headers().get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
-    if refused { retry::Policy { max: 0 } } else { instance.model().retries }
+    if refused { retry::Policy::NONE } else { instance.model().retries }
 }
 
 fn is_false(value: &HeaderValue) -> bool {
@@ -355,12 +442,14 @@ async fn read(
             let message = "The request's body is not properly chunked.";
             Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message)
         }
-        BodyFault::TooLarge => {
-            let message = format!("The request's body is larger than {} bytes.", snapshot.max_body);
-            Fault::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
-        }
+        BodyFault::TooLarge => too_large(snapshot),
     })?;
     Ok(Request::parse(operation, body)?)
+}
+
+pub(crate) fn too_large(snapshot: &Snapshot) -> Fault {
+    let message = format!("The request's body is larger than {} bytes.", snapshot.max_body);
+    Fault::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
 }
 
 /// JSON is read whatever the content type says, since many clients say nothing useful; what is surely something else is

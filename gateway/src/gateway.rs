@@ -9,6 +9,8 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::ModelManager;
 use crate::net::upstream::Upstreams;
+use crate::reasons::Reasons;
+use crate::sharing::Sharing;
 use crate::store::Store;
 
 /// The process's shared parts.
@@ -29,6 +31,10 @@ pub struct Gateway {
     pub ledger: Ledger,
     /// What keys and tenants have used of their budgets.
     pub budgets: Arc<Registry>,
+    /// Why requests went where they went.
+    pub reasons: Reasons,
+    /// The link to the Redis that is shared with other gateways.
+    pub sharing: Mutex<Option<Sharing>>,
     /// Set once the process is to end.
     pub draining: AtomicBool,
 }
@@ -45,6 +51,10 @@ impl Gateway {
         let writer = self.log_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
             writer.close();
+        }
+        let sharing = self.sharing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sharing) = sharing {
+            sharing.close();
         }
         self.ledger.close();
         self.store.close();

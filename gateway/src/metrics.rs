@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus::{
@@ -34,6 +35,7 @@ pub struct Metrics {
     pub attempts: IntCounterVec,
     /// `weir_cooldowns_total`
     pub cooldowns: IntCounterVec,
+    target_state: GaugeVec,
     /// `weir_tokens_total`
     pub tokens: IntCounterVec,
     /// `weir_cost_usd_total`
@@ -46,8 +48,10 @@ pub struct Metrics {
     pub config_info: CounterVec,
     /// `weir_config_reload_failures_total`
     pub reload_failures: IntCounter,
-    /// `weir_store_degraded`, 1 while what should be kept waits in memory
+    /// `weir_store_degraded`, 1 while what should be kept waits in memory, or Redis is away
     pub store_degraded: IntGauge,
+    /// Set while a Redis is configured and away: part of `weir_store_degraded`.
+    pub redis_lost: Arc<AtomicBool>,
     /// `weir_ledger_lag_seconds`, set when the page is asked for
     pub ledger_lag: Gauge,
     /// `weir_access_log_dropped_total`
@@ -127,6 +131,11 @@ impl Metrics {
                 &["provider", "credential", "outcome"],
             )?,
             cooldowns: families.counters("weir_cooldowns_total", "Cooldowns by what began them.", &["cause"])?,
+            target_state: families.gauges(
+                "weir_target_state",
+                "1 while a target takes requests, 0 while it cools or is on probation.",
+                &["target"],
+            )?,
             tokens: families.counters("weir_tokens_total", "Tokens by kind.", &["provider", "model", "kind"])?,
             cost: families.floats("weir_cost_usd_total", "What requests cost, in dollars.", &["provider", "model"])?,
             fallbacks: families.counters(
@@ -142,7 +151,8 @@ impl Metrics {
             )?,
             reload_failures: families.counter("weir_config_reload_failures_total", "Reloads that were refused.")?,
             store_degraded: families
-                .gauge("weir_store_degraded", "1 while the store cannot be written and rows wait in memory.")?,
+                .gauge("weir_store_degraded", "1 while the store cannot be written, or Redis is away.")?,
+            redis_lost: Arc::default(),
             ledger_lag: families.float_gauge(
                 "weir_ledger_lag_seconds",
                 "For how long the oldest row that is not on the disk has waited.",
@@ -160,7 +170,11 @@ impl Metrics {
                 "What a tenant may spend in this window.",
                 BUDGET,
             )?,
-            budget_used: families.gauges("weir_budget_used_usd", "What it has spent.", BUDGET)?,
+            budget_used: families.gauges(
+                "weir_budget_used_usd",
+                "What it has spent, and what other gateways have in hand.",
+                BUDGET,
+            )?,
             budget_reserved: families.gauges("weir_budget_reserved_usd", "What is held for its requests.", BUDGET)?,
             registry,
         })
@@ -178,7 +192,7 @@ impl Metrics {
 
     /// How the store does now.
     pub fn stored(&self, degraded: bool, lag: Duration) {
-        self.store_degraded.set(i64::from(degraded));
+        self.store_degraded.set(i64::from(degraded || self.redis_lost.load(Ordering::Relaxed)));
         self.ledger_lag.set(seconds(lag));
     }
 
@@ -193,8 +207,16 @@ impl Metrics {
             let labels = [tenant.as_ref(), every.as_str()];
             let set = |family: &GaugeVec, nanos: i64| family.with_label_values(&labels).set(nanos as f64 / NANOS);
             set(&self.budget_limit, reading.limit);
-            set(&self.budget_used, reading.used);
+            set(&self.budget_used, reading.used.saturating_add(reading.elsewhere));
             set(&self.budget_reserved, reading.reserved);
+        }
+    }
+
+    /// The targets that are in and those that are out, in the place of what stood before.
+    pub fn targets<'t>(&self, targets: impl Iterator<Item = (&'t str, bool)>) {
+        self.target_state.reset();
+        for (target, is_in) in targets {
+            self.target_state.with_label_values(&[target]).set(f64::from(u8::from(is_in)));
         }
     }
 

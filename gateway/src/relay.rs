@@ -4,7 +4,7 @@ use adapters::{ChunkWriter, Reply, Translator};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::attempt::{Answering, Begun, Stream, broken};
+use crate::attempt::{Answering, Begun, Patience as _, Stream, broken};
 use crate::error::Fault;
 use crate::headers;
 use crate::ledger::{self, Accuracy};
@@ -100,6 +100,9 @@ pub fn head(record: &Record<'_>, status: StatusCode) -> Head {
     if let Some(attempt) = record.attempts.last() {
         head.add(headers::PROVIDER, attempt.target.provider.header.clone());
         head.add_some(headers::CREDENTIAL, attempt.target.credential.header.clone());
+        let source = attempt.target.credential.source.as_str();
+        let is_own = record.model.is_some_and(|model| model.is_own);
+        head.add_some(headers::CREDENTIAL_SOURCE, is_own.then(|| HeaderValue::from_static(source)));
     }
     if record.operation.is_some() {
         head.add(headers::ATTEMPTS, HeaderValue::from(record.attempts.len()));

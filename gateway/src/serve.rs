@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
@@ -17,6 +17,7 @@ use crate::cli::{INTERNAL_FAULT, WRONG_INPUT};
 use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
 use crate::gateway::Gateway;
 use crate::ledger::{self, Ledger};
+use crate::limit;
 use crate::metrics::Metrics;
 use crate::model::{ModelManager, ProviderManager};
 use crate::net::dns::Resolver;
@@ -26,7 +27,10 @@ use crate::net::server::{self, Listening, Settings};
 use crate::net::sockets::{Handover, Sockets};
 use crate::net::tls::{Identity, IdentityError};
 use crate::net::upstream::Upstreams;
+use crate::reasons::Reasons;
+use crate::redis;
 use crate::reload::Reloader;
+use crate::sharing::{self, Share};
 use crate::store::{Patience, Served, Store};
 
 /// How a process starts.
@@ -100,12 +104,18 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let proxies = Proxies::from_environment().map_err(|error| Refused::Machine(error.to_string()))?;
     let simulator_at = simulator.as_ref().map(simulator::Simulator::addr);
     let metrics = Metrics::new().map_err(|error| Refused::Machine(error.to_string()))?;
+    let share = share(&loaded.config, start)?;
+    let budgets = Arc::new(budgets(&metrics, share.as_ref()));
+    let limits = match &share {
+        Some(_) => limit::Registry::shared(Arc::clone(&budgets)),
+        None => limit::Registry::default(),
+    };
     let providers = ProviderManager {
         proxies,
         simulator: simulator_at,
         registry: Arc::default(),
-        limits: Arc::default(),
-        budgets: Arc::new(budgets(&metrics)),
+        limits: Arc::new(limits),
+        budgets: Arc::clone(&budgets),
     };
     let snapshot = providers.build(&loaded, None)?;
     let mut settings = settings(&loaded.config)?;
@@ -115,7 +125,8 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     raise_file_limit();
     let (access_log, writer) = open_access_log(&loaded.config.observability.access_log)?;
     let store = open_store(&loaded.config, start)?;
-    let ledger = open_ledger(&loaded.config, &store, &providers.budgets)?;
+    let ledger = open_ledger(&loaded.config, &store, &budgets)?;
+    let sharing = share.map(|share| share.start(Arc::clone(&budgets), told(&metrics))).transpose()?;
     store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
     metrics.configured(snapshot.generation, &snapshot.hash);
     let gateway = Arc::new(Gateway {
@@ -126,7 +137,9 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
         log_writer: Mutex::new(writer),
         store,
         ledger,
-        budgets: Arc::clone(&providers.budgets),
+        budgets,
+        reasons: Reasons::default(),
+        sharing: Mutex::new(sharing),
         draining: AtomicBool::new(false),
     });
     let origin = loaded.origin.clone();
@@ -220,12 +233,35 @@ fn open_store(config: &Config, start: Start) -> Result<Store, Refused> {
 }
 
 /// The accounts; one that comes to its soft limit is told in the log and counted.
-fn budgets(metrics: &Metrics) -> budget::Registry {
+fn budgets(metrics: &Metrics, share: Option<&Share>) -> budget::Registry {
     let alerts = metrics.budget_alerts.clone();
-    budget::Registry::new(budget::Listener::new(move |alert: &Alert| {
+    let listener = budget::Listener::new(move |alert: &Alert| {
         alerts.inc();
         tracing::warn!(account = %alert.account, used = alert.used, limit = alert.limit, "a budget is at its soft limit");
+    });
+    match share {
+        Some(share) => budget::Registry::shared(listener, share.desk()),
+        None => budget::Registry::new(listener),
+    }
+}
+
+/// The Redis that the configuration names. A process that takes over another's sockets is a node of its own while both run.
+fn share(config: &Config, start: Start) -> Result<Option<Share>, Refused> {
+    let Some(written) = &config.store.redis else {
+        return Ok(None);
+    };
+    let settings = redis::Settings::of(written).map_err(|error| Refused::Input(format!("store.redis: {error}")))?;
+    let (node, policy) = (sharing::node(&config.store.path)?, config.store.on_redis_loss);
+    Ok(Some(match start {
+        Start::Fresh => Share::new(settings, node, policy),
+        Start::Upgrade => Share::taking_over(settings, node, policy),
     }))
+}
+
+/// Shows in the metrics whether Redis is there.
+fn told(metrics: &Metrics) -> redis::Told {
+    let lost = Arc::clone(&metrics.redis_lost);
+    Box::new(move |linked| lost.store(!linked, Ordering::Relaxed))
 }
 
 fn open_ledger(config: &Config, store: &Store, budgets: &Arc<budget::Registry>) -> Result<Ledger, Refused> {

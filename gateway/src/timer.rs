@@ -8,6 +8,12 @@ use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 use crate::error::TOTAL;
 
+/// The clock of an answer's begin.
+pub const FIRST_BYTE: &str = "first byte";
+
+/// The clock of its silence.
+pub const IDLE: &str = "idle";
+
 /// A request's clocks.
 #[derive(Debug)]
 pub struct Timer {
@@ -43,6 +49,12 @@ impl Timer {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.total.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// How much time the whole request has left; `None`: any.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        self.total.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Starts the clock of a part, in the place of the last part's.

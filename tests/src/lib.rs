@@ -10,6 +10,7 @@
 //! | `provider` | a provider that answers byte for byte what a test says |
 //! | `raw` | bytes that no client would send |
 //! | `http2` | calls over HTTP/2 |
+//! | `redis` | a redis-server that freezes, dies and comes back |
 //! | `tls` | certificates, and clients that trust them |
 //! | `process` | the binary with any arguments, and its memory |
 //! | `patience` | the bound on every wait |
@@ -22,5 +23,6 @@ pub mod patience;
 pub mod process;
 pub mod provider;
 pub mod raw;
+pub mod redis;
 pub mod tls;
 pub mod weir;

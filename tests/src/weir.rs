@@ -35,9 +35,11 @@ const NO_COOLDOWN: &str = "health: {cooldown: {rate_limit: 0s, auth: 0s, connect
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     server: Vec<String>,
+    store: Vec<String>,
     providers: Vec<String>,
     models: Vec<String>,
     tenants: Vec<String>,
+    store: Vec<String>,
     rest: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -65,6 +67,13 @@ impl Config {
     #[must_use]
     pub fn server(mut self, line: &str) -> Self {
         self.server.push(line.to_owned());
+        self
+    }
+
+    /// A line of the section `store`, such as `redis: redis://127.0.0.1:6379`.
+    #[must_use]
+    pub fn store(mut self, line: &str) -> Self {
+        self.store.push(line.to_owned());
         self
     }
 
@@ -97,6 +106,13 @@ impl Config {
         self
     }
 
+    /// A line of the section `store`.
+    #[must_use]
+    pub fn store(mut self, line: &str) -> Self {
+        self.store.push(line.to_owned());
+        self
+    }
+
     /// A section of its own.
     #[must_use]
     pub fn section(mut self, yaml: &str) -> Self {
@@ -125,7 +141,8 @@ impl Config {
             writeln!(yaml, "  {name}: 127.0.0.1:0").unwrap();
         }
         self.server.iter().for_each(|line| writeln!(yaml, "  {line}").unwrap());
-        writeln!(yaml, "store: {{path: '{}'}}", folder.join("data").display()).unwrap();
+        writeln!(yaml, "store:\n  path: '{}'", folder.join("data").display()).unwrap();
+        self.store.iter().for_each(|line| writeln!(yaml, "  {line}").unwrap());
         if !self.rest.iter().any(|section| section.starts_with("observability:")) {
             yaml.push_str("observability: {access_log: stdout}\n");
         }
@@ -182,7 +199,26 @@ struct Lines {
 
 impl Weir {
     async fn start(config: &Config) -> Self {
-        let folder = folder();
+        Self::start_in(folder(), config).await
+    }
+
+    /// Ends the process as `kill -9` does, and starts the next one on what it left behind.
+    pub async fn killed_and_started(mut self, config: &Config) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let folder = std::mem::take(&mut self.folder);
+        Self::start_in(folder, config).await
+    }
+
+    /// Ends the process by SIGTERM, and starts the next one on what it left behind.
+    pub async fn stopped_and_started(mut self, config: &Config) -> Self {
+        self.signal("TERM");
+        self.ended().await;
+        let folder = std::mem::take(&mut self.folder);
+        Self::start_in(folder, config).await
+    }
+
+    async fn start_in(folder: PathBuf, config: &Config) -> Self {
         fs::write(folder.join("weir.yaml"), config.yaml(&folder)).unwrap();
         let mut child = Command::new(binary())
             .args(["serve", "--config"])
@@ -337,7 +373,9 @@ impl Drop for Weir {
             eprintln!("--- configuration\n{yaml}--- standard error of weir\n{}---", self.stderr());
             self.printed.lines().log.iter().for_each(|line| eprintln!("{line}"));
         }
-        let _ = fs::remove_dir_all(&self.folder);
+        if !self.folder.as_os_str().is_empty() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 

@@ -19,6 +19,7 @@ const HISTOGRAMS: &[&str] = &[
 const COUNTERS_AND_GAUGES: &[&str] = &[
     "weir_access_log_dropped_total",
     "weir_attempts_total",
+    "weir_budget_alerts_total",
     "weir_budget_limit_usd",
     "weir_budget_reserved_usd",
     "weir_budget_used_usd",

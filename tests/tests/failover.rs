@@ -219,7 +219,7 @@ async fn when_all_targets_fail_the_caller_gets_the_last_ones_status() {
         ("error=500", "status=429", 429),
         ("delay=5s", "status=422", 422),
     ] {
-        let model = model(first, second).replace("]}", "], timeouts: {first_byte: 300ms}}");
+        let model = model(first, second).replace("]}", "], timeouts: {first_byte: 300ms}, retries: {max: 1}}");
         let weir = Config::of(&simulator).model(&model).start().await;
         for request in [chat("m"), stream("m")] {
             let answer = weir.chat().json(&request).send().await;
@@ -265,7 +265,7 @@ fn four(simulator: &Simulator, directives: &str, settings: &str) -> Config {
 async fn no_more_targets_are_tried_than_the_retries_allow_and_each_only_once() {
     let simulator = simulator();
     for (settings, attempts) in
-        [("", 3), (", retries: {max: 0}", 1), (", retries: {max: 1}", 2), (", retries: {max: 9}", 4)]
+        [("", 3), (", retries: {max: 0}", 1), (", retries: {max: 1}", 2), (", retries: {max: 3}", 4)]
     {
         let weir = four(&simulator, "status=500", settings).start().await;
         simulator.reset();
@@ -275,6 +275,55 @@ async fn no_more_targets_are_tried_than_the_retries_allow_and_each_only_once() {
         assert_eq!(rows.len(), attempts, "{rows:?}");
         assert!(rows.iter().all(|row| row.requests == 1), "{rows:?}");
     }
+}
+
+#[tokio::test]
+async fn when_all_targets_failed_they_are_tried_again_after_a_wait() {
+    let simulator = simulator();
+    let retries = ", retries: {max: 2, backoff: 400ms..1s}";
+    for (directives, provider) in [("status=500~times=1", "gpt-5.5"), ("close~times=1", "gpt-5.4")] {
+        let weir = Config::of(&simulator)
+            .model(&format!("{{name: m, targets: [{{provider: openai, model: '{provider}~{directives}'}}]{retries}}}"))
+            .start()
+            .await;
+        simulator.reset();
+        let answer = weir.chat().json(&chat("m")).send().await;
+        let took = answer.head_at - answer.sent;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-attempts")), (200, Some("2")), "{directives}");
+        assert!(took >= Duration::from_millis(200), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_provider_began_to_answer_or_is_silent_about_is_not_asked_of_it_again() {
+    let simulator = simulator();
+    for (directives, status) in
+        [("truncate", 502), ("malformed", 502), ("delay=9s", 504), ("status=401", 502), ("status=429", 429)]
+    {
+        let settings = "timeouts: {first_byte: 300ms}, retries: {max: 2, backoff: 1ms..2ms}";
+        let model = format!(
+            "{{name: m, targets: [{{provider: openai, model: 'gpt-5.5~{directives}~retry_after=1'}}], {settings}}}"
+        );
+        let weir = Config::of(&simulator).model(&model).start().await;
+        let answer = weir.chat().json(&chat("m")).send().await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-attempts")), (status, Some("1")), "{directives}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_before_another_try_ends_with_the_caller_and_with_the_requests_time() {
+    let simulator = simulator();
+    let model = "{name: m, targets: [{provider: openai, model: 'gpt-5.5~status=500'}], retries: {backoff: 30s..60s}}";
+    let weir = Config::of(&simulator).model(model).start().await;
+    let answer = weir.chat().json(&chat("m")).header("x-weir-timeout-ms", "5000").send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-attempts")), (502, Some("1")));
+    assert!(answer.head_at - answer.sent < Duration::from_secs(4));
+    simulator.reset();
+    let pending = weir.chat().json(&chat("m")).begin().await;
+    within("the provider's request", simulator.until(|account| account.requests == 1)).await;
+    pending.leave();
+    let line = weir.logged_where(|line| line["status"] == 499).await;
+    assert_eq!((&line["error"], line["attempts"].as_array().unwrap().len()), (&json!("caller_gone"), 1));
 }
 
 #[tokio::test]
@@ -359,4 +408,35 @@ async fn what_a_failed_target_said_is_not_in_the_answer_of_the_next() {
     let (text, end) = weir.chat().json(&stream("m")).send().await.rest().await;
     assert!(!text.contains("first") && !text.contains("c-1"), "{text}");
     assert_eq!(end, End::Whole);
+}
+
+#[tokio::test]
+async fn a_slow_target_is_overtaken_by_a_second_one_and_costs_nothing_more() {
+    let simulator = simulator();
+    let weir = pair(&simulator, Dialect::OpenAi, "delay=60s", ", hedge: {after: 100ms, max_extra: 100%}").start().await;
+    for body in [chat("m"), stream("m")] {
+        let answer = weir.chat().json(&body).send().await;
+        let id = answer.id();
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-provider")), (200, Some("claude")));
+        answer.text().await;
+        let line = weir.logged(&id).await;
+        let outcomes: Vec<&Value> =
+            line["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
+        assert_eq!(outcomes, [&json!("abandoned"), &json!("ok")]);
+    }
+    simulator.until(|account| account.in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn a_second_target_that_fails_leaves_the_first_its_time() {
+    let simulator = simulator();
+    let model = "{name: m, targets: [{provider: openai, model: 'gpt-5.5~delay=700ms'}, {tier: 1, provider: claude, model: 'claude-sonnet-4-6~status=500'}], hedge: {after: 50ms, max_extra: 100%}}";
+    let weir = Config::of(&simulator).model(model).start().await;
+    let answer = weir.chat().json(&chat("m")).send().await;
+    let id = answer.id();
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-provider")), (200, Some("openai")));
+    let line = weir.logged(&id).await;
+    let outcomes: Vec<&Value> =
+        line["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
+    assert_eq!(outcomes, [&json!("provider_error"), &json!("ok")]);
 }

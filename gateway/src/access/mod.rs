@@ -9,11 +9,11 @@ use http::{HeaderMap, HeaderName, header};
 use sha2::{Digest, Sha256};
 
 use crate::budget::{Accounts, Quotas};
-use crate::config::Expiry;
+use crate::config::{Expiry, Prefer};
 use crate::error::Fault;
 use crate::limit::Limited;
-use crate::model::Type;
 use crate::model::pattern::Patterns;
+use crate::model::{OwnModels, Type};
 
 /// Someone who may call, as requests see them.
 #[derive(Debug, Default)]
@@ -28,6 +28,10 @@ pub struct Tenant {
     pub defaults: HashMap<Type, String>,
     /// What it may use of the operator's credentials, by provider; a provider that is not there is not limited so.
     pub quotas: HashMap<String, Quotas>,
+    /// Whose credentials it wants to be used first, where it has chosen.
+    pub preferred: Option<Prefer>,
+    /// The models that it calls with credentials of its own.
+    pub own: OwnModels,
 }
 
 /// A virtual key.

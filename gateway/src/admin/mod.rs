@@ -1,6 +1,9 @@
 //! The control plane: the admin API, metrics and health, on their own listener and runtime, so that a slow console never
 //! delays a stream.
 
+mod budgets;
+mod requests;
+mod targets;
 mod usage;
 
 use std::sync::Arc;
@@ -9,7 +12,7 @@ use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -50,6 +53,11 @@ impl Admin {
             .route("/admin/v1/config", get(config))
             .route("/admin/v1/config/history", get(history))
             .route("/admin/v1/config/reload", post(reload))
+            .route("/admin/v1/budgets", get(budgets::list))
+            .route("/admin/v1/budgets/{*rest}", put(budgets::raise))
+            .route("/admin/v1/requests/{id}", get(requests::one))
+            .route("/admin/v1/targets", get(targets::list))
+            .route("/admin/v1/targets/{*rest}", post(targets::reset))
             .merge(usage::routes())
             .fallback(unknown)
             .layer(middleware::from_fn_with_state(control.clone(), authorize));
@@ -132,6 +140,7 @@ async fn history(State(control): State<Control>) -> Response {
 }
 
 async fn metrics(State(control): State<Control>) -> Response {
+    targets::measure(&control.gateway.models.load(), &control.gateway.metrics);
     let gateway = &control.gateway;
     gateway.metrics.budgets(gateway.budgets.tenants(jiff::Timestamp::now()));
     gateway.metrics.stored(gateway.store.is_degraded(), gateway.ledger.lag());

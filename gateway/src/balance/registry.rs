@@ -1,30 +1,25 @@
 //! How targets stand, by stable names, so that health and averages live on over reloads.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
 use super::health::Claim;
-use super::{Availability, Health, Load, Moment};
+use super::{Availability, Cooldown, Health, Load, Moment};
+use crate::shelf::Shelf;
 
 /// Hands out what is known of credentials and targets. What no snapshot and no request holds any more is forgotten.
 #[derive(Debug, Default)]
 pub struct Registry {
     /// With a key of its own, so that no fingerprint says anything of a secret.
     fingerprints: RandomState,
-    known: Mutex<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    credentials: HashMap<String, Weak<CredentialHealth>>,
-    standings: HashMap<String, Weak<Standing>>,
+    credentials: Shelf<CredentialHealth>,
+    standings: Shelf<Standing>,
 }
 
 /// What holds for a credential whatever the model.
 #[derive(Debug)]
 pub struct CredentialHealth {
-    id: Box<str>,
+    id: Arc<str>,
     fingerprint: u64,
     /// Its cooldown.
     pub health: Health,
@@ -33,7 +28,8 @@ pub struct CredentialHealth {
 /// How a credential stands with one of its provider's models; shared by all models of Weir that go there.
 #[derive(Debug)]
 pub struct Standing {
-    id: Box<str>,
+    id: Arc<str>,
+    mark: u64,
     /// The cooldown of this model with this credential.
     pub health: Health,
     /// How busy and how fast it is.
@@ -45,45 +41,21 @@ impl Registry {
     /// The health of the credential `id`; a fresh one where `secret`, all that it is called with, is another than before.
     #[must_use]
     pub fn credential(&self, id: &str, secret: impl Hash) -> Arc<CredentialHealth> {
-        let fingerprint = self.fingerprints.hash_one(secret);
-        let mut known = self.known();
-        let kept = known.credentials.get(id).and_then(Weak::upgrade);
-        if let Some(kept) = kept.filter(|kept| kept.fingerprint == fingerprint) {
-            return kept;
-        }
-        let fresh = Arc::new(CredentialHealth { id: id.into(), fingerprint, health: Health::default() });
-        known.credentials.insert(id.to_owned(), Arc::downgrade(&fresh));
-        fresh
+        let (id, fingerprint): (Arc<str>, _) = (id.into(), self.fingerprints.hash_one(secret));
+        self.credentials.renew(&id, |kept| {
+            let fresh = || Arc::new(CredentialHealth { id: Arc::clone(&id), fingerprint, health: Health::default() });
+            kept.filter(|kept| kept.fingerprint == fingerprint).unwrap_or_else(fresh)
+        })
     }
 
     /// How `credential` stands with `model`; a fresh standing where the credential is.
     #[must_use]
     pub fn standing(&self, credential: &Arc<CredentialHealth>, model: &str) -> Arc<Standing> {
-        let id = format!("{}/{model}", credential.id);
-        let mut known = self.known();
-        let kept = known.standings.get(&id).and_then(Weak::upgrade);
-        if let Some(kept) = kept.filter(|kept| Arc::ptr_eq(&kept.credential, credential)) {
-            return kept;
-        }
-        let fresh = Arc::new(Standing {
-            id: id.as_str().into(),
-            health: Health::default(),
-            load: Load::default(),
-            credential: Arc::clone(credential),
-        });
-        known.standings.insert(id, Arc::downgrade(&fresh));
-        fresh
-    }
-
-    /// Lets go of the names of what is gone.
-    pub fn sweep(&self) {
-        let mut known = self.known();
-        known.credentials.retain(|_, credential| credential.strong_count() > 0);
-        known.standings.retain(|_, standing| standing.strong_count() > 0);
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        let id: Arc<str> = format!("{}/{model}", credential.id).into();
+        self.standings.renew(&id, |kept| {
+            let fresh = || Standing::new(Arc::clone(&id), self.fingerprints.hash_one(&id), Arc::clone(credential));
+            kept.filter(|kept| Arc::ptr_eq(&kept.credential, credential)).unwrap_or_else(fresh)
+        })
     }
 }
 
@@ -96,10 +68,26 @@ impl CredentialHealth {
 }
 
 impl Standing {
+    fn new(id: Arc<str>, mark: u64, credential: Arc<CredentialHealth>) -> Arc<Self> {
+        Arc::new(Self { id, mark, health: Health::default(), load: Load::default(), credential })
+    }
+
     /// Its stable name, such as `openai/oa-1/gpt-5.5`.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The same, to be kept after it is gone.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        Arc::clone(&self.id)
+    }
+
+    /// A number for its name, the same as long as the process lives.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.mark
     }
 
     /// The credential's part of it.
@@ -119,6 +107,13 @@ impl Standing {
             (Probe, _) | (_, Probe) => Probe,
             (Ready, Ready) => Ready,
         }
+    }
+
+    /// The cooldown that ends the later, its own or its credential's.
+    #[must_use]
+    pub fn cooldown(&self) -> Option<Cooldown> {
+        let cooldowns = [self.health.cooldown(), self.credential.health.cooldown()];
+        cooldowns.into_iter().flatten().max_by_key(|cooldown| cooldown.until)
     }
 
     pub(super) fn claim(&self, now: Moment) -> Option<Claims> {
@@ -202,14 +197,11 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_holds_is_forgotten() {
-        let registry = Registry::default();
-        for round in 0..1_000 {
-            let credential = registry.credential(&format!("p/{round}"), "s");
-            drop(registry.standing(&credential, "m"));
-        }
-        registry.sweep();
-        let known = registry.known();
-        assert!(known.credentials.is_empty() && known.standings.is_empty());
+    fn a_configuration_that_is_refused_leaves_the_state_of_the_one_that_is_served() {
+        let (registry, now) = (Registry::default(), Moment::now());
+        let served = registry.credential("openai/oa-1", "sk-1");
+        cool(&served.health, now);
+        drop(registry.credential("openai/oa-1", "sk-2"));
+        assert!(Arc::ptr_eq(&served, &registry.credential("openai/oa-1", "sk-1")));
     }
 }

@@ -8,7 +8,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
+use crate::budget::lease::{Amount, Answer, Claim, Desk, LONGEST_WAIT, Lease, Need, Reason, Verdict};
 use crate::budget::window::{Calendar, Window};
 use crate::config::Every;
 
@@ -19,6 +21,8 @@ pub enum Owner {
     Tenant(Arc<str>),
     /// A key's: its tenant and its id.
     Key(Arc<str>, Arc<str>),
+    /// A limit's: what several nodes share of its rate.
+    Limit,
 }
 
 /// The windows of an account.
@@ -83,6 +87,8 @@ pub struct Account {
     terms: Terms,
     listener: Listener,
     counter: Arc<Mutex<Counter>>,
+    /// Where slices come from, when it is shared with other nodes.
+    desk: Option<Arc<Desk>>,
 }
 
 /// What changes of an account; shared by all that a reload makes of it.
@@ -93,10 +99,11 @@ struct Counter {
     reserved: i64,
     /// Whether the alert of this window was given.
     told: bool,
-    /// Whether what was kept of former runs has been added, or is no longer to be, since this run has begun to count.
+    /// Whether what was kept of former runs has been added.
     restored: bool,
     /// Boxed, since it is rare and accounts are many.
     raise: Option<Box<Raise>>,
+    lease: Option<Box<Lease>>,
 }
 
 /// A limit in the place of the configured one.
@@ -117,21 +124,37 @@ pub struct Reading {
     pub used: i64,
     /// What is held for requests under way.
     pub reserved: i64,
+    /// What other nodes have used, hold or keep in hand, when they were last seen.
+    pub elsewhere: i64,
 }
 
 impl Reading {
     /// What can still be reserved.
     #[must_use]
     pub fn left(&self) -> i64 {
-        self.limit.saturating_sub(self.used.saturating_add(self.reserved)).max(0)
+        let taken = self.used.saturating_add(self.reserved).saturating_add(self.elsewhere);
+        self.limit.saturating_sub(taken).max(0)
     }
+}
+
+/// What an account is made of.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) id: Arc<str>,
+    pub(super) owner: Owner,
+    pub(super) terms: Terms,
+    pub(super) listener: Listener,
+    pub(super) desk: Option<Arc<Desk>>,
 }
 
 impl Account {
     /// An account that takes over what the one before it has counted.
-    pub(super) fn new(id: Arc<str>, owner: Owner, terms: Terms, listener: Listener, before: Option<&Self>) -> Self {
+    pub(super) fn new(made: Made, before: Option<&Self>) -> Self {
+        let Made { id, owner, terms, listener, desk } = made;
         let counter = before.map_or_else(|| Arc::new(Mutex::new(Counter::default())), |it| Arc::clone(&it.counter));
-        Self { id, owner, terms, listener, counter }
+        // What is unlimited needs no shares.
+        let desk = desk.filter(|_| terms.limit < i64::MAX);
+        Self { id, owner, terms, listener, counter, desk }
     }
 
     /// Its stable name.
@@ -157,34 +180,135 @@ impl Account {
     pub fn reading(&self, now: Timestamp) -> Reading {
         let counter = self.counter(now);
         let limit = counter.limit(&self.terms, now);
-        Reading { window: counter.window, limit, used: counter.used, reserved: counter.reserved }
+        let elsewhere = counter.lease.as_ref().map_or(0, |lease| lease.elsewhere());
+        Reading { window: counter.window, limit, used: counter.used, reserved: counter.reserved, elsewhere }
     }
 
     /// Whether [`Terms::instead`] holds: its soft limit is reached, or nothing is left.
     #[must_use]
     pub fn is_low(&self, now: Timestamp) -> bool {
         let reading = self.reading(now);
-        reading.left() == 0 || self.terms.soft.is_some_and(|soft| reading.used >= soft)
+        reading.left() == 0
+            || self.terms.soft.is_some_and(|soft| reading.used.saturating_add(reading.elsewhere) >= soft)
     }
 
-    /// Holds `worst` for a request. Nothing can always be held: what costs nothing needs no money.
+    /// Holds `worst` for a request. Nothing can always be held: what costs nothing needs no money. Waits for a slice
+    /// where the account is shared and this node has none in hand: for an answer, or until the store is held to be away.
     ///
     /// # Errors
-    /// So much is not left.
-    pub fn reserve(self: &Arc<Self>, worst: i64, now: Timestamp) -> Result<Reservation, Exhausted> {
+    /// So much is not left, or the shared store is away and the configuration refuses then.
+    pub async fn reserve(self: &Arc<Self>, worst: i64, now: Timestamp) -> Result<Reservation, Exhausted> {
+        match self.hold(worst, Patience::Some, now) {
+            Ok(reservation) => Ok(reservation),
+            Err(Short::No(exhausted)) => Err(exhausted),
+            Err(Short::Wait(turn)) => self.hold_in_turn(worst, &turn, now).await,
+        }
+    }
+
+    /// Without an answer in time the store is as good as away.
+    async fn hold_in_turn(
+        self: &Arc<Self>,
+        worst: i64,
+        turn: &Notify,
+        now: Timestamp,
+    ) -> Result<Reservation, Exhausted> {
+        let until = tokio::time::Instant::now() + LONGEST_WAIT;
+        loop {
+            let mut called = std::pin::pin!(turn.notified());
+            // From here on a call is noticed, so none is missed between the look and the wait.
+            called.as_mut().enable();
+            match self.hold(worst, Patience::Some, now) {
+                Ok(reservation) => return Ok(reservation),
+                Err(Short::No(exhausted)) => return Err(exhausted),
+                Err(Short::Wait(_)) => {}
+            }
+            if tokio::time::timeout_at(until, called).await.is_err() {
+                return self.hold(worst, Patience::None, now).map_err(|short| short.exhausted(self, now));
+            }
+        }
+    }
+
+    /// As [`Account::reserve`], for those who cannot wait: without a slice in hand it is held on credit, and claimed after.
+    ///
+    /// # Errors
+    /// As [`Account::reserve`].
+    pub fn reserve_at_once(self: &Arc<Self>, worst: i64, now: Timestamp) -> Result<Reservation, Exhausted> {
+        self.hold(worst, Patience::Some, now).or_else(|short| match short {
+            Short::No(exhausted) => Err(exhausted),
+            Short::Wait(_) => Ok(self.held(&mut self.counter(now), worst)),
+        })
+    }
+
+    fn hold(self: &Arc<Self>, worst: i64, patience: Patience, now: Timestamp) -> Result<Reservation, Short> {
         let worst = worst.max(0);
         let mut counter = self.counter(now);
-        let limit = counter.limit(&self.terms, now);
-        let taken = counter.used.saturating_add(counter.reserved);
-        if worst > 0 && worst > limit.saturating_sub(taken) {
-            let left = limit.saturating_sub(taken).max(0);
-            let resets_at = matches!(self.terms.span, Span::Every(..)).then(|| counter.window.ends_at()).flatten();
-            drop(counter);
-            return Err(Exhausted { account: Arc::clone(self), left, resets_at });
+        let verdict = if worst == 0 { Verdict::Yes } else { counter.verdict(self, worst, patience, now) };
+        let reservation = matches!(verdict, Verdict::Yes | Verdict::YesAndAsk).then(|| self.held(&mut counter, worst));
+        drop(counter);
+        if let (Verdict::YesAndAsk | Verdict::Wait { ask: true, .. }, Some(desk)) = (&verdict, &self.desk) {
+            desk.wish(self);
         }
+        reservation.ok_or_else(|| match verdict {
+            Verdict::Wait { turn, .. } => Short::Wait(turn),
+            Verdict::NoStore => Short::No(self.exhausted(Cause::NoStore, now)),
+            Verdict::Yes | Verdict::YesAndAsk | Verdict::No => Short::No(self.exhausted(Cause::Spent, now)),
+        })
+    }
+
+    fn held(self: &Arc<Self>, counter: &mut Counter, worst: i64) -> Reservation {
         counter.reserved = counter.reserved.saturating_add(worst);
-        counter.restored = true;
-        Ok(Reservation { account: Arc::clone(self), window: counter.window.start, worst })
+        Reservation { account: Arc::clone(self), window: counter.window.start, worst }
+    }
+
+    fn exhausted(self: &Arc<Self>, cause: Cause, now: Timestamp) -> Exhausted {
+        let reading = self.reading(now);
+        let resets_at = matches!(self.terms.span, Span::Every(..)).then(|| reading.window.ends_at()).flatten();
+        Exhausted { account: Arc::clone(self), cause, left: reading.left(), resets_at }
+    }
+
+    /// What this node has used of the window, for the claim of the one that it took over from.
+    #[must_use]
+    pub fn legacy(&self, now: Timestamp) -> Option<Claim> {
+        let counter = self.counter(now);
+        let taken = counter.used.saturating_add(counter.reserved);
+        let told = self.desk.is_some() && counter.lease.as_ref().is_some_and(|lease| lease.is_told());
+        (told && taken > 0).then(|| self.claim_of(Amount::More(taken), counter.window))
+    }
+
+    /// What to tell the shared store, if anything.
+    #[must_use]
+    pub fn claim(&self, reason: Reason, now: Timestamp) -> Option<Claim> {
+        let desk = self.desk.as_ref()?;
+        let mut counter = self.counter(now);
+        let need = counter.need(self, desk, now);
+        let amount = counter.lease.get_or_insert_default().claim(reason, need)?;
+        Some(self.claim_of(amount, counter.window))
+    }
+
+    /// The store's answer to a claim. Gives the claim that takes back what is too much.
+    #[must_use]
+    pub fn answered(&self, claim: &Claim, answer: &Answer, now: Timestamp) -> Option<Claim> {
+        let desk = self.desk.as_ref()?;
+        let mut counter = self.counter(now);
+        if counter.window != claim.window {
+            // The window is over: what was claimed of it is nothing to the next one, but somebody may wait for that.
+            counter.lease.get_or_insert_default().unanswered();
+            return None;
+        }
+        let need = counter.need(self, desk, now);
+        let amount = counter.lease.get_or_insert_default().answered(desk, answer, need)?;
+        Some(self.claim_of(amount, counter.window))
+    }
+
+    /// The store did not answer.
+    pub fn unanswered(&self) {
+        if let Some(lease) = &mut self.locked().lease {
+            lease.unanswered();
+        }
+    }
+
+    fn claim_of(&self, amount: Amount, window: Window) -> Claim {
+        Claim { key: format!("weir:{{{}}}:{}", self.id, window.start), window, amount }
     }
 
     /// Lets `limit` hold in the place of the configured one until `until`. Kept over reloads, not over restarts.
@@ -192,11 +316,12 @@ impl Account {
         self.locked().raise = Some(Box::new(Raise { limit, until }));
     }
 
-    /// Adds what was used of `window` before this process began. It does nothing once something was reserved: the ledger from
-    /// which the figure comes may hold that already.
+    /// Adds what was used of `window` before this process began, once. The figure must hold nothing that this process has
+    /// charged. Where this process takes over from another node, that one's claims in the shared store hold it already.
     pub fn restore(&self, window: i64, used: i64, now: Timestamp) {
+        let claimed = self.desk.as_ref().is_some_and(|desk| desk.heir_of().is_some());
         let mut counter = self.counter(now);
-        if counter.window.start != window || std::mem::replace(&mut counter.restored, true) {
+        if claimed || counter.window.start != window || std::mem::replace(&mut counter.restored, true) {
             return;
         }
         counter.used = counter.used.saturating_add(used.max(0));
@@ -211,7 +336,8 @@ impl Account {
         }
         counter.reserved = counter.reserved.saturating_sub(worst);
         counter.used = counter.used.saturating_add(used);
-        let alert = self.terms.soft.is_some_and(|soft| counter.used >= soft) && !counter.told;
+        let elsewhere = counter.lease.as_ref().map_or(0, |lease| lease.elsewhere());
+        let alert = self.terms.soft.is_some_and(|soft| counter.used.saturating_add(elsewhere) >= soft) && !counter.told;
         counter.told |= alert;
         let used = counter.used;
         drop(counter);
@@ -239,14 +365,33 @@ impl Default for Counter {
     /// Before the first window.
     fn default() -> Self {
         let window = Window { start: i64::MIN, end: i64::MIN };
-        Self { window, used: 0, reserved: 0, told: false, restored: false, raise: None }
+        Self { window, used: 0, reserved: 0, told: false, restored: false, raise: None, lease: None }
     }
 }
 
 impl Counter {
     /// Begins a window. Requests under way settle in the one in which they were admitted, and are nothing to this one.
     fn open(&mut self, window: Window) {
-        *self = Self { window, raise: self.raise.take(), restored: self.restored, ..Self::default() };
+        let lease = self.lease.as_ref().map(|lease| Box::new(lease.renewed()));
+        *self = Self { window, lease, raise: self.raise.take(), restored: self.restored, ..Self::default() };
+    }
+
+    fn verdict(&mut self, account: &Account, worst: i64, patience: Patience, now: Timestamp) -> Verdict {
+        let limit = self.limit(&account.terms, now);
+        if worst > limit.saturating_sub(self.used.saturating_add(self.reserved)) {
+            return Verdict::No;
+        }
+        let Some(desk) = &account.desk else {
+            return Verdict::Yes;
+        };
+        let need = self.need(account, desk, now);
+        let mode = if patience == Patience::None { desk.cut() } else { desk.mode() };
+        self.lease.get_or_insert_default().verdict(worst, mode, need)
+    }
+
+    fn need(&self, account: &Account, desk: &Desk, now: Timestamp) -> Need {
+        let taken = self.used.saturating_add(self.reserved);
+        Need { limit: self.limit(&account.terms, now), taken, nodes: desk.nodes(), now }
     }
 
     fn limit(&self, terms: &Terms, now: Timestamp) -> i64 {
@@ -265,11 +410,48 @@ impl Span {
     }
 }
 
+/// Whether the shared store is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// For a while.
+    Some,
+    /// No longer.
+    None,
+}
+
+/// Why nothing was held.
+enum Short {
+    /// There is nothing to wait for.
+    No(Exhausted),
+    /// A slice may come.
+    Wait(Arc<Notify>),
+}
+
+impl Short {
+    fn exhausted(self, account: &Arc<Account>, now: Timestamp) -> Exhausted {
+        match self {
+            Self::No(exhausted) => exhausted,
+            Self::Wait(_) => account.exhausted(Cause::Spent, now),
+        }
+    }
+}
+
+/// Why an account is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It is spent.
+    Spent,
+    /// The shared store is away, and the configuration says `reject`.
+    NoStore,
+}
+
 /// An account has not enough left.
 #[derive(Clone, Debug, thiserror::Error)]
 pub struct Exhausted {
     /// Which.
     pub account: Arc<Account>,
+    /// Why.
+    pub cause: Cause,
     /// What it has.
     pub left: i64,
     /// When there is more, if ever.
@@ -279,9 +461,13 @@ pub struct Exhausted {
 impl fmt::Display for Exhausted {
     /// For the caller, who knows its key and its tenant's name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.cause == Cause::NoStore {
+            return f.write_str("The store that holds the limits cannot be reached.");
+        }
         let of = match self.account.owner {
             Owner::Tenant(_) => "this tenant",
             Owner::Key(..) => "this key",
+            Owner::Limit => "this limit",
         };
         match &self.account.terms.span {
             Span::Every(every, _) => write!(f, "The budget of {of} for this {every} has not enough left")?,

@@ -30,7 +30,7 @@ impl Accounts {
     pub async fn reserve(&self, worst: i64, now: Timestamp) -> Result<Reservations, Exhausted> {
         let mut reserved = Vec::with_capacity(self.0.len());
         for account in self.0.iter() {
-            reserved.push(account.reserve(worst, now)?);
+            reserved.push(account.reserve(worst, now).await?);
         }
         Ok(Reservations(reserved))
     }

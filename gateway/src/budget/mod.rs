@@ -6,6 +6,7 @@
 
 mod account;
 mod accounts;
+pub mod lease;
 mod quota;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,10 @@ use crate::config;
 use crate::model::pattern::Patterns;
 use crate::shelf::{Shelf, part};
 
-pub use account::{Account, Alert, Charge, Exhausted, Listener, Owner, Reading, Reservation, Span, Terms};
+use account::Made;
+use lease::Desk;
+
+pub use account::{Account, Alert, Cause, Charge, Exhausted, Listener, Owner, Reading, Reservation, Span, Terms};
 pub use accounts::{Accounts, Reservations};
 pub use quota::{QuotaReservation, QuotaState, Quotas};
 pub use window::{Calendar, Window};
@@ -29,13 +33,32 @@ pub use window::{Calendar, Window};
 pub struct Registry {
     accounts: Shelf<Account>,
     listener: Listener,
+    desk: Option<Arc<Desk>>,
 }
 
 impl Registry {
     /// Tells `listener` when an account comes to its soft limit.
     #[must_use]
     pub fn new(listener: Listener) -> Self {
-        Self { accounts: Shelf::default(), listener }
+        Self { accounts: Shelf::default(), listener, desk: None }
+    }
+
+    /// A registry whose accounts are shared with other nodes, by way of `desk`.
+    #[must_use]
+    pub fn shared(listener: Listener, desk: Arc<Desk>) -> Self {
+        Self { desk: Some(desk), ..Self::new(listener) }
+    }
+
+    /// Whether its accounts are shared with other nodes.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.desk.is_some()
+    }
+
+    /// Every account.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Account>> {
+        self.accounts.all()
     }
 
     /// The account of that id, with what was counted under that id before.
@@ -44,8 +67,8 @@ impl Registry {
         self.accounts.renew(id, |before| match before {
             Some(same) if *same.terms() == terms => same,
             before => {
-                let id = Arc::clone(id);
-                Arc::new(Account::new(id, owner, terms, self.listener.clone(), before.as_deref()))
+                let (id, listener, desk) = (Arc::clone(id), self.listener.clone(), self.desk.clone());
+                Arc::new(Account::new(Made { id, owner, terms, listener, desk }, before.as_deref()))
             }
         })
     }
@@ -137,6 +160,7 @@ impl Owner {
         match self {
             Self::Tenant(tenant) => format!("tenant/{}", part(tenant)),
             Self::Key(tenant, key) => format!("key/{}/{}", part(tenant), part(key)),
+            Self::Limit => "limit".to_owned(),
         }
     }
 }

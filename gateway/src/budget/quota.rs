@@ -72,7 +72,7 @@ impl Quotas {
     pub fn reserve(&self, model: &str, tokens: i64, now: Timestamp) -> Result<QuotaReservation, QuotaState> {
         let fitting = self.0.iter().filter(|quota| quota.is_for(model));
         let mut held = fitting.filter_map(|quota| {
-            let reservation = quota.account.reserve(quota.amount(model, tokens), now).ok()?;
+            let reservation = quota.account.reserve_at_once(quota.amount(model, tokens), now).ok()?;
             Some(QuotaReservation(Some(Held { reservation, unit: quota.unit, call: quota.amount(model, 0) })))
         });
         held.next().map_or_else(|| self.refused(model, now), Ok)

@@ -42,9 +42,9 @@ const NOON: &str = "2026-10-25T12:00:00Z";
 fn what_is_held_is_replaced_by_what_was_used_or_given_back() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(100));
-    let first = account.reserve(60, now).unwrap();
-    assert_eq!(account.reserve(41, now).unwrap_err().left, 40);
-    drop(account.reserve(40, now).unwrap());
+    let first = account.reserve_at_once(60, now).unwrap();
+    assert_eq!(account.reserve_at_once(41, now).unwrap_err().left, 40);
+    drop(account.reserve_at_once(40, now).unwrap());
     let charge = first.settle(25);
     let window = at("2026-10-24T22:00:00Z").as_second();
     assert_eq!(charge, Charge { account: "tenant/acme/usd/day".into(), window, amount: 25 });
@@ -56,11 +56,11 @@ fn what_is_held_is_replaced_by_what_was_used_or_given_back() {
 fn a_request_settles_in_the_window_that_admitted_it() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(100));
-    let late = account.reserve(60, now).unwrap();
-    let lost = account.reserve(40, now).unwrap();
+    let late = account.reserve_at_once(60, now).unwrap();
+    let lost = account.reserve_at_once(40, now).unwrap();
     let tomorrow = now + 24.hours();
     let today = account.reading(now).window.start;
-    let next = account.reserve(100, tomorrow).unwrap();
+    let next = account.reserve_at_once(100, tomorrow).unwrap();
     assert_eq!(late.settle(55).window, today);
     drop(lost);
     let reading = account.reading(tomorrow);
@@ -71,7 +71,7 @@ fn a_request_settles_in_the_window_that_admitted_it() {
 #[test]
 fn a_refusal_says_when_there_is_more() {
     let (registry, now) = (deaf(), at(NOON));
-    let refused = account(&registry, daily(5)).reserve(6, now).unwrap_err();
+    let refused = account(&registry, daily(5)).reserve_at_once(6, now).unwrap_err();
     assert_eq!((refused.left, refused.resets_at), (5, Some(at("2026-10-25T23:00:00Z"))));
     assert_eq!(
         refused.to_string(),
@@ -83,16 +83,16 @@ fn a_refusal_says_when_there_is_more() {
 fn what_costs_nothing_needs_no_money() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(0));
-    assert!(account.reserve(0, now).is_ok());
-    assert!(account.reserve(1, now).is_err());
+    assert!(account.reserve_at_once(0, now).is_ok());
+    assert!(account.reserve_at_once(1, now).is_err());
 }
 
 #[test]
 fn a_reload_keeps_what_was_used_under_new_terms() {
     let (registry, now) = (deaf(), at(NOON));
     let before = account(&registry, daily(100));
-    let _kept = before.reserve(30, now).unwrap().settle(30);
-    let held = before.reserve(10, now).unwrap();
+    let _kept = before.reserve_at_once(30, now).unwrap().settle(30);
+    let held = before.reserve_at_once(10, now).unwrap();
     assert!(Arc::ptr_eq(&before, &account(&registry, daily(100))));
     let after = account(&registry, daily(50));
     assert_eq!(after.reading(now).left(), 10);
@@ -111,7 +111,7 @@ fn what_the_ledger_holds_is_counted_once() {
     registry.restore(kept, now);
     registry.restore(kept, now);
     assert_eq!(account.reading(now).used, 70);
-    assert_eq!(account.reserve(31, now).unwrap_err().left, 30);
+    assert_eq!(account.reserve_at_once(31, now).unwrap_err().left, 30);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_soft_limit_is_told_once_a_window() {
     let (registry, now) = (Registry::new(listener), at(NOON));
     let account = account(&registry, Terms { soft: Some(80), instead: Some("small".into()), ..daily(100) });
     let accounts: Accounts = [Arc::clone(&account)].into_iter().collect();
-    let use_up = |amount, now| drop(account.reserve(amount, now).unwrap().settle(amount));
+    let use_up = |amount, now| drop(account.reserve_at_once(amount, now).unwrap().settle(amount));
     use_up(79, now);
     assert_eq!((told.load(Ordering::SeqCst), accounts.instead(now)), (0, None));
     use_up(1, now);
@@ -144,8 +144,8 @@ fn a_raised_limit_holds_until_its_time() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(10));
     account.raise(50, now + 1.hour());
-    assert!(account.reserve(50, now).is_ok());
-    assert_eq!(account.reserve(11, now + 1.hour()).unwrap_err().left, 10);
+    assert!(account.reserve_at_once(50, now).is_ok());
+    assert_eq!(account.reserve_at_once(11, now + 1.hour()).unwrap_err().left, 10);
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ fn many_threads_never_spend_more_than_there_is_and_lose_nothing() {
             scope.spawn(move || {
                 for number in 0..5_000_i64 {
                     let worst = (number * 7 + thread) % 13;
-                    let Ok(reservation) = account.reserve(worst, now) else {
+                    let Ok(reservation) = account.reserve_at_once(worst, now) else {
                         continue;
                     };
                     assert!(account.reading(now).left() >= 0);
@@ -310,7 +310,7 @@ proptest! {
                 Move::Reserve(amount) => {
                     let most = if now < raise.1 { raise.0 } else { limit };
                     let fits = amount == 0 || plain.taken(window) + amount <= most;
-                    let reserved = account.reserve(amount, now);
+                    let reserved = account.reserve_at_once(amount, now);
                     prop_assert_eq!(reserved.is_ok(), fits);
                     if let Ok(reservation) = reserved {
                         held.push(reservation);

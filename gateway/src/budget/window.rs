@@ -43,6 +43,12 @@ pub struct Calendar {
 }
 
 impl Calendar {
+    /// The one of what has no zone of its own.
+    #[must_use]
+    pub const fn utc() -> Self {
+        Self { zone: TimeZone::UTC, week_start: Weekday::Monday }
+    }
+
     /// The window around `now`.
     #[must_use]
     pub fn window(&self, every: Every, now: Timestamp) -> Window {

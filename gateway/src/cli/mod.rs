@@ -1,6 +1,7 @@
 //! The command line: what it looks like, and which room each call goes to.
 
 mod check;
+mod explain;
 mod healthcheck;
 mod key;
 mod schema;
@@ -44,6 +45,24 @@ enum Command {
         /// Fetch the `env:` and `file:` secrets too, and open the certificates.
         #[arg(long)]
         strict: bool,
+    },
+    /// Tell what would become of a request, without sending it: who may call what, each candidate with why it is
+    /// chosen or passed over, and the exact request to the provider.
+    Explain {
+        /// The configuration: a file, or a folder of files.
+        file: PathBuf,
+        /// The caller's key.
+        #[arg(long)]
+        key: String,
+        /// The file with the request's body.
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
+        /// The endpoint: chat, or its path behind /v1/.
+        #[arg(long, default_value = "chat")]
+        endpoint: String,
+        /// Tell it as JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Print the JSON Schema of a configuration.
     Schema,
@@ -134,6 +153,10 @@ impl Cli {
             }
             Command::Check { file, strict } => {
                 check::run(&file, if strict { check::Depth::Strict } else { check::Depth::Text })
+            }
+            Command::Explain { file, key, request, endpoint, json } => {
+                let form = if json { explain::Form::Json } else { explain::Form::Text };
+                explain::run(&file, &explain::Asked { key, request, endpoint }, form)
             }
             Command::Schema => schema::run(),
             Command::Key(Key::New { tenant }) => key::new(tenant.as_deref()),

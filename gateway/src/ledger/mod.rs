@@ -30,7 +30,7 @@ pub use self::archive::{ArchiveFault, export, import};
 use self::books::Counters;
 pub use self::census::Census;
 pub use self::query::{Cursor, Field, Filter, Reader, Sum, Sums};
-pub(crate) use self::row::dollars::{serialize as dollars, text as dollars_text};
+pub(crate) use self::row::dollars::{parse as dollars_parsed, serialize as dollars, text as dollars_text};
 pub use self::row::{Accuracy, Attempt, Charge, Counts, Row};
 use self::waiting::Waiting;
 use self::writer::Writer;

@@ -218,7 +218,7 @@ pub(super) mod dollars {
         format!("{sign}{whole}.{rest:09}").trim_end_matches('0').to_owned()
     }
 
-    pub(super) fn parse(text: &str) -> Option<i64> {
+    pub(crate) fn parse(text: &str) -> Option<i64> {
         let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
         let (whole, rest) = digits.split_once('.').unwrap_or((digits, ""));
         if whole.is_empty() || rest.len() > 9 || !whole.bytes().chain(rest.bytes()).all(|byte| byte.is_ascii_digit()) {

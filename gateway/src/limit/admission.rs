@@ -23,7 +23,7 @@ impl Limited {
     /// # Errors
     /// A limit of the key or the tenant is reached.
     pub async fn admit(&self, now: Instant) -> Result<Admission, Rejection> {
-        let permit = self.base.admit(now)?;
+        let permit = self.base.admit(now).await?;
         let base = Part::new(self.base.clone(), permit);
         Ok(Admission { models: Arc::clone(&self.models), base, model: None })
     }
@@ -44,11 +44,13 @@ impl Admission {
     /// # Errors
     /// A limit of the model is reached. Then the request counts nowhere.
     pub async fn for_model(&mut self, name: &str, queue: Option<Queue>, now: Instant) -> Result<(), Rejection> {
+        // Another model may have been asked for before this one.
+        self.model = None;
         let Some(scopes) = self.models.get(name).cloned() else {
             return Ok(());
         };
         let admitted = match queue {
-            None => scopes.admit(now),
+            None => scopes.admit(now).await,
             Some(queue) => scopes.admit_in_turn(queue).await,
         };
         match admitted {
@@ -63,8 +65,17 @@ impl Admission {
     /// # Errors
     /// A limit of tokens is reached. Then the request counts nowhere.
     pub async fn charge(&mut self, tokens: i64, now: Instant) -> Result<(), Rejection> {
-        let charged = self.parts().try_for_each(|part| part.charge(tokens, now));
-        charged.map_err(|rejection| self.withdrawn(rejection, now))
+        match self.charge_parts(tokens, now).await {
+            Ok(()) => Ok(()),
+            Err(rejection) => Err(self.withdrawn(rejection, now)),
+        }
+    }
+
+    async fn charge_parts(&mut self, tokens: i64, now: Instant) -> Result<(), Rejection> {
+        for part in self.parts() {
+            part.charge = Some(part.scopes.charge(tokens, now).await?);
+        }
+        Ok(())
     }
 
     /// Replaces the estimate with what was used. Never called, the estimate stays.
@@ -101,11 +112,6 @@ struct Part {
 impl Part {
     fn new(scopes: Scopes, permit: Permit) -> Self {
         Self { scopes, permit: Some(permit), charge: None }
-    }
-
-    fn charge(&mut self, tokens: i64, now: Instant) -> Result<(), Rejection> {
-        self.charge = Some(self.scopes.charge(tokens, now)?);
-        Ok(())
     }
 
     fn settle(&mut self, tokens: i64, now: Instant) {

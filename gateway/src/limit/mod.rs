@@ -17,21 +17,31 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config;
+use crate::budget::{self, Calendar, Owner, Span, Terms};
+use crate::config::{self, Every};
 use crate::shelf::Shelf;
 
 pub use admission::{Admission, Limited};
 pub use ratio::Ratio;
+use scope::Shared;
+
 pub use scope::{Charge, Limits, Permit, Queue, Rejection, Scope, ScopeId, ScopeKind, Scopes, What};
-pub use standing::{Left, Span, Standing};
+pub use standing::{Left, Reset, Standing};
 
 /// All scopes that some snapshot holds.
 #[derive(Debug, Default)]
 pub struct Registry {
     scopes: Shelf<Scope>,
+    accounts: Option<Arc<budget::Registry>>,
 }
 
 impl Registry {
+    /// A registry whose rates are shared with other gateways, by way of accounts of `accounts`.
+    #[must_use]
+    pub fn shared(accounts: Arc<budget::Registry>) -> Self {
+        Self { accounts: Some(accounts), ..Self::default() }
+    }
+
     /// The scope of that id. With the same limits as before it is the same one; with others a new one that knows what was
     /// used, and shares the slots.
     #[must_use]
@@ -39,8 +49,21 @@ impl Registry {
         let text = Arc::clone(id.text());
         self.scopes.renew(&text, |before| match before {
             Some(same) if same.limits() == limits => same,
-            before => Arc::new(Scope::new(id, limits, before.as_deref(), now)),
+            before => {
+                let shared = self.share(&text, limits);
+                Arc::new(Scope::new(id, limits, before.as_deref(), shared, now))
+            }
         })
+    }
+
+    fn share(&self, id: &str, limits: Limits) -> Shared {
+        let account = |what: &str, limit: Option<u64>| {
+            let limit = i64::try_from(limit?).unwrap_or(i64::MAX);
+            let span = Span::Every(Every::Minute, Arc::new(Calendar::utc()));
+            let terms = Terms { limit, soft: None, instead: None, span };
+            Some(self.accounts.as_ref()?.account(&format!("{id}/{what}").into(), Owner::Limit, terms))
+        };
+        Shared { requests: account("rpm", limits.rpm), tokens: account("tpm", limits.tpm) }
     }
 
     /// The limits of a tenant, from which those of its keys are made.

@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
+use crate::budget::{Account, Cause, Exhausted, Reservation};
 use crate::config;
 use crate::limit::rate::Bucket;
 use crate::limit::slots::{Asker, Slots};
@@ -128,11 +131,20 @@ pub struct Scope {
     requests: Option<Arc<Bucket>>,
     tokens: Option<Arc<Bucket>>,
     slots: Option<Arc<Slots>>,
+    shared: Shared,
+}
+
+/// What several gateways count together: an account a minute beside each bucket. The bucket stays, so that no gateway lets
+/// through more than the limit in any minute, however the minutes of the accounts lie.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared {
+    pub(super) requests: Option<Arc<Account>>,
+    pub(super) tokens: Option<Arc<Account>>,
 }
 
 impl Scope {
     /// A scope that takes over what the one before it has counted, under limits of its own.
-    pub(super) fn new(id: ScopeId, limits: Limits, before: Option<&Self>, now: Instant) -> Self {
+    pub(super) fn new(id: ScopeId, limits: Limits, before: Option<&Self>, shared: Shared, now: Instant) -> Self {
         let slots = before.and_then(|before| before.slots.clone());
         Self {
             id,
@@ -140,6 +152,7 @@ impl Scope {
             requests: limits.rpm.map(|rpm| renewed(rpm, before.and_then(|before| before.requests.as_ref()), now)),
             tokens: limits.tpm.map(|tpm| renewed(tpm, before.and_then(|before| before.tokens.as_ref()), now)),
             slots: limits.concurrent.map(|_| slots.unwrap_or_default()),
+            shared,
         }
     }
 
@@ -216,6 +229,7 @@ impl Scope {
             What::Requests => self.limits.rpm,
             What::Tokens => self.limits.tpm,
             What::Slots => self.limits.concurrent,
+            What::Store => None,
         };
         limit.unwrap_or_default()
     }
@@ -246,6 +260,8 @@ pub enum What {
     Tokens,
     /// Requests at once.
     Slots,
+    /// None of them: the store that several gateways share is away, and the configuration refuses then.
+    Store,
 }
 
 /// A scope is full.
@@ -268,6 +284,7 @@ impl fmt::Display for Rejection {
             What::Requests => "requests a minute",
             What::Tokens => "tokens a minute",
             What::Slots => "requests at once",
+            What::Store => return f.write_str("The store that holds the limits cannot be reached."),
         };
         let of = match self.scope.kind() {
             ScopeKind::Key => "this key",
@@ -306,12 +323,37 @@ impl FromIterator<Arc<Scope>> for Scopes {
 }
 
 impl Scopes {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Scope>> {
+        self.0.iter()
+    }
+
     /// Counts one request, and takes a slot, in every scope.
     ///
     /// # Errors
     /// The first scope that is full; then nothing was counted.
-    pub fn admit(&self, now: Instant) -> Result<Permit, Rejection> {
-        self.try_admit(None, now).map_err(|(_, rejection)| rejection)
+    pub async fn admit(&self, now: Instant) -> Result<Permit, Rejection> {
+        let permit = self.try_admit(None, now).map_err(|(_, rejection)| rejection)?;
+        permit.shared(now).await
+    }
+
+    /// As [`Scopes::admit`], for those who cannot wait: a limit that is shared with other gateways is counted on credit where
+    /// no slice of it is in hand.
+    ///
+    /// # Errors
+    /// As [`Scopes::admit`].
+    pub fn admit_at_once(&self, now: Instant) -> Result<Permit, Rejection> {
+        let mut permit = self.try_admit(None, now).map_err(|(_, rejection)| rejection)?;
+        for (scope, account) in self.shared(|shared| &shared.requests) {
+            match account.reserve_at_once(1, Timestamp::now()) {
+                Ok(reservation) => permit.shared.push(reservation),
+                Err(exhausted) => {
+                    permit.withdraw(now);
+                    return Err(spent(scope, What::Requests, &exhausted));
+                }
+            }
+        }
+        Ok(permit)
     }
 
     /// As [`Scopes::admit`], but waits in a fair queue while slots are what is missing.
@@ -323,7 +365,7 @@ impl Scopes {
         let mut answer = self.try_admit(None, Instant::now());
         loop {
             let (place, rejection) = match answer {
-                Ok(permit) => return Ok(permit),
+                Ok(permit) => return permit.shared(Instant::now()).await,
                 Err((_, rejection)) if rejection.what != What::Slots => return Err(rejection),
                 Err(refused) => refused,
             };
@@ -357,14 +399,53 @@ impl Scopes {
                 return Err((place, rejection(scope, &refused)));
             }
         }
-        Ok(Permit { scopes: self.clone(), at: now })
+        Ok(Permit { scopes: self.clone(), at: now, shared: Vec::new() })
+    }
+
+    fn shared<'s>(
+        &'s self,
+        which: impl Fn(&Shared) -> &Option<Arc<Account>> + 's,
+    ) -> impl Iterator<Item = (&'s Scope, &'s Arc<Account>)> {
+        self.0.iter().filter_map(move |scope| Some((scope.as_ref(), which(&scope.shared).as_ref()?)))
     }
 
     /// Charges an estimate of tokens to every scope, to be settled with what they were.
     ///
     /// # Errors
     /// The first scope that is full; then nothing was charged.
-    pub fn charge(&self, tokens: i64, now: Instant) -> Result<Charge, Rejection> {
+    pub async fn charge(&self, tokens: i64, now: Instant) -> Result<Charge, Rejection> {
+        let mut charge = self.try_charge(tokens, now)?;
+        for (scope, account) in self.shared(|shared| &shared.tokens) {
+            match account.reserve(charge.tokens.min(account.terms().limit), Timestamp::now()).await {
+                Ok(reservation) => charge.shared.push(reservation),
+                Err(exhausted) => {
+                    charge.settle(0, now);
+                    return Err(spent(scope, What::Tokens, &exhausted));
+                }
+            }
+        }
+        Ok(charge)
+    }
+
+    /// As [`Scopes::charge`], for those who cannot wait.
+    ///
+    /// # Errors
+    /// As [`Scopes::charge`].
+    pub fn charge_at_once(&self, tokens: i64, now: Instant) -> Result<Charge, Rejection> {
+        let mut charge = self.try_charge(tokens, now)?;
+        for (scope, account) in self.shared(|shared| &shared.tokens) {
+            match account.reserve_at_once(charge.tokens.min(account.terms().limit), Timestamp::now()) {
+                Ok(reservation) => charge.shared.push(reservation),
+                Err(exhausted) => {
+                    charge.settle(0, now);
+                    return Err(spent(scope, What::Tokens, &exhausted));
+                }
+            }
+        }
+        Ok(charge)
+    }
+
+    fn try_charge(&self, tokens: i64, now: Instant) -> Result<Charge, Rejection> {
         let tokens = tokens.max(0);
         for (place, scope) in self.0.iter().enumerate() {
             if let Err(refused) = scope.charge(tokens, now) {
@@ -372,7 +453,7 @@ impl Scopes {
                 return Err(rejection(scope, &refused));
             }
         }
-        Ok(Charge { scopes: self.clone(), tokens, at: now })
+        Ok(Charge { scopes: self.clone(), tokens, at: now, shared: Vec::new() })
     }
 
     /// What is left of the tightest of the scopes.
@@ -385,6 +466,12 @@ impl Scopes {
     #[must_use]
     pub fn load(&self, now: Instant) -> f64 {
         self.0.iter().map(|scope| scope.load(now)).fold(0.0, f64::max)
+    }
+
+    /// Whether these are the same, and not only alike.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whether nothing is limited.
@@ -403,23 +490,48 @@ fn rejection(scope: &Scope, refused: &Refused) -> Rejection {
     }
 }
 
+fn spent(scope: &Scope, what: What, exhausted: &Exhausted) -> Rejection {
+    let what = if exhausted.cause == Cause::NoStore { What::Store } else { what };
+    let wait = exhausted.resets_at.map(|at| at.duration_since(Timestamp::now()));
+    let retry_after = wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or(SLOT_RETRY);
+    rejection(scope, &Refused { what, retry_after })
+}
+
 /// A request that was admitted. Its slots are given back when this is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Permit {
     scopes: Scopes,
     at: Instant,
+    shared: Vec<Reservation>,
 }
 
 impl Permit {
     /// Leaves as if the request had never come: it counts in no rate.
-    pub fn withdraw(self, now: Instant) {
+    pub fn withdraw(mut self, now: Instant) {
+        self.shared.clear();
         self.scopes.0.iter().for_each(|scope| scope.uncount(self.at, now));
+    }
+
+    /// Counts the request in what is shared with other gateways too.
+    async fn shared(mut self, now: Instant) -> Result<Self, Rejection> {
+        let scopes = self.scopes.clone();
+        for (scope, account) in scopes.shared(|shared| &shared.requests) {
+            match account.reserve(1, Timestamp::now()).await {
+                Ok(reservation) => self.shared.push(reservation),
+                Err(exhausted) => {
+                    self.withdraw(now);
+                    return Err(spent(scope, What::Requests, &exhausted));
+                }
+            }
+        }
+        Ok(self)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.shared.drain(..).for_each(|reservation| drop(reservation.settle(1)));
         self.scopes.0.iter().for_each(|scope| scope.leave());
     }
 }
@@ -432,11 +544,20 @@ pub struct Charge {
     scopes: Scopes,
     tokens: i64,
     at: Instant,
+    shared: Vec<Reservation>,
 }
 
 impl Charge {
     /// Replaces the estimate with what was used.
-    pub fn settle(self, actual: i64, now: Instant) {
-        self.scopes.0.iter().for_each(|scope| scope.correct(self.tokens, actual.max(0), self.at, now));
+    pub fn settle(mut self, actual: i64, now: Instant) {
+        let actual = actual.max(0);
+        self.shared.drain(..).for_each(|reservation| drop(reservation.settle(actual)));
+        self.scopes.0.iter().for_each(|scope| scope.correct(self.tokens, actual, self.at, now));
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.shared.drain(..).for_each(|reservation| drop(reservation.settle(self.tokens)));
     }
 }

@@ -57,7 +57,7 @@ const TOKENS: [HeaderName; 3] = [
 
 impl Left {
     fn values(self) -> [HeaderValue; 3] {
-        let reset = HeaderValue::try_from(Span(self.reset).to_string());
+        let reset = HeaderValue::try_from(Reset(self.reset).to_string());
         let nothing = HeaderValue::from_static("0s");
         [HeaderValue::from(self.limit), HeaderValue::from(self.remaining), reset.unwrap_or(nothing)]
     }
@@ -66,9 +66,9 @@ impl Left {
 /// A span of time as OpenAI writes it: `250ms`, `1s`, `8.64s`, `6m0s`. Rounded up to a millisecond, so that nobody comes too
 /// early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
+pub struct Reset(pub Duration);
 
-impl fmt::Display for Span {
+impl fmt::Display for Reset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_nanos().div_ceil(1_000_000);
         let (minutes, seconds, rest) = (millis / 60_000, millis / 1000 % 60, millis % 1000);
@@ -103,7 +103,7 @@ mod tests {
             (360_000_000_000, "6m0s"),
             (61_005_000_000, "1m1.005s"),
         ] {
-            assert_eq!(Span(Duration::from_nanos(nanos)).to_string(), text);
+            assert_eq!(Reset(Duration::from_nanos(nanos)).to_string(), text);
         }
     }
 

@@ -27,13 +27,13 @@ fn a_scope_that_refuses_gives_back_what_the_others_took() {
     let wide = limits(Some(10), Some(1000), Some(10));
     let all = scopes(&registry, &[wide, limits(Some(2), Some(50), None)], now);
     let first = scopes(&registry, &[wide], now);
-    let permits: Vec<_> = (0..2).map(|_| all.admit(now).unwrap()).collect();
-    let refused = all.admit(now).unwrap_err();
+    let permits: Vec<_> = (0..2).map(|_| all.admit_at_once(now).unwrap()).collect();
+    let refused = all.admit_at_once(now).unwrap_err();
     assert_eq!((refused.what, refused.limit, refused.scope), (What::Requests, 2, ScopeId::key("acme", "1")));
     assert_eq!(remaining(&first, now), Some(8));
     assert!((first.load(now) - 0.2).abs() < 1e-9);
-    assert_eq!(all.charge(51, now).map(|charge| charge.settle(51, now)), Ok(()));
-    assert_eq!(all.charge(1, now).unwrap_err().what, What::Tokens);
+    assert_eq!(all.charge_at_once(51, now).map(|charge| charge.settle(51, now)), Ok(()));
+    assert_eq!(all.charge_at_once(1, now).unwrap_err().what, What::Tokens);
     assert_eq!(first.standing(now).tokens.map(|left| left.remaining), Some(949));
     drop(permits);
 }
@@ -42,11 +42,11 @@ fn a_scope_that_refuses_gives_back_what_the_others_took() {
 fn slots_come_back_with_the_permit_and_rates_do_not() {
     let (registry, now) = (Registry::default(), Instant::now());
     let all = scopes(&registry, &[limits(Some(10), None, Some(1))], now);
-    let permit = all.admit(now).unwrap();
-    assert_eq!(all.admit(now).unwrap_err().what, What::Slots);
+    let permit = all.admit_at_once(now).unwrap();
+    assert_eq!(all.admit_at_once(now).unwrap_err().what, What::Slots);
     assert_eq!(remaining(&all, now), Some(9));
     drop(permit);
-    all.admit(now).unwrap().withdraw(now);
+    all.admit_at_once(now).unwrap().withdraw(now);
     assert_eq!(remaining(&all, now), Some(9));
 }
 
@@ -54,16 +54,16 @@ fn slots_come_back_with_the_permit_and_rates_do_not() {
 fn a_reload_keeps_what_was_used() {
     let (registry, now) = (Registry::default(), Instant::now());
     let before = scopes(&registry, &[limits(Some(10), Some(100), Some(2))], now);
-    let permit = before.admit(now).unwrap();
-    before.charge(60, now).unwrap().settle(60, now);
+    let permit = before.admit_at_once(now).unwrap();
+    before.charge_at_once(60, now).unwrap().settle(60, now);
     let same = scopes(&registry, &[limits(Some(10), Some(100), Some(2))], now);
     assert_eq!(remaining(&same, now), Some(9));
     let changed = scopes(&registry, &[limits(Some(5), Some(80), Some(1))], now);
     assert_eq!(remaining(&changed, now), Some(4));
     assert_eq!(changed.standing(now).tokens.map(|left| left.remaining), Some(20));
-    assert_eq!(changed.admit(now).unwrap_err().what, What::Slots);
+    assert_eq!(changed.admit_at_once(now).unwrap_err().what, What::Slots);
     drop(permit);
-    assert!(changed.admit(now).is_ok());
+    assert!(changed.admit_at_once(now).is_ok());
 }
 
 #[tokio::test]
@@ -92,6 +92,19 @@ async fn a_refusal_of_the_model_counts_nowhere() {
 }
 
 #[tokio::test]
+async fn a_request_that_goes_to_another_model_leaves_the_first() {
+    let (registry, now) = (Registry::default(), Instant::now());
+    let one = limits(Some(10), None, Some(1));
+    let tenant = registry.tenant("acme", &written(Limits::default(), &[("big", one)]), now);
+    let key = registry.key(&tenant, "ci", &written(Limits::default(), &[]), now);
+    let (mut first, mut second) = (key.admit(now).await.unwrap(), key.admit(now).await.unwrap());
+    first.for_model("big", None, now).await.unwrap();
+    first.for_model("small", None, now).await.unwrap();
+    assert_eq!(first.standing(now), Standing::default());
+    second.for_model("big", None, now).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_key_and_its_tenant_may_both_limit_a_model() {
     let (registry, now) = (Registry::default(), Instant::now());
     let tenant = registry.tenant("acme", &written(Limits::default(), &[("big", rpm(3)), ("odd", rpm(1))]), now);
@@ -115,7 +128,7 @@ async fn those_who_wait_for_a_slot_get_it_in_the_order_of_coming() {
     let registry = Registry::default();
     let all = scopes(&registry, &[limits(None, None, Some(1)), limits(None, None, Some(1))], Instant::now());
     let queue = Queue { patience: Duration::from_secs(3600), most: 2 };
-    let held = all.admit(Instant::now()).unwrap();
+    let held = all.admit_at_once(Instant::now()).unwrap();
     let (order, mut came) = tokio::sync::mpsc::channel(4);
     for number in 0..2 {
         let (all, order) = (all.clone(), order.clone());
@@ -129,17 +142,17 @@ async fn those_who_wait_for_a_slot_get_it_in_the_order_of_coming() {
     }
     assert_eq!(all.admit_in_turn(queue).await.unwrap_err().what, What::Slots, "the queue holds two");
     drop(held);
-    assert!(all.admit(Instant::now()).is_err(), "nobody goes ahead of those who wait");
+    assert!(all.admit_at_once(Instant::now()).is_err(), "nobody goes ahead of those who wait");
     assert_eq!((came.recv().await, came.recv().await), (Some(0), Some(1)));
     tokio::task::yield_now().await;
-    assert!(all.admit(Instant::now()).is_ok());
+    assert!(all.admit_at_once(Instant::now()).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_who_waits_in_vain_or_leaves_takes_nothing_along() {
     let registry = Registry::default();
     let all = scopes(&registry, &[limits(Some(5), None, Some(1))], Instant::now());
-    let held = all.admit(Instant::now()).unwrap();
+    let held = all.admit_at_once(Instant::now()).unwrap();
     let queue = |seconds| Queue { patience: Duration::from_secs(seconds), most: 5 };
     {
         let leaving = std::pin::pin!(all.admit_in_turn(queue(60)));
@@ -147,7 +160,7 @@ async fn one_who_waits_in_vain_or_leaves_takes_nothing_along() {
     }
     assert_eq!(all.admit_in_turn(queue(0)).await.unwrap_err().what, What::Slots);
     drop(held);
-    assert!(all.admit(Instant::now()).is_ok());
+    assert!(all.admit_at_once(Instant::now()).is_ok());
     assert_eq!(remaining(&all, Instant::now()), Some(3));
 }
 

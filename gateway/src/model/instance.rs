@@ -1,10 +1,21 @@
 //! `ModelInstance`: one model as one request asked for it, and the picking of its targets.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::balance::{Held, Moment, Tried, Unpicked};
+use adapters::Request;
+use http::HeaderMap;
+use jiff::Timestamp;
+
+use crate::access::{Key, Tenant};
+use crate::balance::{Held, LbModelManager, Moment, Tried, Unpicked};
+use crate::budget::QuotaState;
+use crate::config::CredentialSource;
+use crate::limit::Scopes;
 use crate::model::snapshot::{Model, Target};
+use crate::model::source::{self, ModelStatus, Offer};
 use crate::price::{Entry, Price};
 
 /// A model that one request asked for.
@@ -13,13 +24,25 @@ pub struct ModelInstance<'s> {
     model: &'s Model,
     asked: Cow<'s, str>,
     rest: Option<(usize, usize)>,
+    tenant: &'s Tenant,
+    /// What it has in common with the requests that are to go where it goes.
+    related: Option<u64>,
+    /// What picks, where the model's `*` has a state for each name.
+    of_name: Option<Arc<LbModelManager>>,
 }
 
 impl<'s> ModelInstance<'s> {
-    /// `model` as it was asked for under the name `asked`, in which its `*` stands for `rest`.
+    /// `model` as `tenant` asked for it under the name `asked`, in which its `*` stands for `rest`.
     #[must_use]
-    pub fn new(model: &'s Model, asked: Cow<'s, str>, rest: Option<(usize, usize)>) -> Self {
-        Self { model, asked, rest }
+    pub fn new(model: &'s Model, asked: Cow<'s, str>, rest: Option<(usize, usize)>, tenant: &'s Tenant) -> Self {
+        let of_name = rest.and_then(|(start, end)| model.of_name(asked.get(start..end)?));
+        Self { model, asked, rest, tenant, related: None, of_name }
+    }
+
+    /// What picks among its targets.
+    #[must_use]
+    pub fn balance(&self) -> &LbModelManager {
+        self.of_name.as_deref().unwrap_or(&self.model.balance)
     }
 
     /// The model.
@@ -34,6 +57,19 @@ impl<'s> ModelInstance<'s> {
         &self.asked
     }
 
+    /// Finds out which requests it is related to.
+    pub fn relate(&mut self, key: &Key, headers: &HeaderMap, request: &Request) {
+        let Model { affinity, relation, .. } = self.model;
+        self.related = affinity.related(relation, &self.asked, key, headers, request);
+    }
+
+    /// It went well where `held` is: the next related ones go there too.
+    pub fn went_well(&self, held: &Held, now: Moment) {
+        if let Some(related) = self.related {
+            self.model.affinity.remember(related, held.standing().mark(), now);
+        }
+    }
+
     /// The next target to try and the hold on it, marked as tried. `room` is what a target's own limits have left, from 0
     /// (nothing: it is left out) to 1.
     ///
@@ -46,9 +82,64 @@ impl<'s> ModelInstance<'s> {
         room: impl Fn(&Target) -> f32,
     ) -> Result<(Picked<'s>, Held), Unpicked> {
         let targets = &self.model.targets;
-        let (place, held) = self.model.balance.pick(tried, now, |place| targets.get(place).map_or(0.0, &room))?;
+        let room = |target: &Target| if self.may_use(target) { room(target) } else { 0.0 };
+        let room = |place| targets.get(place).map_or(0.0, room);
+        let pinned = self.related.and_then(|related| self.model.affinity.target(&self.model.relation, related, now));
+        let pinned = pinned.and_then(|mark| self.balance().pick_marked(mark, tried, now, room));
+        let (place, held) = pinned.map_or_else(|| self.balance().pick(tried, now, room), Ok)?;
         let target = targets.get(place).ok_or(Unpicked::Exhausted)?;
-        Ok((Picked { upstream_model: target.model.filled(self.rest()), target }, held))
+        Ok((self.at(target), held))
+    }
+
+    /// As if `target`, one of the model's, were picked.
+    #[must_use]
+    pub fn at(&self, target: &'s Target) -> Picked<'s> {
+        Picked { upstream_model: target.model.filled(self.rest()), target }
+    }
+
+    /// The limits of a credential that the tenant may use, and that has no `room` now.
+    pub fn busy(&self, room: impl Fn(&Target) -> f32) -> Option<&'s Scopes> {
+        let mut busy = self.model.targets.iter().filter(|target| self.may_use(target) && room(target) <= 0.0);
+        busy.next().map(|target| &target.credential.scopes)
+    }
+
+    /// Whether the tenant may use it: its own credentials always, the operator's under its quotas.
+    #[must_use]
+    pub fn may_use(&self, target: &Target) -> bool {
+        target.credential.source == CredentialSource::Custom || self.offer(target) == Offer::Valid
+    }
+
+    /// How the operator's credentials stand for the tenant at the model of `target`.
+    #[must_use]
+    pub fn offer(&self, target: &Target) -> Offer {
+        let Some(quotas) = self.tenant.quotas.get(&target.provider.name) else {
+            return Offer::Valid;
+        };
+        match quotas.state(&target.model.filled(self.rest()), Timestamp::now()) {
+            QuotaState::Unlimited | QuotaState::Valid => Offer::Valid,
+            QuotaState::Exceeded => Offer::Spent,
+            QuotaState::NotForModel => Offer::NoQuota,
+        }
+    }
+
+    /// Whether the model can be used at all, or the first reason why not.
+    #[must_use]
+    pub fn status(&self) -> ModelStatus {
+        let Model { targets, is_removed, .. } = self.model;
+        let of_provider = |target: &Target| {
+            let name = &target.provider.name;
+            let has_custom = targets
+                .iter()
+                .any(|other| other.provider.name == *name && other.credential.source == CredentialSource::Custom);
+            let preferred = source::preferred(self.tenant.preferred.as_ref(), name, has_custom);
+            source::order(preferred, has_custom, self.offer(target))
+                .map_or_else(|status| status, |_| ModelStatus::Active)
+        };
+        if targets.is_empty() {
+            return if *is_removed { ModelStatus::CredentialRemoved } else { ModelStatus::NoConfigure };
+        }
+        let statuses = targets.iter().map(of_provider);
+        statuses.max_by_key(|status| (*status == ModelStatus::Active, Reverse(*status))).unwrap_or(ModelStatus::Active)
     }
 
     fn rest(&self) -> &str {

@@ -1,11 +1,16 @@
 //! What callers may ask for and where it can go: `ModelManager` holds one immutable [`Snapshot`] behind an `ArcSwap`; a
 //! request loads it once and ends on it, whatever is reloaded meanwhile.
 
+mod affinity;
+mod balancing;
+mod credentials;
 mod instance;
+mod names;
 pub mod pattern;
 mod provider;
 mod provider_manager;
 mod snapshot;
+pub mod source;
 
 use std::sync::Arc;
 
@@ -13,7 +18,10 @@ use adapters::Operation;
 use arc_swap::ArcSwap;
 
 pub use crate::config::ModelType as Type;
+pub use affinity::{Affinity, Relation};
+pub use balancing::OwnModels;
 pub use instance::{ModelInstance, Picked};
+pub use names::Names;
 pub use provider::{Credential, Provider};
 pub use provider_manager::ProviderManager;
 pub use snapshot::{Model, Snapshot, Target, UpstreamName};

@@ -6,7 +6,7 @@ use adapters::{Adapter, Options};
 use http::{HeaderMap, HeaderValue};
 
 use crate::balance::CredentialHealth;
-use crate::config::OnDisconnect;
+use crate::config::{CredentialSource, OnDisconnect};
 use crate::limit::Scopes;
 use crate::net::upstream::Endpoint;
 use crate::price::Catalog;
@@ -23,8 +23,10 @@ pub struct Provider {
     pub endpoint: Arc<Endpoint>,
     /// What its dialect must know.
     pub options: Options,
-    /// The operator's credentials. One without a key stands for "none is sent".
+    /// The credentials: the operator's, or a tenant's own. One without a key stands for "none is sent".
     pub credentials: Vec<Arc<Credential>>,
+    /// Whether it has none because none of them is enabled.
+    pub is_removed: bool,
     /// What is publicly known of its models.
     pub catalog: Option<&'static Catalog>,
     /// What becomes of its request when the caller leaves.
@@ -44,6 +46,8 @@ pub struct Credential {
     pub id: Option<String>,
     /// The same as a header's value.
     pub header: Option<HeaderValue>,
+    /// Whose it is.
+    pub source: CredentialSource,
     /// Every header that is the same for all requests with it: the secret, the host and the provider's own.
     pub headers: HeaderMap,
     /// Its share beside the provider's others.

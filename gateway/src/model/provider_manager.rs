@@ -4,29 +4,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use adapters::provider::openai::secret_header;
-use adapters::{Adapter, EncodeError, Options};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use adapters::{Adapter, Options};
+use http::{HeaderMap, HeaderValue};
 
 use crate::access::{Key, Keys, Tenant};
-use crate::balance::{self, Candidate, CredentialHealth, LbModelManager, Registry, Rules};
-use crate::bill;
+use crate::balance::Registry;
 use crate::budget::{self, Calendar, Owner};
-use crate::config::{self, Auth, Balance, Config, Fault, Faults, Health, HttpVersion, Loaded, Manifest, Manifests};
-use crate::limit::{self, ScopeId, Scopes};
-use crate::model::pattern::Pattern;
-use crate::model::provider::{Credential, Provider};
-use crate::model::snapshot::{Clocks, Model, Models, Snapshot, Target, UpstreamName};
+use crate::config::{self, Auth, Config, CredentialSource, Fault, Faults, HttpVersion, Loaded, Manifest, Manifests};
+use crate::limit;
+use crate::model::balancing::{Balancing, Own, OwnModels, Sources};
+use crate::model::credentials::{Making, common_headers};
+use crate::model::provider::Provider;
+use crate::model::snapshot::{Models, Snapshot};
+use crate::model::source;
 use crate::net::proxy::{Proxies, Proxy};
-use crate::net::upstream::{Endpoint, EndpointSpec, Version};
-use crate::price::{Catalog, Prices};
-use crate::retry;
-
-/// What Weir tells providers that it is.
-const USER_AGENT: &str = concat!("weir/", env!("CARGO_PKG_VERSION"));
-
-/// Weights are multiplied by this before they are split among credentials, so that small ones stay exact.
-const WEIGHT_SCALE: u64 = 1 << 20;
+use crate::net::upstream::{Endpoint, EndpointSpec, Reach, Version};
+use crate::price::Catalog;
+use crate::shelf::part;
 
 /// Builds snapshots.
 #[derive(Clone, Debug)]
@@ -61,17 +55,19 @@ impl ProviderManager {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let models = Balancing { registry: &self.registry, rules: Arc::new(rules(&config.health)), previous };
-        let snapshot = Snapshot {
+        let balancing = Balancing::new(&self.registry, &config.health, previous);
+        let models = balancing.all(config, &providers);
+        let tenants = self.tenants(loaded, &providers, &models, &balancing)?;
+        Ok(Snapshot {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             hash: loaded.hash.clone(),
             max_body: config.server.max_body.get(),
-            keys: self.keys(config),
-            models: models.all(config, &providers),
+            keys: self.keys(config, &tenants),
+            tenants,
+            models,
             providers,
-        };
-        self.registry.sweep();
-        Ok(snapshot)
+            rounds: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.rounds)),
+        })
     }
 
     fn provider(&self, name: &str, written: &config::Provider, manifests: &Manifests) -> Result<Provider, Fault> {
@@ -83,19 +79,27 @@ impl ProviderManager {
             .ok_or_else(|| at(format!("this version of Weir does not speak {dialect:?}")))?;
         let base_url = self.base_url(written, manifest, adapter).map_err(at)?;
         let making = Making {
-            provider: name,
+            owner: name.to_owned(),
+            path: format!("providers.{name}"),
+            source: CredentialSource::System,
             address: &base_url,
             adapter,
-            auth: manifest.and_then(|manifest| manifest.auth.as_ref()),
-            common: common_headers(name, written)?,
+            manifest,
+            common: written_headers(name, written)?,
             registry: &self.registry,
             limits: &self.limits,
         };
-        let credentials = making.credentials(written)?;
+        let credentials = match written.credentials.as_slice() {
+            [] if written.simulated => vec![Arc::new(making.simulated()?)],
+            [] if needs_credential(written, manifest) => Vec::new(),
+            [] => vec![Arc::new(making.none())],
+            written => making.all(written)?,
+        };
         let endpoint = Endpoint::new(self.endpoint(base_url, written)?).map_err(|error| at(error.to_string()))?;
         Ok(Provider {
             header: header_value(name, "the provider's name")?,
             name: name.to_owned(),
+            is_removed: credentials.is_empty() && !written.credentials.is_empty(),
             credentials,
             adapter,
             endpoint: Arc::new(endpoint),
@@ -108,10 +112,97 @@ impl ProviderManager {
         })
     }
 
-    fn keys(&self, config: &Config) -> Keys {
+    /// The tenants by their ids.
+    fn tenants(
+        &self,
+        loaded: &Loaded,
+        providers: &HashMap<String, Arc<Provider>>,
+        models: &Models,
+        balancing: &Balancing<'_>,
+    ) -> Result<HashMap<String, Arc<Tenant>>, Faults> {
+        let mut faults = Faults::default();
+        let mut tenants = HashMap::with_capacity(loaded.config.tenants.len());
+        for written in &loaded.config.tenants {
+            match self.own_providers(written, loaded, providers) {
+                Ok(own) => {
+                    let own = balancing.own(&loaded.config, models, Sources { providers, own: &own }, &written.id);
+                    drop(tenants.insert(written.id.clone(), Arc::new(self.tenant(written, own))));
+                }
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if faults.is_empty() { Ok(tenants) } else { Err(faults) }
+    }
+
+    /// The providers as a tenant calls them with credentials of its own.
+    fn own_providers(
+        &self,
+        tenant: &config::Tenant,
+        loaded: &Loaded,
+        providers: &HashMap<String, Arc<Provider>>,
+    ) -> Result<HashMap<String, Own>, Fault> {
+        let known = tenant.providers.iter().filter_map(|(name, own)| Some((name, own, providers.get(name)?)));
+        let made = known.map(|(name, own, shared)| {
+            let preferred = source::preferred(tenant.prefer.as_ref(), name, true);
+            Ok((name.clone(), Own { provider: Arc::new(self.own_provider(tenant, own, shared, loaded)?), preferred }))
+        });
+        made.collect()
+    }
+
+    fn own_provider(
+        &self,
+        tenant: &config::Tenant,
+        own: &config::TenantProvider,
+        shared: &Provider,
+        loaded: &Loaded,
+    ) -> Result<Provider, Fault> {
+        let path = format!("tenants.{}.providers.{}", tenant.id, shared.name);
+        let written = loaded.config.providers.get(&shared.name);
+        let kind = written.and_then(|written| written.kind.as_deref()).unwrap_or(&shared.name);
+        let endpoint = match (&own.base_url, written) {
+            (Some(url), Some(written)) => {
+                let mut spec = self.endpoint(url.as_str().to_owned(), written)?;
+                let allowed = &loaded.config.server.allow_private_upstreams;
+                let is_listed = allowed.iter().any(|upstream| upstream.covers(url.host()));
+                spec.reach = if is_listed { Reach::Anywhere } else { Reach::Public };
+                // The operator's authorities and its way out are for its own addresses.
+                spec.ca_file = None;
+                let made = Endpoint::new(spec).map_err(|error| fault(path.clone(), error.to_string()))?;
+                Arc::new(made)
+            }
+            _ => Arc::clone(&shared.endpoint),
+        };
+        let making = Making {
+            owner: format!("~{}/{}", part(&tenant.id), part(&shared.name)),
+            source: CredentialSource::Custom,
+            address: &format!("{endpoint:?}"),
+            adapter: shared.adapter,
+            manifest: loaded.manifests.get(kind),
+            common: common_headers(),
+            registry: &self.registry,
+            limits: &self.limits,
+            path,
+        };
+        let credentials = making.all(&own.credentials)?;
+        Ok(Provider {
+            name: shared.name.clone(),
+            header: shared.header.clone(),
+            is_removed: credentials.is_empty(),
+            credentials,
+            adapter: shared.adapter,
+            endpoint,
+            options: shared.options.clone(),
+            catalog: shared.catalog,
+            on_disconnect: shared.on_disconnect,
+        })
+    }
+
+    fn keys(&self, config: &Config, tenants: &HashMap<String, Arc<Tenant>>) -> Keys {
         let mut keys = Keys::default();
         for written in &config.tenants {
-            let tenant = Arc::new(self.tenant(written));
+            let Some(tenant) = tenants.get(&written.id) else {
+                continue;
+            };
             let limits = self.limits.tenant(&tenant.id, &written.limits, Instant::now());
             let calendar = Calendar { zone: written.timezone.rules().clone(), week_start: written.week_start };
             let calendar = Arc::new(calendar);
@@ -122,7 +213,7 @@ impl ProviderManager {
                 let own = self.budgets.budgets(&own, &key.budgets, &calendar);
                 let made = Key {
                     id: key.id.clone(),
-                    tenant: Arc::clone(&tenant),
+                    tenant: Arc::clone(tenant),
                     expires: key.expires,
                     models: key.models.as_ref().map(|models| models.iter().collect()),
                     limited: self.limits.key(&limits, &key.id, &key.limits, Instant::now()),
@@ -134,7 +225,7 @@ impl ProviderManager {
         keys
     }
 
-    fn tenant(&self, written: &config::Tenant) -> Tenant {
+    fn tenant(&self, written: &config::Tenant, own: OwnModels) -> Tenant {
         let id: Arc<str> = written.id.as_str().into();
         let quotas = |provider: &str| self.budgets.quotas(&id, provider, &written.quotas);
         Tenant {
@@ -143,6 +234,8 @@ impl ProviderManager {
             disabled: written.disabled_models.iter().collect(),
             defaults: written.default_models.iter().map(|(kind, model)| (*kind, model.clone())).collect(),
             quotas: written.quotas.iter().map(|quota| (quota.provider.clone(), quotas(&quota.provider))).collect(),
+            preferred: written.prefer.clone(),
+            own,
         }
     }
 
@@ -179,106 +272,13 @@ impl ProviderManager {
     }
 }
 
-/// Makes the credentials of one provider.
-struct Making<'a> {
-    provider: &'a str,
-    address: &'a str,
-    adapter: &'static dyn Adapter,
-    /// How its manifest says that keys are carried; else its dialect does.
-    auth: Option<&'a Auth>,
-    common: HeaderMap,
-    registry: &'a Registry,
-    limits: &'a limit::Registry,
+/// Whether a public provider would refuse every request without a credential.
+fn needs_credential(written: &config::Provider, manifest: Option<&Manifest>) -> bool {
+    let is_public = written.base_url.is_none() && written.headers.is_empty();
+    is_public && manifest.is_some_and(|manifest| !matches!(manifest.auth, Some(Auth::None)))
 }
 
-impl Making<'_> {
-    fn credentials(&self, written: &config::Provider) -> Result<Vec<Arc<Credential>>, Fault> {
-        if written.simulated && written.credentials.is_empty() {
-            return Ok(vec![Arc::new(self.simulated()?)]);
-        }
-        if written.credentials.is_empty() {
-            return Ok(vec![Arc::new(self.none())]);
-        }
-        let enabled = written.credentials.iter().filter(|credential| credential.enabled);
-        enabled.map(|credential| self.credential(credential).map(Arc::new)).collect()
-    }
-
-    fn none(&self) -> Credential {
-        let headers = self.common.clone();
-        Credential {
-            id: None,
-            header: None,
-            weight: 1,
-            scopes: Scopes::default(),
-            health: self.health("none", &headers),
-            headers,
-        }
-    }
-
-    /// The simulator takes any key, but wants one, as the real providers do.
-    fn simulated(&self) -> Result<Credential, Fault> {
-        let mut headers = self.common.clone();
-        headers.extend(self.carried("simulated").map_err(|error| fault("simulated".to_owned(), error.to_string()))?);
-        let id = "simulated";
-        Ok(Credential {
-            id: Some(id.to_owned()),
-            header: Some(HeaderValue::from_static(id)),
-            weight: 1,
-            scopes: Scopes::default(),
-            health: self.health(id, &headers),
-            headers,
-        })
-    }
-
-    fn credential(&self, written: &config::Credential) -> Result<Credential, Fault> {
-        let at = |message: String| fault(format!("providers.{}.credentials.{}", self.provider, written.id), message);
-        let mut headers = self.common.clone();
-        if let Some(secret) = &written.api_key {
-            let key = secret.resolve().map_err(|error| at(error.to_string()))?;
-            headers.extend(self.carried(&key).map_err(|error| at(error.to_string()))?);
-        }
-        Ok(Credential {
-            header: Some(header_value(&written.id, "the credential's id")?),
-            id: Some(written.id.clone()),
-            weight: u64::from(written.weight),
-            scopes: self.scopes(written),
-            health: self.health(&written.id, &headers),
-            headers,
-        })
-    }
-
-    /// What the provider allows a credential.
-    fn scopes(&self, written: &config::Credential) -> Scopes {
-        let limits = limit::Limits {
-            rpm: written.rpm.map(config::Count::get),
-            tpm: written.tpm.map(config::Count::get),
-            concurrent: written.concurrent.map(config::Count::get),
-        };
-        let id = ScopeId::credential(self.provider, &written.id);
-        std::iter::once(self.limits.scope(id, limits, Instant::now())).collect()
-    }
-
-    /// The headers that carry a key.
-    fn carried(&self, key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
-        let one = |name: &HeaderName, value: &str| Ok(vec![(name.clone(), secret_header(value)?)]);
-        match self.auth {
-            Some(Auth::Bearer) => one(&header::AUTHORIZATION, &format!("Bearer {key}")),
-            Some(Auth::Scheme(scheme)) => one(&header::AUTHORIZATION, &format!("{scheme} {key}")),
-            Some(Auth::Header(name)) if self.adapter.name() == "openai" => one(name, key),
-            Some(Auth::Header(_) | Auth::Query(_) | Auth::Aws | Auth::Google | Auth::None) | None => {
-                self.adapter.authorize(key)
-            }
-        }
-    }
-
-    /// The health of a credential, that of before where all that it is called with is as before.
-    fn health(&self, id: &str, headers: &HeaderMap) -> Arc<CredentialHealth> {
-        let sent: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        self.registry.credential(&format!("{}/{id}", self.provider), (self.address, sent))
-    }
-}
-
-fn fault(path: String, message: String) -> Fault {
+pub(super) fn fault(path: String, message: String) -> Fault {
     Fault { place: None, path, message, help: None }
 }
 
@@ -290,18 +290,14 @@ fn simulated_url(adapter: &dyn Adapter, simulator: std::net::SocketAddr) -> Stri
     }
 }
 
-fn header_value(text: &str, what: &str) -> Result<HeaderValue, Fault> {
+pub(super) fn header_value(text: &str, what: &str) -> Result<HeaderValue, Fault> {
     HeaderValue::from_str(text)
         .map_err(|_| fault(text.to_owned(), format!("{what} has characters that cannot stand in a header")))
 }
 
-/// What all requests to a provider carry. Weir reads answers, so it asks for them uncompressed.
-fn common_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, Fault> {
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+/// The headers that the operator wrote for all requests to a provider. A tenant's own requests do not carry them.
+fn written_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, Fault> {
+    let mut headers = common_headers();
     for (header, secret) in &written.headers {
         let at = || format!("providers.{name}.headers.{}", header.0);
         let text = secret.resolve().map_err(|error| fault(at(), error.to_string()))?;
@@ -310,142 +306,4 @@ fn common_headers(name: &str, written: &config::Provider) -> Result<HeaderMap, F
         headers.insert(header.0.clone(), value);
     }
     Ok(headers)
-}
-
-/// Makes the models.
-struct Balancing<'a> {
-    registry: &'a Registry,
-    rules: Arc<Rules>,
-    previous: Option<&'a Snapshot>,
-}
-
-impl Balancing<'_> {
-    fn all(&self, config: &Config, providers: &HashMap<String, Arc<Provider>>) -> Models {
-        let mut models = Models::default();
-        for written in &config.models {
-            models.insert(written.model_type, self.model(written, providers));
-        }
-        for (name, provider) in providers {
-            models.direct.insert(name.clone(), Arc::new(self.direct(provider)));
-        }
-        models
-    }
-
-    fn model(&self, written: &config::Model, providers: &HashMap<String, Arc<Provider>>) -> Model {
-        let kept = self.previous.and_then(|previous| previous.models.named(written.model_type, &written.name));
-        let mut pool = Pool::default();
-        for target in &written.targets {
-            if let Some(provider) = providers.get(&target.provider) {
-                pool.add(target, provider, written.pricing.as_ref(), self.registry);
-            }
-        }
-        Model {
-            header: HeaderValue::from_str(&written.name).ok().filter(|_| !written.name.contains('*')),
-            name: written.name.clone(),
-            model_type: Some(written.model_type),
-            balance: self.manager(policy(written.balance), pool.candidates, kept),
-            targets: pool.targets,
-            timeouts: Clocks::from(&written.timeouts),
-            retries: retry::Policy { max: written.retries.max },
-            ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
-            queue: written.on_busy.as_ref().map(bill::queue),
-            fallbacks: written.fallbacks.clone(),
-        }
-    }
-
-    /// `provider/model` for any model of a provider.
-    fn direct(&self, provider: &Arc<Provider>) -> Model {
-        let kept = self.previous.and_then(|previous| previous.models.direct.get(&provider.name));
-        let (name, model) = (provider.name.clone(), "*".to_owned());
-        let any = config::Target { provider: name, model, tier: 0, weight: 1, credential: None };
-        let mut pool = Pool::default();
-        pool.add(&any, provider, None, self.registry);
-        Model {
-            name: format!("{}/*", provider.name),
-            header: None,
-            model_type: None,
-            balance: self.manager(balance::Policy::Weighted, pool.candidates, kept),
-            targets: pool.targets,
-            timeouts: Clocks::from(&config::Timeouts::default()),
-            retries: retry::Policy { max: config::Retries::default().max },
-            ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
-            queue: None,
-            fallbacks: config::Fallbacks::default(),
-        }
-    }
-
-    fn manager(
-        &self,
-        policy: balance::Policy,
-        candidates: Vec<Candidate>,
-        kept: Option<&Arc<Model>>,
-    ) -> LbModelManager {
-        let rotation = kept.map_or_else(Arc::default, |model| Arc::clone(model.balance.rotation()));
-        LbModelManager::new(policy, candidates, Arc::clone(&self.rules), rotation)
-    }
-}
-
-/// A model's targets and, in the same order, what picking must know of them.
-#[derive(Default)]
-struct Pool {
-    targets: Vec<Target>,
-    candidates: Vec<Candidate>,
-}
-
-impl Pool {
-    /// Adds a target with each credential that it may use; its weight is split among them.
-    fn add(
-        &mut self,
-        written: &config::Target,
-        provider: &Arc<Provider>,
-        pricing: Option<&config::Pricing>,
-        registry: &Registry,
-    ) {
-        let prices = Prices::new(pricing, provider.catalog);
-        let price = prices.at(&written.model, std::time::SystemTime::now()).and_then(crate::price::Price::effective);
-        let wanted = |credential: &&Arc<Credential>| {
-            written.credential.is_none() || written.credential.as_deref() == credential.id.as_deref()
-        };
-        let credentials: Vec<_> = provider.credentials.iter().filter(wanted).collect();
-        let total: u64 = credentials.iter().map(|credential| credential.weight).sum();
-        for credential in credentials {
-            let weight = u64::from(written.weight) * WEIGHT_SCALE * credential.weight / total.max(1);
-            let standing = registry.standing(&credential.health, &written.model);
-            self.candidates.push(Candidate { tier: written.tier, weight, price, standing });
-            self.targets.push(Target {
-                provider: Arc::clone(provider),
-                credential: Arc::clone(credential),
-                model: upstream_name(&written.model),
-                prices: prices.clone(),
-            });
-        }
-    }
-}
-
-fn upstream_name(written: &str) -> UpstreamName {
-    Pattern::of(written).map_or_else(|| UpstreamName::Fixed(written.to_owned()), UpstreamName::Filled)
-}
-
-fn policy(written: Balance) -> balance::Policy {
-    match written {
-        Balance::Weighted => balance::Policy::Weighted,
-        Balance::RoundRobin => balance::Policy::RoundRobin,
-        Balance::LeastBusy => balance::Policy::LeastBusy,
-        Balance::Latency => balance::Policy::Latency,
-        Balance::Cost => balance::Policy::Cost,
-        Balance::Usage => balance::Policy::Usage,
-    }
-}
-
-fn rules(written: &Health) -> Rules {
-    let Health { min_samples, error_rate, cooldown, max_cooldown } = written;
-    Rules {
-        min_samples: min_samples.get(),
-        error_rate: error_rate.hundredths(),
-        rate_limit: cooldown.rate_limit.get(),
-        auth: cooldown.auth.get(),
-        connection: cooldown.connection.get(),
-        server: cooldown.server.get(),
-        longest: max_cooldown.get(),
-    }
 }

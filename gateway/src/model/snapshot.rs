@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
-use crate::access::{Key, Keys};
+use crate::access::{Key, Keys, Tenant};
 use crate::balance::LbModelManager;
 use crate::config::{Fallbacks, Timeouts};
 use crate::error::{Fault, Kind};
+use crate::hedge::Hedge;
 use crate::limit::{Queue, Ratio};
 use crate::model::Type;
+use crate::model::affinity::{Affinity, Relation};
 use crate::model::instance::ModelInstance;
+use crate::model::names::Names;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
 use crate::price::Prices;
@@ -30,10 +33,14 @@ pub struct Snapshot {
     pub max_body: u64,
     /// Who may call.
     pub keys: Keys,
+    /// The tenants by their ids.
+    pub tenants: HashMap<String, Arc<Tenant>>,
     /// The providers by name.
     pub providers: HashMap<String, Arc<Provider>>,
     /// What callers ask for.
     pub models: Models,
+    /// How many new rounds of tries all requests together may begin; kept over reloads.
+    pub rounds: Arc<retry::Budget>,
 }
 
 /// The models by type and name.
@@ -63,8 +70,18 @@ pub struct Model {
     pub model_type: Option<Type>,
     /// Where its requests can go: each target with each of its credentials.
     pub targets: Vec<Target>,
+    /// What makes its requests related.
+    pub relation: Relation,
+    /// Where related ones went; kept over reloads.
+    pub affinity: Arc<Affinity>,
+    /// Whether it is a tenant's own version.
+    pub is_own: bool,
+    /// Whether a target is left out because none of its credentials is enabled.
+    pub is_removed: bool,
     /// What picks among them; its candidates are the targets, in the same order.
     pub balance: LbModelManager,
+    /// The same for each name, where the model's own has a `*` that its targets take over.
+    pub names: Option<Names>,
     /// How long each part may take.
     pub timeouts: Clocks,
     /// How often it is tried.
@@ -73,6 +90,8 @@ pub struct Model {
     pub ratio: Arc<Ratio>,
     /// A wait when every slot is taken.
     pub queue: Option<Queue>,
+    /// When a second target is asked.
+    pub hedge: Option<Arc<Hedge>>,
     /// Who takes over.
     pub fallbacks: Fallbacks,
 }
@@ -141,6 +160,13 @@ impl UpstreamName {
     }
 }
 
+impl Model {
+    /// What picks among the targets where the `*` stands for `rest`; `None` where that makes no difference.
+    pub(super) fn of_name(&self, rest: &str) -> Option<Arc<LbModelManager>> {
+        self.names.as_ref()?.manager(rest, &self.targets, &self.balance)
+    }
+}
+
 impl Snapshot {
     /// The model that `key` asked for under the name `asked` (`None`, empty or `default`: its tenant's default).
     ///
@@ -154,7 +180,8 @@ impl Snapshot {
         let found = self.models.find(wanted, &asked).ok_or_else(|| self.not_found(wanted, &asked));
         refuse_forbidden(key, &asked, found.is_ok())?;
         let (model, rest) = found?;
-        Ok(ModelInstance::new(model, asked, rest))
+        let model = key.tenant.own.version_of(model).map_or(model, Arc::as_ref);
+        Ok(ModelInstance::new(model, asked, rest, &key.tenant))
     }
 
     /// Whether `key` may see and call the model of that name.
@@ -236,6 +263,11 @@ impl Models {
     pub fn all(&self) -> impl Iterator<Item = &Arc<Model>> {
         let wild = self.wild.values().flat_map(|wild| wild.by_prefix.values().flatten().map(|(_, model)| model));
         self.exact.values().flat_map(HashMap::values).chain(wild)
+    }
+
+    /// Those that stand for any model of a provider.
+    pub fn direct(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.direct.values()
     }
 
     /// The configured model of that type and name, the `*` included.

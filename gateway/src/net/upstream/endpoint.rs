@@ -5,8 +5,8 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -19,6 +19,7 @@ use rustls::pki_types::ServerName;
 use tokio::sync::Mutex;
 
 use super::fault::{Cause, Fault};
+use super::shelf::{Shelf, Shelves};
 use crate::net::dns::Resolver;
 use crate::net::proxy::{Proxies, Proxy, Tunnel};
 use crate::net::tls::{Authorities, TrustError};
@@ -128,8 +129,9 @@ struct Places {
 /// One address of an endpoint.
 pub(super) struct Place {
     pub(super) peer: HttpPeer,
-    /// The key of its idle connections.
-    pub(super) key: u64,
+    /// The key of its idle connections, and where they lie once that is known.
+    key: u64,
+    shelf: OnceLock<Arc<Shelf>>,
     pub(super) address: SocketAddr,
     /// Held while an HTTP/2 connection is being made, so that a burst of requests makes one.
     pub(super) opening: Mutex<()>,
@@ -189,6 +191,13 @@ impl Endpoint {
             places: ArcSwapOption::empty(),
             turn: AtomicUsize::new(0),
         })
+    }
+
+    /// The URL of a path at its host.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.authority)
     }
 
     /// The `host` header that requests carry.
@@ -252,8 +261,7 @@ impl Endpoint {
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        write!(out, "{scheme}://{}{}", self.authority, self.base_path)
+        out.write_str(&self.url(&self.base_path))
     }
 }
 
@@ -302,6 +310,11 @@ impl Places {
 }
 
 impl Place {
+    /// Where its idle HTTP/1.1 connections lie.
+    pub(super) fn shelf(&self, shelves: &Arc<Shelves>) -> &Arc<Shelf> {
+        self.shelf.get_or_init(|| shelves.of(self.key))
+    }
+
     pub(super) fn distrust(&self) {
         let until = millis() + u64::try_from(DISTRUST.as_millis()).unwrap_or(0);
         self.distrusted_until.store(until, Ordering::Relaxed);
@@ -354,6 +367,7 @@ impl Template {
         peer.group_key = self.group;
         Place {
             key: peer.reuse_hash(),
+            shelf: OnceLock::new(),
             peer,
             address,
             opening: Mutex::new(()),
@@ -533,7 +547,7 @@ fn is_public(address: IpAddr) -> bool {
 
 /// Milliseconds on a clock that starts with the process.
 fn millis() -> u64 {
-    static EPOCH: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
     let elapsed = EPOCH.get_or_init(Instant::now).elapsed();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

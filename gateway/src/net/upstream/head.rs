@@ -3,12 +3,15 @@
 //! lengths is refused.
 
 use std::fmt::Write;
+use std::mem::MaybeUninit;
+use std::sync::LazyLock;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use memchr::memmem::Finder;
 
 use super::Outgoing;
 use super::body::Framing;
@@ -21,6 +24,9 @@ const LARGEST_HEAD: usize = 64 * 1024;
 const MOST_HEADERS: usize = 128;
 /// Room for a request line and the usual headers.
 const USUAL_HEAD: usize = 1024;
+
+/// Finds the end of a head; making it anew for each would cost more than the search.
+static BLANK_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -71,7 +77,7 @@ impl HeadReader {
         }
         let from = self.searched.saturating_sub(3);
         let unseen = self.gathered.get(from..).unwrap_or_default();
-        let found = memchr::memmem::find(unseen, b"\r\n\r\n").map(|at| from + at + 4);
+        let found = BLANK_LINE.find(unseen).map(|at| from + at + 4);
         let length = found.unwrap_or(self.gathered.len());
         if self.skipped + length > LARGEST_HEAD {
             return Err(too_large());
@@ -128,11 +134,12 @@ fn begins_like_http(gathered: &[u8]) -> bool {
 
 /// Reads one head; `None` for an interim one.
 fn read_head(text: &Bytes, method: &Method) -> Result<Option<Head>, Fault> {
-    let mut lines = [httparse::EMPTY_HEADER; MOST_HEADERS];
-    let mut parsed = httparse::Response::new(&mut lines);
+    // Not filled first: 4 KiB of empty headers cost more than reading a real head.
+    let mut lines = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+    let mut parsed = httparse::Response::new(&mut []);
     let mut parser = httparse::ParserConfig::default();
     parser.allow_spaces_after_header_name_in_responses(true);
-    match parser.parse_response(&mut parsed, text) {
+    match parser.parse_response_with_uninit_headers(&mut parsed, text, &mut lines) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(Fault::malformed("half a head")),
         Err(httparse::Error::TooManyHeaders) => return Err(too_large()),

@@ -16,16 +16,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::endpoint::{Endpoint, Place, Tries, Version};
 use super::fault::{Cause, Fault};
+use super::shelf::{IDLE, Shelf, Shelves};
 use crate::net::dns::Resolver;
 use crate::net::tls::{Authorities, TrustError, check_system_roots};
 
-/// Idle connections kept for all providers together. A pool smaller than the concurrency is the
-/// worst setting there is (each request then pays a handshake); an idle one costs a descriptor.
-const MOST_IDLE: usize = 8192;
-/// How long an idle connection is kept: load balancers in front of providers close theirs after 60 s
-/// and more, and a connection that dies first at this end is never sent a request in vain.
-const IDLE: Duration = Duration::from_secs(55);
-
+/// Idle HTTP/2 connections kept; each carries up to a hundred requests at once.
+const MOST_IDLE_HTTP2: usize = 512;
 /// Sets of private authorities that are remembered; a configuration has a few, a reload may change one.
 const MOST_TRUSTS: usize = 16;
 
@@ -37,6 +33,7 @@ pub(super) struct Pool {
     /// certificates with each peer would be simpler, but it then makes a TLS configuration for each
     /// connection: 24 KiB more for a held stream, and no session is ever resumed.
     private: Mutex<Vec<(u64, Arc<Connector>)>>,
+    shelves: Arc<Shelves>,
     resolver: Resolver,
     roots: Result<(), TrustError>,
 }
@@ -58,6 +55,7 @@ pub(super) struct Taken {
 pub(super) struct Way {
     place: Arc<Place>,
     connector: Arc<Connector>,
+    shelf: Arc<Shelf>,
 }
 
 /// Whether a connection that lay idle will do.
@@ -71,13 +69,19 @@ impl Pool {
     /// Reads the system's root certificates, so it blocks.
     pub(super) fn new(resolver: Resolver) -> Pool {
         let roots = check_system_roots();
-        let mut options = ConnectorOptions::new(MOST_IDLE);
+        let mut options = ConnectorOptions::new(MOST_IDLE_HTTP2);
         if roots.is_err() {
             // Pingora panics without usable roots. With none it believes nobody, which is right:
             // `connector` refuses such endpoints by name, and those with a `ca_file` need no roots.
             options.ca_file = Some("/dev/null".into());
         }
-        Pool { connector: Arc::new(Connector::new(Some(options))), private: Mutex::default(), resolver, roots }
+        Pool {
+            connector: Arc::new(Connector::new(Some(options))),
+            private: Mutex::default(),
+            shelves: Arc::default(),
+            resolver,
+            roots,
+        }
     }
 
     pub(super) fn roots(&self) -> Result<(), &TrustError> {
@@ -115,7 +119,7 @@ impl Pool {
         limit: Duration,
     ) -> Result<Taken, Fault> {
         let deadline = Instant::now() + limit;
-        let connector = self.connector(endpoint)?;
+        let lines = Lines { endpoint, connector: self.connector(endpoint)?, shelves: &self.shelves };
         let tries = match endpoint.known() {
             Some(tries) => tries,
             None => self.find(endpoint, deadline).await?,
@@ -123,14 +127,14 @@ impl Pool {
         let mut fault = Fault::connect_timeout();
         for (tried, place) in tries.iter().enumerate() {
             if freshness == Freshness::Any
-                && let Some(line) = idle(&connector, endpoint, place).await
+                && let Some(taken) = lines.idle(place).await
             {
-                return Ok(Taken::reused(line, place, &connector));
+                return Ok(taken);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let untried = u32::try_from(tries.len() - tried).unwrap_or(u32::MAX);
             // Boxed: the rare path would make every request's future large.
-            match Box::pin(connect(&connector, endpoint, place, left / untried)).await {
+            match Box::pin(lines.connect(place, left / untried)).await {
                 Ok(taken) => return Ok(taken),
                 Err(failed) => fault = failed.at(place.address),
             }
@@ -144,16 +148,6 @@ impl Pool {
     }
 }
 
-impl Taken {
-    fn new(line: Line, place: &Arc<Place>, connector: &Arc<Connector>) -> Taken {
-        Taken { line, way: Way { place: place.clone(), connector: connector.clone() }, reused: false }
-    }
-
-    fn reused(line: Line, place: &Arc<Place>, connector: &Arc<Connector>) -> Taken {
-        Taken { reused: true, ..Taken::new(line, place, connector) }
-    }
-}
-
 impl Way {
     pub(super) fn address(&self) -> SocketAddr {
         self.place.address
@@ -161,8 +155,7 @@ impl Way {
 
     /// Gives a connection back that can carry another request.
     pub(super) fn release(&self, stream: Stream) {
-        let transport = self.connector.transport();
-        transport.release_stream(stream, self.place.key, Some(IDLE));
+        self.shelf.put(stream);
     }
 
     /// Gives a stream back, whose connection goes idle with its last one.
@@ -174,7 +167,7 @@ impl Way {
 
 /// A connector that believes these authorities only. Reads their file, a few kilobytes, once.
 fn believing(authorities: &Authorities) -> Result<Connector, Fault> {
-    let mut options = ConnectorOptions::new(MOST_IDLE);
+    let mut options = ConnectorOptions::new(MOST_IDLE_HTTP2);
     options.ca_file = authorities.file.to_str().map(str::to_owned);
     // The file was looked over when the endpoint was built. Should it have been broken since,
     // pingora's loader panics, and that is one request's fault and not the process's end.
@@ -182,69 +175,86 @@ fn believing(authorities: &Authorities) -> Result<Connector, Fault> {
     made.map_err(|_| Fault::new(Cause::Tls, "the provider's ca_file cannot be read any more"))
 }
 
-async fn idle(connector: &Connector, endpoint: &Endpoint, place: &Place) -> Option<Line> {
-    if endpoint.version != Version::Http1 {
-        let session = connector.reused_http_session(&place.peer).await;
-        if let Ok(Some(session)) = session {
-            return Some(Line::Http2(Box::new(session)));
+/// The lines to one endpoint.
+struct Lines<'a> {
+    endpoint: &'a Endpoint,
+    connector: Arc<Connector>,
+    shelves: &'a Arc<Shelves>,
+}
+
+impl Lines<'_> {
+    async fn idle(&self, place: &Arc<Place>) -> Option<Taken> {
+        if self.endpoint.version != Version::Http1
+            && let Some(taken) = self.idle_http2(place).await
+        {
+            return Some(taken);
         }
-    }
-    if endpoint.version != Version::Http2 {
-        let stream = connector.transport().reused_stream(&place.peer).await;
-        return stream.map(Line::Http1);
-    }
-    None
-}
-
-async fn connect(
-    connector: &Arc<Connector>,
-    endpoint: &Endpoint,
-    place: &Arc<Place>,
-    limit: Duration,
-) -> Result<Taken, Fault> {
-    let connected = timeout(limit, connect_to(connector, endpoint, place)).await;
-    let connected = connected.unwrap_or_else(|_| Err(Fault::connect_timeout()));
-    if connected.is_ok() {
-        place.trust();
-    } else {
-        place.distrust();
-    }
-    connected
-}
-
-async fn connect_to(connector: &Arc<Connector>, endpoint: &Endpoint, place: &Arc<Place>) -> Result<Taken, Fault> {
-    if endpoint.version == Version::Http1 {
-        return connect_http1(connector, place).await;
-    }
-    let opening = if place.speaks_http1.load(Ordering::Relaxed) { None } else { Some(place.opening.lock().await) };
-    // While this request waited, another may have made the connection that both can use.
-    if opening.is_some()
-        && let Ok(Some(session)) = connector.reused_http_session(&place.peer).await
-    {
-        let line = Line::Http2(Box::new(session));
-        return Ok(Taken::reused(line, place, connector));
-    }
-    connect_http2(connector, endpoint, place).await
-}
-
-async fn connect_http1(connector: &Arc<Connector>, place: &Arc<Place>) -> Result<Taken, Fault> {
-    let stream = connector.transport().new_stream(&place.peer).await;
-    let stream = stream.map_err(|error| Fault::connecting(&error))?;
-    Ok(Taken::new(Line::Http1(stream), place, connector))
-}
-
-async fn connect_http2(connector: &Arc<Connector>, endpoint: &Endpoint, place: &Arc<Place>) -> Result<Taken, Fault> {
-    let session = connector.new_http_session::<_, ()>(&place.peer).await;
-    let line = match session.map_err(|error| Fault::connecting(&error))? {
-        HttpSession::H2(session) => Line::Http2(Box::new(session)),
-        HttpSession::H1(session) if endpoint.version == Version::Auto => {
-            place.speaks_http1.store(true, Ordering::Relaxed);
-            Line::Http1(session.into_inner())
+        if self.endpoint.version == Version::Http2 {
+            return None;
         }
-        _ => {
-            let detail = "the provider does not speak the configured HTTP version";
-            return Err(Fault::new(Cause::Tls, detail));
+        let stream = place.shelf(self.shelves).take()?;
+        Some(self.reused(Line::Http1(stream), place))
+    }
+
+    async fn idle_http2(&self, place: &Arc<Place>) -> Option<Taken> {
+        let session = self.connector.reused_http_session(&place.peer).await.ok()??;
+        Some(self.reused(Line::Http2(Box::new(session)), place))
+    }
+
+    async fn connect(&self, place: &Arc<Place>, limit: Duration) -> Result<Taken, Fault> {
+        let connected = timeout(limit, self.connect_to(place)).await;
+        let connected = connected.unwrap_or_else(|_| Err(Fault::connect_timeout()));
+        if connected.is_ok() {
+            place.trust();
+        } else {
+            place.distrust();
         }
-    };
-    Ok(Taken::new(line, place, connector))
+        connected
+    }
+
+    async fn connect_to(&self, place: &Arc<Place>) -> Result<Taken, Fault> {
+        if self.endpoint.version == Version::Http1 {
+            return self.connect_http1(place).await;
+        }
+        let opening = if place.speaks_http1.load(Ordering::Relaxed) { None } else { Some(place.opening.lock().await) };
+        // While this request waited, another may have made the connection that both can use.
+        if opening.is_some()
+            && let Some(taken) = self.idle_http2(place).await
+        {
+            return Ok(taken);
+        }
+        self.connect_http2(place).await
+    }
+
+    async fn connect_http1(&self, place: &Arc<Place>) -> Result<Taken, Fault> {
+        let stream = self.connector.transport().new_stream(&place.peer).await;
+        let stream = stream.map_err(|error| Fault::connecting(&error))?;
+        Ok(self.taken(Line::Http1(stream), place))
+    }
+
+    async fn connect_http2(&self, place: &Arc<Place>) -> Result<Taken, Fault> {
+        let session = self.connector.new_http_session::<_, ()>(&place.peer).await;
+        let line = match session.map_err(|error| Fault::connecting(&error))? {
+            HttpSession::H2(session) => Line::Http2(Box::new(session)),
+            HttpSession::H1(session) if self.endpoint.version == Version::Auto => {
+                place.speaks_http1.store(true, Ordering::Relaxed);
+                Line::Http1(session.into_inner())
+            }
+            _ => {
+                let detail = "the provider does not speak the configured HTTP version";
+                return Err(Fault::new(Cause::Tls, detail));
+            }
+        };
+        Ok(self.taken(line, place))
+    }
+
+    fn taken(&self, line: Line, place: &Arc<Place>) -> Taken {
+        let shelf = place.shelf(self.shelves).clone();
+        let way = Way { place: place.clone(), connector: self.connector.clone(), shelf };
+        Taken { line, way, reused: false }
+    }
+
+    fn reused(&self, line: Line, place: &Arc<Place>) -> Taken {
+        Taken { reused: true, ..self.taken(line, place) }
+    }
 }

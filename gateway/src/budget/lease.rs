@@ -1,0 +1,611 @@
+//! What one node of several may spend of an account that they share, worked out without a network: claims and answers in,
+//! claims out.
+//!
+//! The shared store holds, for each account and window, one number a node: its *claim*, what that node has used, holds for
+//! requests and keeps in hand. A node writes only its own number and then reads all of them; what the claims exceed the limit
+//! by, the last to write takes back. So no two nodes can be granted the same money in whatever order their writes arrive,
+//! and a claim that is written twice is written once: nothing is lost or counted twice when an answer does not come. A
+//! store that has lost what it held is filled again by what the nodes remember, and until the window ends nobody believes that
+//! another node's claim has fallen.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, mpsc};
+
+use crate::budget::account::Account;
+use crate::budget::window::Window;
+use crate::config::OnRedisLoss;
+
+/// The name of a node in the shared store.
+pub type NodeId = u64;
+
+/// The longest time that an admission waits for a slice. The link answers, or cuts off, long before. To go on without an answer
+/// earlier would spend what other nodes, whose answers came, were granted meanwhile.
+pub const LONGEST_WAIT: Duration = Duration::from_millis(100);
+
+/// A slice is this part of what each node could have of the remainder: small enough to leave the others theirs.
+const PART: i64 = 4;
+
+/// How long an account that was seen to be spent is refused without asking again.
+const SPENT_FOR: SignedDuration = SignedDuration::from_secs(1);
+
+/// How long a slice may lie unused before it goes back.
+pub const IDLE: SignedDuration = SignedDuration::from_secs(3);
+
+/// Where accounts ask for slices: what they know of the shared store.
+#[derive(Debug)]
+pub struct Desk {
+    node: NodeId,
+    heir_of: Option<NodeId>,
+    policy: OnRedisLoss,
+    linked: AtomicBool,
+    nodes: AtomicI64,
+    wishes: mpsc::Sender<Arc<Account>>,
+}
+
+/// How the desk answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// The store is there.
+    Linked,
+    /// It is not; this is what the configuration wants then.
+    Cut(OnRedisLoss),
+}
+
+impl Desk {
+    /// A desk whose wishes are to be read from the receiver; cut off until the store has answered.
+    #[must_use]
+    pub fn new(node: NodeId, policy: OnRedisLoss, most_wishes: usize) -> (Arc<Self>, mpsc::Receiver<Arc<Account>>) {
+        Self::of(node, None, policy, most_wishes)
+    }
+
+    /// A desk of a process that takes over from another one on this machine while that still runs. It is a node of its own,
+    /// `node`, until it ends; then it leaves what it has used to `heir_of`, so that the next process, which is that node
+    /// again, finds all of it in one claim.
+    #[must_use]
+    pub fn taking_over(
+        node: NodeId,
+        heir_of: NodeId,
+        policy: OnRedisLoss,
+        most_wishes: usize,
+    ) -> (Arc<Self>, mpsc::Receiver<Arc<Account>>) {
+        Self::of(node, Some(heir_of), policy, most_wishes)
+    }
+
+    fn of(
+        node: NodeId,
+        heir_of: Option<NodeId>,
+        policy: OnRedisLoss,
+        most_wishes: usize,
+    ) -> (Arc<Self>, mpsc::Receiver<Arc<Account>>) {
+        let (wishes, waiting) = mpsc::channel(most_wishes);
+        let desk = Self { node, heir_of, policy, linked: AtomicBool::new(false), nodes: AtomicI64::new(1), wishes };
+        (Arc::new(desk), waiting)
+    }
+
+    /// The node that this process took over from.
+    #[must_use]
+    pub fn heir_of(&self) -> Option<NodeId> {
+        self.heir_of
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Whether the store is there.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.linked.load(Ordering::Acquire)
+    }
+
+    /// The store is there or not.
+    pub fn set_linked(&self, linked: bool) {
+        self.linked.store(linked, Ordering::Release);
+    }
+
+    /// How many nodes there are, this one included.
+    #[must_use]
+    pub fn nodes(&self) -> i64 {
+        self.nodes.load(Ordering::Relaxed)
+    }
+
+    /// So many nodes were seen.
+    pub fn set_nodes(&self, nodes: usize) {
+        self.nodes.store(i64::try_from(nodes).unwrap_or(i64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        if self.is_linked() { Mode::Linked } else { self.cut() }
+    }
+
+    /// The mode for those to whom the store did not answer in time.
+    pub(super) fn cut(&self) -> Mode {
+        Mode::Cut(self.policy)
+    }
+
+    pub(super) fn wish(&self, account: &Arc<Account>) {
+        if self.wishes.try_send(Arc::clone(account)).is_err() {
+            account.unanswered();
+        }
+    }
+}
+
+/// What a node writes into the shared store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The account and its window.
+    pub key: String,
+    /// The window.
+    pub window: Window,
+    /// What to write.
+    pub amount: Amount,
+}
+
+/// The amount of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// So much more than what stands there of this node: for the first claim of a process, which does not know yet what
+    /// the one before it left.
+    More(i64),
+    /// So much in all.
+    Total(i64),
+}
+
+/// What stands in the store for one account and window: each node with its claim.
+pub type Claims = Vec<(NodeId, i64)>;
+
+/// The store's answer to a claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// What stood there before it was written.
+    pub before: Claims,
+    /// What stands there now.
+    pub after: Claims,
+}
+
+/// Why a claim is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A slice is wanted.
+    Want,
+    /// To see what the others claim, if this node is using the account; else to give back what lies idle.
+    Look,
+    /// The store was away, and may know nothing of what this node has.
+    Tell,
+    /// The node goes: what is in hand goes back.
+    Leave,
+}
+
+/// What an account says to someone who wants to hold an amount.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    /// It may.
+    Yes,
+    /// It may, and a new slice should be fetched.
+    YesAndAsk,
+    /// When the turn is called it may ask again; `ask`: it is the first that wants a slice.
+    Wait { turn: Arc<Notify>, ask: bool },
+    /// There is not enough.
+    No,
+    /// The store is away, and the configuration refuses everything then.
+    NoStore,
+}
+
+/// This node's part of a shared account, in one window.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// What may be used and held here. At least what is claimed stands in the store for it.
+    granted: i64,
+    /// What the store last had of us; `None`: it was not asked yet.
+    told: Option<i64>,
+    /// The least that it has of us if it lost nothing: claims whose answers did not come may have been written.
+    least: i64,
+    others: Claims,
+    seen_at: Timestamp,
+    /// Whether the store lost what it held, or may have.
+    lossy: bool,
+    /// Whether the share for the time without a store was taken.
+    share_taken: bool,
+    /// The most that somebody waits for.
+    wanted: i64,
+    /// Whether a wish is under way.
+    asked: bool,
+    used_at: Timestamp,
+    turn: Arc<Notify>,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self {
+            granted: 0,
+            told: None,
+            least: 0,
+            others: Claims::new(),
+            seen_at: Timestamp::MIN,
+            lossy: false,
+            share_taken: false,
+            wanted: 0,
+            asked: false,
+            used_at: Timestamp::MIN,
+            turn: Arc::default(),
+        }
+    }
+}
+
+/// How an account stands when its lease is asked something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    /// What may be used by all nodes.
+    pub(super) limit: i64,
+    /// What is used and held here.
+    pub(super) taken: i64,
+    /// How many nodes there are.
+    pub(super) nodes: i64,
+    /// The moment.
+    pub(super) now: Timestamp,
+}
+
+impl Lease {
+    /// A lease for the next window, with the same callers waiting.
+    pub(super) fn renewed(&self) -> Self {
+        Self { turn: Arc::clone(&self.turn), ..Self::default() }
+    }
+
+    /// What the other nodes claim.
+    pub(super) fn elsewhere(&self) -> i64 {
+        self.others.iter().fold(0, |sum, (_, claim)| sum.saturating_add(*claim))
+    }
+
+    /// Whether the store knows of this node.
+    pub(super) fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// What nobody claims.
+    fn left(&self, need: Need) -> i64 {
+        let mine = self.granted.max(need.taken);
+        need.limit.saturating_sub(mine.saturating_add(self.elsewhere())).max(0)
+    }
+
+    fn slice(&self, need: Need) -> i64 {
+        self.left(need) / need.nodes.saturating_mul(PART).max(1)
+    }
+
+    /// Whether `worst` may be held now.
+    pub(super) fn verdict(&mut self, worst: i64, mode: Mode, need: Need) -> Verdict {
+        self.used_at = need.now;
+        match mode {
+            Mode::Cut(OnRedisLoss::Reject) => return Verdict::NoStore,
+            Mode::Cut(OnRedisLoss::Local) => return Verdict::Yes,
+            Mode::Cut(OnRedisLoss::Lease) => self.take_share(need),
+            Mode::Linked => {}
+        }
+        let covered = need.taken.saturating_add(worst) <= self.granted;
+        match (mode, covered) {
+            (Mode::Linked, true) if self.runs_low(worst, need) => Verdict::YesAndAsk,
+            (_, true) => Verdict::Yes,
+            (Mode::Cut(_), false) => Verdict::No,
+            (Mode::Linked, false) if self.is_known_to_lack(worst, need) => Verdict::No,
+            (Mode::Linked, false) => self.wait_for(worst),
+        }
+    }
+
+    /// Takes this node's share of what was left when the store was last seen, once.
+    fn take_share(&mut self, need: Need) {
+        if !std::mem::replace(&mut self.share_taken, true) {
+            let share = self.surely_left(need) / need.nodes.max(1);
+            self.granted = self.granted.max(need.taken).saturating_add(share);
+        }
+    }
+
+    /// What is left if each other node has claimed one more slice since it was last seen. A window that was never seen began
+    /// without a store: then the others have claimed nothing either.
+    fn surely_left(&self, need: Need) -> i64 {
+        let claimed = if self.told.is_some() { self.slice(need).saturating_mul(need.nodes - 1) } else { 0 };
+        self.left(need).saturating_sub(claimed).max(0)
+    }
+
+    /// Whether less than half a slice is in hand and there is more to be had.
+    fn runs_low(&mut self, worst: i64, need: Need) -> bool {
+        let in_hand = self.granted.saturating_sub(need.taken.saturating_add(worst));
+        let low = !self.asked && in_hand < self.slice(need) / 2;
+        self.asked |= low;
+        low
+    }
+
+    fn is_known_to_lack(&self, worst: i64, need: Need) -> bool {
+        let fresh = need.now.duration_since(self.seen_at) < SPENT_FOR;
+        let in_hand = self.granted.saturating_sub(need.taken).max(0);
+        fresh && self.left(need).saturating_add(in_hand) < worst
+    }
+
+    fn wait_for(&mut self, worst: i64) -> Verdict {
+        self.wanted = self.wanted.max(worst);
+        let ask = !std::mem::replace(&mut self.asked, true);
+        Verdict::Wait { turn: Arc::clone(&self.turn), ask }
+    }
+
+    /// The amount to claim, if there is anything to say.
+    pub(super) fn claim(&mut self, reason: Reason, need: Need) -> Option<Amount> {
+        let amount = self.amount(reason, need)?;
+        if let Amount::Total(total) = amount {
+            self.least = self.least.min(total);
+        }
+        Some(amount)
+    }
+
+    fn amount(&mut self, reason: Reason, need: Need) -> Option<Amount> {
+        let mine = self.granted.max(need.taken);
+        let idle = need.now.duration_since(self.used_at) >= IDLE;
+        match reason {
+            Reason::Want => Some(self.more(mine, need)),
+            Reason::Tell => self.told.map(|_| Amount::Total(mine)).or((mine > 0).then_some(Amount::More(mine))),
+            Reason::Look if !idle => {
+                self.trim(need);
+                self.told.map(|_| Amount::Total(self.granted.max(need.taken)))
+            }
+            Reason::Look | Reason::Leave => {
+                self.granted = self.granted.min(need.taken);
+                self.told.filter(|told| *told > need.taken).map(|_| Amount::Total(need.taken))
+            }
+        }
+    }
+
+    /// Keeps a slice in hand at most twice: a share that was taken without a store may be far more.
+    fn trim(&mut self, need: Need) {
+        let in_hand = self.granted.saturating_sub(need.taken).max(0);
+        let slice = self.left(need).saturating_add(in_hand) / need.nodes.saturating_mul(PART).max(1);
+        if in_hand > slice.saturating_mul(2) {
+            self.granted = need.taken.saturating_add(slice.max(self.wanted).min(in_hand));
+        }
+    }
+
+    fn more(&self, mine: i64, need: Need) -> Amount {
+        let lacking = self.lacking(need);
+        let more = lacking.max(self.slice(need)).min(need.limit.saturating_sub(mine)).max(0);
+        match self.told {
+            Some(_) => Amount::Total(mine.saturating_add(more)),
+            None => Amount::More(more),
+        }
+    }
+
+    /// What those who wait lack.
+    fn lacking(&self, need: Need) -> i64 {
+        need.taken.saturating_add(self.wanted).saturating_sub(self.granted).max(0)
+    }
+
+    /// Learns what the store holds after a claim. Gives the claim that takes back what is too much.
+    pub(super) fn answered(&mut self, desk: &Desk, answer: &Answer, need: Need) -> Option<Amount> {
+        let node = desk.node;
+        let own = |claims: &Claims| claims.iter().find(|(id, _)| *id == node).map(|(_, claim)| *claim);
+        let (before, after) = (own(&answer.before), own(&answer.after).unwrap_or(0));
+        self.lossy |= self.told.is_some() && before.unwrap_or(i64::MIN) < self.least;
+        self.learn(node, &answer.after);
+        let kept = self.kept(after, need);
+        self.granted = kept;
+        (self.told, self.least) = (Some(after), kept.min(after));
+        self.seen_at = need.now;
+        (self.wanted, self.asked) = (0, false);
+        // A share that is taken while the store comes back would be claimed too late.
+        self.share_taken &= !desk.is_linked();
+        self.turn.notify_waiters();
+        (kept < after).then_some(Amount::Total(kept))
+    }
+
+    /// What of the claim `after` does not pass the limit; nothing of what it adds, when that is less than those who wait
+    /// lack: it would lie here unused while another node may lack just that.
+    fn kept(&self, after: i64, need: Need) -> i64 {
+        let mine = self.granted.max(need.taken);
+        let over = after.saturating_add(self.elsewhere()).saturating_sub(need.limit).max(0);
+        let kept = after.saturating_sub(over).max(need.taken);
+        // A first claim finds what the process before this one held; that is in hand too.
+        let lacking = if self.told.is_some() { self.lacking(need) } else { 0 };
+        if over > 0 && kept.saturating_sub(mine) < lacking { mine.min(after).max(need.taken) } else { kept }
+    }
+
+    fn learn(&mut self, node: NodeId, claims: &Claims) {
+        let mut others: Claims = claims.iter().copied().filter(|(id, _)| *id != node).collect();
+        for (id, known) in &self.others {
+            match others.iter_mut().find(|(other, _)| other == id) {
+                Some((_, claim)) if self.lossy => *claim = (*claim).max(*known),
+                Some(_) => {}
+                // Claims are never removed while their window lasts: it is the store that lost it.
+                None => {
+                    self.lossy = true;
+                    others.push((*id, *known));
+                }
+            }
+        }
+        self.others = others;
+    }
+
+    /// The store did not answer.
+    pub(super) fn unanswered(&mut self) {
+        self.asked = false;
+        self.turn.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: i64 = 200;
+    const COUNT: usize = 4;
+
+    /// What can happen to one of several nodes, each step of a claim on its own, since others write in between.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Reserve(i64),
+        Claim,
+        Write,
+        Read,
+        Lose,
+        Idle,
+        Look,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
+        let step = prop_oneof![
+            4 => (1_i64..80).prop_map(Step::Reserve),
+            3 => Just(Step::Claim),
+            3 => Just(Step::Write),
+            3 => Just(Step::Read),
+            1 => Just(Step::Lose),
+            1 => Just(Step::Idle),
+            1 => Just(Step::Look),
+        ];
+        prop::collection::vec((0..COUNT, step), 1..400)
+    }
+
+    /// A node, and its claim on the way.
+    struct Node {
+        desk: Arc<Desk>,
+        lease: Lease,
+        taken: i64,
+        now: Timestamp,
+        claim: Option<Amount>,
+        written: Option<Claims>,
+    }
+
+    impl Node {
+        fn new(number: usize) -> Self {
+            let (desk, _) = Desk::new(NodeId::try_from(number).unwrap_or(0), OnRedisLoss::Lease, 1);
+            desk.set_linked(true);
+            let lease = Lease::default();
+            Self { desk, lease, taken: 0, now: Timestamp::UNIX_EPOCH, claim: None, written: None }
+        }
+
+        fn need(&self) -> Need {
+            let nodes = i64::try_from(COUNT).unwrap_or(1);
+            Need { limit: LIMIT, taken: self.taken, nodes, now: self.now }
+        }
+
+        fn write(&mut self, store: &mut Claims) {
+            let Some(claim) = self.claim.filter(|_| self.written.is_none()) else {
+                return;
+            };
+            self.written = Some(store.clone());
+            let node = self.desk.node();
+            if !store.iter().any(|(id, _)| *id == node) {
+                store.push((node, 0));
+            }
+            for (_, amount) in store.iter_mut().filter(|(id, _)| *id == node) {
+                *amount = match claim {
+                    Amount::More(more) => *amount + more,
+                    Amount::Total(total) => total,
+                };
+            }
+        }
+
+        fn take(&mut self, step: Step, store: &mut Claims) {
+            self.now += SignedDuration::from_millis(100);
+            let need = self.need();
+            match step {
+                Step::Reserve(worst) => {
+                    if matches!(self.lease.verdict(worst, Mode::Linked, need), Verdict::Yes | Verdict::YesAndAsk) {
+                        self.taken += worst;
+                    }
+                }
+                Step::Claim if self.claim.is_none() => self.claim = self.lease.claim(Reason::Want, need),
+                Step::Idle if self.claim.is_none() => {
+                    self.now += IDLE;
+                    self.claim = self.lease.claim(Reason::Look, self.need());
+                }
+                Step::Look if self.claim.is_none() => self.claim = self.lease.claim(Reason::Look, need),
+                Step::Claim | Step::Idle | Step::Look => {}
+                Step::Write => self.write(store),
+                Step::Read => {
+                    if let Some(before) = self.written.take() {
+                        let answer = Answer { before, after: store.clone() };
+                        self.claim = self.lease.answered(&self.desk, &answer, need);
+                    }
+                }
+                // The answer does not come; whether it was written nobody knows.
+                Step::Lose => {
+                    (self.claim, self.written) = (None, None);
+                    self.lease.unanswered();
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// However the writes and reads of several nodes mix, and whichever answers are lost, no more is granted than there is.
+        #[test]
+        fn all_nodes_together_are_granted_no_more_than_there_is(steps in steps()) {
+            let mut nodes: Vec<_> = (0..COUNT).map(Node::new).collect();
+            let mut store = Claims::new();
+            for (number, step) in steps {
+                if let Some(node) = nodes.get_mut(number) {
+                    node.take(step, &mut store);
+                }
+                let taken: i64 = nodes.iter().map(|node| node.taken).sum();
+                let granted: i64 = nodes.iter().map(|node| node.lease.granted.max(node.taken)).sum();
+                prop_assert!(taken <= LIMIT && granted <= LIMIT, "{taken} of {granted}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_store_all_nodes_have_their_shares_and_no_more() {
+        let mut nodes: Vec<_> = (0..COUNT).map(Node::new).collect();
+        for node in &mut nodes {
+            let need = node.need();
+            let cut = Mode::Cut(OnRedisLoss::Lease);
+            assert!(matches!(node.lease.verdict(LIMIT / 4, cut, need), Verdict::Yes));
+            node.taken = LIMIT / 4;
+            assert!(matches!(node.lease.verdict(1, cut, node.need()), Verdict::No));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_was_lost_is_not_taken_for_a_store_that_lost_its_data() {
+        let mut node = Node::new(0);
+        let (need, claims) = (node.need(), |own: i64, other: i64| vec![(0, own), (1, other)]);
+        let first = Answer { before: vec![(1, 60)], after: claims(100, 60) };
+        assert_eq!(node.lease.answered(&node.desk, &first, need), None);
+        node.now += IDLE;
+        assert_eq!(node.lease.claim(Reason::Look, node.need()), Some(Amount::Total(0)), "written, but not answered");
+        assert_eq!(node.lease.claim(Reason::Look, node.need()), Some(Amount::Total(0)), "so it is said again");
+        let second = Answer { before: claims(0, 60), after: claims(0, 20) };
+        assert_eq!(node.lease.answered(&node.desk, &second, need), None);
+        assert_eq!(node.lease.elsewhere(), 20, "the other gave something back");
+    }
+
+    #[test]
+    fn a_share_that_is_far_more_than_a_slice_goes_back() {
+        let mut node = Node::new(0);
+        let cut = Mode::Cut(OnRedisLoss::Lease);
+        assert!(matches!(node.lease.verdict(1, cut, node.need()), Verdict::Yes));
+        assert_eq!(node.lease.claim(Reason::Tell, node.need()), Some(Amount::More(LIMIT / 4)));
+        let answer = Answer { before: vec![], after: vec![(0, LIMIT / 4)] };
+        assert_eq!(node.lease.answered(&node.desk, &answer, node.need()), None);
+        let slice = LIMIT / 4 / PART;
+        assert_eq!(node.lease.claim(Reason::Look, node.need()), Some(Amount::Total(slice)));
+    }
+
+    #[test]
+    fn a_store_that_lost_a_claim_is_not_believed_that_another_fell() {
+        let mut node = Node::new(0);
+        let answer = |before: &[(NodeId, i64)], after: &[(NodeId, i64)]| Answer {
+            before: before.to_vec(),
+            after: after.to_vec(),
+        };
+        let need = node.need();
+        assert_eq!(node.lease.answered(&node.desk, &answer(&[(1, 50)], &[(0, 100), (1, 50)]), need), None);
+        assert_eq!(node.lease.answered(&node.desk, &answer(&[(0, 100), (1, 50)], &[(0, 100), (1, 30)]), need), None);
+        assert_eq!(node.lease.elsewhere(), 30, "another node gave something back");
+        assert_eq!(node.lease.answered(&node.desk, &answer(&[], &[(0, 100)]), need), None);
+        assert_eq!(node.lease.answered(&node.desk, &answer(&[], &[(0, 100), (1, 2)]), need), None);
+        assert_eq!(node.lease.elsewhere(), 30);
+    }
+}

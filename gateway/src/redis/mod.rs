@@ -1,0 +1,44 @@
+//! Several gateways with one Redis: limits and budgets that hold over all of them, without a request that waits for it.
+//!
+//! An account that is shared spends from a *slice* that this node claimed beforehand ([`budget::lease`](crate::budget::lease)
+//! has the arithmetic). The [`Link`] claims the next one when less than half is left. Only where a node has no slice at all does
+//! an admission wait, together with all others of that account: for one answer of Redis, or until it is held to be away. What lies idle for 3 s goes back,
+//! and so does all when the process ends; a window's rest is worth nothing when it is over.
+//!
+//! # While Redis is away
+//!
+//! An answer that takes more than 40 ms, or an error, cuts off every account of the process at once; Redis is tried again
+//! each half second. `on_redis_loss` says what holds until then:
+//!
+//! * `lease`: each node keeps to what it has in hand and its share of the rest: what was left when it last looked, less
+//!   one slice for each other node, divided by the nodes that were there. It looks each second at the accounts that it uses.
+//! * `local`: each node has the whole limit for itself.
+//! * `reject`: whatever has a limit is refused.
+//!
+//! # How much can be overspent
+//!
+//! With Redis there: nothing, but what one request uses beyond the worst case that was held for it.
+//!
+//! With `lease`, when all nodes lose Redis: nothing, unless a node claimed more than one slice of an account since the
+//! others last looked at it; a slice is a quarter of what is left for each node. What was claimed beyond that can be
+//! spent a second time. Nodes look each second at what they use, and an account that a node has not used for 3 s or more
+//! it may believe to be fuller than it is. In the worst case, one node spending nearly all at once while the others look
+//! away, that is (N − 1)/N of the limit.
+//!
+//! A gateway that starts while Redis is away has never seen the others, and takes itself for the only one.
+//!
+//! When k of N nodes are cut off and the others are not, each of the k has its share beside what the others go on to
+//! claim: at most the limit and k/N of it.
+//!
+//! A Redis that comes back without its data learns it from the nodes: each tells what it has claimed, and nobody takes
+//! anything new for 3 s.
+//!
+//! Slots (requests at once) are each node's own. A process that ends by force leaves its claims standing until their
+//! windows end, and has them again if it comes back as the same node.
+
+mod connection;
+mod link;
+mod nodes;
+
+pub use connection::{Settings, SettingsError};
+pub use link::{Link, MOST_WISHES, Told};

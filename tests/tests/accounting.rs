@@ -1,0 +1,365 @@
+//! What callers may use and what they pay: limits, budgets, quotas, fallbacks, and the ledger that tells of each request.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde_json::{Value, json};
+use simulator::Simulator;
+use tokio::task::JoinSet;
+use weir_tests::ask::{chat, simulator, stream, stream_with_usage, with};
+use weir_tests::client::{Answer, Call};
+use weir_tests::weir::{Config, KEY_HASH, Weir};
+
+/// A dollar for a thousand tokens of either kind.
+const PRICED: &str = "pricing: {input: 1000, output: 1000}";
+
+/// What the simulator counts for [`chat`]: 6 tokens in, 8 out.
+const TOKENS: u64 = 14;
+
+/// A model `m` of that price, and a tenant with these settings.
+fn config(simulator: &Simulator, tenant: &str, key: &str) -> Config {
+    Config::of(simulator)
+        .model(&format!("{{name: m, targets: [{{provider: openai, model: gpt-5.5}}], {PRICED}}}"))
+        .tenant(&format!("{{id: acme, {tenant} keys: [{{id: ci, hash: '{KEY_HASH}', {key}}}]}}"))
+}
+
+async fn ask(weir: &Weir, body: &Value) -> Answer {
+    weir.chat().json(body).send().await
+}
+
+fn limited(request: Value) -> Value {
+    with(request, "max_tokens", json!(8))
+}
+
+/// The row of an answered request.
+async fn row(weir: &Weir, id: &str) -> Value {
+    let answer = weir.get(&format!("/v1/usage/{id}")).send().await;
+    assert_eq!(answer.status.as_u16(), 200, "{id}");
+    answer.json().await
+}
+
+#[tokio::test]
+async fn a_limit_of_requests_is_told_with_each_answer_and_refuses_what_is_over() {
+    let simulator = simulator();
+    let weir = config(&simulator, "", "limits: {rpm: 2}").start().await;
+    for left in ["1", "0"] {
+        let answer = ask(&weir, &stream("m")).await;
+        let told = ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests"].map(|name| answer.header(name));
+        assert_eq!((answer.status.as_u16(), told), (200, [Some("2"), Some(left)]));
+        assert!(answer.header("x-ratelimit-reset-requests").is_some());
+        answer.text().await;
+    }
+    let refused = ask(&weir, &chat("m")).await;
+    assert_eq!((refused.status.as_u16(), refused.header("x-weir-error")), (429, Some("policy_limit")));
+    let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&after), "{after}");
+    assert_eq!(refused.json().await["error"]["code"], "rate_limit_exceeded");
+    assert!(weir.metrics().await.contains(r#"weir_limit_rejections_total{scope="key"} 1"#));
+    assert_eq!(simulator.account().requests, 2);
+}
+
+#[tokio::test]
+async fn a_limit_of_tokens_falls_by_exactly_what_the_provider_reports() {
+    let simulator = simulator();
+    let weir = config(&simulator, "limits: {tpm: 10000},", "").start().await;
+    let mut used = 0;
+    for body in [limited(chat("m")), chat("m"), stream("m"), stream_with_usage("m")] {
+        let answer = ask(&weir, &body).await;
+        assert_eq!(answer.status.as_u16(), 200);
+        answer.text().await;
+        used += TOKENS;
+    }
+    let answer = ask(&weir, &chat("no-such-model")).await;
+    let left: u64 = answer.header("x-ratelimit-remaining-tokens").unwrap().parse().unwrap();
+    // The bucket fills again while the test runs, by 167 a second.
+    assert!(left >= 10_000 - used && left <= 10_000, "{left}");
+    assert_eq!(simulator.account().requests, 4);
+}
+
+#[tokio::test]
+async fn a_limit_at_once_refuses_one_more_and_is_free_again_when_one_ends() {
+    let simulator = simulator();
+    let weir = config(&simulator, "", "limits: {concurrent: 1}").start().await;
+    let mut held = ask(&weir, &stream("openai/gpt-5.5~events=50~silence=3")).await;
+    assert!(held.piece().await.is_some());
+    let refused = ask(&weir, &chat("m")).await;
+    assert_eq!((refused.status.as_u16(), refused.header("x-weir-error")), (429, Some("policy_limit")));
+    held.leave();
+    simulator.until(|account| account.in_flight == 0).await;
+    weir.logged_more(1).await;
+    assert_eq!(ask(&weir, &chat("m")).await.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn a_spent_key_and_one_that_may_not_reach_no_provider_by_any_route() {
+    let simulator = simulator();
+    let budget = "budgets: [{usd: 0.001, every: day}], models: [m, e, 'openai/*']";
+    let weir = config(&simulator, "", budget)
+        .model(&format!("{{name: e, type: text-embedding, targets: [{{provider: openai, model: text-embedding-3-small}}], {PRICED}}}"))
+        .model("{name: other, targets: [{provider: openai, model: gpt-5.5}]}")
+        .model("{name: other-e, type: text-embedding, targets: [{provider: openai, model: text-embedding-3-small}]}")
+        .start()
+        .await;
+    let embed = |model: &str| json!({"model": model, "input": "some words to embed"});
+    let complete = |model: &str| json!({"model": model, "prompt": "You are"});
+    for (path, spent, forbidden) in [
+        ("/v1/chat/completions", chat("m"), chat("other")),
+        ("/v1/chat/completions", stream("m"), stream("other")),
+        ("/v1/completions", complete("m"), complete("other")),
+        ("/v1/embeddings", embed("e"), embed("other-e")),
+    ] {
+        let answer = weir.post(path).json(&spent).send().await;
+        let told = (answer.status.as_u16(), answer.header("x-weir-error"), answer.header("x-should-retry"));
+        assert_eq!(told, (429, Some("policy_budget"), Some("false")), "{path}");
+        assert_eq!(answer.json().await["error"]["code"], "insufficient_quota");
+        let answer = weir.post(path).json(&forbidden).send().await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-error")), (403, Some("policy_forbidden")), "{path}");
+    }
+    assert_eq!(simulator.account().requests, 0);
+}
+
+#[tokio::test]
+async fn two_hundred_requests_at_once_spend_no_more_than_the_budget() {
+    let simulator = simulator();
+    // Ten requests of 14 tokens cost 0.14 dollars; each holds its bound meanwhile.
+    let weir = config(&simulator, "budgets: [{usd: 0.14, every: month}],", "").start().await;
+    let asked = (0..200).map(|_| weir.chat().json(&limited(chat("m"))).send());
+    let asked: JoinSet<Answer> = asked.collect();
+    let answers: Vec<u16> = asked.join_all().await.iter().map(|answer| answer.status.as_u16()).collect();
+    let served = answers.iter().filter(|status| **status == 200).count();
+    assert!(answers.iter().all(|status| [200, 429].contains(status)) && (1..=10).contains(&served), "{served}");
+    // What was held for those that had begun has been given back: what is left can be spent to the end.
+    for _ in served..10 {
+        ask(&weir, &limited(chat("m"))).await;
+    }
+    let spent: u64 = simulator.account().output_tokens + simulator.account().input_tokens;
+    assert!(spent <= 10 * TOKENS, "{spent} tokens");
+    let metrics = weir.metrics().await;
+    assert!(metrics.contains(r#"weir_budget_reserved_usd{every="month",tenant="acme"} 0"#), "{metrics}");
+    let told = format!(r#"weir_budget_used_usd{{every="month",tenant="acme"}} {}"#, spent as f64 / 1000.0);
+    assert!(metrics.contains(&told), "{told} is not in {metrics}");
+}
+
+#[tokio::test]
+async fn an_answer_is_cut_to_what_the_budget_can_still_pay_and_the_caller_is_told() {
+    let simulator = simulator();
+    let weir = config(&simulator, "", "budgets: [{usd: 0.2, every: week}]").start().await;
+    let answer = ask(&weir, &with(chat("m"), "max_tokens", json!(5000))).await;
+    let cut: u64 = answer.header("x-weir-max-tokens").unwrap().parse().unwrap();
+    assert!((16..200).contains(&cut), "{cut}");
+    assert_eq!(answer.status.as_u16(), 200);
+    let sent = simulator.requests().last().unwrap().json();
+    assert_eq!(sent["max_tokens"], cut);
+    assert_eq!(answer.header("x-weir-cost-usd"), Some("0.014"));
+}
+
+#[tokio::test]
+async fn every_request_has_its_row_with_what_it_used_and_cost() {
+    let simulator = simulator();
+    let other =
+        "{id: other, keys: [{id: k, hash: 'sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb'}]}";
+    let weir = config(&simulator, "", "").tenant(other).start().await;
+    let whole = weir.chat().header("x-weir-tags", "team-a, nightly").json(&chat("m")).send().await;
+    let streamed = ask(&weir, &stream_with_usage("m")).await;
+    let refused = ask(&weir, &chat("openai/gpt-5.5~status=400")).await;
+    let mine = weir.chat().header("x-request-id", "my-own-id").json(&chat("m")).send().await;
+    let ids = [whole.id(), streamed.id(), refused.id(), mine.id()];
+    let text = streamed.text().await;
+    assert!(text.contains(r#""cost_usd":0.014"#), "{text}");
+    for id in [&ids[0], &ids[1], &ids[3]] {
+        let row = row(&weir, id).await;
+        assert_eq!((&row["cost_usd"], &row["accuracy"], &row["status"]), (&json!(0.014), &json!("exact"), &json!(200)));
+        assert_eq!((&row["usage"]["input_tokens"], &row["usage"]["output_tokens"]), (&json!(6), &json!(8)));
+        assert_eq!((&row["tenant"], &row["key"], &row["model"]), (&json!("acme"), &json!("ci"), &json!("m")));
+        assert_eq!(row["attempts"][0]["target"], "openai/gpt-5.5");
+    }
+    assert_eq!(row(&weir, &ids[0]).await["tags"], json!(["team-a", "nightly"]));
+    let row = row(&weir, &ids[2]).await;
+    assert_eq!(
+        (&row["status"], &row["error"], &row["cost_usd"]),
+        (&json!(400), &json!("provider_error"), &Value::Null)
+    );
+    assert_eq!(row["attempts"][0]["status"], 400);
+    assert_eq!(weir.get("/v1/usage/req_nothing").send().await.status.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_has_a_row_that_says_how_far_it_is_to_be_relied_on() {
+    let simulator = simulator();
+    let weir = config(&simulator, "budgets: [{usd: 5, every: day}],", "").start().await;
+    let mut answer = ask(&weir, &stream("openai/gpt-5.5~events=50~gap=20ms")).await;
+    let id = answer.id();
+    assert!(answer.piece().await.is_some());
+    answer.leave();
+    weir.logged(&id).await;
+    let row = row(&weir, &id).await;
+    assert_eq!((&row["status"], &row["error"]), (&json!(499), &json!("caller_gone")));
+    assert!(["partial", "estimated"].contains(&row["accuracy"].as_str().unwrap()), "{row}");
+    assert!(row["usage"]["output_tokens"].as_u64().unwrap() >= 1, "{row}");
+    let metrics = weir.metrics().await;
+    assert!(metrics.contains(r#"weir_budget_reserved_usd{every="day",tenant="acme"} 0"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_fallback_takes_over_only_where_the_key_may_and_can_pay_for_it() {
+    let simulator = simulator();
+    let failing = |name: &str, to: &str| {
+        format!(
+            "{{name: {name}, targets: [{{provider: openai, model: 'gpt-5.5~status=500'}}], fallbacks: {{any: [{to}]}}}}"
+        )
+    };
+    let long = "{name: short, targets: [{provider: openai, model: 'gpt-5.5~context=1'}], fallbacks: {context_window: [m], any: [dear]}}";
+    let weir = config(&simulator, "", "models: [a, b, c, short, m, dear], budgets: [{usd: 1, every: day}]")
+        .model(&failing("a", "m"))
+        .model(&failing("b", "hidden"))
+        .model(&failing("c", "dear"))
+        .model(long)
+        .model("{name: hidden, targets: [{provider: openai, model: gpt-5.5}]}")
+        .model(
+            "{name: dear, targets: [{provider: openai, model: gpt-5.5}], pricing: {input: 1000000, output: 1000000}}",
+        )
+        .start()
+        .await;
+    let taken = ask(&weir, &limited(chat("a"))).await;
+    assert_eq!((taken.status.as_u16(), taken.header("x-weir-model")), (200, Some("m")));
+    assert_eq!(ask(&weir, &limited(chat("b"))).await.status.as_u16(), 502);
+    let spent = ask(&weir, &limited(chat("c"))).await;
+    assert_eq!((spent.status.as_u16(), spent.header("x-weir-error")), (429, Some("policy_budget")));
+    let long = ask(&weir, &limited(chat("short"))).await;
+    assert_eq!((long.status.as_u16(), long.header("x-weir-model")), (200, Some("m")));
+    assert!(weir.metrics().await.contains(r#"weir_fallbacks_total{from="a",to="m"} 1"#));
+}
+
+#[tokio::test]
+async fn a_budget_that_runs_low_is_served_by_the_model_that_it_names() {
+    let simulator = simulator();
+    let weir = config(&simulator, "", "budgets: [{usd: 1, every: day, soft: 1%, on_exhaust: {model: small}}]")
+        .model("{name: small, targets: [{provider: claude, model: claude-haiku-4-5}], pricing: {input: 1, output: 1}}")
+        .start()
+        .await;
+    let first = ask(&weir, &limited(chat("m"))).await;
+    assert_eq!(first.header("x-weir-model"), Some("m"));
+    weir.logged(&first.id()).await;
+    let second = ask(&weir, &limited(chat("m"))).await;
+    assert_eq!((second.status.as_u16(), second.header("x-weir-model")), (200, Some("small")));
+    assert!(weir.metrics().await.contains("weir_budget_alerts_total 1"));
+}
+
+#[tokio::test]
+async fn a_tenants_quota_of_the_operators_credentials_is_used_up() {
+    let simulator = simulator();
+    let quota = "quotas: [{provider: openai, type: trial, unit: times, limit: 2}],";
+    let weir = config(&simulator, quota, "").start().await;
+    for _ in 0..2 {
+        assert_eq!(ask(&weir, &chat("m")).await.status.as_u16(), 200);
+    }
+    let refused = ask(&weir, &chat("m")).await;
+    assert_eq!((refused.status.as_u16(), refused.header("x-weir-error")), (429, Some("policy_budget")));
+    assert_eq!(ask(&weir, &chat("claude/claude-sonnet-4-6")).await.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn a_credentials_own_limits_turn_requests_to_the_next_one() {
+    let simulator = simulator();
+    let credentials = "[{id: small, api_key: sk-1, weight: 9, rpm: 2}, {id: large, api_key: sk-2}]";
+    let provider = format!("{{kind: openai, base_url: 'http://{}/v1', credentials: {credentials}}}", simulator.addr());
+    let weir = config(&simulator, "", "").provider("pool", &provider).start().await;
+    let mut used = Vec::new();
+    for _ in 0..8 {
+        let answer = ask(&weir, &chat("pool/gpt-5.5")).await;
+        assert_eq!(answer.status.as_u16(), 200);
+        used.push(answer.header("x-weir-credential").unwrap().to_owned());
+    }
+    assert_eq!(used.iter().filter(|id| *id == "small").count(), 2, "{used:?}");
+}
+
+#[tokio::test]
+async fn a_request_waits_a_little_for_a_slot_where_the_model_says_so() {
+    let simulator = simulator();
+    let credentials = "[{id: one, api_key: sk-1, concurrent: 1}]";
+    let provider = format!("{{kind: openai, base_url: 'http://{}/v1', credentials: {credentials}}}", simulator.addr());
+    let model = |name: &str, more: &str| {
+        format!("{{name: {name}, targets: [{{provider: pool, model: 'gpt-5.5~delay=300ms'}}]{more}}}")
+    };
+    let weir = Config::of(&simulator)
+        .provider("pool", &provider)
+        .model(&model("patient", ", on_busy: {queue: 10s, max: 2}"))
+        .model(&model("hasty", ""))
+        .start()
+        .await;
+    let statuses = async |name: &str| {
+        let asked: JoinSet<Answer> = (0..3).map(|_| weir.chat().json(&chat(name)).send()).collect();
+        let mut statuses: Vec<u16> = asked.join_all().await.iter().map(|answer| answer.status.as_u16()).collect();
+        statuses.sort_unstable();
+        statuses
+    };
+    assert_eq!(statuses("patient").await, [200, 200, 200]);
+    assert_eq!(statuses("hasty").await, [200, 429, 429]);
+}
+
+#[tokio::test]
+async fn what_was_spent_is_known_after_a_kill_and_a_restart() {
+    let simulator = simulator();
+    let settings = config(&simulator, "budgets: [{usd: 0.07, every: month}],", "");
+    let weir = settings.start().await;
+    for _ in 0..2 {
+        let answer = ask(&weir, &limited(chat("m"))).await;
+        assert_eq!(answer.status.as_u16(), 200);
+        row(&weir, &answer.id()).await;
+    }
+    let again = weir.killed_and_started(&settings).await;
+    // 0.028 of 0.07 dollars are spent: not enough is left for a bound of some 20 tokens and more.
+    let metrics = again.metrics().await;
+    assert!(metrics.contains(r#"weir_budget_used_usd{every="month",tenant="acme"} 0.028"#), "{metrics}");
+    assert_eq!(ask(&again, &with(chat("m"), "max_tokens", json!(30))).await.status.as_u16(), 429);
+}
+
+/// What the admin API answers.
+async fn admin(weir: &Weir, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let answer = Call::new(weir.admin(), method, path).json(body).send().await;
+    (answer.status.as_u16(), answer.json().await)
+}
+
+#[tokio::test]
+async fn the_admin_api_tells_budgets_and_raises_one_for_a_while() {
+    let simulator = simulator();
+    let budgets = "budgets: [{usd: 0.07, every: month}],";
+    let weir = config(&simulator, budgets, "budgets: [{usd: 100, every: day}]").start().await;
+    let mut answered = 0;
+    while ask(&weir, &limited(chat("m"))).await.status == 200 {
+        answered += 1;
+        assert!(answered < 10, "the budget is never spent");
+    }
+    assert!(answered > 0);
+    let (_, told) = admin(&weir, "GET", "/admin/v1/budgets?tenant=acme", &json!({})).await;
+    let ids: Vec<_> = told["budgets"].as_array().unwrap().iter().map(|budget| budget["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["key/acme/ci/usd/day", "tenant/acme/usd/month"]);
+    let spent = &told["budgets"][1];
+    assert_eq!((&spent["limit_usd"], &spent["reserved_usd"]), (&json!(0.07), &json!(0)));
+    assert_eq!(spent["window"]["every"], "month");
+    assert!((spent["used_usd"].as_f64().unwrap() - f64::from(answered) * 0.014).abs() < 1e-9, "{spent}");
+    let raise = "/admin/v1/budgets/tenant/acme/usd/month/raise";
+    let terms = json!({"usd": 42.5, "until": "2999-01-01T00:00:00Z"});
+    let (status, raised) = admin(&weir, "PUT", raise, &terms).await;
+    assert_eq!((status, &raised["limit_usd"], &raised["used_usd"]), (200, &json!(42.5), &spent["used_usd"]));
+    assert_eq!(ask(&weir, &limited(chat("m"))).await.status, 200);
+    let (_, page) = admin(&weir, "GET", "/admin/v1/budgets?limit=1", &json!({})).await;
+    assert_eq!((page["budgets"].as_array().unwrap().len(), &page["next"]), (1, &json!("key/acme/ci/usd/day")));
+    let (_, page) = admin(&weir, "GET", "/admin/v1/budgets?after=key/acme/ci/usd/day", &json!({})).await;
+    assert_eq!((&page["budgets"][0]["id"], &page["next"]), (&json!("tenant/acme/usd/month"), &json!(null)));
+    for (path, terms, status) in [
+        ("/admin/v1/budgets/tenant/none/usd/month/raise", &terms, 404),
+        (raise, &json!({"usd": 1, "until": "2020-01-01T00:00:00Z"}), 400),
+        (raise, &json!({"usd": -1, "until": "2999-01-01T00:00:00Z"}), 400),
+        (raise, &json!({"usd": 1}), 400),
+    ] {
+        assert_eq!(admin(&weir, "PUT", path, terms).await.0, status, "{path} {terms}");
+    }
+}
+
+#[tokio::test]
+async fn a_locked_configuration_lets_nobody_raise_a_budget() {
+    let simulator = simulator();
+    let weir = config(&simulator, "budgets: [{usd: 1, every: day}],", "").server("locked: true").start().await;
+    let terms = json!({"usd": 2, "until": "2999-01-01T00:00:00Z"});
+    let (status, told) = admin(&weir, "PUT", "/admin/v1/budgets/tenant/acme/usd/day/raise", &terms).await;
+    assert_eq!((status, &told["error"]["code"]), (403, &json!("locked")));
+}
