@@ -1,4 +1,4 @@
-//! A disk that is full under a real store: requests go on, one line says so, and it recovers by itself.
+//! A disk that is full under a real store: requests go on, a line says so, and it recovers by itself.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashSet;
@@ -122,7 +122,7 @@ fn a_process_whose_disk_becomes_full() {
 }
 
 #[test]
-fn a_full_disk_is_survived_and_said_once() {
+fn a_full_disk_is_survived_and_said_no_more_than_once_a_second() {
     let folder = tempfile::tempdir().unwrap();
     let child = Command::new("sh")
         .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
@@ -134,7 +134,9 @@ fn a_full_disk_is_survived_and_said_once() {
     let said = String::from_utf8(child.stderr).unwrap();
     assert!(child.status.success(), "{said}\n{}", String::from_utf8_lossy(&child.stdout));
     let times = |words: &str| said.lines().filter(|line| line.contains(words)).count();
-    assert_eq!(times("the store cannot be written; requests are served on"), 3, "{said}");
-    assert_eq!(times("the store can be written again"), 3, "{said}");
+    // A little may fit yet, so that it is full again a second later; never is it said for each commit.
+    let full = times("the store cannot be written; requests are served on");
+    assert!((3..=12).contains(&full), "{full} times: {said}");
+    assert_eq!(times("the store can be written again"), full, "{said}");
     assert_eq!(times("panicked"), 0, "{said}");
 }

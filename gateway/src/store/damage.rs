@@ -42,11 +42,21 @@ fn batch(number: u64, all: &mut Pairs) -> Batch {
     batch
 }
 
+/// sled lets a lock go some time after it was closed.
+fn open(folder: &Path) -> Embedded {
+    loop {
+        match Embedded::open(folder) {
+            Err(StoreFault::Busy) => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 /// A store, and what is in it.
 fn store(folder: &Path) -> Pairs {
     let mut all = Pairs::new();
     for run in 0..3 {
-        let backend = Embedded::open(folder).unwrap();
+        let backend = open(folder);
         format::settle(&backend).unwrap();
         for number in 1 + run * BATCHES / 3..=(run + 1) * BATCHES / 3 {
             backend.apply(&batch(number, &mut all)).unwrap();
@@ -109,7 +119,7 @@ impl Damage {
     }
 }
 
-/// All that a store gives, as a start would see it. sled lets a lock go some time after it was closed.
+/// All that a store gives, as a start would see it.
 fn read(folder: &Path) -> Result<Pairs, StoreFault> {
     loop {
         let (mut all, mut damaged) = (Pairs::new(), None);
@@ -162,7 +172,7 @@ fn a_damaged_store_is_whole_or_refused_and_never_silently_less() {
 fn what_a_killed_process_left_in_the_journal_is_there_after_a_start_and_after_a_repair() {
     let [whole, started, repaired, flipped] = [(); 4].map(|()| tempfile::tempdir().unwrap());
     let mut all = store(whole.path());
-    let backend = Embedded::open(whole.path()).unwrap();
+    let backend = open(whole.path());
     for number in BATCHES + 1..BATCHES + 30 {
         backend.apply(&batch(number, &mut all)).unwrap();
     }
