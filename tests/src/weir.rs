@@ -39,6 +39,7 @@ pub struct Config {
     providers: Vec<String>,
     models: Vec<String>,
     tenants: Vec<String>,
+    store: Vec<String>,
     rest: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -66,6 +67,13 @@ impl Config {
     #[must_use]
     pub fn server(mut self, line: &str) -> Self {
         self.server.push(line.to_owned());
+        self
+    }
+
+    /// A line of the section `store`, such as `redis: redis://127.0.0.1:6379`.
+    #[must_use]
+    pub fn store(mut self, line: &str) -> Self {
+        self.store.push(line.to_owned());
         self
     }
 
@@ -198,6 +206,14 @@ impl Weir {
     pub async fn killed_and_started(mut self, config: &Config) -> Self {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        let folder = std::mem::take(&mut self.folder);
+        Self::start_in(folder, config).await
+    }
+
+    /// Ends the process by SIGTERM, and starts the next one on what it left behind.
+    pub async fn stopped_and_started(mut self, config: &Config) -> Self {
+        self.signal("TERM");
+        self.ended().await;
         let folder = std::mem::take(&mut self.folder);
         Self::start_in(folder, config).await
     }
