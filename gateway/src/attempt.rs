@@ -1,6 +1,7 @@
 //! One attempt at one target: the request in its words, its head, and what comes before the caller can be answered: the
 //! whole answer, or a stream's first content. Until then a failure costs nothing but this attempt.
 
+use std::future::Future;
 use std::time::Duration;
 
 use adapters::refusal::{self, Class};
@@ -12,7 +13,6 @@ use crate::error::{self, Fault, Kind};
 use crate::headers;
 use crate::model::{ModelInstance, Picked};
 use crate::net::upstream::{self, Answer, Cause, Outgoing, Upstreams};
-use crate::turn::Turn;
 
 /// The largest whole answer that is taken: the largest batch of embeddings in decimal fits.
 const MOST_ANSWER: usize = 256 * 1024 * 1024;
@@ -52,64 +52,98 @@ pub struct Stream {
     pub translator: Translator,
 }
 
+/// Who waits for a target: with the clocks that run meanwhile.
+pub trait Patience: Send {
+    /// Waits for `what`, a provider's doing.
+    ///
+    /// # Errors
+    /// There is no more reason to wait.
+    fn wait<T: Send>(&mut self, what: impl Future<Output = T> + Send) -> impl Future<Output = Result<T, Fault>> + Send;
+
+    /// The answer must begin within `limit`.
+    fn begins(&mut self, limit: Option<Duration>);
+
+    /// The answer comes: from here on, silence is what is timed.
+    fn goes_on(&mut self);
+}
+
+/// What a target is asked.
+pub struct Errand<'a, 's> {
+    /// The target.
+    pub picked: &'a Picked<'s>,
+    /// The model as it was asked for.
+    pub instance: &'a ModelInstance<'s>,
+    /// The request.
+    pub request: &'a Request,
+    /// Those of the caller's headers that a dialect may pass on.
+    pub caller: &'a HeaderMap,
+}
+
 /// Asks one target.
 ///
 /// # Errors
 /// What went wrong with this attempt.
-pub async fn run(
-    upstreams: &Upstreams,
-    turn: &mut Turn<'_, '_>,
-    picked: &Picked<'_>,
-    instance: &ModelInstance<'_>,
-    request: &Request,
-) -> Result<Begun, Fault> {
+pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &Errand<'_, '_>) -> Result<Begun, Fault> {
+    let Errand { picked, instance, request, caller } = errand;
     let provider = &picked.target.provider;
     let timeouts = instance.model().timeouts;
-    turn.on_disconnect = provider.on_disconnect;
-    refuse_unserved(picked, request.operation())?;
-    let caller = passed_on(turn.client.headers());
-    let to = Target {
-        model: &picked.upstream_model,
-        asked: instance.asked(),
-        options: &provider.options,
-        caller: &caller,
-        now: now(),
-    };
-    let native = provider.adapter.encode(request, &to)?;
-    turn.timer.phase(timeouts.first_byte, "first byte");
-    let source = ask(upstreams, turn, picked, &native, timeouts.connect).await?;
+    let to = addressed(picked, instance, caller);
+    let native = encode(picked, request, &to)?;
+    patience.begins(timeouts.first_byte);
+    let source = ask(upstreams, patience, picked, &native, timeouts.connect).await?;
     let provider_request_id = provider_request_id(&source.headers);
-    let answer = begin(turn, provider.adapter, request, &to, source).await;
+    let answer = begin(patience, provider.adapter, request, &to, source).await;
     let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
-    turn.goes_on();
+    patience.goes_on();
     Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
+}
+
+/// Whom a request goes to, as its dialect is told.
+#[must_use]
+pub fn addressed<'a>(picked: &'a Picked<'_>, instance: &'a ModelInstance<'_>, caller: &'a HeaderMap) -> Target<'a> {
+    let (model, options) = (&picked.upstream_model, &picked.target.provider.options);
+    Target { model, asked: instance.asked(), options, caller, now: now() }
+}
+
+/// Says a request in the words of who was picked.
+///
+/// # Errors
+/// The provider has no such endpoint, or no words for it.
+pub fn encode(picked: &Picked<'_>, request: &Request, to: &Target<'_>) -> Result<NativeRequest, Fault> {
+    refuse_unserved(picked, request.operation())?;
+    Ok(picked.target.provider.adapter.encode(request, to)?)
+}
+
+/// The path and query of a request at its provider's host.
+#[must_use]
+pub fn path(picked: &Picked<'_>, native: &NativeRequest) -> String {
+    [picked.target.provider.endpoint.base_path(), native.path.as_str()].concat()
+}
+
+/// A request as it goes out.
+#[must_use]
+pub fn outgoing<'a>(picked: &Picked<'a>, native: &'a NativeRequest, path: &'a str) -> Outgoing<'a> {
+    let headers = &picked.target.credential.headers;
+    Outgoing { method: Method::POST, path, headers, more: &native.headers, body: native.body.segments() }
 }
 
 /// Sends the request and reads the head of a success; a refusal is read whole.
 async fn ask(
     upstreams: &Upstreams,
-    turn: &mut Turn<'_, '_>,
+    patience: &mut impl Patience,
     picked: &Picked<'_>,
     native: &NativeRequest,
     connect: Duration,
 ) -> Result<Answer, Fault> {
-    let Picked { target, .. } = picked;
-    let endpoint = &target.provider.endpoint;
-    let path = [endpoint.base_path(), native.path.as_str()].concat();
-    let outgoing = Outgoing {
-        method: Method::POST,
-        path: &path,
-        headers: &target.credential.headers,
-        more: &native.headers,
-        body: native.body.segments(),
-    };
-    let source = turn.wait(upstreams.send(endpoint, outgoing, connect)).await?.map_err(unreachable)?;
-    if source.status.is_success() { Ok(source) } else { Err(refused(turn, picked, source).await?) }
+    let path = path(picked, native);
+    let sent = upstreams.send(&picked.target.provider.endpoint, outgoing(picked, native, &path), connect);
+    let source = patience.wait(sent).await?.map_err(unreachable)?;
+    if source.status.is_success() { Ok(source) } else { Err(refused(patience, picked, source).await?) }
 }
 
 /// Reads as much of a success as the caller can be answered with.
 async fn begin(
-    turn: &mut Turn<'_, '_>,
+    patience: &mut impl Patience,
     adapter: &dyn Adapter,
     request: &Request,
     to: &Target<'_>,
@@ -118,10 +152,10 @@ async fn begin(
     if request.is_stream() && is_event_stream(&source) {
         let translator = Translator::new(adapter.framing(), adapter.events(request, to), request.wants_usage());
         let mut stream = Box::new(Stream { source, translator });
-        until_content(turn, &mut stream).await?;
+        until_content(patience, &mut stream).await?;
         return Ok(Answering::Stream(stream));
     }
-    let body = whole(turn, &mut source).await?;
+    let body = whole(patience, &mut source).await?;
     source.release().await;
     let reply = adapter.decode(request, to, body)?;
     refuse_whole_for_stream(request)?;
@@ -132,7 +166,8 @@ async fn begin(
 const PASSED_ON: [HeaderName; 2] = [HeaderName::from_static("anthropic-beta"), HeaderName::from_static("openai-beta")];
 
 /// One list for all routes, so that no header is lost on some of them and no other ever leaves.
-fn passed_on(headers: &HeaderMap) -> HeaderMap {
+#[must_use]
+pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let one = |name: HeaderName| headers.get(&name).map(|value| (name, value.clone()));
     PASSED_ON.into_iter().filter_map(one).collect()
 }
@@ -161,10 +196,10 @@ fn is_event_stream(source: &Answer) -> bool {
 }
 
 /// Reads a stream until it says more than that it lives.
-async fn until_content(turn: &mut Turn<'_, '_>, stream: &mut Stream) -> Result<(), Fault> {
+async fn until_content(patience: &mut impl Patience, stream: &mut Stream) -> Result<(), Fault> {
     let Stream { source, translator } = stream;
     loop {
-        match turn.wait(source.read()).await?.map_err(broken)? {
+        match patience.wait(source.read()).await?.map_err(broken)? {
             Some(bytes) => translator.feed(&bytes)?,
             None => translator.end()?,
         }
@@ -175,21 +210,21 @@ async fn until_content(turn: &mut Turn<'_, '_>, stream: &mut Stream) -> Result<(
     }
 }
 
-async fn whole(turn: &mut Turn<'_, '_>, source: &mut Answer) -> Result<Bytes, Fault> {
-    let Some(first) = turn.wait(source.read()).await?.map_err(broken)? else {
+async fn whole(patience: &mut impl Patience, source: &mut Answer) -> Result<Bytes, Fault> {
+    let Some(first) = patience.wait(source.read()).await?.map_err(broken)? else {
         return Ok(Bytes::new());
     };
-    turn.goes_on();
-    let Some(second) = turn.wait(source.read()).await?.map_err(broken)? else {
+    patience.goes_on();
+    let Some(second) = patience.wait(source.read()).await?.map_err(broken)? else {
         return Ok(first);
     };
     let announced = source.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
     let mut body = BytesMut::with_capacity(announced.min(MOST_ANSWER).max(first.len() + second.len()));
     body.extend_from_slice(&first);
     body.extend_from_slice(&second);
-    turn.goes_on();
-    while let Some(piece) = turn.wait(source.read()).await?.map_err(broken)? {
-        turn.goes_on();
+    patience.goes_on();
+    while let Some(piece) = patience.wait(source.read()).await?.map_err(broken)? {
+        patience.goes_on();
         if body.len() + piece.len() > MOST_ANSWER {
             return Err(error::incomplete(format!("an answer over {MOST_ANSWER} bytes")));
         }
@@ -199,9 +234,9 @@ async fn whole(turn: &mut Turn<'_, '_>, source: &mut Answer) -> Result<Bytes, Fa
 }
 
 /// Reads what a provider says of its refusal; a refusal without a readable body is one all the same.
-async fn refused(turn: &mut Turn<'_, '_>, picked: &Picked<'_>, mut source: Answer) -> Result<Fault, Fault> {
+async fn refused(patience: &mut impl Patience, picked: &Picked<'_>, mut source: Answer) -> Result<Fault, Fault> {
     let read = tokio::time::timeout(REFUSAL_TIME, refusal_body(&mut source));
-    let body = turn.wait(read).await?.ok().flatten().unwrap_or_default();
+    let body = patience.wait(read).await?.ok().flatten().unwrap_or_default();
     let mut refusal = picked.target.provider.adapter.refusal(source.status, &source.headers, &body);
     refusal.retry_after = refusal.retry_after.or_else(|| come_again(refusal.class, &source.headers));
     source.release().await;

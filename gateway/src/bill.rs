@@ -11,8 +11,9 @@ use crate::access::Key;
 use crate::budget::{QuotaReservation, Reservations};
 use crate::config::CredentialSource;
 use crate::error::Fault;
+use crate::hedge::Which;
 use crate::ledger::Charge;
-use crate::limit::{self, Admission, Queue, Standing};
+use crate::limit::{self, Admission, Queue, Scopes, Standing};
 use crate::model::{Model, Picked};
 use crate::price::{Nanos, Price};
 
@@ -26,11 +27,22 @@ const LEAST_OUTPUT: u64 = 16;
 #[derive(Debug, Default)]
 pub struct Bill {
     admission: Option<Admission>,
+    /// For the attempt under way.
+    hold: Hold,
+    /// For the one beside it.
+    beside: Hold,
+    /// A credential's slot that was waited for.
+    queued: Option<(Scopes, limit::Permit)>,
+    input_tokens: u64,
+    request_bytes: usize,
+}
+
+/// What is held for one attempt. Dropped, all of it is given back.
+#[derive(Debug, Default)]
+struct Hold {
     reservations: Option<Reservations>,
     quota: Option<QuotaReservation>,
     credential: Option<(limit::Permit, limit::Charge)>,
-    input_tokens: u64,
-    request_bytes: usize,
 }
 
 /// What a request is cut to, so that it can be paid.
@@ -84,6 +96,31 @@ impl Bill {
         self.reserve(key, picked, request).await
     }
 
+    /// As [`Bill::afford`], for a second attempt beside the one under way.
+    ///
+    /// # Errors
+    /// As there; the first attempt keeps what it has.
+    pub async fn afford_beside<'r>(
+        &mut self,
+        key: &Key,
+        picked: &Picked<'_>,
+        request: &'r Request,
+    ) -> Result<Payable<'r>, Fault> {
+        let first = std::mem::take(&mut self.hold);
+        let payable = self.afford(key, picked, request).await;
+        let second = std::mem::replace(&mut self.hold, first);
+        self.beside = if payable.is_ok() { second } else { Hold::default() };
+        payable
+    }
+
+    /// Of two attempts this one has lost, and costs nothing.
+    pub fn lose(&mut self, which: Which) {
+        let beside = std::mem::take(&mut self.beside);
+        if which == Which::First {
+            self.hold = beside;
+        }
+    }
+
     /// Counts an attempt under the limits of its credential.
     ///
     /// # Errors
@@ -96,9 +133,13 @@ impl Bill {
         let limited = |rejection: limit::Rejection| Fault::unavailable(rejection.retry_after, true);
         let now = Instant::now();
         let tokens = self.input_tokens.saturating_add(request.output_limit().unwrap_or_default());
-        let permit = scopes.admit(now).await.map_err(limited)?;
+        let queued = self.queued.take().filter(|(waited_for, _)| waited_for.is_same(scopes));
+        let permit = match queued {
+            Some((_, permit)) => permit,
+            None => scopes.admit(now).await.map_err(limited)?,
+        };
         match scopes.charge(amount(tokens), now).await {
-            Ok(charge) => self.credential = Some((permit, charge)),
+            Ok(charge) => self.hold.credential = Some((permit, charge)),
             Err(rejection) => {
                 permit.withdraw(now);
                 return Err(limited(rejection));
@@ -127,14 +168,14 @@ impl Bill {
         let worst = price.bound(self.input_bound(), wanted).unwrap_or_default();
         let left = key.accounts.left(now).unwrap_or(Nanos::MAX);
         if worst <= left {
-            self.reservations = Some(key.accounts.reserve(worst, now).await.map_err(Fault::exhausted)?);
+            self.hold.reservations = Some(key.accounts.reserve(worst, now).await.map_err(Fault::exhausted)?);
             return Ok(whole);
         }
         let cut = self.cut(price, left, request);
         let payable = cut.filter(|each| *each >= LEAST_OUTPUT);
         let output = payable.map_or(wanted, |each| each.saturating_mul(request.choices()));
         let worst = price.bound(self.input_bound(), output).unwrap_or_default();
-        self.reservations = Some(key.accounts.reserve(worst, now).await.map_err(Fault::exhausted)?);
+        self.hold.reservations = Some(key.accounts.reserve(worst, now).await.map_err(Fault::exhausted)?);
         match payable {
             Some(each) => Ok(Payable { request: Cow::Owned(request.limited_to(each)?), limited_to: Some(each) }),
             None => Ok(whole),
@@ -159,7 +200,7 @@ impl Bill {
         };
         let tokens = amount(self.input_tokens.saturating_add(output));
         let reserved = quotas.reserve(&picked.upstream_model, tokens, Timestamp::now());
-        self.quota = Some(reserved.map_err(|_| Fault::quota_exceeded())?);
+        self.hold.quota = Some(reserved.map_err(|_| Fault::quota_exceeded())?);
         Ok(())
     }
 
@@ -178,11 +219,20 @@ impl Bill {
         request.output_limit().unwrap_or_else(|| known().saturating_mul(request.choices()))
     }
 
+    /// The slot of a credential that was waited for is this request's.
+    pub fn queued(&mut self, scopes: &Scopes, permit: limit::Permit) {
+        self.queued = Some((scopes.clone(), permit));
+    }
+
+    /// Whether it has a slot of these.
+    #[must_use]
+    pub fn has_turn_at(&self, scopes: &Scopes) -> bool {
+        self.queued.as_ref().is_some_and(|(waited_for, _)| waited_for.is_same(scopes))
+    }
+
     /// The attempt for which it was held failed, and costs nothing.
     pub fn give_back(&mut self) {
-        self.reservations = None;
-        self.quota = None;
-        self.credential = None;
+        self.hold = Hold::default();
     }
 
     /// What the request's input is estimated at.
@@ -207,15 +257,15 @@ impl Bill {
         if let Some(admission) = &mut self.admission {
             admission.settle(tokens, now);
         }
-        if let Some((_permit, charge)) = self.credential.take() {
+        if let Some((_permit, charge)) = self.hold.credential.take() {
             charge.settle(tokens, now);
         }
         self.charges(tokens, used.and(cost))
     }
 
     fn charges(&mut self, tokens: i64, cost: Option<Nanos>) -> Vec<Charge> {
-        let money = self.reservations.take().zip(cost).map(|(held, cost)| held.settle(cost));
-        let quota = self.quota.take().filter(|_| tokens > 0).and_then(|held| held.settle(tokens));
+        let money = self.hold.reservations.take().zip(cost).map(|(held, cost)| held.settle(cost));
+        let quota = self.hold.quota.take().filter(|_| tokens > 0).and_then(|held| held.settle(tokens));
         let charges = money.into_iter().flatten().chain(quota);
         charges.map(|charge| Charge { account: charge.account, window: charge.window, amount: charge.amount }).collect()
     }

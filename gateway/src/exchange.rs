@@ -16,14 +16,17 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 
 use crate::access::{self, Key};
-use crate::attempt::{self, Begun};
+use crate::attempt::{self, Begun, Errand, Patience as _};
 use crate::balance::{Moment, Tried, Unpicked};
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
+use crate::hedge::{self, Hedge, Raced};
+use crate::limit::Queue;
 use crate::listing;
 use crate::model::{ModelInstance, Snapshot, Target, type_of};
 use crate::net::client::{BodyFault, Client, Head};
+use crate::reasons::Chosen;
 use crate::record::Record;
 use crate::relay;
 use crate::retry::{self, Circumstances, Step};
@@ -180,13 +183,14 @@ async fn answer_of<'s>(
     gateway: &'s Gateway,
     rounds: &retry::Budget,
     turn: &mut Turn<'_, 's>,
-    instance: ModelInstance<'s>,
+    mut instance: ModelInstance<'s>,
     key: &'s Key,
     request: &Request,
 ) -> Result<Begun, Fault> {
     let model = instance.model();
     instance.asked().clone_into(&mut turn.record.asked);
     turn.record.model = Some(model);
+    instance.relate(key, turn.client.headers(), request);
     turn.record.bill.for_model(model, request).await?;
     if turn.record.entry.is_none() {
         turn.record.admit(key);
@@ -236,11 +240,25 @@ async fn first_answer<'s>(
     let mut tries = retries(turn, instance).begin();
     let mut tried = Tried::default();
     let mut fault: Option<Fault> = None;
+    let caller = attempt::passed_on(turn.client.headers());
+    let mut queue = instance.model().queue;
     rounds.count(Moment::now().since(Moment::NEVER));
     loop {
-        let (picked, held) = match instance.pick(&mut tried, Moment::now(), room) {
+        let bill = &turn.record.bill;
+        let room = |target: &Target| if bill.has_turn_at(&target.credential.scopes) { 1.0 } else { room(target) };
+        let picked = instance.pick(&mut tried, Moment::now(), room);
+        if tried.has_strayed() {
+            let chosen = if picked.is_ok() { Chosen::Last } else { Chosen::None };
+            turn.record.choices.add(instance, &tried, chosen, room, Moment::now());
+        }
+        let (picked, held) = match picked {
             Ok(picked) => picked,
             Err(unpicked) => {
+                if let Some(queue) = queue.take()
+                    && turn_comes(turn, instance, queue).await?
+                {
+                    continue;
+                }
                 let circumstances = circumstances(turn, instance);
                 let again = fault.as_ref().and_then(|fault| tries.again(fault, circumstances));
                 let Some(wait) = again.filter(|_| rounds.spend(Moment::now().since(Moment::NEVER))) else {
@@ -262,9 +280,15 @@ async fn first_answer<'s>(
         };
         turn.record.limited_to = payable.limited_to;
         turn.record.attempt(&picked, held);
-        let failed = match attempt::run(&gateway.upstreams, turn, &picked, instance, &payable.request).await {
+        turn.on_disconnect = picked.target.provider.on_disconnect;
+        let errand = Errand { picked: &picked, instance, request: &payable.request, caller: &caller };
+        let asked = match &instance.model().hedge {
+            None => attempt::run(&gateway.upstreams, turn, &errand).await,
+            Some(hedge) => hedged(gateway, hedge, turn, &errand, &mut tried, key).await,
+        };
+        let failed = match asked {
             Ok(begun) => {
-                turn.record.attempt_answers();
+                turn.record.attempt_answers(instance);
                 return Ok(begun);
             }
             Err(failed) => failed,
@@ -287,6 +311,47 @@ async fn first_answer<'s>(
     Err(fault)
 }
 
+/// Waits until a credential whose limits are all that keeps a target from being asked has a slot for this request; false
+/// where there is none, or the wait was in vain.
+async fn turn_comes(turn: &mut Turn<'_, '_>, instance: &ModelInstance<'_>, queue: Queue) -> Result<bool, Fault> {
+    let Some(scopes) = instance.busy(room) else {
+        return Ok(false);
+    };
+    turn.timer.phase(None, "queue");
+    let admitted = turn.wait(scopes.admit_in_turn(queue)).await?;
+    Ok(admitted.map(|permit| turn.record.bill.queued(scopes, permit)).is_ok())
+}
+
+/// Asks a target and, when it is slow, a second one beside it.
+async fn hedged<'s>(
+    gateway: &'s Gateway,
+    hedge: &Hedge,
+    turn: &mut Turn<'_, 's>,
+    errand: &Errand<'_, 's>,
+    tried: &mut Tried,
+    key: &Key,
+) -> Result<Begun, Fault> {
+    hedge.count();
+    let mut first = pin!(hedge::alone(&gateway.upstreams, errand));
+    if let Ok(asked) = turn.wait(tokio::time::timeout(hedge.after, &mut first)).await? {
+        return asked;
+    }
+    let beside = if hedge.spend() { errand.instance.pick(tried, Moment::now(), room).ok() } else { None };
+    let Some((picked, held)) = beside else {
+        return turn.wait(first).await?;
+    };
+    let Ok(payable) = turn.record.bill.afford_beside(key, &picked, errand.request).await else {
+        return turn.wait(first).await?;
+    };
+    turn.record.attempt(&picked, held);
+    let beside = Errand { picked: &picked, request: &payable.request, ..*errand };
+    let second = pin!(hedge::alone(&gateway.upstreams, &beside));
+    let Raced { won, answer, failed } = turn.wait(hedge::race(first, second)).await?;
+    turn.record.attempt_lost(won.other(), failed.as_ref());
+    turn.record.bill.lose(won.other());
+    answer
+}
+
 /// Waits before a new round, as long as the caller stays.
 async fn pause(turn: &mut Turn<'_, '_>, wait: Duration) -> Result<(), Fault> {
     turn.timer.phase(None, "pause");
@@ -299,14 +364,14 @@ fn circumstances(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> Circumsta
 }
 
 /// What a target's own limits have left, from 0 to 1.
-fn room(target: &Target) -> f32 {
+pub(crate) fn room(target: &Target) -> f32 {
     #[expect(clippy::cast_possible_truncation, reason = "a share needs few digits")]
     let room = (1.0 - target.credential.scopes.load(Instant::now())) as f32;
     room.max(0.0)
 }
 
 /// What the caller is told when no other target may be asked now: what the one before it failed with, if any was asked.
-fn unavailable(before: Option<Fault>, unpicked: Unpicked) -> Fault {
+pub(crate) fn unavailable(before: Option<Fault>, unpicked: Unpicked) -> Fault {
     let Unpicked::Unavailable { after, limited } = unpicked else {
         return before.unwrap_or_else(|| Fault::internal("a model without targets"));
     };
@@ -377,12 +442,14 @@ async fn read(
             let message = "The request's body is not properly chunked.";
             Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message)
         }
-        BodyFault::TooLarge => {
-            let message = format!("The request's body is larger than {} bytes.", snapshot.max_body);
-            Fault::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
-        }
+        BodyFault::TooLarge => too_large(snapshot),
     })?;
     Ok(Request::parse(operation, body)?)
+}
+
+pub(crate) fn too_large(snapshot: &Snapshot) -> Fault {
+    let message = format!("The request's body is larger than {} bytes.", snapshot.max_body);
+    Fault::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
 }
 
 /// JSON is read whatever the content type says, since many clients say nothing useful; what is surely something else is

@@ -9,6 +9,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::ModelManager;
 use crate::net::upstream::Upstreams;
+use crate::reasons::Reasons;
 use crate::sharing::Sharing;
 use crate::store::Store;
 
@@ -30,6 +31,8 @@ pub struct Gateway {
     pub ledger: Ledger,
     /// What keys and tenants have used of their budgets.
     pub budgets: Arc<Registry>,
+    /// Why requests went where they went.
+    pub reasons: Reasons,
     /// The link to the Redis that is shared with other gateways.
     pub sharing: Mutex<Option<Sharing>>,
     /// Set once the process is to end.

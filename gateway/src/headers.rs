@@ -32,5 +32,7 @@ pub const ERROR: HeaderName = HeaderName::from_static("x-weir-error");
 pub const PROVIDER_REQUEST_ID: HeaderName = HeaderName::from_static("x-weir-provider-request-id");
 /// How long the caller will wait, in milliseconds.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("x-weir-timeout-ms");
+/// What the caller's related requests have in common, so that they go to one target.
+pub const CACHE_AFFINITY: HeaderName = HeaderName::from_static("x-weir-cache-affinity");
 /// The caller wants one attempt only.
 pub const NO_RETRY: HeaderName = HeaderName::from_static("x-weir-no-retry");

@@ -4,7 +4,7 @@ use adapters::{ChunkWriter, Reply, Translator};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::attempt::{Answering, Begun, Stream, broken};
+use crate::attempt::{Answering, Begun, Patience as _, Stream, broken};
 use crate::error::Fault;
 use crate::headers;
 use crate::ledger::{self, Accuracy};

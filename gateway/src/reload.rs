@@ -111,6 +111,12 @@ impl Reloader {
         Ok(())
     }
 
+    /// Whether only the configuration's file may change anything.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).loaded.config.server.locked
+    }
+
     /// The configuration that is served, its secrets masked.
     #[must_use]
     pub fn shown(&self) -> serde_json::Value {

@@ -27,6 +27,7 @@ use crate::net::server::{self, Listening, Settings};
 use crate::net::sockets::{Handover, Sockets};
 use crate::net::tls::{Identity, IdentityError};
 use crate::net::upstream::Upstreams;
+use crate::reasons::Reasons;
 use crate::redis;
 use crate::reload::Reloader;
 use crate::sharing::{self, Share};
@@ -137,6 +138,7 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
         store,
         ledger,
         budgets,
+        reasons: Reasons::default(),
         sharing: Mutex::new(sharing),
         draining: AtomicBool::new(false),
     });

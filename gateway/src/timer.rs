@@ -8,6 +8,12 @@ use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 use crate::error::TOTAL;
 
+/// The clock of an answer's begin.
+pub const FIRST_BYTE: &str = "first byte";
+
+/// The clock of its silence.
+pub const IDLE: &str = "idle";
+
 /// A request's clocks.
 #[derive(Debug)]
 pub struct Timer {

@@ -2,18 +2,19 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adapters::{Request, Usage};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
+use crate::attempt::Patience;
 use crate::config::OnDisconnect;
 use crate::error::{Fault, TOTAL};
 use crate::net::client::{Client, Gone};
 use crate::record::Record;
 use crate::relay;
-use crate::timer::{Due, Timer};
+use crate::timer::{Due, FIRST_BYTE, IDLE, Timer};
 
 /// What proxies and clients read as a sign of life, and SDKs skip.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
@@ -42,6 +43,25 @@ pub struct Turn<'c, 's> {
     left: bool,
 }
 
+/// As long as the clocks allow and the caller stays; sends a sign of life when the caller has heard nothing for too long.
+impl Patience for Turn<'_, '_> {
+    async fn wait<T: Send>(&mut self, what: impl Future<Output = T> + Send) -> Result<T, Fault> {
+        let since = Instant::now();
+        let waited = self.wait_unmeasured(what).await;
+        self.record.waited(since);
+        waited
+    }
+
+    fn begins(&mut self, limit: Option<Duration>) {
+        self.timer.phase(limit, FIRST_BYTE);
+    }
+
+    fn goes_on(&mut self) {
+        let idle = self.record.model.and_then(|model| model.timeouts.idle);
+        self.timer.phase(idle, IDLE);
+    }
+}
+
 enum Woken<T> {
     Done(T),
     Gone,
@@ -63,18 +83,6 @@ impl<'c, 's> Turn<'c, 's> {
         }
     }
 
-    /// Waits for `what`, a provider's doing, as long as the clocks allow and the caller stays; sends a sign of life when
-    /// the caller has heard nothing for too long.
-    ///
-    /// # Errors
-    /// A clock ran out, or the caller left and what it asked for need not be finished.
-    pub async fn wait<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Fault> {
-        let since = Instant::now();
-        let waited = self.wait_unmeasured(what).await;
-        self.record.waited(since);
-        waited
-    }
-
     async fn wait_unmeasured<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Fault> {
         let mut what = pin!(what);
         loop {
@@ -91,12 +99,6 @@ impl<'c, 's> Turn<'c, 's> {
                 Woken::Due(Due::KeepAlive) => self.keep_alive().await?,
             }
         }
-    }
-
-    /// The answer comes: from here on, silence is what is timed.
-    pub fn goes_on(&mut self) {
-        let idle = self.record.model.and_then(|model| model.timeouts.idle);
-        self.timer.phase(idle, "idle");
     }
 
     /// Whether nothing is left to be tried: there is no time for it, or nobody to tell.

@@ -213,3 +213,130 @@ fn serving_a_wrong_configuration_tells_the_faults_and_exits_1() {
         assert!(err(&output).contains(says), "{arguments:?}: {}", err(&output));
     }
 }
+
+/// Two credentials and a second provider; the key is `sk-weir-example`.
+const EXPLAINED: &str = r#"
+providers:
+  openai:
+    credentials:
+      - {id: oa-1, api_key: env:WEIR_TEST_KEY, weight: 3}
+      - {id: oa-2, api_key: env:WEIR_TEST_UNSET}
+      - {id: oa-3, api_key: env:WEIR_TEST_UNSET, enabled: false}
+  anthropic: {credentials: [{id: an-1, api_key: env:WEIR_TEST_KEY}]}
+models:
+  - name: gpt-main
+    targets: [{provider: openai, model: gpt-5.5}, {provider: anthropic, model: claude-sonnet-4-6, weight: 0}]
+    pricing: {input: 1, output: 10}
+  - {name: claude-main, targets: [{provider: anthropic, model: claude-sonnet-4-6}]}
+  - {name: embed, type: text-embedding, targets: [{provider: openai, model: text-embedding-3-small}]}
+tenants:
+  - id: acme
+    models: [gpt-main, claude-main, embed]
+    disabled_models: [claude-main]
+    limits: {rpm: 600}
+    budgets: [{usd: 5, every: day}]
+    quotas: [{provider: anthropic, type: trial, unit: times, limit: 5, restrict_models: [claude-haiku-4-5]}]
+    keys: [{id: ci, hash: "sha256:588b852d2b4dac29462ee96ad379a16fcd87135ffc841ee5f8e797d5f485fc00"}]
+"#;
+
+/// What `weir explain` says of a request with this body.
+fn explain(name: &str, body: &str, more: &[&str]) -> Output {
+    let folder = Folder::with(name, &[("weir.yaml", EXPLAINED), ("req.json", body)]);
+    let key = if more.contains(&"--key") { Vec::new() } else { vec!["--key", "sk-weir-example"] };
+    let arguments = ["explain", "weir.yaml", "--request", "req.json"];
+    let arguments: Vec<_> = arguments.iter().chain(&key).chain(more).collect();
+    Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(arguments)
+        .current_dir(&folder.0)
+        .env_clear()
+        .env("WEIR_TEST_KEY", "sk-very-secret-0123456789")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn explain_tells_each_candidate_and_the_exact_request_without_a_secret() {
+    let body = r#"{"model":"gpt-main",  "messages":[{"role":"user","content":"Hi"}],"max_tokens":100,"unknown":1}"#;
+    let output = explain("explain", body, &["--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(!out(&output).contains("very-secret"), "{}", out(&output));
+    let told: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(
+        (&told["tenant"], &told["key"], &told["model"]["name"]),
+        (&"acme".into(), &"ci".into(), &"gpt-main".into())
+    );
+    let candidates = told["candidates"].as_array().unwrap().iter();
+    let verdicts: Vec<_> = candidates
+        .map(|it| (it["credential"].as_str().unwrap(), it["verdict"].as_str().unwrap(), it["why"].as_str().unwrap()))
+        .collect();
+    assert_eq!(verdicts.len(), 4, "{verdicts:?}");
+    assert_eq!((verdicts[0].1, verdicts[1].1), ("chosen", "next"));
+    assert_eq!((verdicts[2].0, verdicts[2].1), ("an-1", "excluded"));
+    assert!(verdicts[2].2.contains("no quota of the tenant is for this model"), "{verdicts:?}");
+    assert!(verdicts[2].2.contains("weight 0"), "{verdicts:?}");
+    assert_eq!(verdicts[3], ("oa-3", "excluded", "the credential is disabled"));
+    assert_eq!(told["request"]["url"], "https://api.openai.com/v1/chat/completions");
+    let headers = told["request"]["headers"].as_array().unwrap();
+    assert!(headers.contains(&serde_json::json!(["authorization", "Bearer ***"])), "{headers:?}");
+    assert_eq!(told["request"]["body"], body.replace("gpt-main", "gpt-5.5"));
+    assert_eq!(told["limits"][0]["rpm"], 600);
+    let reserved = told["budgets"][0]["reserved_usd"].as_f64().unwrap();
+    assert!(reserved > 0.001 && reserved < 0.002, "{reserved}");
+    assert!(told["notes"][0].as_str().unwrap().contains("WEIR_TEST_UNSET is not set"), "{}", told["notes"]);
+}
+
+#[test]
+fn explain_tells_people_the_same_as_text() {
+    let output = explain("explain-text", r#"{"model":"openai/gpt-5.5","messages":[]}"#, &[]);
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(1), "the tenant may not: {text}");
+    let output = explain("explain-text", r#"{"model":"gpt-main","messages":[]}"#, &[]);
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for part in
+        ["tenant     acme\n", "limit      tenant/acme: 600 requests a minute\n", "POST https://api.openai.com/v1/"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn explain_refuses_as_the_caller_would_be_refused() {
+    let chat = |model: &str| format!(r#"{{"model":"{model}","messages":[]}}"#);
+    for (body, more, status, code) in [
+        (chat("gpt-main"), &["--key", "sk-other"][..], 401, "invalid_api_key"),
+        (chat("no-such"), &[], 404, "model_not_found"),
+        (chat("embed"), &[], 400, "wrong_model_type"),
+        (chat("claude-main"), &[], 403, "model_disabled"),
+        (chat("gpt-main"), &["--endpoint", "messages"], 404, "endpoint_not_available"),
+        ("{".to_owned(), &[], 400, "invalid_request"),
+    ] {
+        let output = explain("explain-refused", &body, more);
+        assert_eq!(output.status.code(), Some(1), "{code}: {}", out(&output));
+        assert!(err(&output).starts_with(&format!("refused: {status} ")), "{code}: {}", err(&output));
+        assert!(err(&output).contains(code), "{code}: {}", err(&output));
+    }
+}
+
+#[test]
+fn check_finds_no_fault_in_the_configurations_of_the_readme() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let hash = "sha256:588b852d2b4dac29462ee96ad379a16fcd87135ffc841ee5f8e797d5f485fc00";
+    let blocks: Vec<_> = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 4, "{blocks:?}");
+    for block in blocks {
+        let folder = Folder::with("readme", &[("weir.yaml", &block.replace("sha256:…", hash))]);
+        let output = weir_in(&folder.0, &["check", "weir.yaml"], "");
+        assert_eq!((output.status.code(), err(&output)), (Some(0), String::new()), "{block}");
+    }
+}
+
+#[test]
+fn explain_knows_simulated_providers() {
+    let folder = Folder::with("explain-simulated", &[("req.json", r#"{"messages":[],"model":"gpt-main"}"#)]);
+    let config = repository().join("config/quickstart.yaml");
+    let request = ["--key", "sk-weir-demo", "--request", "req.json"];
+    let output = weir_in(&folder.0, &[&["explain", config.to_str().unwrap()], &request[..]].concat(), "");
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).contains("the provider is simulated inside the process"), "{}", out(&output));
+}

@@ -69,6 +69,13 @@ impl Config {
         self
     }
 
+    /// A line of the section `store`, such as `redis: redis://127.0.0.1:6379`.
+    #[must_use]
+    pub fn store(mut self, line: &str) -> Self {
+        self.store.push(line.to_owned());
+        self
+    }
+
     /// A provider, its settings in YAML's flow style.
     #[must_use]
     pub fn provider(mut self, name: &str, settings: &str) -> Self {
@@ -95,13 +102,6 @@ impl Config {
     #[must_use]
     pub fn tenant(mut self, settings: &str) -> Self {
         self.tenants.push(settings.to_owned());
-        self
-    }
-
-    /// A line of the section `store`.
-    #[must_use]
-    pub fn store(mut self, line: &str) -> Self {
-        self.store.push(line.to_owned());
         self
     }
 
@@ -198,6 +198,14 @@ impl Weir {
     pub async fn killed_and_started(mut self, config: &Config) -> Self {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        let folder = std::mem::take(&mut self.folder);
+        Self::start_in(folder, config).await
+    }
+
+    /// Ends the process by SIGTERM, and starts the next one on what it left behind.
+    pub async fn stopped_and_started(mut self, config: &Config) -> Self {
+        self.signal("TERM");
+        self.ended().await;
         let folder = std::mem::take(&mut self.folder);
         Self::start_in(folder, config).await
     }

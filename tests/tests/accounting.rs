@@ -1,11 +1,11 @@
 //! What callers may use and what they pay: limits, budgets, quotas, fallbacks, and the ledger that tells of each request.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};
 use simulator::Simulator;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, stream, stream_with_usage, with};
-use weir_tests::client::Answer;
+use weir_tests::client::{Answer, Call};
 use weir_tests::weir::{Config, KEY_HASH, Weir};
 
 /// A dollar for a thousand tokens of either kind.
@@ -272,6 +272,30 @@ async fn a_credentials_own_limits_turn_requests_to_the_next_one() {
 }
 
 #[tokio::test]
+async fn a_request_waits_a_little_for_a_slot_where_the_model_says_so() {
+    let simulator = simulator();
+    let credentials = "[{id: one, api_key: sk-1, concurrent: 1}]";
+    let provider = format!("{{kind: openai, base_url: 'http://{}/v1', credentials: {credentials}}}", simulator.addr());
+    let model = |name: &str, more: &str| {
+        format!("{{name: {name}, targets: [{{provider: pool, model: 'gpt-5.5~delay=300ms'}}]{more}}}")
+    };
+    let weir = Config::of(&simulator)
+        .provider("pool", &provider)
+        .model(&model("patient", ", on_busy: {queue: 10s, max: 2}"))
+        .model(&model("hasty", ""))
+        .start()
+        .await;
+    let statuses = async |name: &str| {
+        let asked: JoinSet<Answer> = (0..3).map(|_| weir.chat().json(&chat(name)).send()).collect();
+        let mut statuses: Vec<u16> = asked.join_all().await.iter().map(|answer| answer.status.as_u16()).collect();
+        statuses.sort_unstable();
+        statuses
+    };
+    assert_eq!(statuses("patient").await, [200, 200, 200]);
+    assert_eq!(statuses("hasty").await, [200, 429, 429]);
+}
+
+#[tokio::test]
 async fn what_was_spent_is_known_after_a_kill_and_a_restart() {
     let simulator = simulator();
     let settings = config(&simulator, "budgets: [{usd: 0.07, every: month}],", "");
@@ -286,4 +310,56 @@ async fn what_was_spent_is_known_after_a_kill_and_a_restart() {
     let metrics = again.metrics().await;
     assert!(metrics.contains(r#"weir_budget_used_usd{every="month",tenant="acme"} 0.028"#), "{metrics}");
     assert_eq!(ask(&again, &with(chat("m"), "max_tokens", json!(30))).await.status.as_u16(), 429);
+}
+
+/// What the admin API answers.
+async fn admin(weir: &Weir, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let answer = Call::new(weir.admin(), method, path).json(body).send().await;
+    (answer.status.as_u16(), answer.json().await)
+}
+
+#[tokio::test]
+async fn the_admin_api_tells_budgets_and_raises_one_for_a_while() {
+    let simulator = simulator();
+    let budgets = "budgets: [{usd: 0.07, every: month}],";
+    let weir = config(&simulator, budgets, "budgets: [{usd: 100, every: day}]").start().await;
+    let mut answered = 0;
+    while ask(&weir, &limited(chat("m"))).await.status == 200 {
+        answered += 1;
+        assert!(answered < 10, "the budget is never spent");
+    }
+    assert!(answered > 0);
+    let (_, told) = admin(&weir, "GET", "/admin/v1/budgets?tenant=acme", &json!({})).await;
+    let ids: Vec<_> = told["budgets"].as_array().unwrap().iter().map(|budget| budget["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["key/acme/ci/usd/day", "tenant/acme/usd/month"]);
+    let spent = &told["budgets"][1];
+    assert_eq!((&spent["limit_usd"], &spent["reserved_usd"]), (&json!(0.07), &json!(0)));
+    assert_eq!(spent["window"]["every"], "month");
+    assert!((spent["used_usd"].as_f64().unwrap() - f64::from(answered) * 0.014).abs() < 1e-9, "{spent}");
+    let raise = "/admin/v1/budgets/tenant/acme/usd/month/raise";
+    let terms = json!({"usd": 42.5, "until": "2999-01-01T00:00:00Z"});
+    let (status, raised) = admin(&weir, "PUT", raise, &terms).await;
+    assert_eq!((status, &raised["limit_usd"], &raised["used_usd"]), (200, &json!(42.5), &spent["used_usd"]));
+    assert_eq!(ask(&weir, &limited(chat("m"))).await.status, 200);
+    let (_, page) = admin(&weir, "GET", "/admin/v1/budgets?limit=1", &json!({})).await;
+    assert_eq!((page["budgets"].as_array().unwrap().len(), &page["next"]), (1, &json!("key/acme/ci/usd/day")));
+    let (_, page) = admin(&weir, "GET", "/admin/v1/budgets?after=key/acme/ci/usd/day", &json!({})).await;
+    assert_eq!((&page["budgets"][0]["id"], &page["next"]), (&json!("tenant/acme/usd/month"), &json!(null)));
+    for (path, terms, status) in [
+        ("/admin/v1/budgets/tenant/none/usd/month/raise", &terms, 404),
+        (raise, &json!({"usd": 1, "until": "2020-01-01T00:00:00Z"}), 400),
+        (raise, &json!({"usd": -1, "until": "2999-01-01T00:00:00Z"}), 400),
+        (raise, &json!({"usd": 1}), 400),
+    ] {
+        assert_eq!(admin(&weir, "PUT", path, terms).await.0, status, "{path} {terms}");
+    }
+}
+
+#[tokio::test]
+async fn a_locked_configuration_lets_nobody_raise_a_budget() {
+    let simulator = simulator();
+    let weir = config(&simulator, "budgets: [{usd: 1, every: day}],", "").server("locked: true").start().await;
+    let terms = json!({"usd": 2, "until": "2999-01-01T00:00:00Z"});
+    let (status, told) = admin(&weir, "PUT", "/admin/v1/budgets/tenant/acme/usd/day/raise", &terms).await;
+    assert_eq!((status, &told["error"]["code"]), (403, &json!("locked")));
 }

@@ -249,3 +249,124 @@ async fn the_least_busy_target_is_free_of_the_slow_ones_requests() {
     }
     assert!(waiting.len() <= 2, "{} went to the slow one", waiting.len());
 }
+
+/// Two targets that are alike, and what relates requests.
+fn twins(simulator: &Simulator, affinity: &str, first: &str) -> Config {
+    let url = format!("http://{}/v1", simulator.addr());
+    Config::new()
+        .provider("p", &format!("{{kind: openai, base_url: '{url}', credentials: [{{id: a, api_key: sk-a}}, {{id: b, api_key: sk-b}}]}}"))
+        .model(&format!("{{name: m, targets: [{{provider: p, model: 'gpt-5.5{first}', credential: a}}, {{provider: p, model: gpt-5.5, credential: b}}]{affinity}}}"))
+}
+
+/// The credential that answered this request.
+async fn went_to(weir: &Weir, request: &Value, header: Option<(&str, &str)>) -> String {
+    let call = weir.chat().json(request);
+    let call = header.into_iter().fold(call, |call, (name, value)| call.header(name, value));
+    let answer = call.send().await;
+    assert_eq!(answer.status, 200);
+    answer.header("x-weir-credential").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_session_stays_at_one_target_turn_after_turn() {
+    let simulator = simulator();
+    for (affinity, header) in [
+        (", affinity: {by: [header:x-session-id]}", Some("x-session-id")),
+        (", affinity: {by: [header:x-session-id, prompt_prefix]}", None),
+        ("", Some("x-weir-cache-affinity")),
+    ] {
+        let weir = twins(&simulator, affinity, "").start().await;
+        let mut used = BTreeMap::new();
+        for session in 0..8 {
+            let session = format!("session-{session}");
+            let mut request = chat("m");
+            request["messages"][0]["content"] = json!(session);
+            let header = header.map(|name| (name, session.as_str()));
+            let first = went_to(&weir, &request, header).await;
+            for turn in 0..20 {
+                for role in ["assistant", "user"] {
+                    let message = json!({"role": role, "content": format!("turn {turn}")});
+                    request["messages"].as_array_mut().unwrap().push(message);
+                }
+                assert_eq!(went_to(&weir, &request, header).await, first, "{affinity}, turn {turn}");
+            }
+            *used.entry(first).or_insert(0) += 1;
+        }
+        assert_eq!(used.len(), 2, "all sessions are at one target: {used:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_moves_on_with_success_when_its_target_fails_and_stays_there() {
+    let simulator = simulator();
+    let health = "health: {cooldown: {rate_limit: 1s}}";
+    let weir = twins(&simulator, ", affinity: {by: [key]}, balance: round_robin", "~status=429~times=1~retry_after=1")
+        .section(health)
+        .start()
+        .await;
+    // The first is limited once; the session begins at the other one, and is still there when the first is well again.
+    assert_eq!(went_to(&weir, &chat("m"), None).await, "b");
+    let well = async {
+        while target(&weir, "p/a/gpt-5.5~status=429~times=1~retry_after=1").await["state"] != "probation" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("the end of the cooldown", well).await;
+    for _ in 0..5 {
+        assert_eq!(went_to(&weir, &chat("m"), None).await, "b");
+    }
+}
+
+/// What the admin API tells of a request, once its row is in the ledger.
+async fn told_of(weir: &Weir, id: &str) -> Value {
+    let told = async {
+        loop {
+            let answer = Call::new(weir.admin(), "GET", &format!("/admin/v1/requests/{id}")).send().await;
+            if answer.status == 200 {
+                let told = answer.json().await;
+                if told["request"].is_object() {
+                    return told;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("the request's row", told).await
+}
+
+#[tokio::test]
+async fn the_admin_api_tells_why_a_request_went_where_it_went() {
+    let simulator = simulator();
+    let weir = two_credentials(&simulator, "status=429", HEALTH).start().await;
+    let failed_over = told_of(&weir, &weir.chat().json(&chat("m")).send().await.id()).await;
+    assert_eq!(failed_over["request"]["attempts"].as_array().unwrap().len(), 2);
+    let choice = &failed_over["choices"][0];
+    assert_eq!(choice["picked"], "p/b/gpt-5.5");
+    assert_eq!(choice["passed_over"][0]["reason"], "tried");
+    let passed_over = told_of(&weir, &weir.chat().json(&chat("m")).send().await.id()).await;
+    let reason = &passed_over["choices"][0]["passed_over"][0];
+    assert_eq!(reason["target"], "p/a/gpt-5.5~status=429");
+    assert_eq!((&reason["reason"], &reason["cause"]), (&json!("cooling"), &json!("rate_limit")));
+    assert!(reason["since"].as_str() < reason["until"].as_str(), "{reason}");
+    let plain = told_of(&weir, &weir.chat().json(&chat("other")).send().await.id()).await;
+    assert_eq!((&plain["choices"], &plain["request"]["credential"]), (&json!([]), &json!("a")));
+    let unknown = Call::new(weir.admin(), "GET", "/admin/v1/requests/none").send().await;
+    assert_eq!(unknown.status, 404);
+}
+
+#[tokio::test]
+async fn a_credential_whose_limit_is_reached_is_passed_over_and_told_so() {
+    let simulator = simulator();
+    let url = format!("http://{}/v1", simulator.addr());
+    let weir = Config::new()
+        .provider("p", &format!("{{kind: openai, base_url: '{url}', credentials: [{{id: a, api_key: sk-a, rpm: 1}}, {{id: b, api_key: sk-b}}]}}"))
+        .model("{name: m, targets: [{provider: p, model: gpt-5.5, credential: a}, {tier: 1, provider: p, model: gpt-5.5, credential: b}]}")
+        .start()
+        .await;
+    assert_eq!(asked(&weir, "m").await, at("a", "1"));
+    let told = told_of(&weir, &weir.chat().json(&chat("m")).send().await.id()).await;
+    assert_eq!(
+        (&told["request"]["credential"], &told["choices"][0]["passed_over"][0]["reason"]),
+        (&json!("b"), &json!("limit"))
+    );
+}

@@ -279,7 +279,7 @@ async fn a_4xx_of_the_providers_keeps_its_status_whatever_its_shape() {
             answer_with(format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{shape}"));
             for model in ["o/m", "a/claude-sonnet-4-6"] {
                 for request in [chat(model), stream(model)] {
-                    let answer = weir.chat().json(&request).send().await;
+                    let answer = weir.chat().json(&request).header("x-weir-no-retry", "1").send().await;
                     assert_refused_as_it_was(answer, status, shape).await;
                 }
             }

@@ -409,3 +409,34 @@ async fn what_a_failed_target_said_is_not_in_the_answer_of_the_next() {
     assert!(!text.contains("first") && !text.contains("c-1"), "{text}");
     assert_eq!(end, End::Whole);
 }
+
+#[tokio::test]
+async fn a_slow_target_is_overtaken_by_a_second_one_and_costs_nothing_more() {
+    let simulator = simulator();
+    let weir = pair(&simulator, Dialect::OpenAi, "delay=60s", ", hedge: {after: 100ms, max_extra: 100%}").start().await;
+    for body in [chat("m"), stream("m")] {
+        let answer = weir.chat().json(&body).send().await;
+        let id = answer.id();
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-provider")), (200, Some("claude")));
+        answer.text().await;
+        let line = weir.logged(&id).await;
+        let outcomes: Vec<&Value> =
+            line["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
+        assert_eq!(outcomes, [&json!("abandoned"), &json!("ok")]);
+    }
+    simulator.until(|account| account.in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn a_second_target_that_fails_leaves_the_first_its_time() {
+    let simulator = simulator();
+    let model = "{name: m, targets: [{provider: openai, model: 'gpt-5.5~delay=700ms'}, {tier: 1, provider: claude, model: 'claude-sonnet-4-6~status=500'}], hedge: {after: 50ms, max_extra: 100%}}";
+    let weir = Config::of(&simulator).model(model).start().await;
+    let answer = weir.chat().json(&chat("m")).send().await;
+    let id = answer.id();
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-provider")), (200, Some("openai")));
+    let line = weir.logged(&id).await;
+    let outcomes: Vec<&Value> =
+        line["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
+    assert_eq!(outcomes, [&json!("provider_error"), &json!("ok")]);
+}

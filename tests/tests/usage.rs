@@ -87,7 +87,10 @@ async fn usage_is_estimated_where_the_provider_does_not_count_and_told_once_to_a
         ] {
             let mut answer = weir.chat().json(&request).send().await;
             if let Some(chunks) = chunks {
-                assert_eq!(usage_chunks(&answer.events().await.0).len(), chunks, "{model}");
+                let (events, _) = answer.events().await;
+                let told = usage_chunks(&events);
+                assert_eq!(told.len(), chunks, "{model}");
+                assert!(told.iter().all(|chunk| chunk["id"] == events[0].json()["id"]), "{told:?}");
             }
             let line = weir.logged(&answer.id()).await;
             assert_eq!(line["accuracy"], "estimated", "{line}");

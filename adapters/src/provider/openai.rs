@@ -76,6 +76,7 @@ impl Adapter for OpenAi {
             wants_usage: request.wants_usage(),
             choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1).max(1),
             finished: 0,
+            begun: false,
         })
     }
 
@@ -159,6 +160,7 @@ struct PassThrough {
     wants_usage: bool,
     choices: usize,
     finished: usize,
+    begun: bool,
 }
 
 static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
@@ -195,6 +197,9 @@ impl PassThrough {
         let data = event.data;
         let choices = self.index.get(data, "choices").unwrap_or(b"[]");
         let counted = self.index.get(data, "usage").and_then(usage::read);
+        if self.wants_usage && !self.begun {
+            self.begin_own_usage(data, out);
+        }
         let mut edits = Vec::new();
         if self.index.find(data, "model").is_some() {
             edits.extend(self.name.clone().map(|name| Edit::Set("model", name)));
@@ -206,7 +211,6 @@ impl PassThrough {
                 rewrite_into(data, &self.index, &edits, &mut json);
                 return out.usage_event(json);
             }
-            self.begin_own_usage(data, out);
         }
         if self.index.find(data, "usage").is_some() && (counted.is_some() || !self.wants_usage) {
             edits.push(Edit::Remove("usage".into()));
@@ -222,12 +226,17 @@ impl PassThrough {
         }
     }
 
-    /// A host that counts in its last chunk of content: the usage chunk at the end will be ours, under this stream's id.
-    fn begin_own_usage(&self, data: &[u8], out: &mut ChunkWriter) {
+    /// Where a host never counts, or in its last chunk of content, the usage chunk at the end is ours, under this stream's
+    /// id. Some hosts' first chunk has none yet.
+    fn begin_own_usage(&mut self, data: &[u8], out: &mut ChunkWriter) {
         let text = |name| self.index.get(data, name).and_then(crate::index::text).unwrap_or_default();
+        if text("id").is_empty() {
+            return;
+        }
         let created = self.index.get(data, "created").and_then(|raw| serde_json::from_slice(raw).ok());
         let asked = self.name.as_deref().and_then(crate::index::text);
         out.begin(&text("id"), created.unwrap_or_default(), &asked.unwrap_or_else(|| text("model")));
+        self.begun = true;
     }
 }
 

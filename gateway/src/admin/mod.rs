@@ -1,6 +1,8 @@
 //! The control plane: the admin API, metrics and health, on their own listener and runtime, so that a slow console never
 //! delays a stream.
 
+mod budgets;
+mod requests;
 mod targets;
 mod usage;
 
@@ -10,7 +12,7 @@ use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -51,6 +53,9 @@ impl Admin {
             .route("/admin/v1/config", get(config))
             .route("/admin/v1/config/history", get(history))
             .route("/admin/v1/config/reload", post(reload))
+            .route("/admin/v1/budgets", get(budgets::list))
+            .route("/admin/v1/budgets/{*rest}", put(budgets::raise))
+            .route("/admin/v1/requests/{id}", get(requests::one))
             .route("/admin/v1/targets", get(targets::list))
             .route("/admin/v1/targets/{*rest}", post(targets::reset))
             .merge(usage::routes())

@@ -163,7 +163,7 @@ async fn page(reader: Reader, asked: Asked) -> Response {
 }
 
 /// What `work`, which blocks, comes to.
-async fn answer(work: impl FnOnce() -> Result<Response, StoreFault> + Send + 'static) -> Response {
+pub(super) async fn answer(work: impl FnOnce() -> Result<Response, StoreFault> + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", error.to_string(), Vec::new()),
@@ -213,7 +213,7 @@ struct Page {
     next: Option<String>,
 }
 
-fn raw(row: &Row<'_>) -> Option<Box<RawValue>> {
+pub(super) fn raw(row: &Row<'_>) -> Option<Box<RawValue>> {
     serde_json::value::to_raw_value(row).inspect_err(|error| tracing::error!(%error, "a row is no JSON")).ok()
 }
 

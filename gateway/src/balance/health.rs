@@ -89,6 +89,8 @@ pub enum Availability {
 pub struct Cooldown {
     /// What the last failure was.
     pub cause: Cause,
+    /// When it began.
+    pub since: Moment,
     /// When the cooldown ends, or ended: after that it is on probation.
     pub until: Moment,
 }
@@ -196,8 +198,8 @@ impl Health {
     /// The cooldown that it is in, or on probation after.
     #[must_use]
     pub fn cooldown(&self) -> Option<Cooldown> {
-        let cause = self.history().cause?;
-        Some(Cooldown { cause, until: self.until() }).filter(|cooldown| cooldown.until != Moment::NEVER)
+        let History { cause, cooled: since, .. } = *self.history();
+        Some(Cooldown { cause: cause?, since, until: self.until() }).filter(|cooldown| cooldown.until != Moment::NEVER)
     }
 
     fn until(&self) -> Moment {
@@ -311,7 +313,8 @@ mod tests {
             assert_eq!(health.failed(of(cause), at(0), at(1), &rules()), Some(secs(length)), "{cause:?}");
             assert_eq!(health.availability(at(1)), Availability::Cooling(at(1 + length)));
             assert_eq!(health.availability(at(1 + length)), Availability::Probe);
-            assert_eq!(health.cooldown(), Some(Cooldown { cause, until: at(1 + length) }));
+            let since = at(1).plus(TICK);
+            assert_eq!(health.cooldown(), Some(Cooldown { cause, since, until: at(1 + length) }));
         }
     }
 

@@ -4,7 +4,8 @@
 //! lock and without a shared state beyond a counter. While nothing cools, a pick among any number of targets is one
 //! binary search; else the usable ones are gathered first.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -74,22 +75,38 @@ impl Rotation {
 
 /// The targets that one request has tried in this round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tried(Vec<usize>);
+pub struct Tried {
+    places: Vec<usize>,
+    strayed: bool,
+}
 
 impl Tried {
-    fn has(&self, place: usize) -> bool {
-        self.0.contains(&place)
+    /// Whether the candidate at this place was tried.
+    #[must_use]
+    pub fn has(&self, place: usize) -> bool {
+        self.places.contains(&place)
+    }
+
+    /// The one that was tried last.
+    #[must_use]
+    pub fn last(&self) -> Option<usize> {
+        self.places.last().copied()
+    }
+
+    /// Whether a pick came upon a candidate that was not usable, since this was asked last.
+    pub fn has_strayed(&mut self) -> bool {
+        std::mem::take(&mut self.strayed)
     }
 
     /// Begins a new round, in which each may be tried once more.
     pub fn forget(&mut self) {
-        self.0.clear();
+        self.places.clear();
     }
 
     /// Whether none was tried in this round.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.places.is_empty()
     }
 }
 
@@ -112,6 +129,8 @@ pub enum Unpicked {
 pub struct LbModelManager {
     policy: Policy,
     candidates: Vec<Candidate>,
+    /// The places of the candidates by their standings' marks.
+    places: HashMap<u64, usize>,
     levels: Vec<Level>,
     rules: Arc<Rules>,
     rotation: Arc<Rotation>,
@@ -206,7 +225,9 @@ impl LbModelManager {
             let share = if policy == Policy::RoundRobin { 1 } else { candidate.weight.max(1) };
             levels.entry((candidate.tier, candidate.rank, candidate.weight == 0, price)).or_default().add(place, share);
         }
-        Self { policy, candidates, levels: levels.into_values().collect(), rules, rotation }
+        let marks = candidates.iter().map(|candidate| candidate.standing.mark());
+        let places = marks.zip(0..).collect();
+        Self { policy, candidates, places, levels: levels.into_values().collect(), rules, rotation }
     }
 
     /// The same with other standings; where there is none, with the same.
@@ -238,19 +259,59 @@ impl LbModelManager {
     /// # Errors
     /// Nothing is left to be picked.
     pub fn pick(&self, tried: &mut Tried, now: Moment, room: impl Fn(usize) -> f32) -> Result<(usize, Held), Unpicked> {
-        for level in &self.levels {
-            for _ in 0..MOST_LOST {
-                let usable = |place| self.is_usable(place, tried, now) && room(place) > 0.0;
-                let Some(place) = self.choose(level, now, usable, &room) else {
-                    break;
-                };
-                if let Some(held) = self.hold(place, now) {
-                    tried.0.push(place);
-                    return Ok((place, held));
-                }
+        let strayed = Cell::new(tried.strayed);
+        let picked = self.levels.iter().find_map(|level| self.pick_in(level, tried, &strayed, now, &room));
+        tried.strayed = strayed.get();
+        let (place, held) = picked.ok_or_else(|| self.unpicked(tried, now))?;
+        tried.places.push(place);
+        Ok((place, held))
+    }
+
+    fn pick_in(
+        &self,
+        level: &Level,
+        tried: &Tried,
+        strayed: &Cell<bool>,
+        now: Moment,
+        room: impl Fn(usize) -> f32,
+    ) -> Option<(usize, Held)> {
+        let usable = |place| {
+            let is_usable = self.is_usable(place, tried, now) && room(place) > 0.0;
+            if !is_usable {
+                strayed.set(true);
+            }
+            is_usable
+        };
+        for _ in 0..MOST_LOST {
+            let place = self.choose(level, now, usable, &room)?;
+            if let Some(held) = self.hold(place, now) {
+                return Some((place, held));
             }
         }
-        Err(self.unpicked(tried, now))
+        None
+    }
+
+    /// A hold on the target with that mark, unless it may not be used now, or a better tier may.
+    #[must_use]
+    pub fn pick_marked(
+        &self,
+        mark: u64,
+        tried: &mut Tried,
+        now: Moment,
+        room: impl Fn(usize) -> f32,
+    ) -> Option<(usize, Held)> {
+        let place = *self.places.get(&mark)?;
+        let usable = |place| self.is_usable(place, tried, now) && room(place) > 0.0;
+        let rank = |place: usize| self.candidates.get(place).map(|candidate| (candidate.tier, candidate.rank));
+        let is_used = |level: &&Level| level.members.iter().any(|member| usable(member.place));
+        let best = self.levels.iter().find(is_used)?.members.first()?;
+        if !usable(place) || rank(place) != rank(best.place) {
+            tried.strayed = true;
+            return None;
+        }
+        let held = self.hold(place, now)?;
+        tried.places.push(place);
+        Some((place, held))
     }
 
     fn hold(&self, place: usize, now: Moment) -> Option<Held> {
@@ -592,6 +653,24 @@ mod tests {
         probe.record(Outcome::Success, later);
         drop(probe);
         assert_shares(&counts(&manager, later), &[1000, 1]);
+    }
+
+    #[test]
+    fn a_marked_target_is_picked_unless_it_cools_was_tried_or_a_better_tier_can_be_used() {
+        let manager = of(Policy::Weighted, &[(0, 1), (0, 1), (1, 1)]);
+        let now = Moment::now();
+        let marks: Vec<_> = manager.candidates.iter().map(|candidate| candidate.standing.mark()).collect();
+        let marked = |place: usize, tried: &mut Tried| {
+            manager.pick_marked(*marks.get(place).unwrap(), tried, now, |_| 1.0).map(|(place, _)| place)
+        };
+        let mut tried = Tried::default();
+        assert_eq!((marked(1, &mut tried), marked(1, &mut tried)), (Some(1), None));
+        assert_eq!(marked(2, &mut Tried::default()), None);
+        cool(&manager, 1, Cause::RateLimit, now);
+        assert_eq!(marked(1, &mut Tried::default()), None);
+        cool(&manager, 0, Cause::RateLimit, now);
+        assert_eq!(marked(2, &mut Tried::default()), Some(2));
+        assert!(manager.pick_marked(0, &mut Tried::default(), now, |_| 1.0).is_none());
     }
 
     #[test]

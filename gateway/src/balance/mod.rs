@@ -9,6 +9,7 @@ mod held;
 mod load;
 mod manager;
 mod moment;
+mod pins;
 mod registry;
 
 pub use health::{Availability, Cooldown, Failure, Health, Rules};
@@ -16,4 +17,5 @@ pub use held::{Cooled, Held, Outcome};
 pub use load::Load;
 pub use manager::{Candidate, LbModelManager, Policy, Rotation, Tried, Unpicked};
 pub use moment::Moment;
+pub use pins::{Pins, beginning};
 pub use registry::{CredentialHealth, Registry, Standing};

@@ -29,6 +29,7 @@ pub struct CredentialHealth {
 #[derive(Debug)]
 pub struct Standing {
     id: Arc<str>,
+    mark: u64,
     /// The cooldown of this model with this credential.
     pub health: Health,
     /// How busy and how fast it is.
@@ -52,7 +53,7 @@ impl Registry {
     pub fn standing(&self, credential: &Arc<CredentialHealth>, model: &str) -> Arc<Standing> {
         let id: Arc<str> = format!("{}/{model}", credential.id).into();
         self.standings.renew(&id, |kept| {
-            let fresh = || Standing::new(Arc::clone(&id), Arc::clone(credential));
+            let fresh = || Standing::new(Arc::clone(&id), self.fingerprints.hash_one(&id), Arc::clone(credential));
             kept.filter(|kept| Arc::ptr_eq(&kept.credential, credential)).unwrap_or_else(fresh)
         })
     }
@@ -67,14 +68,26 @@ impl CredentialHealth {
 }
 
 impl Standing {
-    fn new(id: Arc<str>, credential: Arc<CredentialHealth>) -> Arc<Self> {
-        Arc::new(Self { id, health: Health::default(), load: Load::default(), credential })
+    fn new(id: Arc<str>, mark: u64, credential: Arc<CredentialHealth>) -> Arc<Self> {
+        Arc::new(Self { id, mark, health: Health::default(), load: Load::default(), credential })
     }
 
     /// Its stable name, such as `openai/oa-1/gpt-5.5`.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The same, to be kept after it is gone.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        Arc::clone(&self.id)
+    }
+
+    /// A number for its name, the same as long as the process lives.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.mark
     }
 
     /// The credential's part of it.

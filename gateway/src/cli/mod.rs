@@ -1,11 +1,13 @@
 //! The command line: what it looks like, and which room each call goes to.
 
 mod check;
+mod explain;
 mod healthcheck;
 mod key;
 mod schema;
 mod serve;
 mod simulate;
+mod store;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -44,11 +46,32 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
+    /// Tell what would become of a request, without sending it: who may call what, each candidate with why it is
+    /// chosen or passed over, and the exact request to the provider.
+    Explain {
+        /// The configuration: a file, or a folder of files.
+        file: PathBuf,
+        /// The caller's key.
+        #[arg(long)]
+        key: String,
+        /// The file with the request's body.
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
+        /// The endpoint: chat, or its path behind /v1/.
+        #[arg(long, default_value = "chat")]
+        endpoint: String,
+        /// Tell it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the JSON Schema of a configuration.
     Schema,
     /// Mint a virtual key, or hash one.
     #[command(subcommand)]
     Key(Key),
+    /// Look after a store while no Weir has it open.
+    #[command(subcommand)]
+    Store(Store),
     /// Run the provider simulator as a server of its own.
     Simulate {
         /// The address to listen on.
@@ -80,6 +103,30 @@ struct Serve {
 }
 
 #[derive(Debug, Subcommand)]
+enum Store {
+    /// Read everything, and tell what there is and what is damaged.
+    Check {
+        /// The folder that `store.path` names.
+        path: PathBuf,
+    },
+    /// Make it anew of all that can be read; the old files are kept beside it.
+    Repair {
+        /// The folder that `store.path` names.
+        path: PathBuf,
+    },
+    /// Print it as lines of JSON.
+    Export {
+        /// The folder that `store.path` names.
+        path: PathBuf,
+    },
+    /// Read such lines from standard input into a new store.
+    Import {
+        /// The folder that `store.path` names.
+        path: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum Key {
     /// Mint a key, and print it with its hash. Only the hash goes into a configuration.
     New {
@@ -107,9 +154,17 @@ impl Cli {
             Command::Check { file, strict } => {
                 check::run(&file, if strict { check::Depth::Strict } else { check::Depth::Text })
             }
+            Command::Explain { file, key, request, endpoint, json } => {
+                let form = if json { explain::Form::Json } else { explain::Form::Text };
+                explain::run(&file, &explain::Asked { key, request, endpoint }, form)
+            }
             Command::Schema => schema::run(),
             Command::Key(Key::New { tenant }) => key::new(tenant.as_deref()),
             Command::Key(Key::Hash) => key::hash(),
+            Command::Store(Store::Check { path }) => store::check(&path),
+            Command::Store(Store::Repair { path }) => store::repair(&path),
+            Command::Store(Store::Export { path }) => store::export(&path),
+            Command::Store(Store::Import { path }) => store::import(&path),
             Command::Simulate { listen } => simulate::run(listen),
             Command::Healthcheck { config } => healthcheck::run(&config),
             Command::Completions { shell } => completions(shell),

@@ -114,7 +114,7 @@ section! {
     pub struct Store {
         /// The folder of the embedded store.
         path: PathBuf = PathBuf::from("./data");
-        /// A Redis shared by several gateways: a URL, a cluster or sentinels.
+        /// A Redis by which several gateways share rates, budgets and quotas: a URL, a cluster or sentinels.
         redis: Option<Redis> = None;
         /// What happens to limits and budgets while Redis is away.
         on_redis_loss: OnRedisLoss = OnRedisLoss::Lease;
@@ -156,7 +156,7 @@ section! {
 choices! {
     /// What happens to limits and budgets while Redis is away.
     pub enum OnRedisLoss {
-        /// Each gateway keeps to the slice that it holds.
+        /// Each gateway keeps to the slice that it holds and its share of what was left.
         Lease = "lease",
         /// Each gateway counts for itself.
         Local = "local",
@@ -294,7 +294,7 @@ section! {
         fallbacks: Fallbacks = Read::placeholder();
         /// What becomes of the request's parameters.
         params: Params = Read::placeholder();
-        /// What it costs, over the catalog's figures. Without either, its cost is unknown.
+        /// What it costs, over the catalog's figures. Without either, its cost is unknown, and no budget counts it.
         pricing: Option<Pricing> = None;
     }
 }
@@ -364,7 +364,7 @@ section! {
     pub struct Retries {
         /// How many times, after the first attempt.
         max: u32 = 2;
-        /// The wait before the first and before the last retry; it doubles between them, with jitter.
+        /// The wait before the second round, when every target was tried, and the longest before a later one; it doubles between them, with jitter.
         backoff: DurationRange = DurationRange { from: Duration::millis(250), to: Duration::secs(5) };
     }
 }

@@ -2,7 +2,7 @@
 //! ignored in silence.
 
 use super::fault::Fault;
-use super::file::{Config, LogBodies, Model};
+use super::file::{Config, Credential, LogBodies, Model, Pricing, Provider, Tenant, Unsupported};
 
 /// One warning for each setting that has no effect yet.
 pub(super) fn found(config: &Config) -> Vec<Fault> {
@@ -12,11 +12,20 @@ pub(super) fn found(config: &Config) -> Vec<Fault> {
             found.push(warning(path));
         }
     };
-    tell("store.redis".to_owned(), config.store.redis.is_some());
-    tell("observability.otlp".to_owned(), config.observability.otlp.is_some());
-    tell("observability.log_bodies".to_owned(), config.observability.log_bodies != LogBodies::None);
+    settings(config).into_iter().for_each(|(name, set)| tell(name.to_owned(), set));
+    for (name, provider) in &config.providers {
+        let at = format!("providers.{name}");
+        settings_of_provider(provider).into_iter().for_each(|(name, set)| tell(format!("{at}.{name}"), set));
+        for credential in &provider.credentials {
+            let at = format!("{at}.credentials.{}", credential.id);
+            settings_of_credential(credential).into_iter().for_each(|(name, set)| tell(format!("{at}.{name}"), set));
+        }
+    }
     for model in &config.models {
         settings_of_model(model).into_iter().for_each(|(name, set)| tell(format!("models.{}.{name}", model.name), set));
+    }
+    for tenant in &config.tenants {
+        tell(format!("tenants.{}.keys: choose_credential", tenant.id), chooses_credentials(tenant));
     }
     found
 }
@@ -26,11 +35,70 @@ fn warning(path: String) -> Fault {
     Fault { place: None, path, message, help: None }
 }
 
-fn settings_of_model(model: &Model) -> [(&'static str, bool); 3] {
-    let params = &model.params;
+fn settings(config: &Config) -> [(&'static str, bool); 3] {
     [
-        ("affinity", model.affinity.is_some()),
-        ("hedge", model.hedge.is_some()),
-        ("params", !(params.defaults.is_empty() && params.overrides.is_empty() && params.rules.is_empty())),
+        ("store.master_key", config.store.master_key.is_some()),
+        ("observability.otlp", config.observability.otlp.is_some()),
+        ("observability.log_bodies", config.observability.log_bodies != LogBodies::None),
     ]
+}
+
+fn settings_of_provider(provider: &Provider) -> [(&'static str, bool); 3] {
+    [
+        ("region", provider.region.is_some()),
+        ("project", provider.project.is_some()),
+        ("organization", provider.organization.is_some()),
+    ]
+}
+
+fn settings_of_credential(credential: &Credential) -> [(&'static str, bool); 3] {
+    [
+        ("access_key_id", credential.access_key_id.is_some()),
+        ("session_token", credential.session_token.is_some()),
+        ("service_account", credential.service_account.is_some()),
+    ]
+}
+
+fn settings_of_model(model: &Model) -> [(&'static str, bool); 2] {
+    let params = &model.params;
+    let replaces = !(params.defaults.is_empty() && params.overrides.is_empty() && params.rules.is_empty());
+    [
+        ("params", replaces || params.unsupported != Unsupported::Drop),
+        (
+            "pricing: audio, per_image, per_second, per_character, per_search_unit",
+            model.pricing.as_ref().is_some_and(prices_more),
+        ),
+    ]
+}
+
+/// Whether it prices what no endpoint of this version counts.
+fn prices_more(pricing: &Pricing) -> bool {
+    let tokens = [pricing.audio_input, pricing.audio_output];
+    let units = [pricing.per_image, pricing.per_second, pricing.per_character, pricing.per_search_unit];
+    tokens.iter().chain(&units).any(Option::is_some)
+}
+
+fn chooses_credentials(tenant: &Tenant) -> bool {
+    tenant.keys.iter().any(|key| key.choose_credential)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use crate::config::parse_str;
+
+    #[test]
+    fn the_example_is_told_of_just_what_has_no_effect() {
+        let example = include_str!("../../../config/weir.example.yaml");
+        let pending = parse_str("weir.example.yaml", example).unwrap().pending;
+        let paths: Vec<_> = pending.iter().map(|fault| fault.path.as_str()).collect();
+        let expected = [
+            "store.master_key",
+            "providers.bedrock.region",
+            "providers.bedrock.credentials.aws.access_key_id",
+            "models.gpt-main.params",
+        ];
+        assert_eq!(paths, expected);
+    }
 }

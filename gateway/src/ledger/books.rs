@@ -23,11 +23,11 @@ use crate::store::{Disk, StoreFault};
 /// Rows, under the number of their commit.
 pub(super) const ROWS: &[u8] = b"r";
 /// Groups of requests that were open, under numbers of the same kind.
-const OPEN: &[u8] = b"o";
+pub(super) const OPEN: &[u8] = b"o";
 /// Numbers of commits, under ids that do not lead there.
-const IDS: &[u8] = b"i";
+pub(super) const IDS: &[u8] = b"i";
 /// Counters, under their account and window.
-const COUNTERS: &[u8] = b"c";
+pub(super) const COUNTERS: &[u8] = b"c";
 
 /// How large a value becomes: sled keeps those over 128 KiB in files of their own, each with a flush of its own.
 const MOST_VALUE: usize = 64 << 10;
@@ -104,6 +104,11 @@ impl Books {
         Ok(())
     }
 
+    /// Whether nothing was ever written.
+    pub(super) fn is_new(&self) -> Result<bool, StoreFault> {
+        Ok(newest(&self.disk, ROWS)? == 0)
+    }
+
     fn counters(&self) -> MutexGuard<'_, Counters> {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,7 +155,8 @@ impl Books {
         counted
     }
 
-    /// Rows for what was open when the process before ended without a word.
+    /// Rows for what was open when the process before ended without a word. Of when that was no more is known than that it
+    /// still wrote its newest commit.
     fn recover(&mut self, now: Timestamp) -> Result<(), StoreFault> {
         let groups = all(&self.disk, &Span::under(OPEN))?;
         let Some((first, _)) = groups.first() else { return Ok(()) };
@@ -158,10 +164,11 @@ impl Books {
         let mut open = BTreeMap::new();
         for (_, value) in &groups {
             let frames = frame::decode(value)?.filter(|frame| !ended.contains(&frame.number));
-            open.extend(frames.map(|frame| (frame.number, frame.whole)));
+            open.extend(frames.map(|frame| (frame.number, frame)));
         }
         let mut batch = Batch::default();
-        let rows: Vec<_> = open.into_values().collect();
+        let ended = moment(self.last).unwrap_or(now);
+        let rows: Vec<_> = open.into_values().map(|frame| frame::ended(frame, ended)).collect();
         self.put_rows(&mut batch, &rows.concat(), now);
         groups.iter().for_each(|(key, _)| batch.delete(key.clone()));
         if !rows.is_empty() {
@@ -220,10 +227,19 @@ impl Books {
 }
 
 /// A commit that is ready to be written.
+#[derive(Default)]
 pub(super) struct Prepared {
     batch: Batch,
     /// The accounts that it charges, as they will be.
     counted: Counters,
+}
+
+impl Prepared {
+    /// Both in one. They charge no account in common.
+    pub(super) fn join(&mut self, other: Self) {
+        self.batch.changes.extend(other.batch.changes);
+        self.counted.extend(other.counted);
+    }
 }
 
 /// The key of the value with this number.
@@ -261,6 +277,11 @@ pub(super) fn id_prefix(id: &str) -> Vec<u8> {
 
 fn counter_key(account: &str, window: i64) -> Vec<u8> {
     [COUNTERS, account.as_bytes(), &[0], &window.to_be_bytes()].concat()
+}
+
+/// The time that a commit's number stands for.
+pub(super) fn moment(number: u64) -> Option<Timestamp> {
+    i64::try_from(number).ok().and_then(|micros| Timestamp::from_microsecond(micros).ok())
 }
 
 pub(super) fn micros(now: Timestamp) -> u64 {
@@ -304,7 +325,7 @@ fn read_counters(disk: &Disk) -> Result<Counters, StoreFault> {
     Ok(counters)
 }
 
-fn counter<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, i64, i64)> {
+pub(super) fn counter<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, i64, i64)> {
     let (name, window) = key.strip_prefix(COUNTERS)?.split_last_chunk()?;
     let account = std::str::from_utf8(name.strip_suffix(&[0])?).ok()?;
     Some((account, i64::from_be_bytes(*window), i64::from_le_bytes(value.try_into().ok()?)))

@@ -1,6 +1,7 @@
 //! Rows one behind the other: each with its length and the number of its admission before it, so that a reader finds the
 //! next without reading this one.
 
+use jiff::Timestamp;
 use serde::Serialize as _;
 
 use super::id;
@@ -22,6 +23,9 @@ const BEGUN: usize = NUMBER + size_of::<u64>();
 /// Stands for the time of an id that holds none.
 const NO_TIME: u64 = u64::MAX;
 
+/// The number of a row that no admission had.
+pub(super) const NO_NUMBER: u64 = u64::MAX;
+
 /// A framed row. One that cannot be written, which is a mistake in this room, is empty.
 pub(super) fn encode(number: u64, row: &Row<'_>) -> Vec<u8> {
     let mut frame = Vec::with_capacity(256);
@@ -36,6 +40,13 @@ pub(super) fn encode(number: u64, row: &Row<'_>) -> Vec<u8> {
     set(&mut frame, BEGUN, begun.to_le_bytes());
     renumber(&mut frame, number);
     frame
+}
+
+/// The same row as if it had ended `now`.
+pub(super) fn ended(frame: Frame<'_>, now: Timestamp) -> Vec<u8> {
+    let Ok(mut row) = frame.row() else { return frame.whole.to_vec() };
+    row.duration_ms = u64::try_from(now.duration_since(row.started_at).as_millis()).unwrap_or(0);
+    encode(frame.number, &row)
 }
 
 /// Gives a framed row its number.

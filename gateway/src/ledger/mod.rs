@@ -6,9 +6,12 @@
 //! nothing that was admitted longer ago than `commit_within` and one flush of the disk, and what the counters say is what
 //! the rows were charged.
 
+mod archive;
 mod books;
+mod census;
 mod frame;
 pub mod id;
+mod overflow;
 mod query;
 mod row;
 #[cfg(test)]
@@ -23,9 +26,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use self::archive::{ArchiveFault, export, import};
 use self::books::Counters;
+pub use self::census::Census;
 pub use self::query::{Cursor, Field, Filter, Reader, Sum, Sums};
-pub(crate) use self::row::dollars::{serialize as dollars, text as dollars_text};
+pub(crate) use self::row::dollars::{parse as dollars_parsed, serialize as dollars, text as dollars_text};
 pub use self::row::{Accuracy, Attempt, Charge, Counts, Row};
 use self::waiting::Waiting;
 use self::writer::Writer;
@@ -59,7 +64,10 @@ impl Lost {
     fn add(&self, rows: u64) {
         if rows > 0 {
             self.0.fetch_add(rows, Ordering::Relaxed);
-            tracing::error!(rows, "the store could not be written for so long that rows of the ledger are lost");
+            tracing::error!(
+                rows,
+                "the store could not be written for so long that rows of the ledger are added up into a few"
+            );
         }
     }
 }
@@ -178,7 +186,8 @@ impl Ledger {
         self.waiting.lag()
     }
 
-    /// How many rows were lost, since the disk refused for too long.
+    /// How many requests have no row of their own, since the disk refused for too long; what they used and cost is in rows
+    /// for all of a kind.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost.0.load(Ordering::Relaxed)
@@ -220,18 +229,10 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let Some(number) = self.number.take() else { return };
-        let frame = self.waiting.intent(number).map(ended_now).unwrap_or_default();
-        self.waiting.finish(number, &frame, []);
+        let intent = self.waiting.intent(number).unwrap_or_default();
+        let ended = frame::Frames::bare(&intent).next().map(|frame| frame::ended(frame, Timestamp::now()));
+        self.waiting.finish(number, &ended.unwrap_or_default(), []);
     }
-}
-
-/// The same row, as it is now.
-fn ended_now(frame: Vec<u8>) -> Vec<u8> {
-    let Some(read) = frame::Frames::bare(&frame).next() else { return frame };
-    let Ok(mut row) = read.row() else { return frame };
-    let took = Timestamp::now().duration_since(row.started_at);
-    row.duration_ms = u64::try_from(took.as_millis()).unwrap_or(0);
-    frame::encode(read.number, &row)
 }
 
 fn flat(counters: &Mutex<Counters>) -> Vec<Charge> {

@@ -247,7 +247,7 @@ impl Reader {
     }
 
     /// Gives `visit` each commit of `span` until it breaks off. What is damaged is passed over.
-    fn commits<B>(
+    pub(super) fn commits<B>(
         &self,
         mut span: Span,
         direction: Direction,
@@ -353,6 +353,5 @@ impl Field {
 }
 
 fn moment(number: u64, format: &str) -> Cow<'static, str> {
-    let micros = i64::try_from(number).unwrap_or(i64::MAX);
-    Timestamp::from_microsecond(micros).map(|at| at.strftime(format).to_string()).unwrap_or_default().into()
+    books::moment(number).map(|at| at.strftime(format).to_string()).unwrap_or_default().into()
 }

@@ -125,6 +125,23 @@ pub struct Counts {
     pub search_units: u64,
 }
 
+impl Counts {
+    /// Adds what another request used.
+    pub(super) fn add(&mut self, other: Self) {
+        let add = |to: &mut u64, count: u64| *to = to.saturating_add(count);
+        add(&mut self.input_tokens, other.input_tokens);
+        add(&mut self.cached_input_tokens, other.cached_input_tokens);
+        add(&mut self.cache_write_tokens, other.cache_write_tokens);
+        add(&mut self.output_tokens, other.output_tokens);
+        add(&mut self.reasoning_tokens, other.reasoning_tokens);
+        add(&mut self.audio_tokens, other.audio_tokens);
+        add(&mut self.images, other.images);
+        add(&mut self.characters, other.characters);
+        self.seconds += other.seconds;
+        add(&mut self.search_units, other.search_units);
+    }
+}
+
 impl From<adapters::Usage> for Counts {
     fn from(usage: adapters::Usage) -> Self {
         Self {
@@ -201,7 +218,7 @@ pub(super) mod dollars {
         format!("{sign}{whole}.{rest:09}").trim_end_matches('0').to_owned()
     }
 
-    pub(super) fn parse(text: &str) -> Option<i64> {
+    pub(crate) fn parse(text: &str) -> Option<i64> {
         let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
         let (whole, rest) = digits.split_once('.').unwrap_or((digits, ""));
         if whole.is_empty() || rest.len() > 9 || !whole.bytes().chain(rest.bytes()).all(|byte| byte.is_ascii_digit()) {

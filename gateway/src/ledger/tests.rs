@@ -12,6 +12,7 @@ use super::books::{Books, Counters};
 use super::row::tests::row;
 use super::waiting::{Note, Waiting};
 use super::*;
+use crate::store::backend::{Direction, Span};
 use crate::store::memory::Memory;
 use crate::store::{Patience, Store};
 
@@ -95,6 +96,70 @@ fn what_was_open_when_the_process_was_killed_has_a_row() {
     assert_eq!(errors, BTreeMap::from([("one".into(), false), ("three".into(), true), ("two".into(), true)]));
     assert!(next.reader().find("two", Some("acme"), |_| ()).unwrap().is_some());
     next.close();
+}
+
+#[test]
+fn a_killed_requests_row_lasts_until_the_newest_commit() {
+    let memory = Memory::default();
+    let mut killed = Steps::start(&memory);
+    let begun = Timestamp::from_second(1_795_406_400).unwrap();
+    killed.waiting.open(frame::encode(0, &Opened { started_at: begun, ..opened("long") }.row()));
+    killed.commit_at(begun);
+    let number = killed.waiting.open(frame::encode(0, &opened("short").row()));
+    killed.waiting.finish(number, &frame::encode(number, &row("short")), []);
+    killed.commit_at(begun + Duration::from_millis(61_234));
+    drop(killed);
+    let next = open(&memory);
+    let found = next.reader().find("long", None, |row| (row.accuracy, row.duration_ms, row.error.is_some()));
+    assert_eq!(found.unwrap(), Some((Accuracy::Estimated, 61_234, true)));
+    next.close();
+}
+
+#[test]
+fn rows_older_than_the_retention_are_taken_away_with_their_entries() {
+    let memory = Memory::default();
+    let mut process = Steps::start(&memory);
+    let begun = Timestamp::from_second(1_795_406_400).unwrap();
+    let at = |commit: u32| begun + Duration::from_secs(3_600) * commit;
+    for commit in 0..200 {
+        // One id is used again and again: its entry leads to the newest.
+        for id in [format!("own-{commit}"), "again".to_owned()] {
+            let number = process.waiting.open(frame::encode(0, &opened(&id).row()));
+            process.waiting.finish(number, &frame::encode(number, &row(&id)), [charge("a", 0, 1)]);
+        }
+        process.commit_at(at(commit));
+    }
+    while process.books.prune(at(150)).unwrap() {}
+    let reader = Reader::new(memory.disk());
+    assert_eq!(ids(&reader, &Filter::default()).len(), 100);
+    let found = |id: &str| reader.find(id, Some("acme"), |_| ()).unwrap().is_some();
+    assert_eq!([found("own-149"), found("own-150"), found("again")], [false, true, true]);
+    assert_eq!(memory.disk().range(&Span::under(b"i"), Direction::Up, usize::MAX).unwrap().len(), 51);
+    assert_eq!(flat(&process.books.counters), [charge("a", 0, 400)], "money is not forgotten with its rows");
+}
+
+#[test]
+fn rows_past_the_bound_are_added_up_so_that_rows_come_to_what_accounts_were_charged() {
+    let memory = Memory::default();
+    let mut process = Steps::start(&memory);
+    let large = row(&"x".repeat(60_000));
+    let (mut requests, mut charged) = (0, 0);
+    for number in 0..1_300_usize {
+        let mut row = large.clone();
+        row.model = ["a", "b"][number % 2].into();
+        row.cost = (number % 3 > 0).then_some(7);
+        let admitted = process.waiting.open(frame::encode(0, &opened("r").row()));
+        process.waiting.finish(admitted, &frame::encode(admitted, &row), [charge("a", 0, row.cost.unwrap_or(0))]);
+        (requests, charged) = (requests + 1, charged + row.cost.unwrap_or(0));
+    }
+    let mut taken = process.waiting.take(Note::New);
+    assert!(taken.lost > 100, "{} had no room", taken.lost);
+    let mut prepared = process.books.prepare(&mut taken, Note::New, Timestamp::now());
+    process.books.commit(&mut prepared).unwrap();
+    let sums = Reader::new(memory.disk()).sums(&Filter::default(), &[Field::Model]).unwrap();
+    assert_eq!(sums.total.requests, requests - taken.lost + 4, "one row for each model, priced and not");
+    assert_eq!((sums.total.cost, sums.total.input_tokens), (Some(charged), requests * 1_000));
+    assert_eq!(flat(&process.books.counters), [charge("a", 0, charged)]);
 }
 
 #[test]
@@ -187,6 +252,11 @@ impl Steps {
 
     fn commit(&mut self, note: Note) {
         let mut prepared = self.books.prepare(&mut self.waiting.take(note), note, Timestamp::now());
+        self.books.commit(&mut prepared).unwrap();
+    }
+
+    fn commit_at(&mut self, at: Timestamp) {
+        let mut prepared = self.books.prepare(&mut self.waiting.take(Note::New), Note::New, at);
         self.books.commit(&mut prepared).unwrap();
     }
 }

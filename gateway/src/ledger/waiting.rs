@@ -6,9 +6,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::frame;
+use super::overflow::Overflow;
 use super::row::Charge;
 
-/// How many bytes of rows may wait: some 300,000 rows, so minutes of a disk that is full. Those behind are lost.
+/// How many bytes of rows may wait: some 300,000 rows, so minutes of a disk that is full. Those behind are added up.
 const MOST_BYTES: usize = 64 << 20;
 
 /// How large a buffer is kept for the next rows.
@@ -40,7 +41,7 @@ struct Buffer {
     /// From how many charges on they are added up next.
     many: usize,
     /// Rows that the buffer had no room for.
-    lost: u64,
+    overflow: Overflow,
     since: Option<Instant>,
     /// From when on what is being committed has waited.
     committing: Option<Instant>,
@@ -57,6 +58,7 @@ pub(super) struct Taken {
     pub(super) intents: Vec<u8>,
     /// Whether nothing is open.
     pub(super) quiet: bool,
+    /// How many requests have no row of their own.
     pub(super) lost: u64,
 }
 
@@ -170,13 +172,13 @@ impl Waiting {
 impl Buffer {
     fn add(&mut self, frame: &[u8]) {
         if self.rows.len() + frame.len() > MOST_BYTES {
-            self.lost += 1;
+            self.overflow.add(frame);
         } else {
             self.rows.extend_from_slice(frame);
         }
     }
 
-    /// A charge counts even if its row is lost: a budget must not grow because a disk is full.
+    /// Charges are kept whatever becomes of the rows: a budget must not grow because a disk is full.
     fn charge(&mut self, charges: impl IntoIterator<Item = Charge>) {
         self.charges.extend(charges);
         if self.charges.len() >= self.many.max(MANY_CHARGES) {
@@ -191,12 +193,14 @@ impl Buffer {
         let intents = self.open.range(from..).map(|(_, frame)| frame.as_slice()).collect::<Vec<_>>().concat();
         self.unnoted = self.next;
         self.committing = self.since.take();
+        let (lost, sums) = self.overflow.take();
+        self.rows.extend_from_slice(&sums);
         Taken {
             rows: mem::replace(&mut self.rows, mem::take(&mut self.spare)),
             charges: mem::take(&mut self.charges),
             intents,
             quiet: self.open.is_empty(),
-            lost: mem::take(&mut self.lost),
+            lost,
         }
     }
 }

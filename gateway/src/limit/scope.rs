@@ -323,6 +323,11 @@ impl FromIterator<Arc<Scope>> for Scopes {
 }
 
 impl Scopes {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Scope>> {
+        self.0.iter()
+    }
+
     /// Counts one request, and takes a slot, in every scope.
     ///
     /// # Errors
@@ -461,6 +466,12 @@ impl Scopes {
     #[must_use]
     pub fn load(&self, now: Instant) -> f64 {
         self.0.iter().map(|scope| scope.load(now)).fold(0.0, f64::max)
+    }
+
+    /// Whether these are the same, and not only alike.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whether nothing is limited.

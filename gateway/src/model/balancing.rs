@@ -8,7 +8,9 @@ use http::HeaderValue;
 use crate::balance::{self, Candidate, LbModelManager, Registry, Rules};
 use crate::bill;
 use crate::config::{self, Balance, Config, CredentialSource, Health};
+use crate::hedge::Hedge;
 use crate::model::Type;
+use crate::model::affinity::Relation;
 use crate::model::names::Names;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
@@ -140,12 +142,15 @@ impl<'a> Balancing<'a> {
             names: self.names(&pool.targets, &balance, kept),
             balance,
             targets: pool.targets,
+            relation: Relation::new(written.affinity.as_ref()),
+            affinity: kept.map_or_else(Arc::default, |model| Arc::clone(&model.affinity)),
             is_own: false,
             is_removed: pool.is_removed,
             timeouts: Clocks::from(&written.timeouts),
             retries: retries(&written.retries),
             ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
             queue: written.on_busy.as_ref().map(bill::queue),
+            hedge: written.hedge.as_ref().map(|hedge| Arc::new(Hedge::from(hedge))),
             fallbacks: written.fallbacks.clone(),
         }
     }
@@ -164,12 +169,15 @@ impl<'a> Balancing<'a> {
             names: self.names(&pool.targets, &balance, kept),
             balance,
             targets: pool.targets,
+            relation: Relation::new(None),
+            affinity: kept.map_or_else(Arc::default, |model| Arc::clone(&model.affinity)),
             is_own: false,
             is_removed: pool.is_removed,
             timeouts: Clocks::from(&config::Timeouts::default()),
             retries: retries(&config::Retries::default()),
             ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
             queue: None,
+            hedge: None,
             fallbacks: config::Fallbacks::default(),
         }
     }

@@ -5,12 +5,15 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use adapters::Request;
+use http::HeaderMap;
 use jiff::Timestamp;
 
-use crate::access::Tenant;
+use crate::access::{Key, Tenant};
 use crate::balance::{Held, LbModelManager, Moment, Tried, Unpicked};
 use crate::budget::QuotaState;
 use crate::config::CredentialSource;
+use crate::limit::Scopes;
 use crate::model::snapshot::{Model, Target};
 use crate::model::source::{self, ModelStatus, Offer};
 use crate::price::{Entry, Price};
@@ -22,6 +25,8 @@ pub struct ModelInstance<'s> {
     asked: Cow<'s, str>,
     rest: Option<(usize, usize)>,
     tenant: &'s Tenant,
+    /// What it has in common with the requests that are to go where it goes.
+    related: Option<u64>,
     /// What picks, where the model's `*` has a state for each name.
     of_name: Option<Arc<LbModelManager>>,
 }
@@ -31,7 +36,7 @@ impl<'s> ModelInstance<'s> {
     #[must_use]
     pub fn new(model: &'s Model, asked: Cow<'s, str>, rest: Option<(usize, usize)>, tenant: &'s Tenant) -> Self {
         let of_name = rest.and_then(|(start, end)| model.of_name(asked.get(start..end)?));
-        Self { model, asked, rest, tenant, of_name }
+        Self { model, asked, rest, tenant, related: None, of_name }
     }
 
     /// What picks among its targets.
@@ -52,6 +57,19 @@ impl<'s> ModelInstance<'s> {
         &self.asked
     }
 
+    /// Finds out which requests it is related to.
+    pub fn relate(&mut self, key: &Key, headers: &HeaderMap, request: &Request) {
+        let Model { affinity, relation, .. } = self.model;
+        self.related = affinity.related(relation, &self.asked, key, headers, request);
+    }
+
+    /// It went well where `held` is: the next related ones go there too.
+    pub fn went_well(&self, held: &Held, now: Moment) {
+        if let Some(related) = self.related {
+            self.model.affinity.remember(related, held.standing().mark(), now);
+        }
+    }
+
     /// The next target to try and the hold on it, marked as tried. `room` is what a target's own limits have left, from 0
     /// (nothing: it is left out) to 1.
     ///
@@ -65,18 +83,35 @@ impl<'s> ModelInstance<'s> {
     ) -> Result<(Picked<'s>, Held), Unpicked> {
         let targets = &self.model.targets;
         let room = |target: &Target| if self.may_use(target) { room(target) } else { 0.0 };
-        let (place, held) = self.balance().pick(tried, now, |place| targets.get(place).map_or(0.0, room))?;
+        let room = |place| targets.get(place).map_or(0.0, room);
+        let pinned = self.related.and_then(|related| self.model.affinity.target(&self.model.relation, related, now));
+        let pinned = pinned.and_then(|mark| self.balance().pick_marked(mark, tried, now, room));
+        let (place, held) = pinned.map_or_else(|| self.balance().pick(tried, now, room), Ok)?;
         let target = targets.get(place).ok_or(Unpicked::Exhausted)?;
-        Ok((Picked { upstream_model: target.model.filled(self.rest()), target }, held))
+        Ok((self.at(target), held))
+    }
+
+    /// As if `target`, one of the model's, were picked.
+    #[must_use]
+    pub fn at(&self, target: &'s Target) -> Picked<'s> {
+        Picked { upstream_model: target.model.filled(self.rest()), target }
+    }
+
+    /// The limits of a credential that the tenant may use, and that has no `room` now.
+    pub fn busy(&self, room: impl Fn(&Target) -> f32) -> Option<&'s Scopes> {
+        let mut busy = self.model.targets.iter().filter(|target| self.may_use(target) && room(target) <= 0.0);
+        busy.next().map(|target| &target.credential.scopes)
     }
 
     /// Whether the tenant may use it: its own credentials always, the operator's under its quotas.
-    fn may_use(&self, target: &Target) -> bool {
+    #[must_use]
+    pub fn may_use(&self, target: &Target) -> bool {
         target.credential.source == CredentialSource::Custom || self.offer(target) == Offer::Valid
     }
 
     /// How the operator's credentials stand for the tenant at the model of `target`.
-    fn offer(&self, target: &Target) -> Offer {
+    #[must_use]
+    pub fn offer(&self, target: &Target) -> Offer {
         let Some(quotas) = self.tenant.quotas.get(&target.provider.name) else {
             return Offer::Valid;
         };

@@ -1,6 +1,7 @@
 //! What callers may ask for and where it can go: `ModelManager` holds one immutable [`Snapshot`] behind an `ArcSwap`; a
 //! request loads it once and ends on it, whatever is reloaded meanwhile.
 
+mod affinity;
 mod balancing;
 mod credentials;
 mod instance;
@@ -17,6 +18,7 @@ use adapters::Operation;
 use arc_swap::ArcSwap;
 
 pub use crate::config::ModelType as Type;
+pub use affinity::{Affinity, Relation};
 pub use balancing::OwnModels;
 pub use instance::{ModelInstance, Picked};
 pub use names::Names;

@@ -11,8 +11,10 @@ use crate::access::{Key, Keys, Tenant};
 use crate::balance::LbModelManager;
 use crate::config::{Fallbacks, Timeouts};
 use crate::error::{Fault, Kind};
+use crate::hedge::Hedge;
 use crate::limit::{Queue, Ratio};
 use crate::model::Type;
+use crate::model::affinity::{Affinity, Relation};
 use crate::model::instance::ModelInstance;
 use crate::model::names::Names;
 use crate::model::pattern::Pattern;
@@ -68,6 +70,10 @@ pub struct Model {
     pub model_type: Option<Type>,
     /// Where its requests can go: each target with each of its credentials.
     pub targets: Vec<Target>,
+    /// What makes its requests related.
+    pub relation: Relation,
+    /// Where related ones went; kept over reloads.
+    pub affinity: Arc<Affinity>,
     /// Whether it is a tenant's own version.
     pub is_own: bool,
     /// Whether a target is left out because none of its credentials is enabled.
@@ -84,6 +90,8 @@ pub struct Model {
     pub ratio: Arc<Ratio>,
     /// A wait when every slot is taken.
     pub queue: Option<Queue>,
+    /// When a second target is asked.
+    pub hedge: Option<Arc<Hedge>>,
     /// Who takes over.
     pub fallbacks: Fallbacks,
 }

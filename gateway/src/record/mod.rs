@@ -17,10 +17,12 @@ use crate::bill::Bill;
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
+use crate::hedge::Which;
 use crate::ledger::{Accuracy, Entry, id};
 use crate::metrics::seconds;
-use crate::model::{Model, Picked, Target};
+use crate::model::{Model, ModelInstance, Picked, Target};
 use crate::price::{Nanos, Price};
+use crate::reasons::Choices;
 
 /// The longest id of a caller's that is taken over.
 const MOST_ID: usize = 128;
@@ -48,6 +50,8 @@ pub struct Record<'s> {
     pub asked: String,
     /// Where it went.
     pub attempts: Vec<Attempt<'s>>,
+    /// Why it went there, where a target was passed over.
+    pub choices: Choices,
     /// What the provider counted.
     pub usage: Option<Usage>,
     /// Whether that is to be relied on.
@@ -102,6 +106,8 @@ pub enum Outcome {
     Ok,
     /// It failed.
     Failed(Kind),
+    /// Another one was faster.
+    Abandoned,
 }
 
 impl From<Outcome> for &'static str {
@@ -109,6 +115,7 @@ impl From<Outcome> for &'static str {
         match outcome {
             Outcome::Ok => "ok",
             Outcome::Failed(kind) => kind.name(),
+            Outcome::Abandoned => "abandoned",
         }
     }
 }
@@ -128,6 +135,7 @@ impl<'s> Record<'s> {
             model: None,
             asked: String::new(),
             attempts: Vec::new(),
+            choices: Choices::default(),
             usage: None,
             accuracy: Accuracy::Exact,
             status: None,
@@ -176,9 +184,11 @@ impl<'s> Record<'s> {
     }
 
     /// The attempt that was begun last has its first content, or its whole answer.
-    pub fn attempt_answers(&mut self) {
+    pub fn attempt_answers(&mut self, instance: &ModelInstance<'_>) {
         if let Some(held) = self.attempts.last().and_then(|attempt| attempt.held.as_ref()) {
-            held.answers(Moment::now());
+            let now = Moment::now();
+            held.answers(now);
+            instance.went_well(held, now);
         }
     }
 
@@ -227,6 +237,7 @@ impl<'s> Record<'s> {
         };
         let entry = self.entry.take().unwrap_or_else(|| self.admitted(key));
         entry.finish(&row::of(self, key), charges);
+        self.gateway.reasons.keep(&self.id, &key.tenant.id, std::mem::take(&mut self.choices));
     }
 
     /// Opens its row of the ledger.
@@ -236,6 +247,31 @@ impl<'s> Record<'s> {
 
     fn admitted(&self, key: &Key) -> Entry {
         self.gateway.ledger.admit(&row::opened(self, key))
+    }
+
+    /// Of the two attempts that were begun last this one has lost the race: it failed, or was slower. The other one is the
+    /// last from here on.
+    pub fn attempt_lost(&mut self, which: Which, fault: Option<&Fault>) {
+        let Some(before_last) = self.attempts.len().checked_sub(2) else {
+            return;
+        };
+        if which == Which::First {
+            self.attempts.swap(before_last, before_last + 1);
+        }
+        match fault {
+            Some(fault) => self.attempt_ended(Err(fault)),
+            None => self.attempt_abandoned(),
+        }
+        self.attempts.swap(before_last, before_last + 1);
+    }
+
+    /// The attempt that was begun last is needed no more, which says nothing of its target.
+    fn attempt_abandoned(&mut self) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.outcome = Some(Outcome::Abandoned);
+            attempt.took = attempt.started.elapsed();
+            attempt.held = None;
+        }
     }
 
     /// The status for log and metric: a caller that left is told apart, whatever had been sent by then.
@@ -318,6 +354,11 @@ impl Drop for Record<'_> {
             let fault = if self.gateway.is_draining() { Fault::draining() } else { Fault::internal("panicked") };
             self.status.get_or_insert(fault.status);
             self.fault = Some(fault);
+        }
+        if let [.., first, _] = self.attempts.as_slice()
+            && first.outcome.is_none()
+        {
+            self.attempt_lost(Which::First, None);
         }
         if self.attempts.last().is_some_and(|attempt| attempt.outcome.is_none()) {
             let fault = self.fault.clone().unwrap_or_else(Fault::gone);

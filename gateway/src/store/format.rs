@@ -29,6 +29,16 @@ pub(super) fn settle(backend: &Embedded) -> Result<(), StoreFault> {
     Ok(())
 }
 
+/// Refuses what this program cannot read, and changes nothing.
+pub(super) fn known(backend: &Embedded) -> Result<(), StoreFault> {
+    match written(backend)? {
+        Some(FORMAT) => Ok(()),
+        Some(1) => Err(StoreFault::Old),
+        Some(found) => Err(StoreFault::Format { found, known: FORMAT }),
+        None => Err(StoreFault::Damaged("it has no format".to_owned())),
+    }
+}
+
 fn written(backend: &Embedded) -> Result<Option<u32>, StoreFault> {
     let Some(value) = backend.get(KEY)? else { return Ok(None) };
     let damaged = || StoreFault::Damaged("its format is not a number".to_owned());

@@ -2,6 +2,8 @@
 //! waits for it; those who do are threads of their own.
 
 pub mod backend;
+#[cfg(test)]
+mod damage;
 mod disk;
 mod format;
 mod history;
@@ -9,6 +11,7 @@ mod history;
 pub(crate) mod memory;
 mod seal;
 mod sled;
+pub mod tools;
 
 use std::io;
 use std::path::Path;
@@ -32,6 +35,12 @@ pub enum StoreFault {
         /// What this program knows.
         known: u32,
     },
+    /// It was written by an older Weir.
+    #[error("it was written by an older Weir; the next start carries it over")]
+    Old,
+    /// There is none.
+    #[error("there is no store")]
+    Missing,
     /// What it holds is not what was written.
     #[error("it is damaged: {0}; `weir store check` tells how much, `weir store repair` keeps what can be read")]
     Damaged(String),

@@ -193,6 +193,13 @@ impl Endpoint {
         })
     }
 
+    /// The URL of a path at its host.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.authority)
+    }
+
     /// The `host` header that requests carry.
     pub fn host_header(&self) -> &HeaderValue {
         &self.host_header
@@ -254,8 +261,7 @@ impl Endpoint {
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        write!(out, "{scheme}://{}{}", self.authority, self.base_path)
+        out.write_str(&self.url(&self.base_path))
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Outgoing<'a> {
 
 impl Outgoing<'_> {
     /// The headers that are not about the connection.
-    fn all_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    pub fn all_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let more = self.more.iter().map(|(name, value)| (name, value));
         self.headers.iter().chain(more).filter(|(name, _)| !head::is_ours(name))
     }

@@ -1,0 +1,162 @@
+//! Budgets as they stand, and a higher limit for a while.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Control, problem};
+use crate::budget::{Account, Owner, Span};
+use crate::ledger::{dollars, dollars_parsed};
+
+/// What follows a budget's id where its limit is to be raised.
+const RAISE: &str = "/raise";
+
+/// How many budgets a page has if nobody says.
+const PAGE: usize = 100;
+
+/// How many it has at most: each key may have several.
+const MOST_PAGE: usize = 1_000;
+
+/// Which budgets are asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    /// Whose, its keys' too.
+    tenant: Option<String>,
+    limit: Option<usize>,
+    /// The last id of the page before.
+    after: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Page {
+    budgets: Vec<Row>,
+    /// What to ask for `after`; `null`: there are no more.
+    next: Option<String>,
+}
+
+/// One budget in its window.
+#[derive(Serialize)]
+struct Row {
+    id: String,
+    tenant: String,
+    key: Option<String>,
+    #[serde(serialize_with = "dollars")]
+    limit_usd: Option<i64>,
+    #[serde(serialize_with = "dollars")]
+    used_usd: Option<i64>,
+    #[serde(serialize_with = "dollars")]
+    reserved_usd: Option<i64>,
+    /// What other gateways have used, hold or keep in hand.
+    #[serde(serialize_with = "dollars")]
+    elsewhere_usd: Option<i64>,
+    #[serde(serialize_with = "dollars")]
+    left_usd: Option<i64>,
+    window: Window,
+}
+
+#[derive(Serialize)]
+struct Window {
+    every: crate::config::Every,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+}
+
+/// A limit that is to hold for a while.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raised {
+    usd: Box<RawValue>,
+    until: Timestamp,
+}
+
+/// `GET /admin/v1/budgets`, by id.
+pub(super) async fn list(State(control): State<Control>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+    let asked = match asked {
+        Ok(Query(asked)) => asked,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, "invalid_request", error.body_text(), Vec::new()),
+    };
+    let after = |account: &Arc<Account>| asked.after.as_deref().is_none_or(|after| account.id().as_ref() > after);
+    let now = Timestamp::now();
+    let mut all = control.gateway.budgets.all();
+    all.retain(after);
+    all.sort_by(|a, b| a.id().cmp(b.id()));
+    let rows = all.iter().filter_map(|account| row(account, now));
+    let wanted = rows.filter(|row| asked.tenant.as_deref().is_none_or(|tenant| row.tenant == tenant));
+    let limit = asked.limit.unwrap_or(PAGE).clamp(1, MOST_PAGE);
+    let mut budgets: Vec<_> = wanted.take(limit + 1).collect();
+    let is_last = budgets.len() <= limit;
+    budgets.truncate(limit);
+    let next = budgets.last().filter(|_| !is_last).map(|row| row.id.clone());
+    Json(Page { budgets, next }).into_response()
+}
+
+/// `PUT /admin/v1/budgets/{id}/raise`: another limit until a time; over reloads, but not over a restart.
+pub(super) async fn raise(
+    State(control): State<Control>,
+    Path(rest): Path<String>,
+    raised: Result<Json<Raised>, JsonRejection>,
+) -> Response {
+    if control.reloader.is_locked() {
+        let message = "server.locked is true: only the configuration's file changes anything.";
+        return problem(StatusCode::FORBIDDEN, "locked", message, Vec::new());
+    }
+    let id = rest.strip_suffix(RAISE).unwrap_or_default();
+    let now = Timestamp::now();
+    let Some(account) = find(&control, id).filter(|account| row(account, now).is_some()) else {
+        let message = format!("There is no budget {id:?}; GET /admin/v1/budgets lists them.");
+        return problem(StatusCode::NOT_FOUND, "not_found", message, Vec::new());
+    };
+    let (limit, until) = match terms(raised, now) {
+        Ok(terms) => terms,
+        Err(message) => return problem(StatusCode::BAD_REQUEST, "invalid_request", message, Vec::new()),
+    };
+    account.raise(limit, until);
+    tracing::info!(budget = id, limit, %until, "the limit was raised");
+    Json(row(&account, now)).into_response()
+}
+
+/// A slash inside a part of an id is written `%2F`; it may have been decoded on the way.
+fn find(control: &Control, id: &str) -> Option<Arc<Account>> {
+    let budgets = &control.gateway.budgets;
+    let decoded = || budgets.all().into_iter().find(|account| account.id().replace("%2F", "/") == id);
+    budgets.get(id).or_else(decoded)
+}
+
+fn terms(raised: Result<Json<Raised>, JsonRejection>, now: Timestamp) -> Result<(i64, Timestamp), String> {
+    let Json(Raised { usd, until }) = raised.map_err(|error| error.body_text())?;
+    let limit = dollars_parsed(usd.get()).filter(|limit| *limit >= 0);
+    let limit = limit.ok_or("`usd` must be an amount of dollars with at most nine digits behind its point.")?;
+    if until <= now { Err("`until` has passed.".to_owned()) } else { Ok((limit, until)) }
+}
+
+/// A budget's row; none for what counts no money.
+fn row(account: &Account, now: Timestamp) -> Option<Row> {
+    let (tenant, key) = match account.owner() {
+        Owner::Tenant(tenant) => (tenant, None),
+        Owner::Key(tenant, key) => (tenant, Some(key.to_string())),
+        Owner::Limit => return None,
+    };
+    let Span::Every(every, _) = account.terms().span else {
+        return None;
+    };
+    let reading = account.reading(now);
+    Some(Row {
+        id: account.id().to_string(),
+        tenant: tenant.to_string(),
+        key,
+        limit_usd: Some(reading.limit),
+        used_usd: Some(reading.used),
+        reserved_usd: Some(reading.reserved),
+        elsewhere_usd: Some(reading.elsewhere),
+        left_usd: Some(reading.left()),
+        window: Window { every, from: Timestamp::from_second(reading.window.start).ok(), to: reading.window.ends_at() },
+    })
+}

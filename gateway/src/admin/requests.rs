@@ -1,0 +1,36 @@
+//! One request: its row in the ledger, and why it went where it went.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::usage::{answer, raw};
+use super::{Control, problem};
+use crate::reasons::Choices;
+
+#[derive(Serialize)]
+struct Told {
+    /// `null` while it is not in the ledger: it runs, or ended just now.
+    request: Option<Box<RawValue>>,
+    /// The choices that passed a target over; none where the first choice was free, or where it was long ago.
+    choices: Choices,
+}
+
+/// `GET /admin/v1/requests/{id}`
+pub(super) async fn one(State(control): State<Control>, Path(id): Path<String>) -> Response {
+    answer(move || {
+        let gateway = &control.gateway;
+        let row = gateway.ledger.reader().find(&id, None, |row| (row.tenant.to_string(), raw(row)))?;
+        let choices = gateway.reasons.of(&id, row.as_ref().map(|(tenant, _)| tenant.as_str()));
+        if row.is_none() && choices.is_none() {
+            let message = format!("There is no request {id}.");
+            return Ok(problem(StatusCode::NOT_FOUND, "not_found", message, Vec::new()));
+        }
+        let request = row.and_then(|(_, row)| row);
+        Ok(Json(Told { request, choices: choices.unwrap_or_default() }).into_response())
+    })
+    .await
+}

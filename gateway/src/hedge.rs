@@ -1,0 +1,144 @@
+//! A second target is asked when the first is slow; the first good answer wins, and the other request ends at once.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::attempt::{self, Begun, Errand, Patience};
+use crate::config;
+use crate::error::Fault;
+use crate::net::upstream::Upstreams;
+use crate::timer::{Due, FIRST_BYTE, IDLE, Timer};
+
+/// When a model's requests are asked twice, and how many were.
+#[derive(Debug)]
+pub struct Hedge {
+    /// How long the first target has alone.
+    pub after: Duration,
+    /// The share of requests that may be asked twice, in ten thousandths.
+    most: u64,
+    requests: AtomicU64,
+    hedged: AtomicU64,
+}
+
+/// One of two attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The one that began first.
+    First,
+    /// The other.
+    Second,
+}
+
+impl From<&config::Hedge> for Hedge {
+    fn from(written: &config::Hedge) -> Self {
+        let most = u64::from(written.max_extra.hundredths());
+        Self { after: written.after.get(), most, requests: AtomicU64::new(0), hedged: AtomicU64::new(0) }
+    }
+}
+
+impl Hedge {
+    /// One more request has come.
+    pub fn count(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether one more may be asked twice; it is counted then. The first may always be.
+    pub fn spend(&self) -> bool {
+        let most = self.requests.load(Ordering::Relaxed).saturating_mul(self.most) / 10_000;
+        let may = |hedged: u64| (hedged < most.max(1)).then_some(hedged + 1);
+        self.hedged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may).is_ok()
+    }
+}
+
+/// An attempt's own clocks, while another one runs beside it. Its caller is watched by whoever waits for both.
+struct Alone {
+    timer: Timer,
+    idle: Option<Duration>,
+}
+
+impl Patience for Alone {
+    async fn wait<T: Send>(&mut self, what: impl Future<Output = T> + Send) -> Result<T, Fault> {
+        let mut what = pin!(what);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut what => return Ok(done),
+                due = self.timer.due() => if let Due::Timeout(name) = due {
+                    return Err(Fault::timeout(name));
+                },
+            }
+        }
+    }
+
+    fn begins(&mut self, limit: Option<Duration>) {
+        self.timer.phase(limit, FIRST_BYTE);
+    }
+
+    fn goes_on(&mut self) {
+        self.timer.phase(self.idle, IDLE);
+    }
+}
+
+/// As [`attempt::run`], without a caller to watch.
+///
+/// # Errors
+/// What went wrong with this attempt.
+pub async fn alone(upstreams: &Upstreams, errand: &Errand<'_, '_>) -> Result<Begun, Fault> {
+    let idle = errand.instance.model().timeouts.idle;
+    attempt::run(upstreams, &mut Alone { timer: Timer::start(None, None), idle }, errand).await
+}
+
+/// How a race of two ended.
+pub struct Raced {
+    /// The one that ended it.
+    pub won: Which,
+    /// With what: a failure only when both failed.
+    pub answer: Result<Begun, Fault>,
+    /// What the other failed with before, if it did not lose for being slower.
+    pub failed: Option<Fault>,
+}
+
+impl Which {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+}
+
+/// The first good answer of two, or the second failure.
+pub async fn race(
+    mut first: Pin<&mut (impl Future<Output = Result<Begun, Fault>> + Send)>,
+    mut second: Pin<&mut (impl Future<Output = Result<Begun, Fault>> + Send)>,
+) -> Raced {
+    let (won, answer) = tokio::select! {
+        done = &mut first => (Which::First, done),
+        done = &mut second => (Which::Second, done),
+    };
+    match (won, answer) {
+        (won, Ok(begun)) => Raced { won, answer: Ok(begun), failed: None },
+        (Which::First, Err(fault)) => Raced { won: Which::Second, answer: second.await, failed: Some(fault) },
+        (Which::Second, Err(fault)) => Raced { won: Which::First, answer: first.await, failed: Some(fault) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_its_share_is_asked_twice() {
+        let written = config::Hedge { after: config::Duration::secs(1), max_extra: config::Percent::of(5) };
+        let hedge = Hedge::from(&written);
+        let asked_twice = (0..1_000).filter(|_| {
+            hedge.count();
+            hedge.spend()
+        });
+        assert_eq!(asked_twice.count(), 50);
+    }
+}

@@ -1,0 +1,176 @@
+//! What becomes of a store whose files are damaged: real files, with bytes that are flipped, zeroed, cut off and gone.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use super::backend::{Backend as _, Batch};
+use super::sled::Embedded;
+use super::tools::{repair, walk};
+use super::{StoreFault, format};
+
+/// In how many places of a file each damage is tried.
+const PLACES: u64 = 12;
+
+/// How many values one damaged place takes with it at most: those of a leaf that has no older copy.
+const MOST_MISSING: usize = 20;
+
+type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// How many batches a store is made of, in three runs of the process.
+const BATCHES: u64 = 900;
+
+fn key(number: u64) -> Vec<u8> {
+    [b"r".as_slice(), &number.to_be_bytes()].concat()
+}
+
+/// What a ledger does: a value of its own for each batch, a counter, old values taken away.
+fn batch(number: u64, all: &mut Pairs) -> Batch {
+    let mut batch = Batch::default();
+    let value = vec![u8::try_from(number % 251).unwrap(); 900 + usize::try_from(number % 97).unwrap() * 20];
+    for (key, value) in [(key(number), value), (b"counter".to_vec(), number.to_be_bytes().to_vec())] {
+        batch.put(key.clone(), value.clone());
+        all.insert(key, value);
+    }
+    if number > BATCHES / 3 && !number.is_multiple_of(5) {
+        let gone = key(number - BATCHES / 3);
+        batch.delete(gone.clone());
+        all.remove(&gone);
+    }
+    batch
+}
+
+/// A store, and what is in it.
+fn store(folder: &Path) -> Pairs {
+    let mut all = Pairs::new();
+    for run in 0..3 {
+        let backend = Embedded::open(folder).unwrap();
+        format::settle(&backend).unwrap();
+        for number in 1 + run * BATCHES / 3..=(run + 1) * BATCHES / 3 {
+            backend.apply(&batch(number, &mut all)).unwrap();
+            backend.flush().unwrap();
+        }
+    }
+    all
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder.join("store")).unwrap().map(|entry| entry.unwrap());
+    let mut files: Vec<_> =
+        entries.filter(|entry| entry.file_type().unwrap().is_file()).map(|entry| entry.path()).collect();
+    files.sort();
+    files
+}
+
+fn copy(from: &Path, to: &Path) {
+    drop(fs::remove_dir_all(to));
+    fs::create_dir_all(to.join("store")).unwrap();
+    fs::copy(from.join("store.mark"), to.join("store.mark")).unwrap();
+    for file in files(from) {
+        fs::copy(&file, to.join("store").join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Gone,
+    CutAt(u64),
+    Flip(u64),
+    Zero(u64),
+}
+
+impl Damage {
+    fn of(length: u64) -> Vec<Self> {
+        let places = (0..PLACES).map(|part| length * part / PLACES + part * 7);
+        let places: Vec<_> = places.filter(|place| *place < length).collect();
+        let each = |make: fn(u64) -> Self| places.iter().copied().map(make).collect::<Vec<_>>();
+        [vec![Self::Gone], each(Self::CutAt), each(Self::Flip), each(Self::Zero)].concat()
+    }
+
+    fn strike(self, path: &Path) {
+        let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        match self {
+            Self::Gone => fs::remove_file(path).unwrap(),
+            Self::CutAt(length) => file.set_len(length).unwrap(),
+            Self::Flip(at) => {
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, at).unwrap();
+                file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+            }
+            Self::Zero(at) => {
+                let length = (file.metadata().unwrap().len() - at).min(4096);
+                file.write_all_at(&vec![0; usize::try_from(length).unwrap()], at).unwrap();
+            }
+        }
+    }
+}
+
+/// All that a store gives, as a start would see it.
+fn read(folder: &Path) -> Result<Pairs, StoreFault> {
+    let mut all = Pairs::new();
+    let mut damaged = None;
+    walk(folder, |key, value| match value {
+        Ok(value) => drop(all.insert(key.to_vec(), value)),
+        Err(error) => damaged = Some(error),
+    })?;
+    damaged.map_or(Ok(all), Err)
+}
+
+/// Each damage of each file, done to a copy of the store.
+fn each_damage(whole: &Path, mut look: impl FnMut(&Path, &Path, Damage)) {
+    for file in files(whole) {
+        for damage in Damage::of(fs::metadata(&file).unwrap().len()) {
+            // A folder for each: sled lets a lock go some time after it was closed.
+            let copied = tempfile::tempdir().unwrap();
+            copy(whole, copied.path());
+            let name = Path::new(file.file_name().unwrap());
+            damage.strike(&copied.path().join("store").join(name));
+            look(copied.path(), name, damage);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_store_is_whole_or_refused_and_never_silently_less() {
+    let whole = tempfile::tempdir().unwrap();
+    let all = store(whole.path());
+    assert!(read(whole.path()).unwrap() == all);
+    let (mut refused, mut unharmed) = (0, 0);
+    each_damage(whole.path(), |copied, file, damage| match read(copied) {
+        Ok(read) => {
+            assert!(read == all, "{damage:?} of {}: what is read is not what was written", file.display());
+            unharmed += 1;
+        }
+        Err(StoreFault::Damaged(_)) => {
+            let again = read(copied);
+            assert!(again.is_err(), "{damage:?} of {}: refused once only", file.display());
+            refused += 1;
+        }
+        Err(other) => panic!("{damage:?} of {}: {other}", file.display()),
+    });
+    assert!(refused > 30 && unharmed > 5, "{refused} refused, {unharmed} unharmed");
+}
+
+#[test]
+fn a_repair_keeps_all_of_a_store_but_what_stood_where_the_damage_is() {
+    let whole = tempfile::tempdir().unwrap();
+    let all = store(whole.path());
+    each_damage(whole.path(), |copied, file, damage| {
+        repair(copied).unwrap();
+        let kept = read(copied).unwrap();
+        let missing = all.keys().filter(|key| !kept.contains_key(*key)).count();
+        let in_log = file == Path::new("db");
+        let most = match damage {
+            Damage::Gone | Damage::CutAt(_) if in_log => all.len(),
+            _ if in_log => MOST_MISSING,
+            _ => 0,
+        };
+        assert!(missing <= most, "{damage:?} of {}: {missing} are missing", file.display());
+    });
+    let undamaged = repair(whole.path()).unwrap();
+    assert_eq!((undamaged.holes, undamaged.cut), (0, Some(0)));
+    assert!(read(whole.path()).unwrap() == all);
+    assert!(undamaged.aside.join("db").is_file());
+}

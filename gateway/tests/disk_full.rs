@@ -1,0 +1,140 @@
+//! A disk that is full under a real store: requests go on, one line says so, and it recovers by itself.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use gateway::ledger::{Accuracy, Charge, Counts, Filter, Ledger, Opened, Row, Settings};
+use gateway::store::{Patience, Store};
+use jiff::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Tells the child where its store is.
+const FOLDER: &str = "WEIR_TEST_FOLDER";
+
+/// How long the child waits for what must come.
+const SOON: Duration = Duration::from_secs(60);
+
+fn open(folder: &Path) -> (Store, Ledger) {
+    let settings = Settings { commit_within: Duration::from_millis(2), retention: Duration::from_secs(86_400) };
+    let store = Store::open(folder, Patience::None).unwrap();
+    let ledger = Ledger::open(store.disk(), settings, drop).unwrap();
+    (store, ledger)
+}
+
+/// Serves request `number`; how long the ledger kept it.
+fn serve(ledger: &Ledger, number: usize) -> Duration {
+    let (id, started_at) = (format!("r{number}"), Timestamp::now());
+    let opened = Opened { request_id: &id, tenant: "acme", key: "ci", model: "m", kind: "llm", started_at };
+    let row = Row {
+        request_id: id.as_str().into(),
+        tenant: "acme".into(),
+        key: "ci".into(),
+        model: "m".into(),
+        kind: "llm".into(),
+        status: Some(200),
+        error: None,
+        accuracy: Accuracy::Exact,
+        provider: None,
+        upstream_model: None,
+        credential: None,
+        usage: Counts::default(),
+        cost: Some(1),
+        attempts: Vec::new(),
+        started_at,
+        first_byte_ms: None,
+        duration_ms: 0,
+        tags: vec!["x".repeat(500).into()],
+    };
+    let begun = Instant::now();
+    ledger.admit(&opened).finish(&row, [Charge { account: "a".into(), window: 0, amount: 1 }]);
+    begun.elapsed()
+}
+
+/// No file may grow beyond this.
+fn limit_files(current: Option<u64>) {
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    setrlimit(Resource::Fsize, Rlimit { current: current.or(maximum), maximum }).unwrap();
+}
+
+fn wait_until(what: &str, mut come: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !come() {
+        assert!(begun.elapsed() < SOON, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn all_there(ledger: &Ledger, served: usize) {
+    let mut found = HashSet::new();
+    ledger
+        .reader()
+        .rows(&Filter::default(), None, usize::MAX, |row| assert!(found.insert(row.request_id.to_string())))
+        .unwrap();
+    assert_eq!(found.len(), served);
+    assert_eq!(ledger.used("a", 0), i64::try_from(served).unwrap());
+}
+
+/// Not a test: the process whose disk is full, which must not be ended by the signal that tells it so.
+#[test]
+#[ignore = "it is run by another test"]
+fn a_process_whose_disk_becomes_full() {
+    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let (store, ledger) = open(&folder);
+    let mut served = 0;
+    let mut longest = Duration::ZERO;
+    let mut go_on = |ledger: &Ledger, requests: usize| {
+        for _ in 0..requests {
+            longest = longest.max(serve(ledger, served));
+            served += 1;
+        }
+        served
+    };
+    for _ in 0..3 {
+        go_on(&ledger, 100);
+        wait_until("what is safe", || ledger.lag().is_zero());
+        limit_files(Some(fs::metadata(folder.join("store/db")).unwrap().len()));
+        wait_until("a degraded store", || {
+            go_on(&ledger, 20);
+            store.is_degraded()
+        });
+        // Asked again each second, and refused.
+        std::thread::sleep(Duration::from_millis(2_500));
+        go_on(&ledger, 100);
+        assert!(store.is_degraded() && !ledger.lag().is_zero());
+        limit_files(None);
+        wait_until("recovery", || !store.is_degraded() && ledger.lag().is_zero());
+        let served = go_on(&ledger, 0);
+        all_there(&ledger, served);
+    }
+    ledger.close();
+    store.close();
+    let (store, ledger) = open(&folder);
+    all_there(&ledger, served);
+    assert_eq!(ledger.lost(), 0);
+    ledger.close();
+    store.close();
+    println!("longest {longest:?} of {served}");
+}
+
+#[test]
+fn a_full_disk_is_survived_and_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "a_process_whose_disk_becomes_full", "--nocapture"])
+        .env(FOLDER, folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(child.stderr).unwrap();
+    assert!(child.status.success(), "{said}\n{}", String::from_utf8_lossy(&child.stdout));
+    let times = |words: &str| said.lines().filter(|line| line.contains(words)).count();
+    assert_eq!(times("the store cannot be written; requests are served on"), 3, "{said}");
+    assert_eq!(times("the store can be written again"), 3, "{said}");
+    assert_eq!(times("panicked"), 0, "{said}");
+}

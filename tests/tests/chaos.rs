@@ -1,0 +1,242 @@
+//! Two gateways, a Redis and a provider, while callers leave, targets fail, Redis freezes and dies, and gateways are stopped
+//! and killed: afterwards the ledger, the counters and the provider's own account agree.
+//!
+//! `WEIR_CHAOS_SECONDS=300` makes it last longer than the few seconds of a usual run.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use simulator::Simulator;
+use tokio::sync::RwLock;
+use tokio::task::JoinSet;
+use weir_tests::ask::{chat, simulator, stream, with};
+use weir_tests::client::{Call, End};
+use weir_tests::redis::Redis;
+use weir_tests::weir::{Config, KEY_HASH, Weir};
+
+/// Callers at once at each gateway.
+const CALLERS: u64 = 6;
+
+/// A row that was answered so shortly before a kill may be missing: `store.commit_within`, a flush on a busy machine.
+const COMMITTED: Duration = Duration::from_millis(400);
+
+/// What a caller does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    /// Reads an answer to its end.
+    Whole,
+    Stream,
+    /// Leaves in the middle.
+    Leaves,
+    /// Will not wait for a slow target.
+    Hurries,
+    /// Asks for what fails at first.
+    FailsOver,
+}
+
+const DEEDS: [Deed; 5] = [Deed::Whole, Deed::Stream, Deed::Leaves, Deed::Hurries, Deed::FailsOver];
+
+impl Deed {
+    fn call(self, to: &Call) -> Call {
+        let limited = |body| with(body, "max_tokens", json!(8));
+        match self {
+            Self::Whole => to.clone().json(&limited(chat("m"))),
+            Self::Stream => to.clone().json(&limited(stream("m"))),
+            Self::Leaves => to.clone().json(&stream("long")),
+            Self::Hurries => to.clone().header("x-weir-timeout-ms", "20").json(&limited(chat("slow"))),
+            Self::FailsOver => to.clone().json(&limited(chat("failing"))),
+        }
+    }
+}
+
+/// One gateway, and when it was killed.
+struct Node {
+    config: Config,
+    weir: RwLock<Option<Weir>>,
+    kills: std::sync::Mutex<Vec<Instant>>,
+}
+
+impl Node {
+    async fn start(simulator: &Simulator, redis: &Redis) -> Self {
+        let model = |name: &str, upstream: &str, more: &str| {
+            format!(
+                "{{name: {name}, targets: [{{provider: openai, model: '{upstream}'}}], pricing: {{input: 1, output: 1}}{more}}}"
+            )
+        };
+        let config = Config::of(simulator)
+            .store(&format!("redis: {}", redis.url()))
+            .server("drain: 3s")
+            .model(&model("m", "gpt-5.5", ""))
+            .model(&model("long", "gpt-5.5~events=40~gap=5ms", ""))
+            .model(&model("slow", "gpt-5.5~delay=150ms", ""))
+            .model(&model("failing", "gpt-5.5~status=500", ", retries: {max: 0}, fallbacks: {any: [m]}"))
+            .tenant(&format!(
+                "{{id: acme, limits: {{rpm: 1m, concurrent: 1000}}, budgets: [{{usd: 1000, every: month}}], keys: [{{id: ci, hash: '{KEY_HASH}'}}]}}"
+            ));
+        let weir = config.start().await;
+        Self { config, weir: RwLock::new(Some(weir)), kills: std::sync::Mutex::default() }
+    }
+
+    /// A call to the gateway as it is now.
+    async fn call(&self) -> Option<Call> {
+        self.weir.read().await.as_ref().map(Weir::chat)
+    }
+
+    async fn kill(&self) {
+        let mut weir = self.weir.write().await;
+        self.kills.lock().unwrap().push(Instant::now());
+        let killed = weir.take().unwrap();
+        *weir = Some(killed.killed_and_started(&self.config).await);
+    }
+
+    async fn stop(&self) {
+        let mut weir = self.weir.write().await;
+        let stopped = weir.take().unwrap();
+        *weir = Some(stopped.stopped_and_started(&self.config).await);
+    }
+
+    fn was_killed_soon_after(&self, answered: Instant) -> bool {
+        let kills = self.kills.lock().unwrap();
+        kills.iter().any(|kill| *kill >= answered && kill.duration_since(answered) < COMMITTED)
+    }
+
+    /// The rows that this gateway wrote, and the dollars that it says were used and are reserved.
+    async fn books(&self) -> (Vec<Value>, f64, f64) {
+        let weir = self.weir.read().await;
+        let weir = weir.as_ref().unwrap();
+        let call = Call::new(weir.admin(), "GET", "/admin/v1/usage/rows?format=jsonl&limit=1000000");
+        let text = call.send().await.text().await;
+        let rows = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let metrics = weir.metrics().await;
+        let dollars = |name: &str| {
+            let line = metrics.lines().find(|line| line.starts_with(&format!("{name}{{"))).unwrap();
+            line.rsplit(' ').next().unwrap().parse().unwrap()
+        };
+        (rows, dollars("weir_budget_used_usd"), dollars("weir_budget_reserved_usd"))
+    }
+}
+
+/// An answer that its caller read to the end.
+struct Answered {
+    id: String,
+    node: usize,
+    at: Instant,
+}
+
+/// Makes one request; what it came to, if it was answered whole. A gateway that is being killed answers nothing.
+async fn perform(deed: Deed, call: Call, node: usize) -> Option<Answered> {
+    let task = tokio::spawn(async move {
+        let mut answer = deed.call(&call).begin().await.outcome().await.ok()?;
+        let id = answer.id();
+        if deed == Deed::Leaves {
+            answer.piece().await;
+            answer.leave();
+            return None;
+        }
+        let ok = answer.status.as_u16() == 200;
+        let (_, end) = answer.rest().await;
+        (ok && end == End::Whole).then_some(Answered { id, node, at: Instant::now() })
+    });
+    task.await.ok().flatten()
+}
+
+async fn caller(
+    number: u64,
+    node: Arc<Node>,
+    place: usize,
+    over: Arc<AtomicBool>,
+    made: Arc<AtomicU64>,
+) -> Vec<Answered> {
+    let mut answered = Vec::new();
+    for turn in number.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let deed = DEEDS[usize::try_from(turn).unwrap() % DEEDS.len()];
+        let Some(call) = node.call().await else { continue };
+        made.fetch_add(1, Ordering::Relaxed);
+        answered.extend(perform(deed, call, place).await);
+    }
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_all_that_can_happen_the_books_agree() {
+    let seconds = std::env::var("WEIR_CHAOS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
+    let simulator = simulator();
+    let mut redis = Redis::start(&[]);
+    let nodes = [Arc::new(Node::start(&simulator, &redis).await), Arc::new(Node::start(&simulator, &redis).await)];
+    let (over, made) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+    let mut callers = JoinSet::new();
+    for number in 0..2 * CALLERS {
+        let place = usize::from(number % 2 == 1);
+        callers.spawn(caller(number, Arc::clone(&nodes[place]), place, Arc::clone(&over), Arc::clone(&made)));
+    }
+    let began = Instant::now();
+    for turn in 0.. {
+        if began.elapsed() > Duration::from_secs(seconds) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        match turn % 5 {
+            0 => redis.freeze(),
+            1 => redis.thaw(),
+            2 => nodes[1].stop().await,
+            3 => nodes[0].kill().await,
+            _ => {
+                redis.kill();
+                redis.start_again();
+            }
+        }
+    }
+    redis.thaw();
+    over.store(true, Ordering::Relaxed);
+    let answered: Vec<Answered> = callers.join_all().await.into_iter().flatten().collect();
+    simulator.until(|account| account.in_flight == 0).await;
+    for node in &nodes {
+        node.stop().await;
+    }
+    let mut rows: HashMap<String, Value> = HashMap::new();
+    let (mut used, mut reserved) = (0.0, 0.0);
+    for node in &nodes {
+        let (own, used_here, reserved_here) = node.books().await;
+        rows.extend(own.into_iter().map(|row| (row["request_id"].as_str().unwrap().to_owned(), row)));
+        used += used_here;
+        reserved += reserved_here;
+    }
+    let missing: Vec<&Answered> = answered.iter().filter(|answered| !rows.contains_key(&answered.id)).collect();
+    for lost in &missing {
+        assert!(nodes[lost.node].was_killed_soon_after(lost.at), "{} is not in the ledger", lost.id);
+    }
+    for answered in answered.iter().filter(|answered| rows.contains_key(&answered.id)) {
+        let row = &rows[&answered.id];
+        let recovered = nodes[answered.node].was_killed_soon_after(answered.at) && row["accuracy"] == "estimated";
+        assert!(recovered || row["accuracy"] == "exact", "{row}");
+    }
+    // To the token: what exact rows say of the model that nobody leaves, and what the provider says it served. More may
+    // have been served only where a gateway was killed before it could tell.
+    let tokens =
+        |row: &Value| row["usage"]["input_tokens"].as_u64().unwrap() + row["usage"]["output_tokens"].as_u64().unwrap();
+    let of_model = |row: &&Value| row["upstream_model"] == "gpt-5.5";
+    let told: u64 = rows.values().filter(of_model).filter(|row| row["accuracy"] == "exact").map(tokens).sum();
+    let account = simulator.account();
+    let served: u64 =
+        account.rows.iter().filter(|row| row.model == "gpt-5.5").map(|row| row.input_tokens + row.output_tokens).sum();
+    let kills: u64 = nodes.iter().map(|node| node.kills.lock().unwrap().len() as u64).sum();
+    let unheard = 14 * (CALLERS * kills + missing.len() as u64);
+    assert!(told <= served && served <= told + unheard, "{told} tokens in the ledger, {served} served, {kills} kills");
+    let cost: f64 = rows.values().filter_map(|row| row["cost_usd"].as_f64()).sum();
+    assert!((used - cost).abs() < 1e-9, "{used} dollars in the counters, {cost} in the ledger");
+    assert!(reserved.abs() < 1e-12, "{reserved} dollars are still reserved");
+    eprintln!(
+        "{} requests, {} answered whole, {} rows, {} missing, {kills} kills; tokens: ledger {told}, provider {served}; dollars: counters {used:.6}, ledger {cost:.6}",
+        made.load(Ordering::Relaxed),
+        answered.len(),
+        rows.len(),
+        missing.len()
+    );
+}
