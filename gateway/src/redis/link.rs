@@ -198,6 +198,9 @@ impl Link {
     }
 
     async fn fetch(&mut self, connection: &Connection, wishes: &mut Vec<Arc<Account>>) -> Result<(), Trouble> {
+        // Two claims of one account at once would each take back what the other took.
+        wishes.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+        wishes.dedup_by(|a, b| a.id() == b.id());
         let now = Timestamp::now();
         let claims = wishes.drain(..).filter_map(|account| {
             self.active.insert(Arc::clone(account.id()), Arc::clone(&account));
@@ -214,21 +217,29 @@ impl Link {
         if self.lossy {
             return Err(Trouble::Lossy);
         }
-        let now = Timestamp::now();
-        let mut claims = Vec::new();
-        self.active.retain(|_, account| {
-            let claim = account.claim(Reason::Look, now);
-            claims.extend(claim.map(|claim| (Arc::clone(account), claim)));
-            claims.last().is_some_and(|(last, _)| Arc::ptr_eq(last, account))
-        });
-        while !claims.is_empty() {
-            let batch = claims.split_off(claims.len().saturating_sub(BATCH));
-            settle(connection, self.desk.node(), batch).await?;
+        let mut accounts: Vec<_> = self.active.values().cloned().collect();
+        while !accounts.is_empty() {
+            let batch = accounts.split_off(accounts.len().saturating_sub(BATCH));
+            let claims = self.looks(batch);
+            settle(connection, self.desk.node(), claims).await?;
             // Those who wait for a slice do not wait for all that is looked at.
             let mut wishes: Vec<_> = std::iter::from_fn(|| self.wishes.try_recv().ok()).take(BATCH).collect();
             self.fetch(connection, &mut wishes).await?;
         }
         Ok(())
+    }
+
+    /// The claims of accounts that are in use or have something to give back; the others are no longer active.
+    fn looks(&mut self, accounts: Vec<Arc<Account>>) -> Vec<(Arc<Account>, Claim)> {
+        let now = Timestamp::now();
+        let mut claims = Vec::with_capacity(accounts.len());
+        for account in accounts {
+            match account.claim(Reason::Look, now) {
+                Some(claim) => claims.push((account, claim)),
+                None => drop(self.active.remove(account.id())),
+            }
+        }
+        claims
     }
 
     async fn tell_all(&mut self, connection: &Connection) -> Result<(), Trouble> {
