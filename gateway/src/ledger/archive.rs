@@ -78,7 +78,9 @@ pub fn export(store: &Store, out: &mut impl Write) -> Result<(), ArchiveFault> {
     for served in store.history()?.into_iter().rev() {
         line(&Line { served: Some(served), ..Line::default() })?;
     }
-    for Charge { account, window, amount } in flat(&counters) {
+    let mut charges = flat(&counters);
+    charges.sort_unstable_by(|a, b| (&a.account, a.window).cmp(&(&b.account, b.window)));
+    for Charge { account, window, amount } in charges {
         let counter = Counter { account: Cow::Borrowed(&account), window, amount };
         line(&Line { counter: Some(counter), ..Line::default() })?;
     }

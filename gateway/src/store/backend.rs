@@ -22,7 +22,7 @@ pub trait Backend: Send + Sync {
     /// Does all of `batch` or nothing of it. It is safe from a crash once [`flush`](Self::flush) has returned.
     ///
     /// # Errors
-    /// Nothing was done.
+    /// Nothing was done, or it will be done whole when the backend is opened again.
     fn apply(&self, batch: &Batch) -> Result<(), StoreFault>;
 
     /// Writes out what was applied.
@@ -81,11 +81,14 @@ pub enum Direction {
     Down,
 }
 
+/// A key, and its new value; `None` takes the key away.
+pub type Change = (Vec<u8>, Option<Vec<u8>>);
+
 /// Changes that are made together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Keys in the order in which they are changed, with their new values; `None` takes a key away.
-    pub changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// In the order in which they are made.
+    pub changes: Vec<Change>,
 }
 
 impl Batch {

@@ -57,21 +57,23 @@ pub fn repair(path: &Path) -> Result<Repaired, StoreFault> {
     let _lock = locked(&sled::files(path))?;
     let salvaged = Salvaged::read(&sled::files(path))?;
     let marked = sled::marked(path)?;
+    let journaled = sled::journaled(path)?;
     let new = path.join("repaired");
     // A repair that was broken off may have left one.
     drop(fs::remove_dir_all(&new));
-    let kept = rewrite(&new, &salvaged)?;
+    let kept = rewrite(&new, &salvaged, &journaled)?;
     let aside = aside(path)?;
     fs::rename(sled::files(path), &aside)?;
     fs::rename(sled::files(&new), sled::files(path))?;
     fs::rename(sled::mark(&new), sled::mark(path))?;
+    fs::rename(sled::journal(&new), sled::journal(path))?;
     fs::remove_dir(&new)?;
     let newest = salvaged.newest();
     Ok(Repaired { kept, holes: salvaged.holes, cut: marked.map(|marked| marked.saturating_sub(newest)), aside })
 }
 
 /// Writes a new store of what was salvaged.
-fn rewrite(new: &Path, salvaged: &Salvaged) -> Result<u64, StoreFault> {
+fn rewrite(new: &Path, salvaged: &Salvaged, journaled: &[Batch]) -> Result<u64, StoreFault> {
     let backend = Embedded::open(new)?;
     format::settle(&backend)?;
     let (mut kept, mut length, mut batch) = (0, 0, Batch::default());
@@ -85,8 +87,17 @@ fn rewrite(new: &Path, salvaged: &Salvaged) -> Result<u64, StoreFault> {
         }
     }
     backend.apply(&batch)?;
+    for batch in journaled {
+        backend.apply(&behind(batch))?;
+    }
     backend.flush()?;
     Ok(kept)
+}
+
+/// A batch of the journal without its number: that of the new store is another.
+fn behind(batch: &Batch) -> Batch {
+    let changes = batch.changes.iter().filter(|(key, _)| key.as_slice() != sled::NEWEST);
+    Batch { changes: changes.cloned().collect() }
 }
 
 /// Whether there is a store in the folder `path`.

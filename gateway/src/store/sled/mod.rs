@@ -1,5 +1,6 @@
 //! The embedded backend: sled in a folder, all of it in one tree, since a batch is atomic within one tree.
 
+mod journal;
 mod mark;
 pub(super) mod salvage;
 
@@ -10,12 +11,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sled::{Config, Db};
 
+use self::journal::Journal;
 use self::mark::Mark;
-use super::backend::{Backend, Batch, Direction, Pair, Span};
+use super::backend::{Backend, Batch, Change, Direction, Pair, Span};
 use super::{StoreFault, failed, seal};
 
 /// What sled may cache; its own default is a gigabyte.
 const CACHE: u64 = 8 * 1024 * 1024;
+
+/// How long the journal may become before sled writes everything out.
+const MOST_JOURNAL: u64 = 4 << 20;
 
 /// Where the number of the newest batch is, behind all that may be asked for.
 pub(super) const NEWEST: &[u8] = b"\xffnewest";
@@ -30,6 +35,18 @@ pub(super) fn mark(folder: &Path) -> PathBuf {
     folder.join("store.mark")
 }
 
+/// The file of the journal.
+pub(super) fn journal(folder: &Path) -> PathBuf {
+    folder.join("store.journal")
+}
+
+/// The batches of the journal that are behind the mark.
+pub(super) fn journaled(folder: &Path) -> Result<Vec<Batch>, StoreFault> {
+    let marked = marked(folder)?.unwrap_or(0);
+    let batches = journal::batches(&journal(folder))?.into_iter().filter(|(number, _)| *number > marked);
+    Ok(batches.map(|(_, batch)| batch).collect())
+}
+
 /// The number of the newest batch that was safe when the mark was written.
 pub(super) fn marked(folder: &Path) -> Result<Option<u64>, StoreFault> {
     Ok(Mark::open(&mark(folder))?.1)
@@ -40,9 +57,16 @@ pub(super) fn marked(folder: &Path) -> Result<Option<u64>, StoreFault> {
 pub(super) struct Embedded {
     db: Db,
     log: PathBuf,
+    written: Mutex<Written>,
+}
+
+/// What was written, and how far sled has it.
+#[derive(Debug)]
+struct Written {
     /// The number of the newest batch.
-    newest: Mutex<u64>,
-    mark: Mutex<Mark>,
+    newest: u64,
+    journal: Journal,
+    mark: Mark,
 }
 
 impl Embedded {
@@ -55,10 +79,25 @@ impl Embedded {
         let db = guarded(|| config.open())?;
         let newest = newest(&db)?;
         let (mark, marked) = Mark::open(&mark(path))?;
-        match marked {
-            Some(marked) if newest < marked => Err(cut(newest, marked)),
-            _ => Ok(Self { db, log: files.join("db"), newest: Mutex::new(newest), mark: Mutex::new(mark) }),
+        let marked = marked.unwrap_or(0);
+        if newest < marked {
+            return Err(cut(newest, marked));
         }
+        let (journal, batches) = Journal::open(&journal(path)).map_err(unread)?;
+        let written = Mutex::new(Written { newest, journal, mark });
+        let embedded = Self { db, log: files.join("db"), written };
+        embedded.do_again(batches.into_iter().filter(|(number, _)| *number > marked))?;
+        Ok(embedded)
+    }
+
+    /// sled may have all of these batches, some, or parts of them.
+    fn do_again(&self, batches: impl Iterator<Item = (u64, Batch)>) -> Result<(), StoreFault> {
+        let mut written = self.written();
+        for (number, batch) in batches {
+            self.change(batch.changes.iter())?;
+            written.newest = written.newest.max(number);
+        }
+        if written.journal.length() > 0 { self.write_out(&mut written) } else { Ok(()) }
     }
 
     /// The pairs of a tree of format 1, which had one for each table; `None` when there is no such tree.
@@ -74,26 +113,37 @@ impl Embedded {
         guarded(|| self.db.drop_tree(name)).map(drop)
     }
 
-    fn newest(&self) -> MutexGuard<'_, u64> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn flush_to(&self, due: impl FnOnce(&Mark) -> bool) -> Result<(), StoreFault> {
-        let newest = *self.newest();
+    /// Changes sled's pages in memory; it writes them when it likes.
+    fn change<'b>(&self, batch: impl Iterator<Item = &'b Change>) -> Result<(), StoreFault> {
+        guarded(|| {
+            for (key, value) in batch {
+                match value {
+                    Some(value) => self.db.insert(key, value.as_slice())?,
+                    None => self.db.remove(key)?,
+                };
+            }
+            Ok(())
+        })
+    }
+
+    /// Has sled write everything out, so that the journal can begin anew.
+    fn write_out(&self, written: &mut Written) -> Result<(), StoreFault> {
         guarded(|| self.db.flush())?;
-        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        if due(&mark) {
-            File::open(&self.log)?.sync_data()?;
-            mark.write(newest)?;
-        }
+        File::open(&self.log)?.sync_data()?;
+        written.mark.write(written.newest)?;
+        written.journal.clear()?;
         Ok(())
     }
 }
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        // Whoever wrote something that matters has flushed it, and heard of the error.
-        drop(self.flush_to(|_| true));
+        // Whoever wrote something that matters has it in the journal, or heard of the error.
+        drop(self.write_out(&mut self.written()));
     }
 }
 
@@ -114,23 +164,19 @@ impl Backend for Embedded {
     }
 
     fn apply(&self, batch: &Batch) -> Result<(), StoreFault> {
-        let mut changes = sled::Batch::default();
-        for (key, value) in &batch.changes {
-            match value {
-                Some(value) => changes.insert(key.as_slice(), value.as_slice()),
-                None => changes.remove(key.as_slice()),
-            }
-        }
-        let mut newest = self.newest();
-        let next = newest.saturating_add(1);
-        changes.insert(NEWEST, seal::close(NEWEST, next.to_be_bytes().to_vec()));
-        guarded(|| self.db.apply_batch(changes))?;
-        *newest = next;
-        Ok(())
+        let mut written = self.written();
+        let next = written.newest.saturating_add(1);
+        let newest = (NEWEST.to_vec(), Some(seal::close(NEWEST, next.to_be_bytes().to_vec())));
+        let changes = || batch.changes.iter().chain([&newest]);
+        written.journal.write(next, changes())?;
+        written.newest = next;
+        self.change(changes())
     }
 
     fn flush(&self) -> Result<(), StoreFault> {
-        self.flush_to(Mark::is_due)
+        let mut written = self.written();
+        let full = written.journal.length() >= MOST_JOURNAL;
+        if full || written.mark.is_due() { self.write_out(&mut written) } else { Ok(()) }
     }
 }
 
@@ -138,6 +184,13 @@ impl Backend for Embedded {
 fn newest(db: &Db) -> Result<u64, StoreFault> {
     let value = guarded(|| db.get(NEWEST))?.map(|sealed| seal::open(NEWEST, sealed.to_vec())).transpose()?;
     Ok(value.map_or(0, number))
+}
+
+fn unread(error: std::io::Error) -> StoreFault {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => StoreFault::Damaged("its journal is not what was written".to_owned()),
+        _ => error.into(),
+    }
 }
 
 fn number(value: Vec<u8>) -> u64 {
