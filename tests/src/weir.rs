@@ -39,7 +39,6 @@ pub struct Config {
     providers: Vec<String>,
     models: Vec<String>,
     tenants: Vec<String>,
-    store: Vec<String>,
     rest: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -103,13 +102,6 @@ impl Config {
     #[must_use]
     pub fn tenant(mut self, settings: &str) -> Self {
         self.tenants.push(settings.to_owned());
-        self
-    }
-
-    /// A line of the section `store`.
-    #[must_use]
-    pub fn store(mut self, line: &str) -> Self {
-        self.store.push(line.to_owned());
         self
     }
 

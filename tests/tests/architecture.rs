@@ -199,7 +199,8 @@ fn names(text: &str, path: &str) -> bool {
     let tokens = without_tests(tokens(text));
     let mut named = BTreeSet::new();
     collect_paths(&tokens, &mut named);
-    let hidden = declares_module(&tokens, path) || named.contains(&format!("crate::{path}"));
+    let imported = ["crate", "super"].iter().any(|root| named.contains(&format!("{root}::{path}")));
+    let hidden = declares_module(&tokens, path) || imported;
     !hidden && named.iter().any(|name| is_within(name, path))
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, stream, with};
 use weir_tests::client::{Call, End};
+use weir_tests::patience::within;
 use weir_tests::redis::Redis;
 use weir_tests::weir::{Config, KEY_HASH, Weir};
 
@@ -104,20 +105,31 @@ impl Node {
         kills.iter().any(|kill| *kill >= answered && kill.duration_since(answered) < COMMITTED)
     }
 
-    /// The rows that this gateway wrote, and the dollars that it says were used and are reserved.
-    async fn books(&self) -> (Vec<Value>, f64, f64) {
+    /// What it says of the budget.
+    async fn budget(&self) -> Budget {
+        let weir = self.weir.read().await;
+        let admin = weir.as_ref().unwrap().admin();
+        let told = Call::new(admin, "GET", "/admin/v1/budgets").send().await.json().await;
+        let dollars = |name: &str| told["budgets"][0][name].as_f64().unwrap();
+        Budget { used: dollars("used_usd"), reserved: dollars("reserved_usd"), elsewhere: dollars("elsewhere_usd") }
+    }
+
+    /// The rows that this gateway wrote.
+    async fn rows(&self) -> Vec<Value> {
         let weir = self.weir.read().await;
         let weir = weir.as_ref().unwrap();
         let call = Call::new(weir.admin(), "GET", "/admin/v1/usage/rows?format=jsonl&limit=1000000");
         let text = call.send().await.text().await;
-        let rows = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let metrics = weir.metrics().await;
-        let dollars = |name: &str| {
-            let line = metrics.lines().find(|line| line.starts_with(&format!("{name}{{"))).unwrap();
-            line.rsplit(' ').next().unwrap().parse().unwrap()
-        };
-        (rows, dollars("weir_budget_used_usd"), dollars("weir_budget_reserved_usd"))
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
+}
+
+/// In dollars.
+#[derive(Debug)]
+struct Budget {
+    used: f64,
+    reserved: f64,
+    elsewhere: f64,
 }
 
 /// An answer that its caller read to the end.
@@ -203,10 +215,11 @@ async fn after_all_that_can_happen_the_books_agree() {
     let mut rows: HashMap<String, Value> = HashMap::new();
     let (mut used, mut reserved) = (0.0, 0.0);
     for node in &nodes {
-        let (own, used_here, reserved_here) = node.books().await;
+        let own = node.rows().await;
         rows.extend(own.into_iter().map(|row| (row["request_id"].as_str().unwrap().to_owned(), row)));
-        used += used_here;
-        reserved += reserved_here;
+        let budget = node.budget().await;
+        used += budget.used;
+        reserved += budget.reserved;
     }
     let missing: Vec<&Answered> = answered.iter().filter(|answered| !rows.contains_key(&answered.id)).collect();
     for lost in &missing {
@@ -232,6 +245,7 @@ async fn after_all_that_can_happen_the_books_agree() {
     let cost: f64 = rows.values().filter_map(|row| row["cost_usd"].as_f64()).sum();
     assert!((used - cost).abs() < 1e-9, "{used} dollars in the counters, {cost} in the ledger");
     assert!(reserved.abs() < 1e-12, "{reserved} dollars are still reserved");
+    nothing_stays_claimed(&nodes).await;
     eprintln!(
         "{} requests, {} answered whole, {} rows, {} missing, {kills} kills; tokens: ledger {told}, provider {served}; dollars: counters {used:.6}, ledger {cost:.6}",
         made.load(Ordering::Relaxed),
@@ -239,4 +253,23 @@ async fn after_all_that_can_happen_the_books_agree() {
         rows.len(),
         missing.len()
     );
+}
+
+/// What a node had in hand comes back when it uses none of it, whatever happened before.
+async fn nothing_stays_claimed(nodes: &[Arc<Node>; 2]) {
+    // A slice goes back when it has lain idle for 3 s.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let used = nodes[1].budget().await.used;
+    let call = nodes[0].call().await.unwrap();
+    assert!(perform(Deed::Whole, call, 0).await.is_some());
+    let told = async {
+        loop {
+            let budget = nodes[0].budget().await;
+            if (budget.elsewhere - used).abs() < 1e-9 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within("the other gateway's claim to be what it used", told).await;
 }

@@ -98,31 +98,31 @@ impl Link {
     pub async fn run(mut self, over: impl Future<Output = ()>) {
         let mut over = pin!(over);
         let mut known_down = false;
-        loop {
-            let trouble = match self.join(over.as_mut()).await {
-                Joined::Over => return,
-                Joined::Up(mut connection) => {
+        while let Some(joined) = self.join(over.as_mut()).await {
+            let trouble = match joined {
+                Ok(mut connection) => {
                     self.up();
                     known_down = false;
                     match self.serve(&mut connection, over.as_mut()).await {
                         Some(trouble) => trouble,
-                        None => return self.leave(&mut connection).await,
+                        None => return self.leave(Some(connection)).await,
                     }
                 }
-                Joined::Down(trouble) => trouble,
+                Err(trouble) => trouble,
             };
             self.down(&trouble, !std::mem::replace(&mut known_down, true));
             if self.pause(over.as_mut()).await {
-                return;
+                break;
             }
         }
+        self.leave(None).await;
     }
 
-    /// Connects, and tells Redis what this node has.
-    async fn join(&mut self, over: Pin<&mut impl Future<Output = ()>>) -> Joined {
+    /// Connects, and tells Redis what this node has; `None` when it is all over.
+    async fn join(&mut self, over: Pin<&mut impl Future<Output = ()>>) -> Option<Result<Connection, Trouble>> {
         tokio::select! {
-            () = over => Joined::Over,
-            joined = self.introduce() => joined.map_or_else(Joined::Down, Joined::Up),
+            () = over => None,
+            joined = self.introduce() => Some(joined),
         }
     }
 
@@ -198,6 +198,9 @@ impl Link {
     }
 
     async fn fetch(&mut self, connection: &Connection, wishes: &mut Vec<Arc<Account>>) -> Result<(), Trouble> {
+        // Two claims of one account at once would each take back what the other took.
+        wishes.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+        wishes.dedup_by(|a, b| a.id() == b.id());
         let now = Timestamp::now();
         let claims = wishes.drain(..).filter_map(|account| {
             self.active.insert(Arc::clone(account.id()), Arc::clone(&account));
@@ -214,21 +217,29 @@ impl Link {
         if self.lossy {
             return Err(Trouble::Lossy);
         }
-        let now = Timestamp::now();
-        let mut claims = Vec::new();
-        self.active.retain(|_, account| {
-            let claim = account.claim(Reason::Look, now);
-            claims.extend(claim.map(|claim| (Arc::clone(account), claim)));
-            claims.last().is_some_and(|(last, _)| Arc::ptr_eq(last, account))
-        });
-        while !claims.is_empty() {
-            let batch = claims.split_off(claims.len().saturating_sub(BATCH));
-            settle(connection, self.desk.node(), batch).await?;
+        let mut accounts: Vec<_> = self.active.values().cloned().collect();
+        while !accounts.is_empty() {
+            let batch = accounts.split_off(accounts.len().saturating_sub(BATCH));
+            let claims = self.looks(batch);
+            settle(connection, self.desk.node(), claims).await?;
             // Those who wait for a slice do not wait for all that is looked at.
             let mut wishes: Vec<_> = std::iter::from_fn(|| self.wishes.try_recv().ok()).take(BATCH).collect();
             self.fetch(connection, &mut wishes).await?;
         }
         Ok(())
+    }
+
+    /// The claims of accounts that are in use or have something to give back; the others are no longer active.
+    fn looks(&mut self, accounts: Vec<Arc<Account>>) -> Vec<(Arc<Account>, Claim)> {
+        let now = Timestamp::now();
+        let mut claims = Vec::with_capacity(accounts.len());
+        for account in accounts {
+            match account.claim(Reason::Look, now) {
+                Some(claim) => claims.push((account, claim)),
+                None => drop(self.active.remove(account.id())),
+            }
+        }
+        claims
     }
 
     async fn tell_all(&mut self, connection: &Connection) -> Result<(), Trouble> {
@@ -255,32 +266,30 @@ impl Link {
     }
 
     /// Gives back what is in hand. Nobody waits for it for long.
-    async fn leave(mut self, connection: &mut Connection) {
-        let now = Timestamp::now();
-        let accounts = self.active.drain().map(|(_, account)| account);
-        let claims = accounts.filter_map(|account| account.claim(Reason::Leave, now).map(|claim| (account, claim)));
-        let claims: Vec<_> = claims.collect();
-        let (node, all) = (self.desk.node(), self.accounts.all());
-        let legacies = || all.iter().filter_map(|account| account.legacy(now));
-        let farewell = async {
-            in_batches(connection, node, claims).await?;
-            if let Some(heir_of) = self.desk.heir_of() {
-                bequeath(connection, (node, heir_of), legacies()).await?;
-            }
-            let mut pipeline = Pipeline::new();
-            pipeline.hdel(BEATS, node).ignore();
-            in_time(connection.run::<()>(&pipeline)).await
-        };
-        if !matches!(tokio::time::timeout(FAREWELL, farewell).await, Ok(Ok(()))) {
+    async fn leave(mut self, connection: Option<Connection>) {
+        let left = tokio::time::timeout(FAREWELL, self.farewell(connection)).await;
+        if !matches!(left, Ok(Ok(()))) {
             tracing::warn!("redis did not take back what was in hand; others have it when the window ends");
         }
     }
-}
 
-enum Joined {
-    Up(Connection),
-    Down(Trouble),
-    Over,
+    async fn farewell(&mut self, connection: Option<Connection>) -> Result<(), Trouble> {
+        let mut connection = match connection {
+            Some(connection) => connection,
+            None => Connection::open(&self.settings).await?,
+        };
+        let (node, now) = (self.desk.node(), Timestamp::now());
+        let accounts = self.active.drain().map(|(_, account)| account);
+        let claims = accounts.filter_map(|account| account.claim(Reason::Leave, now).map(|claim| (account, claim)));
+        in_batches(&connection, node, claims.collect()).await?;
+        if let Some(heir_of) = self.desk.heir_of() {
+            let all = self.accounts.all();
+            bequeath(&mut connection, (node, heir_of), all.iter().filter_map(|account| account.legacy(now))).await?;
+        }
+        let mut pipeline = Pipeline::new();
+        pipeline.hdel(BEATS, node).ignore();
+        in_time(connection.run(&pipeline)).await
+    }
 }
 
 async fn in_batches(

@@ -2,8 +2,9 @@
 //!
 //! An account that is shared spends from a *slice* that this node claimed beforehand ([`budget::lease`](crate::budget::lease)
 //! has the arithmetic). The [`Link`] claims the next one when less than half is left. Only where a node has no slice at all does
-//! an admission wait, together with all others of that account: for one answer of Redis, or until it is held to be away. What lies idle for 3 s goes back,
-//! and so does all when the process ends; a window's rest is worth nothing when it is over.
+//! an admission wait, together with all others of that account: for one answer of Redis, or until it is held to be away.
+//! What lies idle for 3 s goes back, and so does all when the process ends; a window's rest is worth nothing when it is
+//! over.
 //!
 //! # While Redis is away
 //!
