@@ -5,8 +5,8 @@
 //! requests and keeps in hand. A node writes only its own number and then reads all of them; what the claims exceed the limit
 //! by, the last to write takes back. So no two nodes can be granted the same money in whatever order their writes arrive,
 //! and a claim that is written twice is written once: nothing is lost or counted twice when an answer does not come. A
-//! store that has lost what it held is filled again by what the nodes remember, and until the window ends nobody believes that
-//! another node's claim has fallen.
+//! store that has lost what it held is filled again by what the nodes remember, and until all had the time to tell it nobody
+//! believes that another node's claim has fallen.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -31,6 +31,10 @@ const PART: i64 = 4;
 
 /// How long an account that was seen to be spent is refused without asking again.
 const SPENT_FOR: SignedDuration = SignedDuration::from_secs(1);
+
+/// For how long after the store lost its data nobody believes that a claim has fallen: what it has may be old. By then every
+/// node that can reach it has told it anew, twice over.
+pub const DOUBT: SignedDuration = SignedDuration::from_secs(6);
 
 /// How long a slice may lie unused before it goes back.
 pub const IDLE: SignedDuration = SignedDuration::from_secs(3);
@@ -208,8 +212,10 @@ pub(super) struct Lease {
     least: i64,
     others: Claims,
     seen_at: Timestamp,
-    /// Whether the store lost what it held, or may have.
-    lossy: bool,
+    /// When the store was seen to have lost what it held, or may have.
+    lost_at: Option<Timestamp>,
+    /// What nodes claimed that the store does not know any more and that have not told it anew.
+    lost: Claims,
     /// Whether the share for the time without a store was taken.
     share_taken: bool,
     /// The most that somebody waits for.
@@ -228,7 +234,8 @@ impl Default for Lease {
             least: 0,
             others: Claims::new(),
             seen_at: Timestamp::MIN,
-            lossy: false,
+            lost_at: None,
+            lost: Claims::new(),
             share_taken: false,
             wanted: 0,
             asked: false,
@@ -259,7 +266,8 @@ impl Lease {
 
     /// What the other nodes claim.
     pub(super) fn elsewhere(&self) -> i64 {
-        self.others.iter().fold(0, |sum, (_, claim)| sum.saturating_add(*claim))
+        let claims = self.others.iter().chain(&self.lost);
+        claims.fold(0, |sum, (_, claim)| sum.saturating_add(*claim))
     }
 
     /// Whether the store knows of this node.
@@ -385,8 +393,10 @@ impl Lease {
         let node = desk.node;
         let own = |claims: &Claims| claims.iter().find(|(id, _)| *id == node).map(|(_, claim)| *claim);
         let (before, after) = (own(&answer.before), own(&answer.after).unwrap_or(0));
-        self.lossy |= self.told.is_some() && before.unwrap_or(i64::MIN) < self.least;
-        self.learn(node, &answer.after);
+        if self.told.is_some() && before.unwrap_or(i64::MIN) < self.least {
+            self.lost_at = Some(need.now);
+        }
+        self.learn(node, &answer.after, need.now);
         let kept = self.kept(after, need);
         self.granted = kept;
         (self.told, self.least) = (Some(after), kept.min(after));
@@ -409,19 +419,26 @@ impl Lease {
         if over > 0 && kept.saturating_sub(mine) < lacking { mine.min(after).max(need.taken) } else { kept }
     }
 
-    fn learn(&mut self, node: NodeId, claims: &Claims) {
+    /// Takes over what the store says of other nodes. Claims are never removed while their window lasts: one that is not there
+    /// was lost by the store, and is remembered until its node tells it anew.
+    fn learn(&mut self, node: NodeId, claims: &Claims, now: Timestamp) {
         let mut others: Claims = claims.iter().copied().filter(|(id, _)| *id != node).collect();
-        for (id, known) in &self.others {
-            match others.iter_mut().find(|(other, _)| other == id) {
-                Some((_, claim)) if self.lossy => *claim = (*claim).max(*known),
-                Some(_) => {}
-                // Claims are never removed while their window lasts: it is the store that lost it.
-                None => {
-                    self.lossy = true;
-                    others.push((*id, *known));
+        let is_told = |id: NodeId, others: &Claims| others.iter().any(|(other, _)| *other == id);
+        let lost = self.others.iter().filter(|(id, _)| !is_told(*id, &others));
+        let before = self.lost.len();
+        self.lost.extend(lost);
+        if self.lost.len() > before {
+            self.lost_at = Some(now);
+        }
+        if self.lost_at.is_some_and(|at| now.duration_since(at) < DOUBT) {
+            let known = self.others.iter().chain(&self.lost);
+            for (id, known) in known {
+                if let Some((_, claim)) = others.iter_mut().find(|(other, _)| other == id) {
+                    *claim = (*claim).max(*known);
                 }
             }
         }
+        self.lost.retain(|(id, _)| !is_told(*id, &others));
         self.others = others;
     }
 
@@ -594,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_lost_a_claim_is_not_believed_that_another_fell() {
+    fn a_store_that_lost_a_claim_is_not_believed_for_a_while_that_another_fell() {
         let mut node = Node::new(0);
         let answer = |before: &[(NodeId, i64)], after: &[(NodeId, i64)]| Answer {
             before: before.to_vec(),
@@ -605,7 +622,11 @@ mod tests {
         assert_eq!(node.lease.answered(&node.desk, &answer(&[(0, 100), (1, 50)], &[(0, 100), (1, 30)]), need), None);
         assert_eq!(node.lease.elsewhere(), 30, "another node gave something back");
         assert_eq!(node.lease.answered(&node.desk, &answer(&[], &[(0, 100)]), need), None);
-        assert_eq!(node.lease.answered(&node.desk, &answer(&[], &[(0, 100), (1, 2)]), need), None);
+        assert_eq!(node.lease.elsewhere(), 30, "what the store forgot is remembered");
+        assert_eq!(node.lease.answered(&node.desk, &answer(&[(0, 100)], &[(0, 100), (1, 2)]), need), None);
         assert_eq!(node.lease.elsewhere(), 30);
+        let later = Need { now: need.now + DOUBT, ..need };
+        assert_eq!(node.lease.answered(&node.desk, &answer(&[(0, 100)], &[(0, 100), (1, 2)]), later), None);
+        assert_eq!(node.lease.elsewhere(), 2, "all have told it anew");
     }
 }
