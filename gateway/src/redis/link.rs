@@ -246,7 +246,10 @@ impl Link {
         let now = Timestamp::now();
         let accounts = self.accounts.all().into_iter();
         let claims = accounts.filter_map(|account| account.claim(Reason::Tell, now).map(|claim| (account, claim)));
-        in_batches(connection, self.desk.node(), claims.collect()).await
+        let claims: Vec<_> = claims.collect();
+        // What the process before this one held is found with that, and goes back when nobody uses it.
+        self.active.extend(claims.iter().map(|(account, _)| (Arc::clone(account.id()), Arc::clone(account))));
+        in_batches(connection, self.desk.node(), claims).await
     }
 
     async fn beat(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
