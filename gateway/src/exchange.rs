@@ -1,8 +1,9 @@
 //! One request from its first byte to its last: the file to read first.
 //!
-//! The ten steps: the head is read and the record opened; the key is looked up; (limits); the body is read and indexed;
-//! the model is resolved; (reservation); a target is picked and asked, and another one when it fails; the answer is
-//! relayed, whole or as a stream; and the record, dropped at the end, logs and counts.
+//! The ten steps: the head is read and the record opened; the key is looked up; its limits admit the request; the body is
+//! read and indexed; the model is resolved; the worst case is reserved; a target is picked and asked, and another one when
+//! it fails (`search`); the answer is relayed, whole or as a stream; and the record, dropped at the end, settles, writes the
+//! ledger's row, logs and counts.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,21 +17,18 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 
 use crate::access::{self, Key};
-use crate::attempt::{self, Begun, Errand, Patience as _};
-use crate::balance::{Moment, Tried, Unpicked};
+use crate::attempt::Begun;
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
-use crate::hedge::{self, Hedge, Raced};
-use crate::limit::Queue;
 use crate::listing;
-use crate::model::{ModelInstance, Snapshot, Target, type_of};
+use crate::model::{ModelInstance, Snapshot, type_of};
 use crate::net::client::{BodyFault, Client, Head};
-use crate::reasons::Chosen;
 use crate::record::Record;
 use crate::relay;
-use crate::retry::{self, Circumstances, Step};
+use crate::retry;
 use crate::route::Route;
+use crate::search;
 use crate::timer::Timer;
 use crate::turn::Turn;
 
@@ -195,7 +193,7 @@ async fn answer_of<'s>(
     if turn.record.entry.is_none() {
         turn.record.admit(key);
     }
-    first_answer(gateway, rounds, turn, &instance, key, request).await
+    search::first_answer(gateway, rounds, turn, &instance, key, request).await
 }
 
 fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record<'s>) -> Result<&'s Key, Fault> {
@@ -226,183 +224,6 @@ async fn usage(gateway: &Gateway, key: &Key, id: String) -> Result<Bytes, Fault>
         tokio::time::sleep(ROW_WAIT).await;
     }
     Err(Fault::request(StatusCode::NOT_FOUND, "request_not_found", message))
-}
-
-/// Asks one target after the other until one begins to answer.
-async fn first_answer<'s>(
-    gateway: &'s Gateway,
-    rounds: &retry::Budget,
-    turn: &mut Turn<'_, 's>,
-    instance: &ModelInstance<'s>,
-    key: &Key,
-    request: &Request,
-) -> Result<Begun, Fault> {
-    let mut tries = retries(turn, instance).begin();
-    let mut tried = Tried::default();
-    let mut fault: Option<Fault> = None;
-    let caller = attempt::passed_on(turn.client.headers());
-    let mut queue = instance.model().queue;
-    rounds.count(Moment::now().since(Moment::NEVER));
-    loop {
-        let bill = &turn.record.bill;
-        let room = |target: &Target| if bill.has_turn_at(&target.credential.scopes) { 1.0 } else { room(target) };
-        let picked = instance.pick(&mut tried, Moment::now(), room);
-        if tried.has_strayed() {
-            let chosen = if picked.is_ok() { Chosen::Last } else { Chosen::None };
-            turn.record.choices.add(instance, &tried, chosen, room, Moment::now());
-        }
-        let (picked, held) = match picked {
-            Ok(picked) => picked,
-            Err(unpicked) => {
-                if let Some(queue) = queue.take()
-                    && turn_comes(turn, instance, queue).await?
-                {
-                    continue;
-                }
-                let circumstances = circumstances(turn, instance);
-                let again = fault.as_ref().and_then(|fault| tries.again(fault, circumstances));
-                let Some(wait) = again.filter(|_| rounds.spend(Moment::now().since(Moment::NEVER))) else {
-                    fault = fault.or_else(|| instance.status().fault(instance.asked()));
-                    fault = Some(unavailable(fault, unpicked));
-                    break;
-                };
-                pause(turn, wait).await?;
-                tried.forget();
-                continue;
-            }
-        };
-        let payable = match turn.record.bill.afford(key, &picked, request).await {
-            Ok(payable) => payable,
-            Err(refused) => {
-                fault = Some(fault.unwrap_or(refused));
-                continue;
-            }
-        };
-        turn.record.limited_to = payable.limited_to;
-        turn.record.attempt(&picked, held);
-        turn.on_disconnect = picked.target.provider.on_disconnect;
-        let errand = Errand { picked: &picked, instance, request: &payable.request, caller: &caller };
-        let asked = match &instance.model().hedge {
-            None => attempt::run(&gateway.upstreams, turn, &errand).await,
-            Some(hedge) => hedged(gateway, hedge, turn, &errand, &mut tried, key).await,
-        };
-        let failed = match asked {
-            Ok(begun) => {
-                turn.record.attempt_answers(instance);
-                return Ok(begun);
-            }
-            Err(failed) => failed,
-        };
-        turn.record.attempt_ended(Err(&failed));
-        turn.record.bill.give_back();
-        let step = tries.after(&failed);
-        fault = Some(worse(fault, failed));
-        if step == Step::GiveUp || turn.is_over() {
-            break;
-        }
-    }
-    if turn.has_left() {
-        return Err(Fault::gone());
-    }
-    let mut fault = fault.unwrap_or_else(|| Fault::internal("a model without targets"));
-    if fault.kind == Kind::ProviderLimit && fault.retry_after.is_none() {
-        fault.retry_after = instance.balance().soonest(Moment::now());
-    }
-    Err(fault)
-}
-
-/// Waits until a credential whose limits are all that keeps a target from being asked has a slot for this request; false
-/// where there is none, or the wait was in vain.
-async fn turn_comes(turn: &mut Turn<'_, '_>, instance: &ModelInstance<'_>, queue: Queue) -> Result<bool, Fault> {
-    let Some(scopes) = instance.busy(room) else {
-        return Ok(false);
-    };
-    turn.timer.phase(None, "queue");
-    let admitted = turn.wait(scopes.admit_in_turn(queue)).await?;
-    Ok(admitted.map(|permit| turn.record.bill.queued(scopes, permit)).is_ok())
-}
-
-/// Asks a target and, when it is slow, a second one beside it.
-async fn hedged<'s>(
-    gateway: &'s Gateway,
-    hedge: &Hedge,
-    turn: &mut Turn<'_, 's>,
-    errand: &Errand<'_, 's>,
-    tried: &mut Tried,
-    key: &Key,
-) -> Result<Begun, Fault> {
-    hedge.count();
-    let mut first = pin!(hedge::alone(&gateway.upstreams, errand));
-    if let Ok(asked) = turn.wait(tokio::time::timeout(hedge.after, &mut first)).await? {
-        return asked;
-    }
-    let beside = if hedge.spend() { errand.instance.pick(tried, Moment::now(), room).ok() } else { None };
-    let Some((picked, held)) = beside else {
-        return turn.wait(first).await?;
-    };
-    let Ok(payable) = turn.record.bill.afford_beside(key, &picked, errand.request).await else {
-        return turn.wait(first).await?;
-    };
-    turn.record.attempt(&picked, held);
-    let beside = Errand { picked: &picked, request: &payable.request, ..*errand };
-    let second = pin!(hedge::alone(&gateway.upstreams, &beside));
-    let Raced { won, answer, failed } = turn.wait(hedge::race(first, second)).await?;
-    turn.record.attempt_lost(won.other(), failed.as_ref());
-    turn.record.bill.lose(won.other());
-    answer
-}
-
-/// Waits before a new round, as long as the caller stays.
-async fn pause(turn: &mut Turn<'_, '_>, wait: Duration) -> Result<(), Fault> {
-    turn.timer.phase(None, "pause");
-    turn.wait(tokio::time::sleep(wait)).await
-}
-
-fn circumstances(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> Circumstances {
-    let ready = instance.balance().soonest(Moment::now()).unwrap_or_default();
-    Circumstances { ready, left: turn.timer.left(), chance: rand::random() }
-}
-
-/// What a target's own limits have left, from 0 to 1.
-pub(crate) fn room(target: &Target) -> f32 {
-    #[expect(clippy::cast_possible_truncation, reason = "a share needs few digits")]
-    let room = (1.0 - target.credential.scopes.load(Instant::now())) as f32;
-    room.max(0.0)
-}
-
-/// What the caller is told when no other target may be asked now: what the one before it failed with, if any was asked.
-pub(crate) fn unavailable(before: Option<Fault>, unpicked: Unpicked) -> Fault {
-    let Unpicked::Unavailable { after, limited } = unpicked else {
-        return before.unwrap_or_else(|| Fault::internal("a model without targets"));
-    };
-    match before {
-        Some(fault) if fault.kind == Kind::ProviderLimit => {
-            Fault { retry_after: Some(fault.retry_after.map_or(after, |told| told.min(after))), ..fault }
-        }
-        Some(fault) => fault,
-        None => Fault::unavailable(after, limited),
-    }
-}
-
-/// The last failure is what the caller is told; of limits the one that ends the soonest.
-fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
-    if let Some(before) = before.filter(|before| before.kind == Kind::ProviderLimit && last.kind == Kind::ProviderLimit)
-    {
-        last.retry_after = match (before.retry_after, last.retry_after) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-    }
-    last
-}
-
-fn retries(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> retry::Policy {
-    let refused = turn.client.headers().get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
-    if refused { retry::Policy::NONE } else { instance.model().retries }
-}
-
-fn is_false(value: &HeaderValue) -> bool {
-    matches!(value.as_bytes(), b"0" | b"false")
 }
 
 fn timer(client: &Client, instance: &ModelInstance<'_>, request: &Request) -> Result<Timer, Fault> {

@@ -35,6 +35,7 @@ pub mod relay;
 pub mod reload;
 pub mod retry;
 pub mod route;
+pub mod search;
 pub mod serve;
 pub mod sharing;
 pub mod shelf;

@@ -26,6 +26,7 @@ use crate::model::{Model, ModelInstance, Picked, ProviderManager, Snapshot, type
 use crate::net::proxy::Proxies;
 use crate::retry::{Step, Tries};
 use crate::route::Route;
+use crate::search;
 
 pub use told::Explanation;
 use told::{Account, Candidate, Dropped, ModelTold, Outgoing, Quota, Refusal, Scope, Verdict};
@@ -175,7 +176,7 @@ impl<'a> Steps<'a> {
         let shares = instance.balance().shares(Moment::now());
         let mut outcome: Option<Result<Chosen<'a>, Fault>> = None;
         let unpicked = loop {
-            let picked = match instance.pick(&mut tried, Moment::now(), exchange::room) {
+            let picked = match instance.pick(&mut tried, Moment::now(), search::room) {
                 Ok((picked, _held)) => picked,
                 Err(unpicked) => break unpicked,
             };
@@ -196,7 +197,7 @@ impl<'a> Steps<'a> {
             }
         };
         self.tell_rest(instance, &tried);
-        outcome.unwrap_or_else(|| Err(exchange::unavailable(instance.status().fault(instance.asked()), unpicked)))
+        outcome.unwrap_or_else(|| Err(search::unavailable(instance.status().fault(instance.asked()), unpicked)))
     }
 
     /// The candidates to which it does not come.

@@ -228,7 +228,8 @@ impl Door {
         let mut cut = self.cut.clone();
         tokio::select! {
             biased;
-            () = exchange::serve(&self.gateway, &mut client) => {}
+            // Boxed: a connection that waits for its next request does not keep the room of the last one.
+            () = Box::pin(exchange::serve(&self.gateway, &mut client)) => {}
             () = shut_down(&mut cut) => exchange::cut(&mut client).await,
         }
         let session = client.into_reusable().await?;
