@@ -7,7 +7,7 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,7 +39,10 @@ pub async fn serve(gateway: &Gateway, client: &mut Client) {
     if gateway.is_draining() {
         client.close_after();
     }
-    let answered = unwound(answer(gateway, &snapshot, client, &mut record)).await;
+    let answered = {
+        let answering = pin!(answer(gateway, &snapshot, client, &mut record));
+        unwound(answering).await
+    };
     if answered.is_none() {
         client.close_after();
     }
@@ -64,9 +67,9 @@ pub async fn cut(client: &mut Client) {
     }
 }
 
-/// What `future` comes to; `None` when it panics, which costs this request and no other.
-async fn unwound<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
+/// What `future` comes to; `None` when it panics, which costs this request and no other. Pinned by the caller: taken by
+/// value it would be there twice.
+async fn unwound<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(polled) => polled.map(Some),
         Err(_told_by_the_panic_hook) => Poll::Ready(None),
@@ -339,11 +342,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_its_own_request_alone() {
-        assert_eq!(unwound(async { 7 }).await, Some(7));
-        let panicked = unwound(async {
+        assert_eq!(unwound(pin!(async { 7 })).await, Some(7));
+        let panicking = pin!(async {
             tokio::task::yield_now().await;
             panic!("as a test wants it");
         });
-        assert_eq!(panicked.await, None::<()>);
+        assert_eq!(unwound(panicking).await, None::<()>);
     }
 }

@@ -23,7 +23,7 @@ pub async fn answer(turn: &mut Turn<'_, '_>, begun: Begun) -> Result<(), Fault> 
     match begun.answer {
         Answering::Whole(reply) => whole(turn, reply).await,
         Answering::Stream(stream) => {
-            let relayed = self::stream(turn, *stream).await;
+            let relayed = self::stream(turn, stream).await;
             turn.record.attempt_ended(relayed.as_ref().copied());
             relayed
         }
@@ -43,16 +43,17 @@ async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     turn.client.send(head, reply.body.segments()).await.map_err(|_| Fault::gone())
 }
 
-async fn stream(turn: &mut Turn<'_, '_>, stream: Stream) -> Result<(), Fault> {
-    let Stream { mut source, mut translator } = stream;
+/// The stream stays in its box: a connection that is held for long keeps no room for it twice.
+async fn stream(turn: &mut Turn<'_, '_>, mut stream: Box<Stream>) -> Result<(), Fault> {
     turn.record.content_begun();
-    let pumped = pump(turn, &mut source, &mut translator).await;
+    let Stream { source, translator } = &mut *stream;
+    let pumped = pump(turn, source, translator).await;
     let writer = translator.writer_mut();
     count(turn, writer, pumped.is_ok());
     pumped?;
     writer.close(route(turn.record).as_deref());
     turn.push(writer.take()).await?;
-    source.release().await;
+    stream.source.release().await;
     turn.end().await
 }
 
