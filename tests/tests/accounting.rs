@@ -51,7 +51,9 @@ async fn a_limit_of_requests_is_told_with_each_answer_and_refuses_what_is_over()
     assert_eq!((refused.status.as_u16(), refused.header("x-weir-error")), (429, Some("policy_limit")));
     let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&after), "{after}");
+    let id = refused.id();
     assert_eq!(refused.json().await["error"]["code"], "rate_limit_exceeded");
+    weir.logged(&id).await;
     assert!(weir.metrics().await.contains(r#"weir_limit_rejections_total{scope="key"} 1"#));
     assert_eq!(simulator.account().requests, 2);
 }
@@ -64,7 +66,9 @@ async fn a_limit_of_tokens_falls_by_exactly_what_the_provider_reports() {
     for body in [limited(chat("m")), chat("m"), stream("m"), stream_with_usage("m")] {
         let answer = ask(&weir, &body).await;
         assert_eq!(answer.status.as_u16(), 200);
+        let id = answer.id();
         answer.text().await;
+        weir.logged(&id).await;
         used += TOKENS;
     }
     let answer = ask(&weir, &chat("no-such-model")).await;
@@ -130,6 +134,8 @@ async fn two_hundred_requests_at_once_spend_no_more_than_the_budget() {
     for _ in served..10 {
         ask(&weir, &limited(chat("m"))).await;
     }
+    // Each is settled when it is in the log.
+    weir.logged_more(199 + 10 - served).await;
     let spent: u64 = simulator.account().output_tokens + simulator.account().input_tokens;
     assert!(spent <= 10 * TOKENS, "{spent} tokens");
     let metrics = weir.metrics().await;
