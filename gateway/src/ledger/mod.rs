@@ -91,7 +91,8 @@ pub struct Opened<'a> {
 
 impl<'a> Opened<'a> {
     /// What is written if nothing more is heard of it.
-    fn row(&self) -> Row<'a> {
+    #[must_use]
+    pub fn row(&self) -> Row<'a> {
         Row {
             request_id: self.request_id.into(),
             tenant: self.tenant.into(),
