@@ -56,10 +56,11 @@ impl Adapter for OpenAi {
 
     fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes) -> Result<Reply, DecodeError> {
         let index = Index::of(&body).map_err(|e| DecodeError::Malformed(format!("the provider's answer: {e}")))?;
-        if is_error(&index, &body) {
+        let [error, object, usage] = index.values(&body, ["error", "object", "usage"]);
+        if is_error(error, object) {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(&body))));
         }
-        let usage = index.get(&body, "usage").and_then(usage::read);
+        let usage = usage.and_then(usage::read);
         let mut edits: Vec<Edit> = renamed(to).map(|name| Edit::Set("model", name)).into_iter().collect();
         if request.operation() == Operation::Embeddings {
             let wanted = Encoding::asked(request.get("encoding_format"));
@@ -143,9 +144,9 @@ fn without_null_encoding(request: &Request) -> Option<Edit> {
 
 /// An error in the clothes of a success: an `error` that says something, whatever stands beside it (some hosts send their
 /// last words along), or an object that calls itself one.
-fn is_error(index: &Index, bytes: &[u8]) -> bool {
-    index.get(bytes, "error").is_some_and(|error| !matches!(error, b"null" | b"\"\"" | b"{}" | b"false"))
-        || index.get(bytes, "object") == Some(b"\"error\"")
+fn is_error(error: Option<&[u8]>, object: Option<&[u8]>) -> bool {
+    error.is_some_and(|error| !matches!(error, b"null" | b"\"\"" | b"{}" | b"false"))
+        || object == Some(b"\"error\"")
 }
 
 /// Whether a chunk's choices are none at all.
@@ -176,10 +177,12 @@ impl EventDecoder for PassThrough {
             _ => {}
         }
         self.index.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
-        if event.name == b"error" || is_error(&self.index, event.data) {
+        let names = ["error", "object", "model", "choices", "usage"];
+        let [error, object, model, choices, usage] = self.index.values(event.data, names);
+        if event.name == b"error" || is_error(error, object) {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
         }
-        self.pass(event, out);
+        self.pass(event, Said { model, choices: choices.unwrap_or(b"[]"), usage }, out);
         Ok(())
     }
 
@@ -192,16 +195,22 @@ impl EventDecoder for PassThrough {
     }
 }
 
+/// What is looked at of a chunk.
+struct Said<'a> {
+    model: Option<&'a [u8]>,
+    choices: &'a [u8],
+    usage: Option<&'a [u8]>,
+}
+
 impl PassThrough {
-    fn pass(&mut self, event: Event<'_>, out: &mut ChunkWriter) {
+    fn pass(&mut self, event: Event<'_>, Said { model, choices, usage }: Said<'_>, out: &mut ChunkWriter) {
         let data = event.data;
-        let choices = self.index.get(data, "choices").unwrap_or(b"[]");
-        let counted = self.index.get(data, "usage").and_then(usage::read);
+        let counted = usage.filter(|raw| *raw != b"null").and_then(usage::read);
         if self.wants_usage && !self.begun {
             self.begin_own_usage(data, out);
         }
         let mut edits = Vec::new();
-        if self.index.find(data, "model").is_some() {
+        if model.is_some() {
             edits.extend(self.name.clone().map(|name| Edit::Set("model", name)));
         }
         if let Some(counted) = counted {
@@ -212,7 +221,7 @@ impl PassThrough {
                 return out.usage_event(json);
             }
         }
-        if self.index.find(data, "usage").is_some() && (counted.is_some() || !self.wants_usage) {
+        if usage.is_some() && (counted.is_some() || !self.wants_usage) {
             edits.push(Edit::Remove("usage".into()));
         }
         if edits.is_empty() {
