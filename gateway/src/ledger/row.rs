@@ -191,6 +191,9 @@ pub(super) mod dollars {
 
     const NANO: u64 = 1_000_000_000;
 
+    /// How many characters an amount takes at most.
+    const LONGEST: usize = 24;
+
     pub(crate) fn serialize<S: Serializer>(nanos: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
         if !to.is_human_readable() {
             return nanos.serialize(to);
@@ -212,10 +215,14 @@ pub(super) mod dollars {
     pub(crate) fn text(nanos: i64) -> String {
         let sign = if nanos < 0 { "-" } else { "" };
         let (whole, rest) = (nanos.unsigned_abs() / NANO, nanos.unsigned_abs() % NANO);
-        if rest == 0 {
-            return format!("{sign}{whole}");
+        let mut text = String::with_capacity(LONGEST);
+        text.extend([sign, itoa::Buffer::new().format(whole)]);
+        if rest > 0 {
+            // With a one in front, its zeros keep their places.
+            let rest = itoa::Buffer::new().format(NANO + rest).replacen('1', ".", 1);
+            text.push_str(rest.trim_end_matches('0'));
         }
-        format!("{sign}{whole}.{rest:09}").trim_end_matches('0').to_owned()
+        text
     }
 
     pub(crate) fn parse(text: &str) -> Option<i64> {
