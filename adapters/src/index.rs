@@ -102,7 +102,24 @@ impl Index {
     /// As [`Index::of`]; the index is empty then.
     pub fn read(&mut self, bytes: &[u8]) -> Result<(), IndexError> {
         self.fields.clear();
-        let read = Scanner { bytes, at: 0, block: Block::NONE }.object(&mut self.fields).and_then(|end| {
+        let mut scanner = Scanner { bytes, at: 0, block: Block::NONE };
+        let end = scanner.object(&mut self.fields);
+        self.finish(bytes, end)
+    }
+
+    /// Reads an object whose first `kept` fields are those of the one before, byte for byte; the next one starts at `at`.
+    ///
+    /// # Errors
+    /// As [`Index::of`]; the index is empty then.
+    pub fn read_on(&mut self, bytes: &[u8], kept: usize, at: usize) -> Result<(), IndexError> {
+        self.fields.truncate(kept);
+        let mut scanner = Scanner { bytes, at, block: Block::NONE };
+        let end = scanner.fields(&mut self.fields);
+        self.finish(bytes, end)
+    }
+
+    fn finish(&mut self, bytes: &[u8], end: Result<usize, IndexError>) -> Result<(), IndexError> {
+        let read = end.and_then(|end| {
             self.end = end;
             refuse_duplicates(&self.fields, bytes)
         });
@@ -153,15 +170,20 @@ impl Index {
 fn refuse_duplicates(fields: &[Field], bytes: &[u8]) -> Result<(), IndexError> {
     let mut met: u128 = 0;
     for (seen, field) in fields.iter().enumerate() {
-        let name = field.name(bytes);
-        let bit = 1 << (hash(&name) % u128::BITS);
-        let is_met = met & bit != 0;
-        met |= bit;
-        if is_met && fields.iter().take(seen).any(|earlier| earlier.is_named(bytes, &name)) {
+        // A name with escapes may be any other's.
+        let bits = if field.escaped { u128::MAX } else { 1 << (hash(slice(bytes, field.name)) % u128::BITS) };
+        let is_met = met & bits != 0;
+        met |= bits;
+        if is_met && is_among(field, fields.get(..seen).unwrap_or_default(), bytes) {
             return Err(IndexError { at: field.start(), what: "a field that was already there" });
         }
     }
     Ok(())
+}
+
+fn is_among(field: &Field, earlier: &[Field], bytes: &[u8]) -> bool {
+    let name = field.name(bytes);
+    earlier.iter().any(|earlier| earlier.is_named(bytes, &name))
 }
 
 /// Of a name's length, its begin and its last byte: enough to tell the names of one object apart.
@@ -184,6 +206,11 @@ impl Scanner<'_> {
         if self.peek() == Some(b'}') {
             return self.close();
         }
+        self.fields(fields)
+    }
+
+    /// At a field; leaves behind the object's end.
+    fn fields(&mut self, fields: &mut Vec<Field>) -> Result<usize, IndexError> {
         loop {
             let field = self.field()?;
             if fields.len() == MAX_FIELDS {
@@ -212,7 +239,7 @@ impl Scanner<'_> {
             return Err(self.fault("expected a field's name in quotes"));
         }
         let name = self.string()?;
-        let escaped = memchr(b'\\', slice(self.bytes, name)).is_some();
+        let escaped = slice(self.bytes, name).contains(&b'\\');
         self.expect(b':', "expected `:`")?;
         self.peek();
         let start = self.at;
@@ -238,8 +265,7 @@ impl Scanner<'_> {
                 return Err(self.fault("a string that does not end"));
             };
             let text = Span { start, end };
-            let backslashes = slice(self.bytes, text).iter().rev().take_while(|byte| **byte == b'\\').count();
-            if backslashes.is_multiple_of(2) {
+            if !is_escaped(slice(self.bytes, text)) {
                 self.at = end + 1;
                 return Ok(text);
             }
@@ -287,15 +313,17 @@ impl Scanner<'_> {
     /// Where the next quote is. Most strings are short: the block at hand and the one after it are looked at before the search
     /// is called that is fast over long ones.
     fn quote(&mut self, from: usize) -> Option<usize> {
-        let mut from = from;
-        for _ in 0..2 {
-            let found = self.block_at(from)?.quotes >> (from % BLOCK);
-            if found != 0 {
-                return Some(from + found.trailing_zeros() as usize);
-            }
-            from = (from / BLOCK + 1) * BLOCK;
+        let found = self.block_at(from)?.quotes >> (from % BLOCK);
+        if found != 0 { Some(from + found.trailing_zeros() as usize) } else { self.quote_behind(next_block(from)) }
+    }
+
+    fn quote_behind(&mut self, start: usize) -> Option<usize> {
+        let found = self.block_at(start)?.quotes;
+        if found != 0 {
+            return Some(start + found.trailing_zeros() as usize);
         }
-        memchr(b'"', self.bytes.get(from..)?).map(|found| from + found)
+        let far = next_block(start);
+        memchr(b'"', self.bytes.get(far..)?).map(|found| far + found)
     }
 
     /// The next quote or bracket, and where it is.
@@ -307,17 +335,24 @@ impl Scanner<'_> {
                 let at = from + found.trailing_zeros() as usize;
                 return self.bytes.get(at).map(|byte| (at, *byte));
             }
-            from = (from / BLOCK + 1) * BLOCK;
+            from = next_block(from);
         }
     }
 
     /// The block that holds the byte at `at`, looked through once.
+    #[inline]
     fn block_at(&mut self, at: usize) -> Option<&Block> {
         let start = at - at % BLOCK;
         if self.block.start != start {
-            self.block = Block::of(self.bytes.get(start..)?, start);
+            self.look_through(start)?;
         }
         Some(&self.block)
+    }
+
+    #[inline(never)]
+    fn look_through(&mut self, start: usize) -> Option<()> {
+        self.block = Block::of(self.bytes.get(start..)?, start);
+        Some(())
     }
 
     fn scalar(&mut self) -> Result<(), IndexError> {
@@ -367,6 +402,16 @@ struct Block {
     quotes: u64,
     /// Quotes and brackets.
     marks: u64,
+}
+
+/// Where the block behind the one that holds `at` begins.
+fn next_block(at: usize) -> usize {
+    (at / BLOCK + 1) * BLOCK
+}
+
+/// Whether the quote behind this text is part of it.
+fn is_escaped(text: &[u8]) -> bool {
+    text.last() == Some(&b'\\') && text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 impl Block {
@@ -458,7 +503,9 @@ mod tests {
     #[test]
     fn an_escaped_name_is_the_name_that_it_means() {
         assert_eq!(names(r#"{"mod\u0065l":1}"#), ["model"]);
-        assert_eq!(Index::of(br#"{"model":1,"mod\u0065l":2}"#).unwrap_err().what, "a field that was already there");
+        for twice in [r#"{"model":1,"mod\u0065l":2}"#, r#"{"mod\u0065l":1,"a":2,"model":3}"#] {
+            assert_eq!(Index::of(twice.as_bytes()).unwrap_err().what, "a field that was already there", "{twice}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::adapter::{Adapter, DecodeError, EncodeError, EventDecoder, NativeRequest, Reply, Target};
 use crate::chunk::ChunkWriter;
 use crate::frame::Event;
-use crate::index::{Index, text_fields};
+use crate::index::{Index, IndexError, text_fields};
 use crate::openai::embedding::{Encoding, in_encoding};
 use crate::openai::{error, usage};
 use crate::refusal::Refusal;
@@ -73,6 +73,8 @@ impl Adapter for OpenAi {
     fn events(&self, request: &Request, to: &Target<'_>) -> Box<dyn EventDecoder> {
         Box::new(PassThrough {
             index: Index::default(),
+            begin: Vec::new(),
+            begin_fields: 0,
             name: renamed(to),
             wants_usage: request.wants_usage(),
             choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1).max(1),
@@ -157,6 +159,10 @@ fn is_none(raw: &[u8]) -> bool {
 /// A stream in the pivot's own dialect.
 struct PassThrough {
     index: Index,
+    /// What the last chunk said before its choices: the next one begins with the same bytes nearly always.
+    begin: Vec<u8>,
+    /// How many fields that are.
+    begin_fields: usize,
     name: Option<Bytes>,
     wants_usage: bool,
     choices: usize,
@@ -176,7 +182,7 @@ impl EventDecoder for PassThrough {
             }
             _ => {}
         }
-        self.index.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
+        self.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
         let names = ["error", "object", "model", "choices", "usage"];
         let [error, object, model, choices, usage] = self.index.values(event.data, names);
         if event.name == b"error" || is_error(error, object) {
@@ -202,7 +208,27 @@ struct Said<'a> {
     usage: Option<&'a [u8]>,
 }
 
+/// What chunks say before their choices is remembered up to this length: an id, a model's name and the like.
+const MOST_BEGIN: usize = 512;
+
 impl PassThrough {
+    fn read(&mut self, data: &[u8]) -> Result<(), IndexError> {
+        let kept = std::mem::take(&mut self.begin_fields);
+        if kept > 0 && data.starts_with(&self.begin) {
+            self.index.read_on(data, kept, self.begin.len())?;
+            self.begin_fields = kept;
+            return Ok(());
+        }
+        self.index.read(data)?;
+        self.begin.clear();
+        let choices = self.index.fields().iter().enumerate().find(|(_, field)| field.is_named(data, b"choices"));
+        if let Some((place, choices)) = choices.filter(|(_, choices)| choices.start() <= MOST_BEGIN) {
+            self.begin_fields = place;
+            self.begin.extend_from_slice(data.get(..choices.start()).unwrap_or_default());
+        }
+        Ok(())
+    }
+
     fn pass(&mut self, event: Event<'_>, Said { model, choices, usage }: Said<'_>, out: &mut ChunkWriter) {
         let data = event.data;
         let counted = usage.filter(|raw| *raw != b"null").and_then(usage::read);
