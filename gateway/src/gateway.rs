@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::access_log::{AccessLog, Writer};
+use crate::alerts::Alerts;
 use crate::budget::Registry;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -31,6 +32,8 @@ pub struct Gateway {
     pub ledger: Ledger,
     /// What keys and tenants have used of their budgets.
     pub budgets: Arc<Registry>,
+    /// Who is told of budgets that run low.
+    pub alerts: Arc<Alerts>,
     /// Why requests went where they went.
     pub reasons: Reasons,
     /// The link to the Redis that is shared with other gateways.
@@ -56,6 +59,7 @@ impl Gateway {
         if let Some(sharing) = sharing {
             sharing.close();
         }
+        self.alerts.close();
         self.ledger.close();
         self.store.close();
     }

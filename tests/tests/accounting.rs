@@ -246,7 +246,7 @@ async fn a_budget_that_runs_low_is_served_by_the_model_that_it_names() {
     weir.logged(&first.id()).await;
     let second = ask(&weir, &limited(chat("m"))).await;
     assert_eq!((second.status.as_u16(), second.header("x-weir-model")), (200, Some("small")));
-    assert!(weir.metrics().await.contains("weir_budget_alerts_total 1"));
+    assert!(weir.metrics().await.contains(r#"weir_budget_alerts_total{threshold="soft"} 1"#));
 }
 
 #[tokio::test]

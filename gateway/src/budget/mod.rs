@@ -23,7 +23,9 @@ use crate::shelf::{Shelf, part};
 use account::Made;
 use lease::Desk;
 
-pub use account::{Account, Alert, Cause, Charge, Exhausted, Listener, Owner, Reading, Reservation, Span, Terms};
+pub use account::{
+    Account, Alert, Cause, Charge, Exhausted, Listener, Owner, Reading, Reservation, Span, Terms, Threshold,
+};
 pub use accounts::{Accounts, Reservations};
 pub use quota::{QuotaReservation, QuotaState, Quotas};
 pub use window::{Calendar, Window};

@@ -711,7 +711,7 @@ section! {
         usd: Money;
         /// For how long; a window begins at midnight in the tenant's time zone.
         every: Every;
-        /// The share at which a warning is logged and counted, and `on_exhaust` begins to hold.
+        /// The share at which a warning is logged, counted and told to `observability.alerts`, and `on_exhaust` begins to hold.
         soft: Option<Percent> = None;
         /// What happens when it is spent; by default requests are a 429.
         on_exhaust: Option<OnExhaust> = None;
@@ -797,10 +797,22 @@ section! {
         log: String = "info".to_owned();
         /// Where the access log goes.
         access_log: AccessLog = AccessLog::Stdout;
+        /// Webhooks that are told when a budget comes to its soft limit, and when it is spent.
+        alerts: Vec<Webhook> = Vec::new();
         /// The OTLP endpoint for traces; `null`: none.
         otlp: Option<BaseUrl> = None;
         /// Which requests and answers are logged with their bodies.
         log_bodies: LogBodies = LogBodies::None;
+    }
+}
+
+section! {
+    /// A webhook.
+    pub struct Webhook {
+        /// Where to post to. A secret where the URL itself is one.
+        url: Secret;
+        /// What posts are signed with, as Standard Webhooks do: base64 with or without `whsec_` before it. Without it they are not signed.
+        secret: Option<Secret> = None;
     }
 }
 
