@@ -165,7 +165,8 @@ impl Bill {
             return Ok(whole);
         };
         let now = Timestamp::now();
-        let worst = price.bound(self.input_bound(), wanted).unwrap_or_default();
+        let tiers = request.service_tiers();
+        let worst = price.bound(&self.worst(wanted), tiers).unwrap_or_default();
         let left = key.accounts.left(now).unwrap_or(Nanos::MAX);
         if worst <= left {
             self.hold.reservations = Some(key.accounts.reserve(worst, now).await.map_err(Fault::exhausted)?);
@@ -174,7 +175,7 @@ impl Bill {
         let cut = self.cut(price, left, request);
         let payable = cut.filter(|each| *each >= LEAST_OUTPUT);
         let output = payable.map_or(wanted, |each| each.saturating_mul(request.choices()));
-        let worst = price.bound(self.input_bound(), output).unwrap_or_default();
+        let worst = price.bound(&self.worst(output), tiers).unwrap_or_default();
         self.hold.reservations = Some(key.accounts.reserve(worst, now).await.map_err(Fault::exhausted)?);
         match payable {
             Some(each) => Ok(Payable { request: Cow::Owned(request.limited_to(each)?), limited_to: Some(each) }),
@@ -187,7 +188,8 @@ impl Bill {
         match request.operation() {
             Operation::Embeddings => None,
             Operation::Chat | Operation::Completions => {
-                Some(price.affordable_output(left, self.input_bound())? / request.choices())
+                let all = price.affordable_output(left, self.input_bound(), request.service_tiers())?;
+                Some(all / request.choices())
             }
         }
     }
@@ -208,6 +210,11 @@ impl Bill {
     fn input_bound(&self) -> u64 {
         let bytes = u64::try_from(self.request_bytes).unwrap_or(u64::MAX);
         self.input_tokens.saturating_mul(2).min(bytes)
+    }
+
+    /// What the request can use at most, with so many tokens of an answer.
+    fn worst(&self, output_tokens: u64) -> Usage {
+        Usage { input_tokens: self.input_bound(), output_tokens, ..Usage::default() }
     }
 
     /// The most tokens that the answer can have.

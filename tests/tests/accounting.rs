@@ -6,6 +6,7 @@ use simulator::Simulator;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, stream, stream_with_usage, with};
 use weir_tests::client::{Answer, Call};
+use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, KEY_HASH, Weir};
 
 /// A dollar for a thousand tokens of either kind.
@@ -155,6 +156,28 @@ async fn an_answer_is_cut_to_what_the_budget_can_still_pay_and_the_caller_is_tol
     let sent = simulator.requests().last().unwrap().json();
     assert_eq!(sent["max_tokens"], cut);
     assert_eq!(answer.header("x-weir-cost-usd"), Some("0.014"));
+}
+
+#[tokio::test]
+async fn a_request_costs_what_its_tier_costs_and_holds_the_dearest_that_it_may_get() {
+    let usage = r#""usage":{"prompt_tokens":6,"completion_tokens":8,"total_tokens":14}"#;
+    let choices = r#""choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]"#;
+    let answer = format!(r#"{{"id":"c","object":"chat.completion","service_tier":"priority",{choices},{usage}}}"#);
+    let (simulator, provider) = (simulator(), Provider::json(&answer).await);
+    let prices = "{input: 1000, output: 1000, service_tiers: {priority: {input: 2000, output: 3000}}}";
+    let weir = config(&simulator, "budgets: [{usd: 0.3, every: month}],", "")
+        .openai("tiered", &provider.url())
+        .model(&format!("{{name: t, targets: [{{provider: tiered, model: gpt}}], pricing: {prices}}}"))
+        .start()
+        .await;
+    let asked = |tier: &str| with(with(chat("t"), "max_tokens", json!(100)), "service_tier", json!(tier));
+    // A hundred tokens of an answer are 0.3 dollars with priority, and 0.1 without it.
+    let cut = ask(&weir, &asked("auto")).await;
+    let limit: u64 = cut.header("x-weir-max-tokens").unwrap().parse().unwrap();
+    assert!((16..100).contains(&limit), "{limit}");
+    assert_eq!(cut.header("x-weir-cost-usd"), Some("0.036"));
+    let whole = ask(&weir, &asked("default")).await;
+    assert_eq!((whole.status.as_u16(), whole.header("x-weir-max-tokens")), (200, None));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use crate::openai::embedding::{Encoding, in_encoding};
 use crate::openai::{error, usage};
 use crate::refusal::Refusal;
 use crate::request::{Edit, Operation, Request, rewrite, rewrite_into};
+use crate::usage::ServiceTier;
 
 /// The dialect.
 pub struct OpenAi;
@@ -59,7 +60,8 @@ impl Adapter for OpenAi {
         if is_error(&index, &body) {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(&body))));
         }
-        let usage = index.get(&body, "usage").and_then(usage::read);
+        let tier = index.get(&body, "service_tier").map(ServiceTier::read).unwrap_or_default();
+        let usage = index.get(&body, "usage").and_then(|raw| usage::read(raw, tier));
         let mut edits: Vec<Edit> = renamed(to).map(|name| Edit::Set("model", name)).into_iter().collect();
         if request.operation() == Operation::Embeddings {
             let wanted = Encoding::asked(request.get("encoding_format"));
@@ -77,6 +79,7 @@ impl Adapter for OpenAi {
             choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1).max(1),
             finished: 0,
             begun: false,
+            tier: ServiceTier::default(),
         })
     }
 
@@ -161,6 +164,7 @@ struct PassThrough {
     choices: usize,
     finished: usize,
     begun: bool,
+    tier: ServiceTier,
 }
 
 static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
@@ -196,7 +200,11 @@ impl PassThrough {
     fn pass(&mut self, event: Event<'_>, out: &mut ChunkWriter) {
         let data = event.data;
         let choices = self.index.get(data, "choices").unwrap_or(b"[]");
-        let counted = self.index.get(data, "usage").and_then(usage::read);
+        // Some hosts tell it in the first chunks only.
+        if let Some(tier) = self.index.get(data, "service_tier").filter(|raw| *raw != b"null") {
+            self.tier = ServiceTier::read(tier);
+        }
+        let counted = self.index.get(data, "usage").and_then(|raw| usage::read(raw, self.tier));
         if self.wants_usage && !self.begun {
             self.begin_own_usage(data, out);
         }

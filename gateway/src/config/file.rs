@@ -500,6 +500,8 @@ section! {
         per_search_unit: Option<Money> = None;
         /// Other prices for longer prompts.
         tiers: Vec<PriceTier> = Vec::new();
+        /// Other prices for requests that the provider served in another way than usual.
+        service_tiers: ServiceTiers = Read::placeholder();
         /// The currency; budgets count dollars.
         currency: Currency = Currency::Usd;
         /// How many tokens a price is for.
@@ -522,8 +524,56 @@ section! {
         output: Option<Money> = None;
         /// Input tokens that the provider had in its cache.
         cached_input: Option<Money> = None;
-        /// Input tokens written to the cache.
+        /// Input tokens written to the cache for five minutes.
         cache_write: Option<Money> = None;
+        /// Input tokens written to the cache for an hour.
+        cache_write_1h: Option<Money> = None;
+        /// Reasoning tokens, where they cost other than output.
+        reasoning: Option<Money> = None;
+        /// Audio tokens in.
+        audio_input: Option<Money> = None;
+        /// Audio tokens out.
+        audio_output: Option<Money> = None;
+    }
+}
+
+section! {
+    /// Prices by how a provider served a request, which its answer tells. One that is left out costs what is usual.
+    pub struct ServiceTiers {
+        /// OpenAI's flex processing.
+        flex: Option<ServicePricing> = None;
+        /// OpenAI's priority processing, which it calls `fast` too; Anthropic's priority tier.
+        priority: Option<ServicePricing> = None;
+        /// OpenAI's ultrafast processing.
+        ultrafast: Option<ServicePricing> = None;
+        /// Anthropic's fast mode.
+        fast: Option<ServicePricing> = None;
+        /// Batches.
+        batch: Option<ServicePricing> = None;
+    }
+}
+
+section! {
+    /// Prices of one way to be served. What they leave out costs what is usual.
+    pub struct ServicePricing {
+        /// Input tokens.
+        input: Option<Money> = None;
+        /// Output tokens.
+        output: Option<Money> = None;
+        /// Input tokens that the provider had in its cache.
+        cached_input: Option<Money> = None;
+        /// Input tokens written to the cache for five minutes.
+        cache_write: Option<Money> = None;
+        /// Input tokens written to the cache for an hour.
+        cache_write_1h: Option<Money> = None;
+        /// Reasoning tokens, where they cost other than output.
+        reasoning: Option<Money> = None;
+        /// Audio tokens in.
+        audio_input: Option<Money> = None;
+        /// Audio tokens out.
+        audio_output: Option<Money> = None;
+        /// Other prices for longer prompts. Without any, the dearer of this price and the usual one for them holds.
+        tiers: Vec<PriceTier> = Vec::new();
     }
 }
 

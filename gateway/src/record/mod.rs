@@ -389,7 +389,7 @@ fn kinds(usage: Usage) -> [(&'static str, u64); 6] {
         ("cache_write", usage.cache_write_tokens.saturating_add(usage.cache_write_1h_tokens)),
         ("output", usage.output_tokens),
         ("reasoning", usage.reasoning_tokens),
-        ("audio", usage.audio_tokens),
+        ("audio", usage.audio_tokens()),
     ]
 }
 
