@@ -16,7 +16,7 @@ use crate::alerts::{self, Alerts};
 use crate::budget::{self, Alert};
 use crate::cli::{INTERNAL_FAULT, WRONG_INPUT};
 use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
-use crate::gateway::Gateway;
+use crate::gateway::{self, Gateway};
 use crate::ledger::{self, Ledger};
 use crate::limit;
 use crate::metrics::Metrics;
@@ -285,11 +285,9 @@ fn told(metrics: &Metrics) -> redis::Told {
 fn open_ledger(config: &Config, store: &Store, budgets: &Arc<budget::Registry>) -> Result<Ledger, Refused> {
     let (commit_within, retention) = (config.store.commit_within.get(), config.store.retention.get());
     let settings = ledger::Settings { commit_within, retention };
-    let budgets = Arc::clone(budgets);
-    let restore = move |charges: Vec<ledger::Charge>| {
-        let counters = charges.iter().map(|charge| (charge.account.as_ref(), charge.window, charge.amount));
-        budgets.restore(counters, jiff::Timestamp::now());
-    };
+    let (budgets, disk) = (Arc::clone(budgets), Arc::clone(store.disk()));
+    let restore =
+        move |charges: Vec<ledger::Charge>| gateway::restore(&budgets, &disk, &charges, jiff::Timestamp::now());
     let opened = Ledger::open(store.disk(), settings, restore);
     opened.map_err(|error| Refused::Input(format!("the store {}: {error}", config.store.path.display())))
 }

@@ -385,6 +385,51 @@ async fn the_admin_api_tells_budgets_and_raises_one_for_a_while() {
 }
 
 #[tokio::test]
+async fn a_raised_budget_outlives_a_kill_and_ends_when_it_should() {
+    let simulator = simulator();
+    let settings = config(&simulator, "budgets: [{usd: 0.02, every: month}],", "");
+    let weir = settings.start().await;
+    let raise = "/admin/v1/budgets/tenant/acme/usd/month/raise";
+    let until = |seconds: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string();
+    let far = until(3_600);
+    assert_eq!(admin(&weir, "PUT", raise, &json!({"usd": 5, "until": far})).await.0, 200);
+    let weir = weir.killed_and_started(&settings).await;
+    let told = async |weir: &Weir| admin(weir, "GET", "/admin/v1/budgets", &json!({})).await.1["budgets"][0].clone();
+    let budget = told(&weir).await;
+    assert_eq!((&budget["limit_usd"], budget["raised_until"].is_string()), (&json!(5), true), "{budget}");
+    assert_eq!(ask(&weir, &with(chat("m"), "max_tokens", json!(100))).await.header("x-weir-max-tokens"), None);
+    assert_eq!(admin(&weir, "PUT", raise, &json!({"usd": 6, "until": until(2)})).await.0, 200);
+    let weir = weir.killed_and_started(&settings).await;
+    while told(&weir).await["limit_usd"] != json!(0.02) {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(told(&weir).await["raised_until"], Value::Null);
+    let weir = weir.stopped_and_started(&settings).await;
+    assert_eq!(told(&weir).await["limit_usd"], json!(0.02));
+}
+
+#[tokio::test]
+async fn a_budget_that_a_reload_takes_away_and_brings_back_is_as_spent_as_before() {
+    let simulator = simulator();
+    let settings = config(&simulator, "budgets: [{usd: 0.07, every: month}],", "");
+    let weir = settings.start().await;
+    for _ in 0..2 {
+        row(&weir, &ask(&weir, &limited(chat("m"))).await.id()).await;
+    }
+    let used = async || admin(&weir, "GET", "/admin/v1/budgets", &json!({})).await.1["budgets"].clone();
+    let reload = async |settings: &Config| {
+        std::fs::write(weir.folder().join("weir.yaml"), settings.yaml(weir.folder())).unwrap();
+        assert_eq!(admin(&weir, "POST", "/admin/v1/config/reload", &json!({})).await.0, 200);
+    };
+    reload(&config(&simulator, "", "")).await;
+    assert_eq!(used().await, json!([]));
+    assert_eq!(ask(&weir, &limited(chat("m"))).await.status, 200);
+    reload(&settings).await;
+    assert_eq!(used().await[0]["used_usd"], json!(0.028));
+    assert_eq!(ask(&weir, &with(chat("m"), "max_tokens", json!(30))).await.status.as_u16(), 429);
+}
+
+#[tokio::test]
 async fn a_locked_configuration_lets_nobody_raise_a_budget() {
     let simulator = simulator();
     let weir = config(&simulator, "budgets: [{usd: 1, every: day}],", "").server("locked: true").start().await;

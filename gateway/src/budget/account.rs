@@ -125,7 +125,7 @@ struct Counter {
     reserved: i64,
     /// The alerts of this window that were given.
     told: Told,
-    /// Whether what was kept of former runs has been added.
+    /// Whether what was kept of it has been added: of former runs, or of the time before a reload took it away.
     restored: bool,
     /// Boxed, since it is rare and accounts are many.
     raise: Option<Box<Raise>>,
@@ -383,6 +383,17 @@ impl Account {
         self.locked().raise = Some(Box::new(Raise { limit, until }));
     }
 
+    /// The same, where no limit was raised since.
+    pub fn raise_again(&self, limit: i64, until: Timestamp) {
+        self.locked().raise.get_or_insert_with(|| Box::new(Raise { limit, until }));
+    }
+
+    /// Until when another limit than the configured one holds, if it does.
+    #[must_use]
+    pub fn raised_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.locked().raise.as_ref().map(|raise| raise.until).filter(|until| now < *until)
+    }
+
     /// Adds what was used of `window` before this process began, once. The figure must hold nothing that this process has
     /// charged. Where this process takes over from another node, that one's claims in the shared store hold it already.
     pub fn restore(&self, window: i64, used: i64, now: Timestamp) {
@@ -396,6 +407,11 @@ impl Account {
         let (limit, used) = (counter.limit(&self.terms, now), counter.used);
         let told = |threshold: i64| (used >= threshold).then_some(limit);
         counter.told = Told { soft: self.terms.soft_of(limit).and_then(told), spent: told(limit) };
+    }
+
+    /// Nothing of before this moment is to be added any more: from here on the ledger holds what this account was charged.
+    pub(super) fn restored(&self) {
+        self.locked().restored = true;
     }
 
     fn settle(&self, held: Held, used: i64) {

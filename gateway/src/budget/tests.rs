@@ -106,8 +106,8 @@ fn what_the_ledger_holds_is_counted_once() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(100));
     let window = account.reading(now).window.start;
-    let kept = [("tenant/acme/usd/day", window, 70), ("tenant/gone/usd/day", window, 5)];
-    registry.restore([("tenant/acme/usd/day", window - 86_400, 9)], now);
+    let before = ("tenant/acme/usd/day", window - 86_400, 9);
+    let kept = [before, ("tenant/acme/usd/day", window, 70), ("tenant/gone/usd/day", window, 5)];
     registry.restore(kept, now);
     registry.restore(kept, now);
     assert_eq!(account.reading(now).used, 70);
@@ -122,6 +122,24 @@ fn heard() -> (Registry, impl Fn() -> Vec<(Threshold, i64, i64)>) {
         move |alert| heard.lock().unwrap().push((alert.threshold, alert.used, alert.limit))
     });
     (Registry::new(listener), move || std::mem::take(&mut *heard.lock().unwrap()))
+}
+
+#[test]
+fn an_account_that_a_reload_took_away_comes_back_with_what_it_used_and_counts_its_own_once() {
+    let (registry, now) = (deaf(), at(NOON));
+    let first = account(&registry, daily(100));
+    let window = first.reading(now).window.start;
+    registry.restore([], now);
+    let _charge = first.reserve_at_once(40, now).unwrap().settle(40);
+    let kept = [("tenant/acme/usd/day", window, 40)];
+    registry.restore(kept, now);
+    assert_eq!(first.reading(now).used, 40, "its own charges are no others'");
+    drop(first);
+    let again = account(&registry, daily(100));
+    for _ in 0..2 {
+        registry.restore(kept, now);
+        assert_eq!(again.reading(now).used, 40);
+    }
 }
 
 #[test]
