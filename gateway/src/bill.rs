@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::access::Key;
 use crate::budget::{QuotaReservation, Reservations};
-use crate::config::CredentialSource;
+use crate::config::{CredentialSource, Unpriced};
 use crate::error::Fault;
 use crate::hedge::Which;
 use crate::ledger::Charge;
@@ -151,7 +151,7 @@ impl Bill {
     /// Holds the most that an attempt at this target can cost, at its price, and cuts the answer to what can be paid.
     ///
     /// # Errors
-    /// A budget or a quota has not enough left.
+    /// A budget or a quota has not enough left, or nobody knows what a request would cost that is to be known.
     async fn reserve<'r>(
         &mut self,
         key: &Key,
@@ -161,12 +161,19 @@ impl Bill {
         let wanted = self.output_bound(picked, request);
         self.reserve_quota(key, picked, wanted)?;
         let whole = Payable { request: Cow::Borrowed(request), limited_to: None };
-        let Some(price) = picked.price(SystemTime::now()).filter(|_| !key.accounts.is_empty()) else {
+        if key.accounts.is_empty() {
             return Ok(whole);
+        }
+        let tiers = request.service_tiers();
+        let price = picked.price(SystemTime::now());
+        let Some((price, worst)) = price.and_then(|price| Some((price, price.bound(&self.worst(wanted), tiers)?)))
+        else {
+            return match key.tenant.unpriced {
+                Unpriced::Allow => Ok(whole),
+                Unpriced::Refuse => Err(Fault::unpriced()),
+            };
         };
         let now = Timestamp::now();
-        let tiers = request.service_tiers();
-        let worst = price.bound(&self.worst(wanted), tiers).unwrap_or_default();
         let left = key.accounts.left(now).unwrap_or(Nanos::MAX);
         if worst <= left {
             self.hold.reservations = Some(key.accounts.reserve(worst, now).await.map_err(Fault::exhausted)?);

@@ -218,6 +218,13 @@ impl Fault {
         Self { retry_after: Some(Duration::from_secs(1)), ..fault }
     }
 
+    /// A budget would not count what this model costs, and its tenant wants to be sure.
+    #[must_use]
+    pub fn unpriced() -> Self {
+        let message = "No price of this model is known, and the tenant's budgets allow none without.";
+        Self::new(Kind::PolicyForbidden, StatusCode::FORBIDDEN, "model_without_price", message).of_param("model")
+    }
+
     /// What the tenant may use of the operator's credentials is used up.
     #[must_use]
     pub fn quota_exceeded() -> Self {

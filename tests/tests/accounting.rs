@@ -176,6 +176,7 @@ async fn a_request_costs_what_its_tier_costs_and_holds_the_dearest_that_it_may_g
     let limit: u64 = cut.header("x-weir-max-tokens").unwrap().parse().unwrap();
     assert!((16..100).contains(&limit), "{limit}");
     assert_eq!(cut.header("x-weir-cost-usd"), Some("0.036"));
+    weir.logged(&cut.id()).await;
     let whole = ask(&weir, &asked("default")).await;
     assert_eq!((whole.status.as_u16(), whole.header("x-weir-max-tokens")), (200, None));
 }
@@ -273,6 +274,47 @@ async fn a_budget_that_runs_low_is_served_by_the_model_that_it_names() {
 }
 
 #[tokio::test]
+async fn a_model_without_a_price_is_not_counted_or_refused_as_its_tenant_wants() {
+    let simulator = simulator();
+    let two =
+        "{name: two, targets: [{provider: openai, model: x}, {tier: 1, provider: claude, model: claude-haiku-4-5}]}";
+    for (unpriced, status, error, answers) in
+        [("allow", 200, None, "openai"), ("refuse", 403, Some("policy_forbidden"), "claude")]
+    {
+        let tenant = format!("budgets: [{{usd: 5, every: day}}], unpriced: {unpriced},");
+        let weir = config(&simulator, &tenant, "")
+            .model("{name: x, targets: [{provider: openai, model: x}]}")
+            .model(two)
+            .model("{name: half, targets: [{provider: openai, model: x}], pricing: {input: 1}}")
+            .start()
+            .await;
+        for model in ["x", "half"] {
+            let answer = ask(&weir, &limited(chat(model))).await;
+            assert_eq!((answer.status.as_u16(), answer.header("x-weir-error")), (status, error), "{model} {unpriced}");
+            assert_eq!(row(&weir, &answer.id()).await["cost_usd"], Value::Null, "{model} {unpriced}");
+        }
+        let answer = ask(&weir, &limited(chat("two"))).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-provider")), (200, Some(answers)));
+        assert!(weir.stderr().contains("no price of `x` is known, so a budget of tenant `acme`"), "{}", weir.stderr());
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_own_credentials_count_in_its_budgets_and_not_in_its_quotas() {
+    let simulator = simulator();
+    let own = "prefer: custom, providers: {openai: {credentials: [{id: mine, api_key: sk-own}]}},";
+    let quota = "quotas: [{provider: openai, type: trial, unit: times, limit: 1}],";
+    let weir = config(&simulator, &format!("budgets: [{{usd: 0.14, every: month}}], {own} {quota}"), "").start().await;
+    for _ in 0..2 {
+        let answer = ask(&weir, &limited(chat("m"))).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-credential")), (200, Some("mine")));
+        weir.logged(&answer.id()).await;
+    }
+    let metrics = weir.metrics().await;
+    assert!(metrics.contains(r#"weir_budget_used_usd{every="month",tenant="acme"} 0.028"#), "{metrics}");
+}
+
+#[tokio::test]
 async fn a_tenants_quota_of_the_operators_credentials_is_used_up() {
     let simulator = simulator();
     let quota = "quotas: [{provider: openai, type: trial, unit: times, limit: 2}],";
@@ -353,7 +395,12 @@ async fn the_admin_api_tells_budgets_and_raises_one_for_a_while() {
     let budgets = "budgets: [{usd: 0.07, every: month}],";
     let weir = config(&simulator, budgets, "budgets: [{usd: 100, every: day}]").start().await;
     let mut answered = 0;
-    while ask(&weir, &limited(chat("m"))).await.status == 200 {
+    loop {
+        let answer = ask(&weir, &limited(chat("m"))).await;
+        weir.logged(&answer.id()).await;
+        if answer.status != 200 {
+            break;
+        }
         answered += 1;
         assert!(answered < 10, "the budget is never spent");
     }

@@ -73,6 +73,13 @@ section! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "`choices!` derives the same for every enum")]
+impl Default for Unpriced {
+    fn default() -> Self {
+        Self::Allow
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Read::placeholder()
@@ -618,10 +625,22 @@ section! {
         quotas: Vec<Quota> = Vec::new();
         /// Its limits over all its keys.
         limits: Limits = Read::placeholder();
-        /// Its budgets over all its keys.
+        /// Its budgets over all its keys. Requests with its own credentials count in them too: a budget is about spending, a quota about the operator's credentials.
         budgets: Vec<Budget> = Vec::new();
+        /// What becomes of a request under a budget, its own or its key's, where no price of the model is known.
+        unpriced: Unpriced = Unpriced::Allow;
         /// Its keys.
         keys: Vec<ApiKey> = Vec::new();
+    }
+}
+
+choices! {
+    /// What becomes of a request under a budget where no price is known.
+    pub enum Unpriced {
+        /// It is served, its cost is `null`, and no budget counts it.
+        Allow = "allow",
+        /// It goes to a target with a price, or is refused.
+        Refuse = "refuse",
     }
 }
 
