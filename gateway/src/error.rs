@@ -247,6 +247,17 @@ impl Fault {
         Self { cause, ..Self::new(Kind::ProviderTimeout, StatusCode::GATEWAY_TIMEOUT, "provider_timeout", message) }
     }
 
+    /// Whether an attempt that ended so was ended by us or by the caller, while its provider worked on it and counted: the
+    /// caller left, the clock of the whole request ran out, which may be the caller's own, or the process ended.
+    #[must_use]
+    pub fn cuts_off(&self) -> bool {
+        match self.kind {
+            Kind::CallerGone | Kind::GatewayFault => true,
+            Kind::ProviderTimeout => self.cause.is_none(),
+            _ => false,
+        }
+    }
+
     /// The ledger cannot be read.
     #[must_use]
     pub fn store(error: &impl std::fmt::Display) -> Self {

@@ -3,11 +3,12 @@
 
 use serde_json::{Value, json};
 use simulator::Simulator;
+use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, stream, stream_with_usage, with};
 use weir_tests::client::{Answer, Call};
 use weir_tests::provider::Provider;
-use weir_tests::weir::{Config, KEY_HASH, Weir};
+use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
 
 /// A dollar for a thousand tokens of either kind.
 const PRICED: &str = "pricing: {input: 1000, output: 1000}";
@@ -226,6 +227,70 @@ async fn a_caller_that_leaves_has_a_row_that_says_how_far_it_is_to_be_relied_on(
     assert!(row["usage"]["output_tokens"].as_u64().unwrap() >= 1, "{row}");
     let metrics = weir.metrics().await;
     assert!(metrics.contains(r#"weir_budget_reserved_usd{every="day",tenant="acme"} 0"#), "{metrics}");
+}
+
+/// A budget of a tenant is charged what the rows of its requests cost.
+async fn assert_charged(weir: &Weir, ids: &[String]) -> f64 {
+    let mut cost = 0.0;
+    for id in ids {
+        cost += row(weir, id).await["cost_usd"].as_f64().unwrap_or_default();
+    }
+    let budget = admin(weir, "GET", "/admin/v1/budgets", &json!({})).await.1["budgets"][0].clone();
+    assert!((budget["used_usd"].as_f64().unwrap() - cost).abs() < 1e-9, "{cost} is not used in {budget}");
+    assert_eq!(budget["reserved_usd"], json!(0));
+    cost
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_or_lets_its_own_clock_run_out_pays_at_least_for_the_input() {
+    let simulator = simulator();
+    let silent = Provider::start(|played| played.hold()).await;
+    let weir = config(&simulator, "budgets: [{usd: 50, every: day}],", "")
+        .openai("silent", &silent.url())
+        .model(&format!("{{name: s, targets: [{{provider: silent, model: gpt}}], {PRICED}}}"))
+        .start()
+        .await;
+    let clock = weir.chat().header("x-weir-timeout-ms", "200").json(&limited(chat("s"))).send().await;
+    assert_eq!((clock.status.as_u16(), clock.header("x-weir-error")), (504, Some("provider_timeout")));
+    let mut raw = weir.connect().await;
+    let body = limited(chat("s")).to_string();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: w\r\nauthorization: Bearer {KEY}\r\nx-request-id: left\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    raw.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    weir_tests::patience::within("the request", silent.asked(2)).await;
+    drop(raw);
+    weir.logged("left").await;
+    let ids = [clock.id(), "left".to_owned()];
+    for id in &ids {
+        let row = row(&weir, id).await;
+        assert_eq!(row["accuracy"], "estimated");
+        assert!(row["usage"]["input_tokens"].as_u64().unwrap() > 0, "{row}");
+    }
+    assert!(assert_charged(&weir, &ids).await > 0.0);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_left_pays_for_what_it_has_brought_though_its_provider_counted_only_its_beginning() {
+    let simulator = simulator();
+    let weir = config(&simulator, "budgets: [{usd: 50, every: day}],", "")
+        .model(&format!(
+            "{{name: c, targets: [{{provider: claude, model: 'claude-sonnet-4-6~events=50~gap=20ms'}}], {PRICED}}}"
+        ))
+        .start()
+        .await;
+    let mut answer = ask(&weir, &stream("c")).await;
+    let id = answer.id();
+    let mut read = String::new();
+    while read.matches("\"content\":").count() < 8 {
+        read.push_str(&String::from_utf8_lossy(&answer.piece().await.unwrap()));
+    }
+    answer.leave();
+    weir.logged(&id).await;
+    let row = row(&weir, &id).await;
+    assert!(row["usage"]["output_tokens"].as_u64().unwrap() >= 7, "{row}");
+    assert_charged(&weir, &[id]).await;
 }
 
 #[tokio::test]
