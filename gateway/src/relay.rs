@@ -80,7 +80,11 @@ async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Tra
 /// What the stream used: as the provider counted, or by an estimate where it did not.
 fn count(turn: &mut Turn<'_, '_>, writer: &mut ChunkWriter, complete: bool) {
     let counted = writer.counted();
-    let usage = counted.unwrap_or_else(|| turn.estimate(writer.content_events()));
+    let mut usage = counted.unwrap_or_else(|| turn.estimate(writer.content_events()));
+    if !complete {
+        // Some providers count at the beginning and again at the end, which has not come.
+        usage.output_tokens = usage.output_tokens.max(writer.content_events());
+    }
     writer.usage(usage);
     turn.record.usage = Some(usage);
     turn.record.accuracy = match (counted, complete) {

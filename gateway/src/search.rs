@@ -136,7 +136,10 @@ impl<'s> Search<'_, '_, 's> {
 
     fn failed(&mut self, failed: Fault) -> Step {
         self.turn.record.attempt_ended(Err(&failed));
-        self.turn.record.bill.give_back();
+        // What is cut off has a cost, which is settled at the request's end.
+        if !failed.cuts_off() {
+            self.turn.record.bill.give_back();
+        }
         let step = self.tries.after(&failed);
         self.fault = Some(worse(self.fault.take(), failed));
         if self.turn.is_over() { Step::GiveUp } else { step }

@@ -17,6 +17,7 @@ use crate::openai::embedding::{Encoding, in_encoding};
 use crate::openai::{error, usage};
 use crate::refusal::Refusal;
 use crate::request::{Edit, Operation, Request, rewrite, rewrite_into};
+use crate::usage::ServiceTier;
 
 /// The dialect.
 pub struct OpenAi;
@@ -56,11 +57,12 @@ impl Adapter for OpenAi {
 
     fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes) -> Result<Reply, DecodeError> {
         let index = Index::of(&body).map_err(|e| DecodeError::Malformed(format!("the provider's answer: {e}")))?;
-        let [error, object, usage] = index.values(&body, ["error", "object", "usage"]);
+        let [error, object, tier, usage] = index.values(&body, ["error", "object", "service_tier", "usage"]);
         if is_error(error, object) {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(&body))));
         }
-        let usage = usage.and_then(usage::read);
+        let tier = tier.map(ServiceTier::read).unwrap_or_default();
+        let usage = usage.and_then(|raw| usage::read(raw, tier));
         let mut edits: Vec<Edit> = renamed(to).map(|name| Edit::Set("model", name)).into_iter().collect();
         if request.operation() == Operation::Embeddings {
             let wanted = Encoding::asked(request.get("encoding_format"));
@@ -80,6 +82,7 @@ impl Adapter for OpenAi {
             choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1).max(1),
             finished: 0,
             begun: false,
+            tier: ServiceTier::default(),
         })
     }
 
@@ -168,6 +171,7 @@ struct PassThrough {
     choices: usize,
     finished: usize,
     begun: bool,
+    tier: ServiceTier,
 }
 
 static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
@@ -183,12 +187,12 @@ impl EventDecoder for PassThrough {
             _ => {}
         }
         self.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
-        let names = ["error", "object", "model", "choices", "usage"];
-        let [error, object, model, choices, usage] = self.index.values(event.data, names);
+        let names = ["error", "object", "model", "choices", "service_tier", "usage"];
+        let [error, object, model, choices, tier, usage] = self.index.values(event.data, names);
         if event.name == b"error" || is_error(error, object) {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
         }
-        self.pass(event, Said { model, choices: choices.unwrap_or(b"[]"), usage }, out);
+        self.pass(event, Said { model, choices: choices.unwrap_or(b"[]"), tier, usage }, out);
         Ok(())
     }
 
@@ -205,6 +209,7 @@ impl EventDecoder for PassThrough {
 struct Said<'a> {
     model: Option<&'a [u8]>,
     choices: &'a [u8],
+    tier: Option<&'a [u8]>,
     usage: Option<&'a [u8]>,
 }
 
@@ -229,9 +234,13 @@ impl PassThrough {
         Ok(())
     }
 
-    fn pass(&mut self, event: Event<'_>, Said { model, choices, usage }: Said<'_>, out: &mut ChunkWriter) {
+    fn pass(&mut self, event: Event<'_>, Said { model, choices, tier, usage }: Said<'_>, out: &mut ChunkWriter) {
         let data = event.data;
-        let counted = usage.filter(|raw| *raw != b"null").and_then(usage::read);
+        // Some hosts tell it in the first chunks only.
+        if let Some(tier) = tier.filter(|raw| *raw != b"null") {
+            self.tier = ServiceTier::read(tier);
+        }
+        let counted = usage.filter(|raw| *raw != b"null").and_then(|raw| usage::read(raw, self.tier));
         if self.wants_usage && !self.begun {
             self.begin_own_usage(data, out);
         }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -150,8 +151,11 @@ impl From<adapters::Usage> for Counts {
             cache_write_tokens: usage.cache_write_tokens.saturating_add(usage.cache_write_1h_tokens),
             output_tokens: usage.output_tokens,
             reasoning_tokens: usage.reasoning_tokens,
-            audio_tokens: usage.audio_tokens,
-            ..Self::default()
+            audio_tokens: usage.audio_tokens(),
+            images: usage.images,
+            characters: usage.characters,
+            seconds: Duration::from_millis(usage.audio_ms).as_secs_f64(),
+            search_units: usage.search_units,
         }
     }
 }

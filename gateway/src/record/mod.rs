@@ -94,6 +94,8 @@ pub struct Attempt<'s> {
     price: Option<&'s Price>,
     /// What became of it; `None` while it runs.
     pub outcome: Option<Outcome>,
+    /// Whether its provider was not heard to the end.
+    cut_off: bool,
     /// The provider's status, where it answered.
     status: Option<StatusCode>,
     /// Its hold on the target, until it ends.
@@ -193,6 +195,7 @@ impl<'s> Record<'s> {
             upstream_model: picked.upstream_model.as_ref().to_owned(),
             price: picked.price(SystemTime::now()),
             outcome: None,
+            cut_off: false,
             status: None,
             held: Some(held),
             started: Instant::now(),
@@ -216,6 +219,7 @@ impl<'s> Record<'s> {
         };
         let outcome = ended.map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok);
         attempt.outcome = Some(outcome);
+        attempt.cut_off = ended.is_err_and(Fault::cuts_off);
         attempt.status = ended.map_or_else(|fault| fault.refused.map(|(status, _)| status), |()| Some(StatusCode::OK));
         attempt.took = attempt.started.elapsed();
         let credential = attempt.target.credential.id.as_deref().unwrap_or("none");
@@ -236,10 +240,7 @@ impl<'s> Record<'s> {
 
     /// A provider that was asked and not heard to the end has used at least the input.
     fn estimate(&mut self) {
-        let cut_off = self.attempts.last().is_some_and(|attempt| {
-            matches!(attempt.outcome, Some(Outcome::Failed(Kind::CallerGone | Kind::GatewayFault)))
-        });
-        if self.usage.is_none() && cut_off {
+        if self.usage.is_none() && self.attempts.last().is_some_and(|attempt| attempt.cut_off) {
             self.usage = Some(Usage { input_tokens: self.bill.input_tokens(), ..Usage::default() });
             self.accuracy = Accuracy::Estimated;
         }
@@ -407,7 +408,7 @@ fn kinds(usage: Usage) -> [(&'static str, u64); 6] {
         ("cache_write", usage.cache_write_tokens.saturating_add(usage.cache_write_1h_tokens)),
         ("output", usage.output_tokens),
         ("reasoning", usage.reasoning_tokens),
-        ("audio", usage.audio_tokens),
+        ("audio", usage.audio_tokens()),
     ]
 }
 
