@@ -60,7 +60,7 @@ impl Adapter for OpenAi {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(&body))));
         }
         let usage = index.get(&body, "usage").and_then(usage::read);
-        let mut edits: Vec<Edit> = renamed(to).map(|name| Edit::Set("model", name)).into_iter().collect();
+        let mut edits: Vec<Edit<'_>> = renamed(to).map(|name| Edit::Set("model", name)).into_iter().collect();
         if request.operation() == Operation::Embeddings {
             let wanted = Encoding::asked(request.get("encoding_format"));
             edits.extend(in_encoding(&body, &index, wanted)?.map(|data| Edit::Set("data", data)));
@@ -123,7 +123,7 @@ fn renamed(to: &Target<'_>) -> Option<Bytes> {
 }
 
 /// Usage is always asked for, whatever the caller wants to see of it.
-fn with_usage(request: &Request) -> Option<Edit> {
+fn with_usage(request: &Request) -> Option<Edit<'static>> {
     if !request.is_stream() || request.wants_usage() {
         return None;
     }
@@ -137,7 +137,7 @@ fn with_usage(request: &Request) -> Option<Edit> {
 }
 
 /// `"encoding_format": null` means what its absence means, but some hosts refuse it.
-fn without_null_encoding(request: &Request) -> Option<Edit> {
+fn without_null_encoding(request: &Request) -> Option<Edit<'static>> {
     (request.get("encoding_format") == Some(b"null")).then(|| Edit::Remove("encoding_format".into()))
 }
 
