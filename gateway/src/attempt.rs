@@ -5,10 +5,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use adapters::refusal::{self, Class};
-use adapters::{Adapter, NativeRequest, Operation, Reply, Request, Target, Translator};
+use adapters::{Adapter, Dropped, EncodeError, NativeRequest, Operation, Reply, Request, Target, Translator};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
+use crate::config::Unsupported;
 use crate::error::{self, Fault, Kind};
 use crate::headers;
 use crate::model::{ModelInstance, Picked};
@@ -88,7 +89,7 @@ pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &E
     let provider = &picked.target.provider;
     let timeouts = instance.model().timeouts;
     let to = addressed(picked, instance, caller);
-    let native = encode(picked, request, &to)?;
+    let native = encode(picked, instance.model().unsupported, request, &to)?;
     patience.begins(timeouts.first_byte);
     let source = ask(upstreams, patience, picked, &native, timeouts.connect).await?;
     let provider_request_id = provider_request_id(&source.headers);
@@ -109,9 +110,21 @@ pub fn addressed<'a>(picked: &'a Picked<'_>, instance: &'a ModelInstance<'_>, ca
 ///
 /// # Errors
 /// The provider has no such endpoint, or no words for it.
-pub fn encode(picked: &Picked<'_>, request: &Request, to: &Target<'_>) -> Result<NativeRequest, Fault> {
+pub fn encode(
+    picked: &Picked<'_>,
+    unsupported: Unsupported,
+    request: &Request,
+    to: &Target<'_>,
+) -> Result<NativeRequest, Fault> {
     refuse_unserved(picked, request.operation())?;
-    Ok(picked.target.provider.adapter.encode(request, to)?)
+    let native = picked.target.provider.adapter.encode(request, to)?;
+    match native.dropped.first() {
+        Some(Dropped { param, why }) if unsupported == Unsupported::Reject => {
+            let message = format!("`{param}` cannot be sent to this model as it is: {why}.");
+            Err(EncodeError::unsupported(param, message).into())
+        }
+        _ => Ok(native),
+    }
 }
 
 /// The path and query of a request at its provider's host.

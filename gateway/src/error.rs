@@ -332,6 +332,12 @@ impl Fault {
         event.into()
     }
 
+    /// Whether the target that was picked has no words for the request, and nothing was sent: another one may have them.
+    #[must_use]
+    pub fn is_targets_lack(&self) -> bool {
+        self.kind == Kind::CallerRequest && matches!(&*self.code, "unsupported_parameter" | "unsupported_endpoint")
+    }
+
     /// Whether another target may do better.
     #[must_use]
     pub fn may_retry_elsewhere(&self) -> bool {

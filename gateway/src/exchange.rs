@@ -192,11 +192,12 @@ async fn answer_of<'s>(
     instance.asked().clone_into(&mut turn.record.asked);
     turn.record.model = Some(model);
     instance.relate(key, turn.client.headers(), request);
-    turn.record.bill.for_model(model, request).await?;
+    let adjusted = model.adjust(request)?;
+    turn.record.bill.for_model(model, &adjusted.request).await?;
     if turn.record.entry.is_none() {
         turn.record.admit(key);
     }
-    search::first_answer(gateway, rounds, turn, &instance, key, request).await
+    search::first_answer(gateway, rounds, turn, &instance, key, &adjusted).await
 }
 
 fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record<'s>) -> Result<&'s Key, Fault> {

@@ -16,6 +16,7 @@ use crate::headers;
 use crate::hedge::{self, Hedge, Raced};
 use crate::limit::Queue;
 use crate::model::{ModelInstance, Picked, Target};
+use crate::params::Adjusted;
 use crate::reasons::Chosen;
 use crate::retry::{self, Circumstances, Step, Tries};
 use crate::turn::Turn;
@@ -54,7 +55,7 @@ pub async fn first_answer<'s>(
     turn: &mut Turn<'_, 's>,
     instance: &ModelInstance<'s>,
     key: &Key,
-    request: &Request,
+    adjusted: &Adjusted<'_>,
 ) -> Result<Begun, Fault> {
     let search = Search {
         gateway,
@@ -64,12 +65,13 @@ pub async fn first_answer<'s>(
         turn,
         instance,
         key,
-        request,
+        request: &adjusted.request,
         tried: Tried::default(),
         queue: instance.model().queue,
         fault: None,
     };
-    search.run().await
+    let begun = search.run().await?;
+    Ok(Begun { dropped: adjusted.lost(begun.dropped), ..begun })
 }
 
 impl<'s> Search<'_, '_, 's> {
@@ -136,6 +138,10 @@ impl<'s> Search<'_, '_, 's> {
     fn failed(&mut self, failed: Fault) -> Step {
         self.turn.record.attempt_ended(Err(&failed));
         self.turn.record.bill.give_back();
+        if failed.is_targets_lack() {
+            self.fault.get_or_insert(failed);
+            return Step::Next;
+        }
         let step = self.tries.after(&failed);
         self.fault = Some(worse(self.fault.take(), failed));
         if self.turn.is_over() { Step::GiveUp } else { step }
@@ -235,8 +241,8 @@ pub(crate) fn unavailable(before: Option<Fault>, unpicked: Unpicked) -> Fault {
         Some(fault) if fault.kind == Kind::ProviderLimit => {
             Fault { retry_after: Some(fault.retry_after.map_or(after, |told| told.min(after))), ..fault }
         }
-        Some(fault) => fault,
-        None => Fault::unavailable(after, limited),
+        Some(fault) if !fault.is_targets_lack() => fault,
+        Some(_) | None => Fault::unavailable(after, limited),
     }
 }
 

@@ -406,11 +406,11 @@ section! {
     pub struct Params {
         /// What happens to a parameter that the target does not take, or not with that value.
         unsupported: Unsupported = Unsupported::Drop;
-        /// Parameters for requests that lack them.
+        /// Parameters for requests that lack them, or have `null` there.
         defaults: IndexMap<String, Json> = IndexMap::new();
-        /// Parameters that replace the caller's.
+        /// Parameters that replace the caller's; `null` takes one out.
         overrides as "override": IndexMap<String, Json> = IndexMap::new();
-        /// The rules for single parameters, over the catalog's.
+        /// The rules for single parameters.
         rules: Vec<ParameterRule> = Vec::new();
     }
 }
@@ -422,7 +422,7 @@ choices! {
         Drop = "drop",
         /// The request is refused.
         Reject = "reject",
-        /// A value out of its bounds is moved to the bound; a parameter that is not known is left out.
+        /// A number becomes the nearest that is allowed, and is named in `x-weir-dropped-params` with it; what has no nearest is left out.
         Clamp = "clamp",
     }
 }
@@ -438,7 +438,7 @@ section! {
         value_type as "type": Option<ParameterType> = None;
         /// Whether a request must have it.
         required: Option<bool> = None;
-        /// Its value when a request lacks it.
+        /// Its value when a request lacks it; a template's default only counts where the parameter is required.
         default: Option<Json> = None;
         /// The smallest value.
         min: Option<f64> = None;

@@ -130,8 +130,10 @@ impl<'a> Steps<'a> {
         let instance = self.snapshot.resolve(key, type_of(operation), asked.as_deref())?;
         self.tell_model(&instance, asked.as_deref());
         self.tell_limits(key, instance.model());
-        bill.for_model(instance.model(), &request).await?;
-        let chosen = self.candidates(&mut bill, key, &instance, &request).await;
+        let adjusted = instance.model().adjust(&request)?;
+        self.told.params.clone_from(&adjusted.changes);
+        bill.for_model(instance.model(), &adjusted.request).await?;
+        let chosen = self.candidates(&mut bill, key, &instance, &adjusted.request).await;
         self.tell_excluded(&instance);
         self.tell_request(&chosen?);
         Ok(())
@@ -316,14 +318,17 @@ async fn dry_run<'s>(
 ) -> Result<Chosen<'s>, Fault> {
     let payable = bill.afford(key, picked, request).await?;
     let caller = HeaderMap::new();
-    let native = attempt::encode(picked, &payable.request, &attempt::addressed(picked, instance, &caller))?;
+    let to = attempt::addressed(picked, instance, &caller);
+    let native = attempt::encode(picked, instance.model().unsupported, &payable.request, &to)?;
     Ok(Chosen { picked: picked.clone(), native, limited_to: payable.limited_to })
 }
 
 /// Whether the caller is told of a failure before another target is tried. What cannot be paid or is limited is no try.
 fn gives_up(tries: &mut Tries, attempted: &Result<Chosen<'_>, Fault>) -> bool {
     let fault = attempted.as_ref().err();
-    let fault = fault.filter(|fault| !matches!(fault.kind, Kind::PolicyBudget | Kind::ProviderLimit));
+    let is_no_try =
+        |fault: &Fault| matches!(fault.kind, Kind::PolicyBudget | Kind::ProviderLimit) || fault.is_targets_lack();
+    let fault = fault.filter(|fault| !is_no_try(fault));
     fault.is_some_and(|fault| tries.after(fault) == Step::GiveUp)
 }
 

@@ -14,6 +14,7 @@ use crate::error::Fault;
 use crate::ledger::{dollars, dollars_text};
 use crate::limit;
 use crate::model::{ModelInstance, Picked};
+use crate::params::Change;
 
 /// What stands in the place of a secret.
 const MASK: &str = "***";
@@ -31,6 +32,9 @@ pub struct Explanation {
     pub(super) quotas: Vec<Quota>,
     /// In the order in which they would be tried; those that are excluded stand last.
     pub(super) candidates: Vec<Candidate>,
+    /// What the model changes of the request, whoever gets it.
+    pub(super) params: Vec<Change>,
+    /// What the chosen target does not take.
     pub(super) dropped: Vec<Dropped>,
     /// What the answer is cut to, so that it can be paid.
     pub(super) limited_to: Option<u64>,
@@ -262,6 +266,7 @@ impl fmt::Display for Explanation {
         for (place, candidate) in self.candidates.iter().enumerate() {
             line(&format!("target {}", place + 1), candidate)?;
         }
+        self.params.iter().try_for_each(|change| line(change.change.name(), change))?;
         self.dropped.iter().try_for_each(|dropped| line("dropped", dropped))?;
         self.limited_to.iter().try_for_each(|to| line("cut to", &format!("{to} tokens, which the budget pays for")))?;
         self.notes.iter().try_for_each(|note| line("note", note))?;

@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use crate::balance::{self, Candidate, LbModelManager, Registry, Rules};
 use crate::bill;
-use crate::config::{self, Balance, Config, CredentialSource, Health};
+use crate::config::{self, Balance, Config, CredentialSource, Health, Unsupported};
 use crate::hedge::Hedge;
 use crate::model::Type;
 use crate::model::affinity::Relation;
@@ -15,6 +15,7 @@ use crate::model::names::Names;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
 use crate::model::snapshot::{Clocks, Model, Models, Snapshot, Target, UpstreamName};
+use crate::params::Params;
 use crate::price::Prices;
 use crate::retry;
 
@@ -152,6 +153,8 @@ impl<'a> Balancing<'a> {
             queue: written.on_busy.as_ref().map(bill::queue),
             hedge: written.hedge.as_ref().map(|hedge| Arc::new(Hedge::from(hedge))),
             fallbacks: written.fallbacks.clone(),
+            params: Params::of(&written.params),
+            unsupported: written.params.unsupported,
         }
     }
 
@@ -179,6 +182,8 @@ impl<'a> Balancing<'a> {
             queue: None,
             hedge: None,
             fallbacks: config::Fallbacks::default(),
+            params: None,
+            unsupported: Unsupported::Drop,
         }
     }
 
