@@ -9,11 +9,11 @@ use adapters::{Adapter, Dropped, EncodeError, NativeRequest, Operation, Reply, R
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use crate::config::Unsupported;
 use crate::error::{self, Fault, Kind};
 use crate::headers;
 use crate::model::{ModelInstance, Picked};
 use crate::net::upstream::{self, Answer, Cause, Outgoing, Upstreams};
+use crate::params::Adjusted;
 
 /// The largest whole answer that is taken: the largest batch of embeddings in decimal fits.
 const MOST_ANSWER: usize = 256 * 1024 * 1024;
@@ -76,6 +76,8 @@ pub struct Errand<'a, 's> {
     pub instance: &'a ModelInstance<'s>,
     /// The request.
     pub request: &'a Request,
+    /// What its model made of it.
+    pub adjusted: &'a Adjusted<'a>,
     /// Those of the caller's headers that a dialect may pass on.
     pub caller: &'a HeaderMap,
 }
@@ -85,11 +87,11 @@ pub struct Errand<'a, 's> {
 /// # Errors
 /// What went wrong with this attempt.
 pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &Errand<'_, '_>) -> Result<Begun, Fault> {
-    let Errand { picked, instance, request, caller } = errand;
+    let Errand { picked, instance, request, adjusted, caller } = errand;
     let provider = &picked.target.provider;
     let timeouts = instance.model().timeouts;
     let to = addressed(picked, instance, caller);
-    let native = encode(picked, instance.model().unsupported, request, &to)?;
+    let native = encode(picked, request, adjusted, &to)?;
     patience.begins(timeouts.first_byte);
     let source = ask(upstreams, patience, picked, &native, timeouts.connect).await?;
     let provider_request_id = provider_request_id(&source.headers);
@@ -112,19 +114,17 @@ pub fn addressed<'a>(picked: &'a Picked<'_>, instance: &'a ModelInstance<'_>, ca
 /// The provider has no such endpoint, or no words for it.
 pub fn encode(
     picked: &Picked<'_>,
-    unsupported: Unsupported,
     request: &Request,
+    adjusted: &Adjusted<'_>,
     to: &Target<'_>,
 ) -> Result<NativeRequest, Fault> {
     refuse_unserved(picked, request.operation())?;
     let native = picked.target.provider.adapter.encode(request, to)?;
-    match native.dropped.first() {
-        Some(Dropped { param, why }) if unsupported == Unsupported::Reject => {
-            let message = format!("`{param}` cannot be sent to this model as it is: {why}.");
-            Err(EncodeError::unsupported(param, message).into())
-        }
-        _ => Ok(native),
-    }
+    let Some(Dropped { param, why }) = adjusted.refuses(&native.dropped) else {
+        return Ok(native);
+    };
+    let message = format!("`{param}` cannot be sent to this model as it is: {why}.");
+    Err(EncodeError::unsupported(param, message).into())
 }
 
 /// The path and query of a request at its provider's host.

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use adapters::Request;
 use adapters::request::{Edit, OUTPUT_LIMITS};
+use adapters::{Dropped, Request};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
@@ -30,6 +30,8 @@ pub struct Adjusted<'r> {
     pub request: Cow<'r, Request>,
     /// What was changed.
     pub changes: Vec<Change>,
+    /// What becomes of a parameter that a target does not take.
+    unsupported: Unsupported,
 }
 
 /// One parameter that was changed.
@@ -75,8 +77,18 @@ impl What {
 impl<'r> Adjusted<'r> {
     /// A request that is left as it is.
     #[must_use]
-    pub fn unchanged(request: &'r Request) -> Self {
-        Self { request: Cow::Borrowed(request), changes: Vec::new() }
+    pub fn unchanged(request: &'r Request, unsupported: Unsupported) -> Self {
+        Self { request: Cow::Borrowed(request), changes: Vec::new(), unsupported }
+    }
+
+    /// The first of what a dialect dropped that is to be refused instead. What the operator put in is not the caller's fault.
+    #[must_use]
+    pub fn refuses<'d>(&self, dropped: &'d [Dropped]) -> Option<&'d Dropped> {
+        if self.unsupported != Unsupported::Reject {
+            return None;
+        }
+        let is_own = |param: &str| self.changes.iter().any(|change| change.param == param);
+        dropped.iter().find(|dropped| !is_own(&dropped.param))
     }
 
     /// What of the caller's own words is not sent as it was written, `dropped` by the dialect included: `seed` is left
@@ -132,7 +144,8 @@ impl Params {
     /// # Errors
     /// A parameter that is not allowed where that is to be refused, or that is missing.
     pub fn adjust<'r>(&self, request: &'r Request) -> Result<Adjusted<'r>, Fault> {
-        let mut adjusting = Adjusting { request, edits: Vec::new(), changes: Vec::new() };
+        let mut adjusting =
+            Adjusting { request, edits: Vec::new(), changes: Vec::new(), unsupported: self.unsupported };
         for (name, value) in &self.overrides {
             adjusting.replace(name, value.as_ref());
         }
@@ -189,6 +202,7 @@ struct Adjusting<'p, 'r> {
     /// One for each field at the most.
     edits: Vec<Edit<'p>>,
     changes: Vec<Change>,
+    unsupported: Unsupported,
 }
 
 impl<'p, 'r> Adjusting<'p, 'r> {
@@ -240,9 +254,10 @@ impl<'p, 'r> Adjusting<'p, 'r> {
 
     fn end(self) -> Result<Adjusted<'r>, Fault> {
         if self.edits.is_empty() {
-            return Ok(Adjusted::unchanged(self.request));
+            return Ok(Adjusted::unchanged(self.request, self.unsupported));
         }
-        Ok(Adjusted { request: Cow::Owned(self.request.with(&self.edits)?), changes: self.changes })
+        let request = Cow::Owned(self.request.with(&self.edits)?);
+        Ok(Adjusted { request, changes: self.changes, unsupported: self.unsupported })
     }
 }
 

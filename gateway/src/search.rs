@@ -4,7 +4,6 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use adapters::Request;
 use http::{HeaderMap, HeaderValue};
 
 use crate::access::Key;
@@ -28,7 +27,7 @@ struct Search<'a, 'c, 's> {
     turn: &'a mut Turn<'c, 's>,
     instance: &'a ModelInstance<'s>,
     key: &'a Key,
-    request: &'a Request,
+    adjusted: &'a Adjusted<'a>,
     /// Those of the caller's headers that a dialect may pass on.
     caller: HeaderMap,
     tries: Tries,
@@ -65,7 +64,7 @@ pub async fn first_answer<'s>(
         turn,
         instance,
         key,
-        request: &adjusted.request,
+        adjusted,
         tried: Tried::default(),
         queue: instance.model().queue,
         fault: None,
@@ -109,7 +108,7 @@ impl<'s> Search<'_, '_, 's> {
 
     /// Asks a target, if its credential and the caller's budgets allow it.
     async fn ask(&mut self, picked: &Picked<'s>, held: Held) -> Asked {
-        let payable = match self.turn.record.bill.afford(self.key, picked, self.request).await {
+        let payable = match self.turn.record.bill.afford(self.key, picked, &self.adjusted.request).await {
             Ok(payable) => payable,
             Err(refused) => {
                 self.fault.get_or_insert(refused);
@@ -120,7 +119,8 @@ impl<'s> Search<'_, '_, 's> {
         self.turn.record.attempt(picked, held);
         self.turn.on_disconnect = picked.target.provider.on_disconnect;
         let caller = std::mem::take(&mut self.caller);
-        let errand = Errand { picked, instance: self.instance, request: &payable.request, caller: &caller };
+        let Self { instance, adjusted, .. } = *self;
+        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller };
         let asked = match &self.instance.model().hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
             Some(hedge) => self.hedged(hedge, &errand).await,

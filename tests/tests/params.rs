@@ -70,6 +70,7 @@ async fn a_parameter_that_a_dialect_drops_is_refused_where_the_model_says_so() {
     let weir = Config::of(&simulator)
         .model(&format!("{{name: drops, targets: [{claude}]}}"))
         .model(&format!("{{name: rejects, targets: [{claude}], params: {{unsupported: reject}}}}"))
+        .model(&format!("{{name: own, targets: [{claude}], params: {{unsupported: reject, defaults: {{seed: 7}}}}}}"))
         .model(&format!("{{name: both, targets: [{claude}, {{tier: 1, provider: openai, model: gpt-5.5}}], params: {{unsupported: reject}}}}"))
         .start()
         .await;
@@ -81,6 +82,8 @@ async fn a_parameter_that_a_dialect_drops_is_refused_where_the_model_says_so() {
     let answer = weir.chat().json(&request("both")).send().await;
     assert_eq!((answer.status.as_u16(), answer.header("x-weir-provider")), (200, Some("openai")));
     assert_eq!(weir.chat().json(&chat("rejects")).send().await.status, 200);
+    let answer = weir.chat().json(&chat("own")).send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-dropped-params")), (200, Some("seed")));
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use crate::limit;
 use crate::model::source::Offer;
 use crate::model::{Model, ModelInstance, Picked, ProviderManager, Snapshot, type_of};
 use crate::net::proxy::Proxies;
+use crate::params::Adjusted;
 use crate::retry::{Step, Tries};
 use crate::route::Route;
 use crate::search;
@@ -133,7 +134,7 @@ impl<'a> Steps<'a> {
         let adjusted = instance.model().adjust(&request)?;
         self.told.params.clone_from(&adjusted.changes);
         bill.for_model(instance.model(), &adjusted.request).await?;
-        let chosen = self.candidates(&mut bill, key, &instance, &adjusted.request).await;
+        let chosen = self.candidates(&mut bill, key, &instance, &adjusted).await;
         self.tell_excluded(&instance);
         self.tell_request(&chosen?);
         Ok(())
@@ -172,7 +173,7 @@ impl<'a> Steps<'a> {
         bill: &mut Bill,
         key: &Key,
         instance: &ModelInstance<'a>,
-        request: &Request,
+        adjusted: &Adjusted<'_>,
     ) -> Result<Chosen<'a>, Fault> {
         let (mut tried, mut tries) = (Tried::default(), instance.model().retries.begin());
         let shares = instance.balance().shares(Moment::now());
@@ -182,7 +183,7 @@ impl<'a> Steps<'a> {
                 Ok((picked, _held)) => picked,
                 Err(unpicked) => break unpicked,
             };
-            let attempted = dry_run(bill, key, instance, &picked, request).await;
+            let attempted = dry_run(bill, key, instance, &picked, adjusted).await;
             self.tell_unpriced(key, &picked);
             let is_chosen = matches!(outcome, Some(Ok(_)));
             let is_first = attempted.is_ok() && !is_chosen;
@@ -314,12 +315,12 @@ async fn dry_run<'s>(
     key: &Key,
     instance: &ModelInstance<'s>,
     picked: &Picked<'s>,
-    request: &Request,
+    adjusted: &Adjusted<'_>,
 ) -> Result<Chosen<'s>, Fault> {
-    let payable = bill.afford(key, picked, request).await?;
+    let payable = bill.afford(key, picked, &adjusted.request).await?;
     let caller = HeaderMap::new();
     let to = attempt::addressed(picked, instance, &caller);
-    let native = attempt::encode(picked, instance.model().unsupported, &payable.request, &to)?;
+    let native = attempt::encode(picked, &payable.request, adjusted, &to)?;
     Ok(Chosen { picked: picked.clone(), native, limited_to: payable.limited_to })
 }
 

@@ -172,7 +172,8 @@ impl Model {
     /// # Errors
     /// A parameter that it does not allow, or misses.
     pub fn adjust<'r>(&self, request: &'r Request) -> Result<Adjusted<'r>, Fault> {
-        self.params.as_ref().map_or_else(|| Ok(Adjusted::unchanged(request)), |params| params.adjust(request))
+        let unchanged = || Ok(Adjusted::unchanged(request, self.unsupported));
+        self.params.as_ref().map_or_else(unchanged, |params| params.adjust(request))
     }
 
     /// What picks among the targets where the `*` stands for `rest`; `None` where that makes no difference.
