@@ -45,6 +45,8 @@ pub struct Key {
     pub expires: Option<Expiry>,
     /// The models that it may call, of those that its tenant may; `None`: all of them.
     pub models: Option<Patterns>,
+    /// Whether its caller may name the credential that a request goes out with.
+    pub chooses_credential: bool,
     /// Its limits and its tenant's.
     pub limited: Limited,
     /// Its budgets and its tenant's.

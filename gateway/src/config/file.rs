@@ -290,6 +290,8 @@ section! {
         hedge: Option<Hedge> = None;
         /// A short wait when every slot is taken; by default none.
         on_busy: Option<OnBusy> = None;
+        /// What happens when every target is left out, where it is not what `health` says.
+        when_all_cool: Option<WhenAllCool> = None;
         /// Other models that take over when this one's targets are exhausted.
         fallbacks: Fallbacks = Read::placeholder();
         /// What becomes of the request's parameters.
@@ -773,6 +775,22 @@ section! {
         cooldown: Cooldown = Read::placeholder();
         /// The longest that it is left out, whatever the provider asks for.
         max_cooldown: Duration = Duration::secs(600);
+        /// What happens to a request when every target of its model is left out.
+        when_all_cool: WhenAllCool = WhenAllCool::Fail;
+        /// How long such a request waits at most; where the soonest target takes longer it fails at once.
+        max_wait: Duration = Duration::secs(10);
+    }
+}
+
+choices! {
+    /// What happens to a request when every target of its model is left out.
+    pub enum WhenAllCool {
+        /// It fails at once, and is told when the first will be back.
+        Fail = "fail",
+        /// It waits for the first that comes back, no longer than `health.max_wait` and its own time.
+        Wait = "wait",
+        /// It goes to the one that is the soonest to be back, as if that were well.
+        Try = "try",
     }
 }
 

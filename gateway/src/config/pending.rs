@@ -2,7 +2,7 @@
 //! ignored in silence.
 
 use super::fault::Fault;
-use super::file::{Config, Credential, LogBodies, Model, Pricing, Provider, Tenant};
+use super::file::{Config, Credential, LogBodies, Model, Pricing, Provider};
 
 /// One warning for each setting that has no effect yet.
 pub(super) fn found(config: &Config) -> Vec<Fault> {
@@ -23,9 +23,6 @@ pub(super) fn found(config: &Config) -> Vec<Fault> {
     }
     for model in &config.models {
         settings_of_model(model).into_iter().for_each(|(name, set)| tell(format!("models.{}.{name}", model.name), set));
-    }
-    for tenant in &config.tenants {
-        tell(format!("tenants.{}.keys: choose_credential", tenant.id), chooses_credentials(tenant));
     }
     found
 }
@@ -69,10 +66,6 @@ fn prices_more(pricing: &Pricing) -> bool {
     let tokens = [pricing.audio_input, pricing.audio_output];
     let units = [pricing.per_image, pricing.per_second, pricing.per_character, pricing.per_search_unit];
     tokens.iter().chain(&units).any(Option::is_some)
-}
-
-fn chooses_credentials(tenant: &Tenant) -> bool {
-    tenant.keys.iter().any(|key| key.choose_credential)
 }
 
 #[cfg(test)]

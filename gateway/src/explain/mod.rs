@@ -222,6 +222,7 @@ impl<'a> Steps<'a> {
     fn tell_model(&mut self, instance: &ModelInstance<'_>, asked: Option<&str>) {
         let model = instance.model();
         let written = self.written(model);
+        let affinity = written.and_then(|written| written.affinity.as_ref());
         let resolved = match (asked, &model.model_type) {
             (None | Some("" | "default"), _) => "by the tenant's default",
             (_, None) => "by a provider's name",
@@ -236,6 +237,9 @@ impl<'a> Steps<'a> {
             balance: written.map_or(config::Balance::Weighted, |written| written.balance),
             retries: model.retries.max,
             fallbacks: model.fallbacks.clone(),
+            affinity: affinity.iter().flat_map(|affinity| &affinity.by).map(ToString::to_string).collect(),
+            hedge: written.and_then(|written| written.hedge.as_ref()).map(|hedge| hedge.after),
+            when_all_cool: model.when_all_cool,
         });
     }
 

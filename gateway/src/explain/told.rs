@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::attempt;
 use crate::budget::{self, Span};
-use crate::config::{self, Balance, Fallbacks, ModelType};
+use crate::config::{self, Balance, Fallbacks, ModelType, WhenAllCool};
 use crate::error::Fault;
 use crate::ledger::{dollars, dollars_text};
 use crate::limit;
@@ -56,6 +56,12 @@ pub(super) struct ModelTold {
     pub(super) balance: Balance,
     pub(super) retries: u32,
     pub(super) fallbacks: Fallbacks,
+    /// What keeps related requests at one target.
+    pub(super) affinity: Vec<String>,
+    /// After how long a second target is asked beside the first.
+    pub(super) hedge: Option<config::Duration>,
+    /// What becomes of the request when every target cools.
+    pub(super) when_all_cool: WhenAllCool,
 }
 
 /// A limit that holds.
@@ -282,6 +288,15 @@ impl fmt::Display for ModelTold {
         }
         self.model_type.iter().try_for_each(|kind| write!(f, "; {kind}"))?;
         write!(f, "; balance {}, at most {} attempts", self.balance, self.retries.saturating_add(1))?;
+        if !self.affinity.is_empty() {
+            write!(f, "; kept at one target by {}", self.affinity.join(", "))?;
+        }
+        self.hedge.iter().try_for_each(|after| write!(f, "; a second target beside it after {after}"))?;
+        match self.when_all_cool {
+            WhenAllCool::Fail => {}
+            WhenAllCool::Wait => f.write_str("; when all cool it waits")?,
+            WhenAllCool::Try => f.write_str("; when all cool the least ill is tried")?,
+        }
         let Fallbacks { any, context_window, content_policy } = &self.fallbacks;
         let lists = [("any", any), ("context_window", context_window), ("content_policy", content_policy)];
         let named = lists.iter().filter(|(_, list)| !list.is_empty());

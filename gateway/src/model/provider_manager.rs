@@ -216,6 +216,7 @@ impl ProviderManager {
                     tenant: Arc::clone(tenant),
                     expires: key.expires,
                     models: key.models.as_ref().map(|models| models.iter().collect()),
+                    chooses_credential: key.choose_credential,
                     limited: self.limits.key(&limits, &key.id, &key.limits, Instant::now()),
                     accounts: own.into_iter().chain(shared.iter().map(Arc::clone)).collect(),
                 };

@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::access::{Key, Keys, Tenant};
 use crate::balance::LbModelManager;
-use crate::config::{Fallbacks, Timeouts, Unsupported};
+use crate::config::{Fallbacks, Timeouts, Unsupported, WhenAllCool};
 use crate::error::{Fault, Kind};
 use crate::hedge::Hedge;
 use crate::limit::{Queue, Ratio};
@@ -94,6 +94,10 @@ pub struct Model {
     pub queue: Option<Queue>,
     /// When a second target is asked.
     pub hedge: Option<Arc<Hedge>>,
+    /// What happens when all targets cool.
+    pub when_all_cool: WhenAllCool,
+    /// How long is waited for them at most, where that is what happens.
+    pub longest_wait: Duration,
     /// Who takes over.
     pub fallbacks: Fallbacks,
     /// What it makes of its requests' parameters; `None`: nothing.
