@@ -9,6 +9,7 @@ use simulator::Simulator;
 use weir_tests::ask::{chat, simulator, stream};
 use weir_tests::client::Call;
 use weir_tests::patience::within;
+use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, Weir};
 
 /// Cooldowns as they are by default.
@@ -488,4 +489,33 @@ async fn whatever_turned_a_requests_way_is_told() {
     assert_eq!(fallen[1]["how"], "kept");
     assert_eq!(told("dear").await, json!([]));
     assert_eq!(of(&told("dear").await[0]), turning("free", "dear", "low_budget"));
+}
+
+#[tokio::test]
+async fn a_limit_without_a_retry_after_cools_until_the_last_of_the_limits_that_are_used_up_is_over_or_the_cap() {
+    let in_seconds = |seconds: i64| {
+        jiff::Timestamp::now()
+            .checked_add(jiff::SignedDuration::from_secs(seconds))
+            .unwrap()
+            .strftime("%FT%TZ")
+            .to_string()
+    };
+    for (kind, headers, after) in [
+        ("openai", "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1m30s\r\nx-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 40s\r\n".to_owned(), 85..=90),
+        ("openai", "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 2h\r\n".to_owned(), 115..=120),
+        ("anthropic", format!("anthropic-ratelimit-requests-remaining: 7\r\nanthropic-ratelimit-requests-reset: {}\r\nanthropic-ratelimit-output-tokens-remaining: 0\r\nanthropic-ratelimit-output-tokens-reset: {}\r\n", in_seconds(110), in_seconds(30)), 20..=30),
+        ("anthropic", format!("retry-after: 5\r\nanthropic-ratelimit-output-tokens-remaining: 0\r\nanthropic-ratelimit-output-tokens-reset: {}\r\n", in_seconds(30)), 1..=5),
+    ] {
+        let provider = Provider::refusing(429, &headers, "{}").await;
+        let weir = Config::new()
+            .provider("p", &format!("{{kind: {kind}, base_url: '{}', credentials: [{{id: a, api_key: sk-a}}]}}", provider.url()))
+            .model("{name: m, targets: [{provider: p, model: m}], retries: {max: 0}}")
+            .section("health: {max_cooldown: 2m}")
+            .start()
+            .await;
+        assert_eq!(weir.chat().json(&chat("m")).send().await.status, 429);
+        let answer = weir.chat().json(&chat("m")).send().await;
+        let told: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!(after.contains(&told), "{headers}: {told}");
+    }
 }
