@@ -208,7 +208,11 @@ async fn answer_of<'s>(
 }
 
 fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record<'s>) -> Result<&'s Key, Fault> {
-    let key = access::authenticate(&snapshot.keys, client.headers(), SystemTime::now())?;
+    let (keys, headers, now) = (&snapshot.keys, client.headers(), SystemTime::now());
+    let key = match snapshot.guesses.as_deref().zip(client.address()) {
+        Some((guesses, address)) => access::authenticate_from(address, guesses, keys, headers, now)?,
+        None => access::authenticate(keys, headers, now)?,
+    };
     record.key = Some(key);
     Ok(key)
 }

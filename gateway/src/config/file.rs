@@ -54,6 +54,8 @@ section! {
         idle: Duration = Duration::secs(75);
         /// How long a client may send nothing more of a body that it has begun, or take nothing of its answer.
         stall: Duration = Duration::secs(60);
+        /// How many wrong keys a minute one address may try; then it is refused for a while, whatever key it sends. By default any number: behind a proxy all callers have one address.
+        wrong_keys: Option<Count> = None;
         /// Refuses every change but the file's (GitOps).
         locked: bool = false;
         /// Private, loopback or link-local hosts and networks that a tenant's own provider address may reach all the same.

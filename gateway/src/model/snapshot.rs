@@ -8,7 +8,7 @@ use std::time::Duration;
 use adapters::Request;
 use http::{HeaderValue, StatusCode};
 
-use crate::access::{Key, Keys, Tenant};
+use crate::access::{Guesses, Key, Keys, Tenant};
 use crate::balance::LbModelManager;
 use crate::config::{Fallbacks, Timeouts, Unsupported, WhenAllCool};
 use crate::error::{Fault, Kind};
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub max_body: u64,
     /// Who may call.
     pub keys: Keys,
+    /// How often an address may try wrong keys; `None`: for ever. Kept over reloads.
+    pub guesses: Option<Arc<Guesses>>,
     /// The tenants by their ids.
     pub tenants: HashMap<String, Arc<Tenant>>,
     /// The providers by name.
