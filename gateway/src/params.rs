@@ -87,20 +87,27 @@ impl<'r> Adjusted<'r> {
         if self.unsupported != Unsupported::Reject {
             return None;
         }
-        let is_own = |param: &str| self.changes.iter().any(|change| change.param == param);
-        dropped.iter().find(|dropped| !is_own(&dropped.param))
+        dropped.iter().find(|dropped| !self.is_own(&dropped.param))
+    }
+
+    /// Whether the value is the operator's.
+    fn is_own(&self, param: &str) -> bool {
+        let own = |change: &Change| matches!(change.change, What::Defaulted | What::Overridden);
+        self.changes.iter().any(|change| change.param == param && own(change))
     }
 
     /// What of the caller's own words is not sent as it was written, `dropped` by the dialect included: `seed` is left
     /// out, `temperature=1` has that value now.
     #[must_use]
     pub fn lost(&self, dropped: Option<HeaderValue>) -> Option<HeaderValue> {
-        let mut lost: Vec<String> = self.changes.iter().filter_map(Change::lost).collect();
-        if lost.is_empty() {
+        if self.changes.is_empty() {
             return dropped;
         }
-        lost.extend(dropped.as_ref().and_then(|names| names.to_str().ok()).map(str::to_owned));
-        HeaderValue::try_from(lost.join(",")).ok()
+        let by_dialect =
+            dropped.as_ref().and_then(|names| names.to_str().ok()).into_iter().flat_map(|all| all.split(','));
+        let callers = by_dialect.filter(|name| !self.is_own(name)).map(str::to_owned);
+        let lost: Vec<String> = self.changes.iter().filter_map(Change::lost).chain(callers).collect();
+        if lost.is_empty() { None } else { HeaderValue::try_from(lost.join(",")).ok() }
     }
 }
 

@@ -519,3 +519,15 @@ async fn a_limit_without_a_retry_after_cools_until_the_last_of_the_limits_that_a
         assert!(after.contains(&told), "{headers}: {told}");
     }
 }
+
+#[tokio::test]
+async fn all_that_wait_for_a_cooling_target_are_served_once_one_of_them_has_found_it_well() {
+    let simulator = simulator();
+    let weir = limited_once(&simulator, "when_all_cool: wait", "").start().await;
+    weir.chat().json(&chat("m")).header("x-weir-no-retry", "1").send().await;
+    let waiting: Vec<_> = (0..20).map(|_| tokio::spawn(weir.chat().json(&chat("m")).send())).collect();
+    for request in waiting {
+        assert_eq!(within("an answer", request).await.unwrap().status, 200);
+    }
+    assert_eq!(simulator.account().requests, 21);
+}
