@@ -201,7 +201,7 @@ impl<'s> Search<'_, '_, 's> {
         let again = self.fault.as_ref().and_then(|fault| self.tries.again(fault, circumstances));
         let again = again.filter(|_| self.rounds.spend(uptime()));
         let Some(wait) = again.or_else(|| self.until_the_first_is_back()) else {
-            let fault = self.fault.take().or_else(|| self.instance.status().fault(self.instance.asked()));
+            let fault = self.fault.take().or_else(|| self.unusable(unpicked));
             self.fault = Some(unavailable(fault, unpicked));
             return Ok(false);
         };
@@ -225,6 +225,14 @@ impl<'s> Search<'_, '_, 's> {
         }
         self.turn.record.choices.waited(self.instance, wait);
         Some(wait)
+    }
+
+    /// Why the caller may use none of the model's targets, where that is so.
+    fn unusable(&self, unpicked: Unpicked) -> Option<Fault> {
+        let fault = self.instance.status().fault(self.instance.asked());
+        // None was left and none was tried: all are the operator's, and a quota was spent until just now.
+        let is_spent = unpicked == Unpicked::Exhausted && !self.instance.model().targets.is_empty();
+        fault.or_else(|| is_spent.then(Fault::quota_exceeded))
     }
 
     /// Waits until a credential whose limits are all that keeps a target from being asked has a slot for this request; false

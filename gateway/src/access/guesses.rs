@@ -91,9 +91,19 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// When all guesses of an address are given back, by governor's reckoning.
+/// A full map is looked through for what may be forgotten no more often than this, however many guess.
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Default)]
-struct Addresses(Mutex<HashMap<IpAddr, Nanos>>);
+struct Addresses(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// When all guesses of an address are given back, by governor's reckoning.
+    given_back: HashMap<IpAddr, Nanos>,
+    /// The newest of those when the last sweep was made.
+    swept: Nanos,
+}
 
 impl StateStore for Addresses {
     type Key = Guess;
@@ -104,13 +114,10 @@ impl StateStore for Addresses {
     {
         let mut known = self.known();
         match guess {
-            Guess::Next(address) => decide(known.get(address).copied()).map(|(allowed, _)| allowed),
+            Guess::Next(address) => decide(known.given_back.get(address).copied()).map(|(allowed, _)| allowed),
             Guess::Wrong(address) => {
-                let (counted, given_back) = decide(known.get(address).copied())?;
-                make_room(&mut known, given_back);
-                if known.len() < MOST_ADDRESSES || known.contains_key(address) {
-                    known.insert(*address, given_back);
-                }
+                let (counted, given_back) = decide(known.given_back.get(address).copied())?;
+                known.note(*address, given_back);
                 Ok(counted)
             }
         }
@@ -118,16 +125,29 @@ impl StateStore for Addresses {
 }
 
 impl Addresses {
-    fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, Nanos>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Forgets those whose guesses are all given back. `newest` is at most a minute ahead of now.
-fn make_room(known: &mut HashMap<IpAddr, Nanos>, newest: Nanos) {
-    if known.len() >= MOST_ADDRESSES {
+impl Known {
+    fn note(&mut self, address: IpAddr, given_back: Nanos) {
+        if self.given_back.len() >= MOST_ADDRESSES {
+            self.sweep(given_back);
+        }
+        if self.given_back.len() < MOST_ADDRESSES || self.given_back.contains_key(&address) {
+            self.given_back.insert(address, given_back);
+        }
+    }
+
+    /// Forgets those whose guesses are all given back. `newest` is at most a minute ahead of now.
+    fn sweep(&mut self, newest: Nanos) {
+        if newest.saturating_sub(self.swept) < BETWEEN_SWEEPS.into() {
+            return;
+        }
+        self.swept = newest;
         let past = newest.saturating_sub(FORGOTTEN_AFTER.into());
-        known.retain(|_, given_back| *given_back > past);
+        self.given_back.retain(|_, given_back| *given_back > past);
     }
 }
 
@@ -176,7 +196,7 @@ mod tests {
     fn looking_counts_nothing() {
         let (guesses, _) = guesses(1);
         assert!((0..100).all(|_| guesses.look(v4(1)).is_ok()));
-        assert!(guesses.limiter.into_state_store().known().is_empty());
+        assert!(guesses.limiter.into_state_store().known().given_back.is_empty());
     }
 
     #[test]
@@ -199,7 +219,7 @@ mod tests {
         clock.advance(Duration::from_secs(121));
         guesses.wrong(v4(most + 1));
         assert!(guesses.look(v4(most + 1)).is_err());
-        assert_eq!(guesses.limiter.into_state_store().known().len(), 1);
+        assert_eq!(guesses.limiter.into_state_store().known().given_back.len(), 1);
     }
 
     proptest! {
