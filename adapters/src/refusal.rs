@@ -82,30 +82,35 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     httpdate::parse_http_date(after).ok().map(|date| date.duration_since(now).unwrap_or_default())
 }
 
-/// The kinds of limit that providers tell of beside each other; the last is for those with one limit.
-const LIMITS: [&str; 3] = ["-requests", "-tokens", ""];
+/// The limits that providers tell of beside each other: the headers for what remains of one, and for when it is over.
+const LIMITS: [(&str, &str); 7] = [
+    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("x-ratelimit-remaining", "x-ratelimit-reset"),
+    ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
+    ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
+    ("anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset"),
+    ("anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"),
+];
 
-/// When a limit is over by `x-ratelimit-reset-requests`, `-tokens` or plain `x-ratelimit-reset`: the last of those that may
-/// be used up, as `x-ratelimit-remaining…` says. They stand in other answers too, so only a refusal by a limit may be read
-/// for it.
+/// When a limit is over, as the headers of OpenAI's, of those with one limit, and of Anthropic say: the last of those that
+/// may be used up by what is said to remain. They stand in other answers too, so only a refusal by a limit may be read for
+/// it.
 #[must_use]
 pub fn limit_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name: &str, limit: &str| {
-        let value = headers.get(format!("x-ratelimit-{name}{limit}"))?;
-        Some(value.to_str().ok()?.trim())
-    };
-    let used_up = LIMITS.iter().filter(|limit| text("remaining", limit).is_none_or(|remaining| remaining == "0"));
-    used_up.filter_map(|limit| span(text("reset", limit)?, now)).max()
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let used_up = LIMITS.iter().filter(|(remaining, _)| text(remaining).is_none_or(|remaining| remaining == "0"));
+    used_up.filter_map(|(_, reset)| span(text(reset)?, now)).max()
 }
 
 /// Numbers from here on are no spans but dates: seconds since 1970, or milliseconds.
 const DATES_FROM: f64 = 1e9;
 const MILLISECONDS_FROM: f64 = 1e12;
 
-/// `1s`, `6m0s`, `250ms`, `2m59.56s`, a number of seconds, or a date as a number.
+/// `1s`, `6m0s`, `250ms`, `2m59.56s`, a number of seconds, or a date as a number or by RFC 3339.
 fn span(text: &str, now: SystemTime) -> Option<Duration> {
     let Ok(number) = text.parse::<f64>() else {
-        return units(text);
+        return units(text).or_else(|| until(text, now));
     };
     let seconds = if number >= MILLISECONDS_FROM { number / 1000.0 } else { number };
     let span = Duration::try_from_secs_f64(seconds).ok()?;
@@ -114,6 +119,11 @@ fn span(text: &str, now: SystemTime) -> Option<Duration> {
     }
     let today = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Some(span.saturating_sub(today))
+}
+
+fn until(text: &str, now: SystemTime) -> Option<Duration> {
+    let date = SystemTime::from(text.parse::<jiff::Timestamp>().ok()?);
+    Some(date.duration_since(now).unwrap_or_default())
 }
 
 fn units(mut text: &str) -> Option<Duration> {
@@ -161,10 +171,15 @@ mod tests {
             ("1700000009", 9.0),
             ("1700000009500", 9.5),
             ("1600000000", 0.0),
+            ("2023-11-14T22:13:27Z", 7.0),
+            ("2023-11-14T23:13:27.5+01:00", 7.5),
+            ("2020-01-01T00:00:00Z", 0.0),
         ] {
             assert_eq!(read(&[("x-ratelimit-reset", value)]), Some(Duration::from_secs_f64(seconds)), "{value}");
         }
-        for nonsense in ["", "soon", "s", "1x", "-1", "-5s", "1s!", "99999999999999999999h"] {
+        for nonsense in
+            ["", "soon", "s", "1x", "-1", "-5s", "1s!", "99999999999999999999h", "2023-11-14", "9999-99-99T00:00:00Z"]
+        {
             assert_eq!(read(&[("x-ratelimit-reset-tokens", nonsense)]), None, "{nonsense}");
         }
         let (requests, tokens) = (("x-ratelimit-reset-requests", "1s"), ("x-ratelimit-reset-tokens", "6m0s"));
@@ -173,6 +188,15 @@ mod tests {
         assert_eq!(read(&[&[requests, tokens][..], &remaining("0")].concat()), Some(Duration::from_secs(360)));
         assert_eq!(read(&[requests, tokens, ("x-ratelimit-remaining-tokens", "9")]), Some(Duration::from_secs(1)));
         assert_eq!(read(&[&[requests, tokens][..], &remaining("9")].concat()), None);
+        let anthropics = [
+            ("anthropic-ratelimit-requests-remaining", "12"),
+            ("anthropic-ratelimit-requests-reset", "2023-11-14T23:13:20Z"),
+            ("anthropic-ratelimit-input-tokens-remaining", "0"),
+            ("anthropic-ratelimit-input-tokens-reset", "2023-11-14T22:13:50Z"),
+            ("anthropic-ratelimit-output-tokens-remaining", "0"),
+            ("anthropic-ratelimit-output-tokens-reset", "2023-11-14T22:13:40Z"),
+        ];
+        assert_eq!(read(&anthropics), Some(Duration::from_secs(30)));
     }
 
     #[test]

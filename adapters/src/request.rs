@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::body::Body;
+use crate::chunk::push_json;
 use crate::index::{self, Field, Index, IndexError};
 use crate::usage::ServiceTier;
 
@@ -54,15 +55,17 @@ pub enum RequestError {
 
 /// A change of one top-level field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Edit {
+pub enum Edit<'n> {
     /// Gives the field this raw JSON value; it is added in front if it is not there.
-    Set(&'static str, Bytes),
+    Set(&'n str, Bytes),
     /// Takes the field out.
-    Remove(Cow<'static, str>),
+    Remove(Cow<'n, str>),
 }
 
-impl Edit {
-    fn name(&self) -> &str {
+impl Edit<'_> {
+    /// The field that it changes.
+    #[must_use]
+    pub fn name(&self) -> &str {
         match self {
             Self::Set(name, _) => name,
             Self::Remove(name) => name,
@@ -108,8 +111,8 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// Where a caller limits the answer, what counts first.
-const OUTPUT_LIMITS: [&str; 2] = ["max_completion_tokens", "max_tokens"];
+/// Where a caller limits the answer, what counts first: two names of one parameter.
+pub const OUTPUT_LIMITS: [&str; 2] = ["max_completion_tokens", "max_tokens"];
 
 #[derive(Deserialize)]
 struct StreamOptions {
@@ -228,8 +231,15 @@ impl Request {
             Operation::Chat => "max_completion_tokens",
             Operation::Completions | Operation::Embeddings => "max_tokens",
         });
-        let limited = self.rewrite(&[Edit::Set(name, tokens.to_string().into())]);
-        Self::parse(self.operation, limited.joined())
+        self.with(&[Edit::Set(name, tokens.to_string().into())])
+    }
+
+    /// The same request with these fields changed.
+    ///
+    /// # Errors
+    /// As [`Request::parse`], of the changed fields.
+    pub fn with(&self, edits: &[Edit<'_>]) -> Result<Self, RequestError> {
+        Self::parse(self.operation, self.rewrite(edits).joined())
     }
 
     fn number(&self, name: &str) -> Option<u64> {
@@ -238,7 +248,7 @@ impl Request {
 
     /// The body with these fields changed and every other byte as it was.
     #[must_use]
-    pub fn rewrite(&self, edits: &[Edit]) -> Body {
+    pub fn rewrite(&self, edits: &[Edit<'_>]) -> Body {
         rewrite(&self.body, &self.index, edits)
     }
 }
@@ -254,7 +264,7 @@ fn asks_usage(options: Option<&[u8]>) -> Result<bool, RequestError> {
 
 /// The indexed object `bytes` with these fields changed and every other byte as it was; large parts stay slices of it.
 #[must_use]
-pub fn rewrite(bytes: &Bytes, index: &Index, edits: &[Edit]) -> Body {
+pub fn rewrite(bytes: &Bytes, index: &Index, edits: &[Edit<'_>]) -> Body {
     if edits.is_empty() {
         return bytes.clone().into();
     }
@@ -269,7 +279,7 @@ pub fn rewrite(bytes: &Bytes, index: &Index, edits: &[Edit]) -> Body {
 }
 
 /// As [`rewrite`], appended to `out`.
-pub fn rewrite_into(bytes: &[u8], index: &Index, edits: &[Edit], out: &mut Vec<u8>) {
+pub fn rewrite_into(bytes: &[u8], index: &Index, edits: &[Edit<'_>], out: &mut Vec<u8>) {
     splice(bytes, index, edits, &mut |piece| match piece {
         Piece::Kept(span) => out.extend_from_slice(bytes.get(span).unwrap_or_default()),
         Piece::New(new) => out.extend_from_slice(&new),
@@ -282,7 +292,7 @@ enum Piece {
     New(Bytes),
 }
 
-fn splice(bytes: &[u8], index: &Index, edits: &[Edit], emit: &mut dyn FnMut(Piece)) {
+fn splice(bytes: &[u8], index: &Index, edits: &[Edit<'_>], emit: &mut dyn FnMut(Piece)) {
     let first = index.fields().first().map_or(index.end(), Field::start);
     let mut splice = Splice { run: 0..first, emit };
     let mut any = splice.add_missing(bytes, index, edits);
@@ -332,7 +342,7 @@ impl Splice<'_> {
     }
 
     /// Writes the fields that are set and not there yet; true if there were any.
-    fn add_missing(&mut self, bytes: &[u8], index: &Index, edits: &[Edit]) -> bool {
+    fn add_missing(&mut self, bytes: &[u8], index: &Index, edits: &[Edit<'_>]) -> bool {
         let mut any = false;
         for edit in edits {
             let Edit::Set(name, value) = edit else {
@@ -341,8 +351,10 @@ impl Splice<'_> {
             if index.find(bytes, name).is_some() {
                 continue;
             }
-            let comma = if any { "," } else { "" };
-            self.add(format!("{comma}\"{name}\":").into());
+            let mut named = if any { b",".to_vec() } else { Vec::new() };
+            push_json(&mut named, name);
+            named.push(b':');
+            self.add(named.into());
             self.add(value.clone());
             any = true;
         }
@@ -363,16 +375,16 @@ mod tests {
 
     use super::*;
 
-    fn rewritten(text: &'static str, edits: &[Edit]) -> String {
+    fn rewritten(text: &'static str, edits: &[Edit<'_>]) -> String {
         let request = Request::parse(Operation::Chat, Bytes::from_static(text.as_bytes())).unwrap();
         String::from_utf8(request.rewrite(edits).joined().to_vec()).unwrap()
     }
 
-    fn set(name: &'static str, value: &'static str) -> Edit {
+    fn set(name: &'static str, value: &'static str) -> Edit<'static> {
         Edit::Set(name, Bytes::from_static(value.as_bytes()))
     }
 
-    fn remove(name: &'static str) -> Edit {
+    fn remove(name: &'static str) -> Edit<'static> {
         Edit::Remove(name.into())
     }
 
@@ -394,6 +406,7 @@ mod tests {
         assert_eq!(rewritten("{\"x\":0, \"y\":1}", &[remove("x"), set("a", "1")]), "{\"a\":1, \"y\":1}");
         assert_eq!(rewritten("{\"x\":0}", &[remove("x"), set("a", "1")]), "{\"a\":1}");
         assert_eq!(rewritten("{\"x\":0}", &[remove("nothing")]), "{\"x\":0}");
+        assert_eq!(rewritten("{\"x\":0}", &[set("a\"b", "1")]), r#"{"a\"b":1,"x":0}"#);
     }
 
     #[test]

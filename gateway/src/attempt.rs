@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use adapters::refusal::{self, Class};
-use adapters::{Adapter, NativeRequest, Operation, Reply, Request, Target, Translator};
+use adapters::{Adapter, Dropped, EncodeError, NativeRequest, Operation, Reply, Request, Target, Translator};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -14,6 +14,7 @@ use crate::error::{self, Fault, Kind};
 use crate::headers;
 use crate::model::{ModelInstance, Picked};
 use crate::net::upstream::{self, Answer, Cause, Outgoing, Upstreams};
+use crate::params::Adjusted;
 
 /// The largest whole answer that is taken: the largest batch of embeddings in decimal fits.
 const MOST_ANSWER: usize = 256 * 1024 * 1024;
@@ -79,6 +80,8 @@ pub struct Errand<'a, 's> {
     pub instance: &'a ModelInstance<'s>,
     /// The request.
     pub request: &'a Request,
+    /// What its model made of it.
+    pub adjusted: &'a Adjusted<'a>,
     /// Those of the caller's headers that a dialect may pass on.
     pub caller: &'a HeaderMap,
 }
@@ -88,11 +91,11 @@ pub struct Errand<'a, 's> {
 /// # Errors
 /// What went wrong with this attempt.
 pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &Errand<'_, '_>) -> Result<Begun, Fault> {
-    let Errand { picked, instance, request, caller } = errand;
+    let Errand { picked, instance, request, adjusted, caller } = errand;
     let provider = &picked.target.provider;
     let timeouts = instance.model().timeouts;
     let to = addressed(picked, instance, caller);
-    let native = encode(picked, request, &to)?;
+    let native = encode(picked, request, adjusted, &to)?;
     patience.begins(timeouts.first_byte);
     let source = ask(upstreams, patience, picked, &native, timeouts.connect).await?;
     let provider_request_id = provider_request_id(&source.headers);
@@ -113,9 +116,19 @@ pub fn addressed<'a>(picked: &'a Picked<'_>, instance: &'a ModelInstance<'_>, ca
 ///
 /// # Errors
 /// The provider has no such endpoint, or no words for it.
-pub fn encode(picked: &Picked<'_>, request: &Request, to: &Target<'_>) -> Result<NativeRequest, Fault> {
+pub fn encode(
+    picked: &Picked<'_>,
+    request: &Request,
+    adjusted: &Adjusted<'_>,
+    to: &Target<'_>,
+) -> Result<NativeRequest, Fault> {
     refuse_unserved(picked, request.operation())?;
-    Ok(picked.target.provider.adapter.encode(request, to)?)
+    let native = picked.target.provider.adapter.encode(request, to)?;
+    let Some(Dropped { param, why }) = adjusted.refuses(&native.dropped) else {
+        return Ok(native);
+    };
+    let message = format!("`{param}` cannot be sent to this model as it is: {why}.");
+    Err(EncodeError::unsupported(param, message).into())
 }
 
 /// The path and query of a request at its provider's host.

@@ -189,6 +189,14 @@ impl Fault {
         Self::new(Kind::CallerAuth, StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
 
+    /// Too many wrong keys came from the caller's address.
+    #[must_use]
+    pub fn guessed(retry_after: Duration) -> Self {
+        let message = "Too many wrong API keys came from this address.";
+        let fault = Self::new(Kind::PolicyLimit, StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message);
+        Self { retry_after: Some(retry_after), limit: Some("address"), ..fault }
+    }
+
     /// A limit of the caller's is reached.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
@@ -348,6 +356,12 @@ impl Fault {
         event.extend_from_slice(&self.body());
         event.extend_from_slice(b"\n\n");
         event.into()
+    }
+
+    /// Whether the target that was picked has no words for the request, and nothing was sent: another one may have them.
+    #[must_use]
+    pub fn is_targets_lack(&self) -> bool {
+        self.kind == Kind::CallerRequest && matches!(&*self.code, "unsupported_parameter" | "unsupported_endpoint")
     }
 
     /// Whether another target may do better.

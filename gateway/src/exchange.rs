@@ -24,6 +24,7 @@ use crate::headers;
 use crate::listing;
 use crate::model::{ModelInstance, Snapshot, type_of};
 use crate::net::client::{BodyFault, Client, Head};
+use crate::reasons::Because;
 use crate::record::Record;
 use crate::relay;
 use crate::retry;
@@ -133,8 +134,12 @@ async fn call<'s>(
     let asked = request.model()?;
     record.asked = asked.as_deref().unwrap_or_default().to_owned();
     record.stream = request.is_stream();
-    let instance = snapshot.resolve(key, type_of(operation), asked.as_deref())?;
-    let instance = instead(snapshot, key, operation).unwrap_or(instance);
+    let mut instance = snapshot.resolve(key, type_of(operation), asked.as_deref())?;
+    if let Some(other) = instead(snapshot, key, operation).filter(|other| other.asked() != instance.asked()) {
+        record.choices.took_over(other.asked(), instance.asked(), Because::LowBudget);
+        instance = other;
+    }
+    instance.narrow(key, client.headers())?;
     let mut turn = Turn::new(client, record, timer(client, &instance, &request)?, &request);
     // Boxed, so that a stream that is held for long does not hold this part's state too.
     let begun = Box::pin(any_answer(gateway, snapshot, &mut turn, instance, key, &request)).await?;
@@ -165,10 +170,12 @@ async fn any_answer<'s>(
     let spent = (fault.kind == Kind::PolicyBudget).then(|| instead(snapshot, key, request.operation())).flatten();
     let named = retry::takes_over(&model.fallbacks, &fault).iter();
     let named = named.filter_map(|name| snapshot.resolve(key, type_of(request.operation()), Some(name)).ok());
-    for instance in spent.into_iter().chain(named) {
-        if turn.is_over() || instance.model().name == model.name {
+    for mut instance in spent.into_iter().chain(named) {
+        let is_other = instance.model().name != model.name;
+        if turn.is_over() || !is_other || instance.narrow(key, turn.client.headers()).is_err() {
             continue;
         }
+        turn.record.choices.took_over(instance.asked(), &turn.record.asked, Because::Failed(fault.kind));
         let to = instance.model().name.as_str();
         gateway.metrics.fallbacks.with_label_values(&[model.name.as_str(), to]).inc();
         match answer_of(gateway, &snapshot.rounds, turn, instance, key, request).await {
@@ -192,15 +199,20 @@ async fn answer_of<'s>(
     instance.asked().clone_into(&mut turn.record.asked);
     turn.record.model = Some(model);
     instance.relate(key, turn.client.headers(), request);
-    turn.record.bill.for_model(model, request).await?;
+    let adjusted = model.adjust(request)?;
+    turn.record.bill.for_model(model, &adjusted.request).await?;
     if turn.record.entry.is_none() {
         turn.record.admit(key);
     }
-    search::first_answer(gateway, rounds, turn, &instance, key, request).await
+    search::first_answer(gateway, rounds, turn, &instance, key, &adjusted).await
 }
 
 fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record<'s>) -> Result<&'s Key, Fault> {
-    let key = access::authenticate(&snapshot.keys, client.headers(), record.began.into())?;
+    let (keys, headers, now) = (&snapshot.keys, client.headers(), record.began.into());
+    let key = match snapshot.guesses.as_deref().zip(client.address()) {
+        Some((guesses, address)) => access::authenticate_from(address, guesses, keys, headers, now)?,
+        None => access::authenticate(keys, headers, now)?,
+    };
     record.key = Some(key);
     Ok(key)
 }

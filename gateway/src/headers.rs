@@ -8,7 +8,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const MODEL: HeaderName = HeaderName::from_static("x-weir-model");
 /// Who answered.
 pub const PROVIDER: HeaderName = HeaderName::from_static("x-weir-provider");
-/// With which credential.
+/// With which credential; in a request, the one that its caller wants.
 pub const CREDENTIAL: HeaderName = HeaderName::from_static("x-weir-credential");
 /// Whose it is, the operator's (`system`) or the tenant's own (`custom`), where there are both.
 pub const CREDENTIAL_SOURCE: HeaderName = HeaderName::from_static("x-weir-credential-source");

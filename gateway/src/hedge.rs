@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,6 +19,12 @@ pub struct Hedge {
     pub after: Duration,
     /// The share of requests that may be asked twice, in ten thousandths.
     most: u64,
+    counts: Arc<Counts>,
+}
+
+/// How many requests came, and how many of them were asked twice; kept over reloads.
+#[derive(Debug, Default)]
+struct Counts {
     requests: AtomicU64,
     hedged: AtomicU64,
 }
@@ -31,24 +38,24 @@ pub enum Which {
     Second,
 }
 
-impl From<&config::Hedge> for Hedge {
-    fn from(written: &config::Hedge) -> Self {
-        let most = u64::from(written.max_extra.hundredths());
-        Self { after: written.after.get(), most, requests: AtomicU64::new(0), hedged: AtomicU64::new(0) }
-    }
-}
-
 impl Hedge {
+    /// As it is written; it goes on counting where `kept`, the one before it, stopped.
+    #[must_use]
+    pub fn new(written: &config::Hedge, kept: Option<&Self>) -> Self {
+        let counts = kept.map_or_else(Arc::default, |kept| Arc::clone(&kept.counts));
+        Self { after: written.after.get(), most: u64::from(written.max_extra.hundredths()), counts }
+    }
+
     /// One more request has come.
     pub fn count(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.counts.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether one more may be asked twice; it is counted then. The first may always be.
     pub fn spend(&self) -> bool {
-        let most = self.requests.load(Ordering::Relaxed).saturating_mul(self.most) / 10_000;
+        let most = self.counts.requests.load(Ordering::Relaxed).saturating_mul(self.most) / 10_000;
         let may = |hedged: u64| (hedged < most.max(1)).then_some(hedged + 1);
-        self.hedged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may).is_ok()
+        self.counts.hedged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may).is_ok()
     }
 }
 
@@ -133,8 +140,12 @@ mod tests {
     #[test]
     fn no_more_than_its_share_is_asked_twice() {
         let written = config::Hedge { after: config::Duration::secs(1), max_extra: config::Percent::of(5) };
-        let hedge = Hedge::from(&written);
-        let asked_twice = (0..1_000).filter(|_| {
+        let mut hedge = Hedge::new(&written, None);
+        let asked_twice = (0..1_000).filter(|number| {
+            // A reload in between is no new beginning.
+            if number % 100 == 0 {
+                hedge = Hedge::new(&written, Some(&hedge));
+            }
             hedge.count();
             hedge.spend()
         });

@@ -1,7 +1,7 @@
 //! Weir: an OpenAI-compatible reverse proxy gateway.
 //!
 //! [`exchange`] is the file to read first: one request from its first byte to its last. It alone knows the order of the
-//! other rooms: [`access`] (who calls), [`model`] (what for, and where it can go), [`balance`] and [`retry`] (where it goes
+//! other rooms: [`access`] (who calls), [`model`] (what for, and where it can go), [`params`] (what it makes of the request), [`balance`] and [`retry`] (where it goes
 //! next), [`attempt`] (one target asked), [`relay`] (the answer), and [`record`] (logged and counted). [`ledger`] keeps a
 //! row of each in the [`store`]. [`net`] is the only room with sockets; [`config`] is what was written; [`serve`] starts the
 //! process.
@@ -28,6 +28,7 @@ pub mod listing;
 pub mod metrics;
 pub mod model;
 pub mod net;
+pub mod params;
 pub mod price;
 pub mod reasons;
 pub mod record;

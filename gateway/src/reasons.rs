@@ -1,15 +1,17 @@
-//! Why a request went where it went, where a target was passed over: kept in memory for the last such requests, for whoever
-//! asks soon. A request whose first choice was free costs nothing here.
+//! Why a request went where it went, where that was no plain choice: a target was passed over, related requests went there,
+//! another model took over. Kept in memory for the last such requests, for whoever asks soon; a request whose first choice
+//! was free costs nothing here.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::HeaderValue;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::balance::{Availability, Candidate, Moment, Tried};
-use crate::error::Cause;
+use crate::balance::{Availability, Candidate, How, Moment, Tried};
+use crate::error::{Cause, Kind};
 use crate::model::{ModelInstance, Target};
 
 /// So many requests are remembered: some MiB at the most, whatever they were.
@@ -62,10 +64,10 @@ impl Reasons {
     }
 }
 
-/// One request's choices that passed something over, in order.
+/// What turned one request's way, in order.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(transparent)]
-pub struct Choices(Vec<Choice>);
+pub struct Choices(Vec<Turning>);
 
 impl Choices {
     /// Adds the choice that was made last with `tried`.
@@ -78,9 +80,29 @@ impl Choices {
         now: Moment,
     ) {
         let is_choice = instance.balance().candidates().len() > 1;
-        if is_choice && self.0.len() < MOST_CHOICES {
-            self.0.push(Choice::of(instance, tried, chosen, room, now));
+        if is_choice && self.has_room() {
+            self.0.push(Turning::Choice(Choice::of(instance, tried, chosen, room, now)));
         }
+    }
+
+    /// The model `to` answers in the place of `from`.
+    pub fn took_over(&mut self, to: &str, from: &str, because: Because) {
+        if self.has_room() {
+            let (model, from) = (to.to_owned(), from.to_owned());
+            self.0.push(Turning::TookOver { at: Timestamp::now(), model, took_over_from: from, because });
+        }
+    }
+
+    /// All of a model's targets cool, and the request waits for the first that is back.
+    pub fn waited(&mut self, instance: &ModelInstance<'_>, wait: Duration) {
+        if self.has_room() {
+            let (model, waits_ms) = (instance.asked().to_owned(), wait.as_millis());
+            self.0.push(Turning::Wait { at: Timestamp::now(), model, waits_ms });
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.0.len() < MOST_CHOICES
     }
 }
 
@@ -88,9 +110,60 @@ impl Choices {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chosen {
     /// The one that was tried last.
-    Last,
+    Last(Picking),
     /// None.
     None,
+}
+
+/// How a target came to be picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Picking {
+    /// By the policy, among those that were usable.
+    Turn,
+    /// It was kept where related requests went.
+    Kept,
+    /// It was asked beside a slow one.
+    Hedge,
+    /// All cooled, and it was the soonest to be well.
+    LeastIll,
+}
+
+impl From<How> for Picking {
+    fn from(how: How) -> Self {
+        match how {
+            How::Turn => Self::Turn,
+            How::Kept => Self::Kept,
+            How::LeastIll => Self::LeastIll,
+        }
+    }
+}
+
+/// Why another model took over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// A budget is low, and names that model.
+    LowBudget,
+    /// The one before it failed so.
+    Failed(Kind),
+}
+
+impl Serialize for Because {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(match self {
+            Self::LowBudget => "low_budget",
+            Self::Failed(kind) => kind.name(),
+        })
+    }
+}
+
+/// Where a request could have gone another way.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum Turning {
+    Choice(Choice),
+    TookOver { at: Timestamp, model: String, took_over_from: String, because: Because },
+    Wait { at: Timestamp, model: String, waits_ms: u128 },
 }
 
 /// One choice among a model's targets.
@@ -99,6 +172,8 @@ struct Choice {
     at: Timestamp,
     model: String,
     picked: Option<Name>,
+    /// How; `null` where none was.
+    how: Option<Picking>,
     passed_over: Vec<PassedOver>,
     /// How many candidates are not told of.
     more: usize,
@@ -150,6 +225,8 @@ enum Why {
     Limit,
     /// It is the operator's, and the tenant has no quota left for it.
     Quota,
+    /// The caller named another credential.
+    NotWanted,
     /// Its tier was not come to.
     HigherTier,
     /// Of the operator's and the tenant's own credentials, the others come first.
@@ -169,15 +246,22 @@ impl Choice {
         now: Moment,
     ) -> Self {
         let candidates = instance.balance().candidates();
-        let place = tried.last().filter(|_| chosen == Chosen::Last);
+        let how = match chosen {
+            Chosen::Last(how) => Some(how),
+            Chosen::None => None,
+        };
+        let place = tried.last().filter(|_| how.is_some());
+        // What is kept is so however the others stand.
+        let most = if how == Some(Picking::Kept) { 0 } else { MOST_CANDIDATES };
         let picked = place.and_then(|place| candidates.get(place));
         let clock = Clock { moment: now, time: Timestamp::now() };
         let all = instance.model().targets.iter().zip(candidates).enumerate();
-        let others = all.filter(|(other, _)| Some(*other) != place).take(MOST_CANDIDATES);
+        let others = all.filter(|(other, _)| Some(*other) != place).take(most);
         let passed_over = others.map(|(other, (target, candidate))| {
             let is_full = || room(target) <= 0.0;
             let why = match () {
                 () if tried.has(other) => Why::Tried,
+                () if !instance.is_wanted(target) => Why::NotWanted,
                 () if !instance.may_use(target) => Why::Quota,
                 () => why(candidate, picked, is_full, clock),
             };
@@ -188,6 +272,7 @@ impl Choice {
             at: clock.time,
             model: instance.asked().to_owned(),
             picked: picked.map(Name::of),
+            how,
             more: candidates.len().saturating_sub(passed_over.len()).saturating_sub(usize::from(picked.is_some())),
             passed_over,
         }
@@ -232,11 +317,14 @@ mod tests {
 
     fn choices(model: &str) -> Choices {
         let (at, model) = (Timestamp::UNIX_EPOCH, model.to_owned());
-        Choices(vec![Choice { at, model, picked: None, passed_over: Vec::new(), more: 0 }])
+        Choices(vec![Turning::Wait { at, model, waits_ms: 1 }])
     }
 
     fn model_of(reasons: &Reasons, id: &str, tenant: Option<&str>) -> Option<String> {
-        Some(reasons.of(id, tenant)?.0.first()?.model.clone())
+        match reasons.of(id, tenant)?.0.first()? {
+            Turning::Wait { model, .. } => Some(model.clone()),
+            Turning::Choice(_) | Turning::TookOver { .. } => None,
+        }
     }
 
     #[test]

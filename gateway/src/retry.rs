@@ -88,12 +88,17 @@ impl Tries {
         if self.attempts > self.policy.max || !fault.may_retry_elsewhere() { Step::GiveUp } else { Step::Next }
     }
 
+    /// Whether no attempt is left.
+    #[must_use]
+    pub fn are_over(&self) -> bool {
+        self.attempts > self.policy.max
+    }
+
     /// How long to wait before all targets are tried once more after `fault`; `None`: not again.
     #[must_use]
     pub fn again(&mut self, fault: &Fault, circumstances: Circumstances) -> Option<Duration> {
         let Circumstances { ready, left, chance } = circumstances;
-        let is_over = self.attempts > self.policy.max || self.rounds >= self.policy.max;
-        if is_over || !may_go_there_again(fault) {
+        if self.are_over() || self.rounds >= self.policy.max || !may_go_there_again(fault) {
             return None;
         }
         let asked = fault.retry_after.unwrap_or_default().max(ready);

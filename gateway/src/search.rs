@@ -4,19 +4,20 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use adapters::Request;
 use http::{HeaderMap, HeaderValue};
 
 use crate::access::Key;
 use crate::attempt::{self, Begun, Errand, Patience as _};
 use crate::balance::{Held, Moment, Tried, Unpicked};
+use crate::config::WhenAllCool;
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::hedge::{self, Hedge, Raced};
 use crate::limit::Queue;
 use crate::model::{ModelInstance, Picked, Target};
-use crate::reasons::Chosen;
+use crate::params::Adjusted;
+use crate::reasons::{Chosen, Picking};
 use crate::retry::{self, Circumstances, Step, Tries};
 use crate::turn::Turn;
 
@@ -27,11 +28,13 @@ struct Search<'a, 'c, 's> {
     turn: &'a mut Turn<'c, 's>,
     instance: &'a ModelInstance<'s>,
     key: &'a Key,
-    request: &'a Request,
+    adjusted: &'a Adjusted<'a>,
     /// Those of the caller's headers that a dialect may pass on.
     caller: HeaderMap,
     tries: Tries,
     tried: Tried,
+    /// How long it may still wait for targets that cool.
+    patience: Duration,
     /// A wait for a slot, as long as there was none yet.
     queue: Option<Queue>,
     /// What the caller is told if nothing comes of it.
@@ -54,7 +57,7 @@ pub async fn first_answer<'s>(
     turn: &mut Turn<'_, 's>,
     instance: &ModelInstance<'s>,
     key: &Key,
-    request: &Request,
+    adjusted: &Adjusted<'_>,
 ) -> Result<Begun, Fault> {
     let search = Search {
         gateway,
@@ -64,12 +67,14 @@ pub async fn first_answer<'s>(
         turn,
         instance,
         key,
-        request,
+        adjusted,
         tried: Tried::default(),
+        patience: instance.model().longest_wait,
         queue: instance.model().queue,
         fault: None,
     };
-    search.run().await
+    let begun = search.run().await?;
+    Ok(Begun { dropped: adjusted.lost(begun.dropped), ..begun })
 }
 
 impl<'s> Search<'_, '_, 's> {
@@ -97,17 +102,33 @@ impl<'s> Search<'_, '_, 's> {
         let bill = &record.bill;
         let room = |target: &Target| if bill.has_turn_at(&target.credential.scopes) { 1.0 } else { room(target) };
         let now = Moment::now();
-        let picked = self.instance.pick(&mut self.tried, now, room);
-        if self.tried.has_strayed() {
-            let chosen = if picked.is_ok() { Chosen::Last } else { Chosen::None };
+        let mut picked = self.instance.pick(&mut self.tried, now, room);
+        if picked.is_err()
+            && self.instance.model().when_all_cool == WhenAllCool::Try
+            && self.instance.soonest(now).is_some()
+            && let Some(least_ill) = self.instance.pick_least_ill(&mut self.tried, now, room)
+        {
+            picked = Ok(least_ill);
+        }
+        if let Some(how) = self.tried.strayed() {
+            let chosen = if picked.is_ok() { Chosen::Last(how.into()) } else { Chosen::None };
             record.choices.add(self.instance, &self.tried, chosen, room, now);
         }
         picked
     }
 
+    /// A target beside one that is slow, if there are requests enough to pay for it.
+    fn pick_beside(&mut self, hedge: &Hedge) -> Option<(Picked<'s>, Held)> {
+        let now = Moment::now();
+        let picked = if hedge.spend() { self.instance.pick(&mut self.tried, now, room).ok()? } else { return None };
+        self.tried.strayed();
+        self.turn.record.choices.add(self.instance, &self.tried, Chosen::Last(Picking::Hedge), room, now);
+        Some(picked)
+    }
+
     /// Asks a target, if its credential and the caller's budgets allow it.
     async fn ask(&mut self, picked: &Picked<'s>, held: Held) -> Asked {
-        let payable = match self.turn.record.bill.afford(self.key, picked, self.request).await {
+        let payable = match self.turn.record.bill.afford(self.key, picked, &self.adjusted.request).await {
             Ok(payable) => payable,
             Err(refused) => {
                 self.fault.get_or_insert(refused);
@@ -118,7 +139,8 @@ impl<'s> Search<'_, '_, 's> {
         self.turn.record.attempt(picked, held);
         self.turn.on_disconnect = picked.target.provider.on_disconnect;
         let caller = std::mem::take(&mut self.caller);
-        let errand = Errand { picked, instance: self.instance, request: &payable.request, caller: &caller };
+        let Self { instance, adjusted, .. } = *self;
+        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller };
         let asked = match &self.instance.model().hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
             // Boxed, as all that is rare here: every request's future would have room for it.
@@ -140,6 +162,10 @@ impl<'s> Search<'_, '_, 's> {
         if !failed.cuts_off() {
             self.turn.record.bill.give_back();
         }
+        if failed.is_targets_lack() {
+            self.fault.get_or_insert(failed);
+            return Step::Next;
+        }
         let step = self.tries.after(&failed);
         self.fault = Some(worse(self.fault.take(), failed));
         if self.turn.is_over() { Step::GiveUp } else { step }
@@ -153,8 +179,7 @@ impl<'s> Search<'_, '_, 's> {
         if let Ok(asked) = self.turn.wait(pin!(tokio::time::timeout(hedge.after, &mut first))).await? {
             return asked;
         }
-        let beside = if hedge.spend() { self.instance.pick(&mut self.tried, Moment::now(), room).ok() } else { None };
-        let Some((picked, held)) = beside else {
+        let Some((picked, held)) = self.pick_beside(hedge) else {
             return self.turn.wait(first).await?;
         };
         let Ok(payable) = self.turn.record.bill.afford_beside(self.key, &picked, errand.request).await else {
@@ -178,8 +203,9 @@ impl<'s> Search<'_, '_, 's> {
         }
         let circumstances = self.circumstances();
         let again = self.fault.as_ref().and_then(|fault| self.tries.again(fault, circumstances));
-        let Some(wait) = again.filter(|_| self.rounds.spend(uptime())) else {
-            let fault = self.fault.take().or_else(|| self.instance.status().fault(self.instance.asked()));
+        let again = again.filter(|_| self.rounds.spend(uptime()));
+        let Some(wait) = again.or_else(|| self.until_the_first_is_back()) else {
+            let fault = self.fault.take().or_else(|| self.unusable(unpicked));
             self.fault = Some(unavailable(fault, unpicked));
             return Ok(false);
         };
@@ -187,6 +213,30 @@ impl<'s> Search<'_, '_, 's> {
         self.turn.wait(pin!(tokio::time::sleep(wait))).await?;
         self.tried.forget();
         Ok(true)
+    }
+
+    /// How long until the first target is back, where all cool and that is to be waited for. No longer than what is left of the
+    /// longest wait and of the request's time; where an attempt failed it must have done nothing that was asked.
+    fn until_the_first_is_back(&mut self) -> Option<Duration> {
+        let is_safe = self.fault.as_ref().is_none_or(|fault| fault.kind == Kind::ProviderLimit && !fault.begun);
+        if self.instance.model().when_all_cool != WhenAllCool::Wait || !is_safe || self.tries.are_over() {
+            return None;
+        }
+        let wait = self.instance.soonest(Moment::now())?;
+        self.patience = self.patience.checked_sub(wait)?;
+        if self.turn.timer.left().is_some_and(|left| left <= wait) {
+            return None;
+        }
+        self.turn.record.choices.waited(self.instance, wait);
+        Some(wait)
+    }
+
+    /// Why the caller may use none of the model's targets, where that is so.
+    fn unusable(&self, unpicked: Unpicked) -> Option<Fault> {
+        let fault = self.instance.status().fault(self.instance.asked());
+        // None was left and none was tried: all are the operator's, and a quota was spent until just now.
+        let is_spent = unpicked == Unpicked::Exhausted && !self.instance.model().targets.is_empty();
+        fault.or_else(|| is_spent.then(Fault::quota_exceeded))
     }
 
     /// Waits until a credential whose limits are all that keeps a target from being asked has a slot for this request; false
@@ -201,7 +251,7 @@ impl<'s> Search<'_, '_, 's> {
     }
 
     fn circumstances(&self) -> Circumstances {
-        let ready = self.instance.balance().soonest(Moment::now()).unwrap_or_default();
+        let ready = self.instance.soonest(Moment::now()).unwrap_or_default();
         Circumstances { ready, left: self.turn.timer.left(), chance: rand::random() }
     }
 
@@ -212,7 +262,7 @@ impl<'s> Search<'_, '_, 's> {
         }
         let mut fault = self.fault.unwrap_or_else(|| Fault::internal("a model without targets"));
         if fault.kind == Kind::ProviderLimit && fault.retry_after.is_none() {
-            fault.retry_after = self.instance.balance().soonest(Moment::now());
+            fault.retry_after = self.instance.soonest(Moment::now());
         }
         fault
     }
@@ -239,8 +289,8 @@ pub(crate) fn unavailable(before: Option<Fault>, unpicked: Unpicked) -> Fault {
         Some(fault) if fault.kind == Kind::ProviderLimit => {
             Fault { retry_after: Some(fault.retry_after.map_or(after, |told| told.min(after))), ..fault }
         }
-        Some(fault) => fault,
-        None => Fault::unavailable(after, limited),
+        Some(fault) if !fault.is_targets_lack() => fault,
+        Some(_) | None => Fault::unavailable(after, limited),
     }
 }
 

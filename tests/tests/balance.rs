@@ -9,6 +9,7 @@ use simulator::Simulator;
 use weir_tests::ask::{chat, simulator, stream};
 use weir_tests::client::Call;
 use weir_tests::patience::within;
+use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, Weir};
 
 /// Cooldowns as they are by default.
@@ -369,4 +370,164 @@ async fn a_credential_whose_limit_is_reached_is_passed_over_and_told_so() {
         (&told["request"]["credential"], &told["choices"][0]["passed_over"][0]["reason"]),
         (&json!("b"), &json!("limit"))
     );
+}
+
+/// A model `m` whose only target is limited once, for a second; what becomes of requests meanwhile.
+fn limited_once(simulator: &Simulator, health: &str, model: &str) -> Config {
+    let target = "{provider: openai, model: 'gpt-5.5~status=429~retry_after=1~times=1'}";
+    Config::of(simulator)
+        .model(&format!("{{name: m, targets: [{target}], retries: {{max: 1, backoff: 1ms..2ms}}{model}}}"))
+        .section(&format!("health: {{{health}}}"))
+}
+
+#[tokio::test]
+async fn while_all_cool_a_request_fails_waits_or_is_tried_as_the_configuration_says() {
+    let simulator = simulator();
+    for (health, model, status, attempts) in [
+        ("when_all_cool: fail", "", 429, "0"),
+        ("when_all_cool: wait", "", 200, "1"),
+        ("when_all_cool: wait, max_wait: 500ms", "", 429, "0"),
+        ("when_all_cool: try", "", 200, "1"),
+        ("when_all_cool: try", ", when_all_cool: fail", 429, "0"),
+        ("when_all_cool: fail", ", when_all_cool: wait", 200, "1"),
+    ] {
+        let weir = limited_once(&simulator, health, model).start().await;
+        simulator.reset();
+        let first = weir.chat().json(&chat("m")).header("x-weir-no-retry", "1").send().await;
+        assert_eq!(first.status, 429, "{health}");
+        let page = Call::new(weir.admin(), "GET", "/admin/v1/targets").send().await.json().await;
+        let then = if model.is_empty() { health } else { model }
+            .split(['{', ','])
+            .find_map(|part| part.split_once("when_all_cool: "));
+        assert_eq!(
+            (&page["all_cool"][0]["model"], page["all_cool"][0]["when_all_cool"].as_str()),
+            (&json!("m"), then.map(|(_, then)| then))
+        );
+        assert!(page["all_cool"][0]["until"].is_string());
+        let answer = weir.chat().json(&stream("m")).send().await;
+        let told = (answer.status.as_u16(), answer.header("x-weir-attempts").unwrap());
+        assert_eq!(told, (status, attempts), "{health}{model}");
+        assert_eq!(answer.header("retry-after").is_some(), status == 429, "{health}{model}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_waits_for_a_cooling_target_no_longer_than_its_own_time() {
+    let simulator = simulator();
+    let weir = limited_once(&simulator, "when_all_cool: wait", "").start().await;
+    weir.chat().json(&chat("m")).header("x-weir-no-retry", "1").send().await;
+    let answer = weir.chat().json(&chat("m")).header("x-weir-timeout-ms", "300").send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, Some("1")));
+    let answer = weir.chat().json(&chat("m")).send().await;
+    assert_eq!(answer.status, 200);
+    let told = told_of(&weir, &answer.id()).await;
+    assert_eq!(told["choices"][0]["model"], "m");
+    assert!((1..=1000).contains(&told["choices"][0]["waits_ms"].as_u64().unwrap()), "{told}");
+}
+
+#[tokio::test]
+async fn of_all_that_cool_the_soonest_to_be_back_is_tried_and_the_admin_api_tells_so() {
+    let simulator = simulator();
+    let target = |tier: u32, after: u32| {
+        format!("{{tier: {tier}, provider: openai, model: 'gpt-5.5~status=429~retry_after={after}~times=1'}}")
+    };
+    let weir = Config::of(&simulator)
+        .model(&format!("{{name: m, targets: [{}, {}]}}", target(0, 60), target(1, 30)))
+        .section("health: {when_all_cool: try}")
+        .start()
+        .await;
+    let answer = weir.chat().json(&chat("m")).send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-attempts")), (429, Some("2")));
+    let answer = weir.chat().json(&chat("m")).send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-attempts")), (200, Some("1")));
+    let told = told_of(&weir, &answer.id()).await;
+    let choice = &told["choices"][0];
+    assert_eq!(
+        (&choice["picked"], &choice["how"]),
+        (&json!("openai/openai-1/gpt-5.5~status=429~retry_after=30~times=1"), &json!("least_ill"))
+    );
+    assert_eq!(choice["passed_over"][0]["reason"], "cooling");
+}
+
+#[tokio::test]
+async fn whatever_turned_a_requests_way_is_told() {
+    let simulator = simulator();
+    let url = format!("http://{}/v1", simulator.addr());
+    let hash = weir_tests::weir::KEY_HASH;
+    let pair = |first: &str| {
+        format!(
+            "targets: [{{provider: p, model: 'gpt-5.5~{first}', credential: a}}, {{tier: 1, provider: p, model: gpt-5.5, credential: b}}]"
+        )
+    };
+    let weir = Config::new()
+        .provider("p", &format!("{{kind: openai, base_url: '{url}', credentials: [{{id: a, api_key: sk-a}}, {{id: b, api_key: sk-b}}]}}"))
+        .model(&format!("{{name: kept, {}, affinity: {{by: [header:x-session-id]}}}}", pair("delay=1ms")))
+        .model(&format!("{{name: hedged, {}, hedge: {{after: 20ms, max_extra: 100%}}}}", pair("delay=20s")))
+        .model("{name: failing, targets: [{provider: p, model: 'gpt-5.5~status=500', credential: a}], retries: {max: 0}, fallbacks: {any: [kept]}}")
+        .model("{name: free, targets: [{provider: p, model: gpt-5.5}], pricing: {input: 0, output: 0}}")
+        .model("{name: dear, targets: [{provider: p, model: gpt-5.5}], pricing: {input: 1000, output: 1000}}")
+        .tenant(&format!("{{id: acme, keys: [{{id: ci, hash: '{hash}'}}]}}"))
+        .tenant("{id: poor, budgets: [{usd: 1, every: month, soft: 1%, on_exhaust: {model: free}}], keys: [{id: k, hash: 'sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'}]}")
+        .start()
+        .await;
+    let told = async |model: &str| {
+        let key = if model == "dear" { "Bearer test".to_owned() } else { format!("Bearer {}", weir_tests::weir::KEY) };
+        let call = weir.chat().json(&chat(model)).header("x-session-id", "s");
+        let answer = call.without("authorization").header("authorization", &key).send().await;
+        assert_eq!(answer.status, 200, "{model}");
+        told_of(&weir, &answer.id()).await["choices"].clone()
+    };
+    assert_eq!(told("kept").await, json!([]));
+    let kept = told("kept").await;
+    assert_eq!((&kept[0]["how"], &kept[0]["picked"]), (&json!("kept"), &json!("p/a/gpt-5.5~delay=1ms")));
+    let hedged = told("hedged").await;
+    assert_eq!((&hedged[0]["how"], &hedged[0]["picked"]), (&json!("hedge"), &json!("p/b/gpt-5.5")));
+    let fallen = told("failing").await;
+    let turning = |model: &str, from: &str, because: &str| json!([model, from, because]);
+    let of = |told: &Value| json!([told["model"], told["took_over_from"], told["because"]]);
+    assert_eq!(of(&fallen[0]), turning("kept", "failing", "provider_error"));
+    assert_eq!(fallen[1]["how"], "kept");
+    assert_eq!(told("dear").await, json!([]));
+    assert_eq!(of(&told("dear").await[0]), turning("free", "dear", "low_budget"));
+}
+
+#[tokio::test]
+async fn a_limit_without_a_retry_after_cools_until_the_last_of_the_limits_that_are_used_up_is_over_or_the_cap() {
+    let in_seconds = |seconds: i64| {
+        jiff::Timestamp::now()
+            .checked_add(jiff::SignedDuration::from_secs(seconds))
+            .unwrap()
+            .strftime("%FT%TZ")
+            .to_string()
+    };
+    for (kind, headers, after) in [
+        ("openai", "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1m30s\r\nx-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 40s\r\n".to_owned(), 85..=90),
+        ("openai", "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 2h\r\n".to_owned(), 115..=120),
+        ("anthropic", format!("anthropic-ratelimit-requests-remaining: 7\r\nanthropic-ratelimit-requests-reset: {}\r\nanthropic-ratelimit-output-tokens-remaining: 0\r\nanthropic-ratelimit-output-tokens-reset: {}\r\n", in_seconds(110), in_seconds(30)), 20..=30),
+        ("anthropic", format!("retry-after: 5\r\nanthropic-ratelimit-output-tokens-remaining: 0\r\nanthropic-ratelimit-output-tokens-reset: {}\r\n", in_seconds(30)), 1..=5),
+    ] {
+        let provider = Provider::refusing(429, &headers, "{}").await;
+        let weir = Config::new()
+            .provider("p", &format!("{{kind: {kind}, base_url: '{}', credentials: [{{id: a, api_key: sk-a}}]}}", provider.url()))
+            .model("{name: m, targets: [{provider: p, model: m}], retries: {max: 0}}")
+            .section("health: {max_cooldown: 2m}")
+            .start()
+            .await;
+        assert_eq!(weir.chat().json(&chat("m")).send().await.status, 429);
+        let answer = weir.chat().json(&chat("m")).send().await;
+        let told: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!(after.contains(&told), "{headers}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn all_that_wait_for_a_cooling_target_are_served_once_one_of_them_has_found_it_well() {
+    let simulator = simulator();
+    let weir = limited_once(&simulator, "when_all_cool: wait", "").start().await;
+    weir.chat().json(&chat("m")).header("x-weir-no-retry", "1").send().await;
+    let waiting: Vec<_> = (0..20).map(|_| tokio::spawn(weir.chat().json(&chat("m")).send())).collect();
+    for request in waiting {
+        assert_eq!(within("an answer", request).await.unwrap().status, 200);
+    }
+    assert_eq!(simulator.account().requests, 21);
 }

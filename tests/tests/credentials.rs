@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use simulator::Simulator;
 use weir_tests::ask::{chat, simulator, stream};
 use weir_tests::client::{Answer, Call};
+use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, KEY_HASH, Weir};
 
 /// The operator's provider `p` with `system`, and a tenant with these settings. `m` is a model there.
@@ -147,4 +148,38 @@ async fn a_tenants_own_address_reaches_a_private_host_only_where_that_is_listed(
     let named = own.replace("127.0.0.1", "localhost.example-that-is-not-there.com");
     let weir = self::config(&simulator, SYSTEM, &named).start().await;
     assert_eq!(ask(&weir, "m").await, ok("sys system"));
+}
+
+#[tokio::test]
+async fn a_key_that_may_names_the_credential_of_its_request() {
+    let provider = Provider::json(r#"{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#).await;
+    let weir = Config::new()
+        .provider("p", &format!("{{kind: openai, base_url: '{}', credentials: [{{id: a, api_key: sk-a, weight: 9}}, {{id: b, api_key: sk-b}}]}}", provider.url()))
+        .provider("gone", "{kind: openai, base_url: 'http://127.0.0.1:1/v1', credentials: [{id: c, api_key: sk-c}]}")
+        .model("{name: m, targets: [{provider: p, model: gpt-5.5}]}")
+        .model("{name: failing, targets: [{provider: gone, model: gpt-5.5}], retries: {max: 0}, fallbacks: {any: [m]}}")
+        .tenant(&format!("{{id: acme, keys: [{{id: ci, hash: '{KEY_HASH}', choose_credential: true}}]}}"))
+        .tenant("{id: other, keys: [{id: plain, hash: 'sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'}]}")
+        .start()
+        .await;
+    let ask = async |model: &str, credential: &str| {
+        weir.chat().json(&chat(model)).header("x-weir-credential", credential).send().await
+    };
+    for wanted in ["b", "a", "b"] {
+        assert_eq!(told(&ask("m", wanted).await), ok(&format!("{wanted} -")));
+    }
+    let seen = provider.requests();
+    assert!(seen.len() == 3 && seen.iter().all(|request| request.header("x-weir-credential").is_none()));
+    assert_eq!(seen[0].header("authorization"), Some("Bearer sk-b"));
+    let unknown = ask("m", "nobody").await;
+    assert_eq!(told(&unknown), refused(400, "caller_request"));
+    let error = &unknown.json().await["error"];
+    assert_eq!((&error["param"], &error["code"]), (&json!("x-weir-credential"), &json!("invalid_request")));
+    assert!(error["message"].as_str().unwrap().contains("`nobody`"), "{error}");
+    // A model that takes over is asked with that credential, or not at all.
+    assert_eq!(told(&ask("failing", "c").await), refused(502, "provider_unreachable"));
+    let call = weir.chat().json(&chat("m")).header("authorization", "Bearer test");
+    let forbidden = call.header("x-weir-credential", "b").send().await;
+    assert_eq!(told(&forbidden), refused(403, "policy_forbidden"));
+    assert_eq!(provider.requests().len(), 3);
 }

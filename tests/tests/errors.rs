@@ -481,3 +481,25 @@ async fn the_time_to_come_again_is_passed_on_from_an_overloaded_provider_too() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_address_that_tries_too_many_wrong_keys_is_refused_for_a_while_whatever_key_it_sends() {
+    let simulator = simulator();
+    let config = Config::of(&simulator).server("wrong_keys: 3");
+    let weir = config.start().await;
+    let ask = async |key: &str| weir.chat().json(&chat(MODELS[0])).header("authorization", key).send().await;
+    let right = format!("Bearer {KEY}");
+    assert_eq!(weir.chat().json(&chat(MODELS[0])).without("authorization").send().await.status, 401);
+    for _ in 0..3 {
+        assert_eq!(ask(&right).await.status, 200);
+        assert_eq!(ask("Bearer guess").await.status, 401);
+    }
+    for key in ["Bearer guess", &right] {
+        let answer = ask(key).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-error")), (429, Some("policy_limit")));
+        let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=20).contains(&after), "{after}");
+        assert_eq!(answer.json().await["error"]["code"], "rate_limit_exceeded");
+    }
+    assert!(weir.metrics().await.contains("weir_limit_rejections_total{scope=\"address\"} 2"));
+}

@@ -63,7 +63,7 @@ impl Adapter for OpenAi {
         }
         let tier = tier.map(ServiceTier::read).unwrap_or_default();
         let usage = usage.and_then(|raw| usage::read(raw, tier));
-        let mut edits: Vec<Edit> = renamed(to).map(|name| Edit::Set("model", name)).into_iter().collect();
+        let mut edits: Vec<Edit<'_>> = renamed(to).map(|name| Edit::Set("model", name)).into_iter().collect();
         if request.operation() == Operation::Embeddings {
             let wanted = Encoding::asked(request.get("encoding_format"));
             edits.extend(in_encoding(&body, &index, wanted)?.map(|data| Edit::Set("data", data)));
@@ -129,7 +129,7 @@ fn renamed(to: &Target<'_>) -> Option<Bytes> {
 }
 
 /// Usage is always asked for, whatever the caller wants to see of it.
-fn with_usage(request: &Request) -> Option<Edit> {
+fn with_usage(request: &Request) -> Option<Edit<'static>> {
     if !request.is_stream() || request.wants_usage() {
         return None;
     }
@@ -143,7 +143,7 @@ fn with_usage(request: &Request) -> Option<Edit> {
 }
 
 /// `"encoding_format": null` means what its absence means, but some hosts refuse it.
-fn without_null_encoding(request: &Request) -> Option<Edit> {
+fn without_null_encoding(request: &Request) -> Option<Edit<'static>> {
     (request.get("encoding_format") == Some(b"null")).then(|| Edit::Remove("encoding_format".into()))
 }
 

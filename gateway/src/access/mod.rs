@@ -1,7 +1,10 @@
 //! Who calls: a key is hashed once and looked up once.
 
+mod guesses;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,6 +17,8 @@ use crate::error::Fault;
 use crate::limit::Limited;
 use crate::model::pattern::Patterns;
 use crate::model::{OwnModels, Type};
+
+pub use guesses::Guesses;
 
 /// Someone who may call, as requests see them.
 #[derive(Debug, Default)]
@@ -47,6 +52,8 @@ pub struct Key {
     pub expires: Option<Expiry>,
     /// The models that it may call, of those that its tenant may; `None`: all of them.
     pub models: Option<Patterns>,
+    /// Whether its caller may name the credential that a request goes out with.
+    pub chooses_credential: bool,
     /// Its limits and its tenant's.
     pub limited: Limited,
     /// Its budgets and its tenant's.
@@ -101,6 +108,25 @@ pub fn authenticate<'k>(keys: &'k Keys, headers: &HeaderMap, now: SystemTime) ->
         return Err(Fault::auth("The API key has expired."));
     }
     Ok(key)
+}
+
+/// As [`authenticate`], for whoever calls from `address`: where that has guessed too often, its key is not looked at.
+///
+/// # Errors
+/// As there, and a 429 that says how long.
+pub fn authenticate_from<'k>(
+    address: IpAddr,
+    guesses: &Guesses,
+    keys: &'k Keys,
+    headers: &HeaderMap,
+    now: SystemTime,
+) -> Result<&'k Arc<Key>, Fault> {
+    guesses.look(address).map_err(Fault::guessed)?;
+    let key = authenticate(keys, headers, now);
+    if key.is_err() && carried(headers).is_some() {
+        guesses.wrong(address);
+    }
+    key
 }
 
 fn carried(headers: &HeaderMap) -> Option<&[u8]> {

@@ -15,7 +15,7 @@ use crate::reasons::Choices;
 struct Told {
     /// `null` while it is not in the ledger: it runs, or ended just now.
     request: Option<Box<RawValue>>,
-    /// The choices that passed a target over; none where the first choice was free, or where it was long ago.
+    /// The choices that were no plain ones; none where the first choice was free, or where it was long ago.
     choices: Choices,
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Control, problem};
 use crate::balance::{Availability, Candidate, LbModelManager, Moment, Standing};
-use crate::config::{CredentialSource, ModelType};
+use crate::config::{CredentialSource, ModelType, WhenAllCool};
 use crate::error::Cause;
 use crate::metrics::Metrics;
 use crate::model::{Model, Names, Snapshot, Target};
@@ -24,6 +24,21 @@ const RESET: &str = "/reset";
 #[derive(Serialize)]
 struct Page {
     targets: Vec<Row>,
+    /// The models of which every target cools now.
+    all_cool: Vec<AllCool>,
+}
+
+/// A model without a target that may be used.
+#[derive(Debug, Serialize)]
+struct AllCool {
+    model: String,
+    /// Whose version of it, where it has credentials of a tenant's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    /// What becomes of its requests.
+    when_all_cool: WhenAllCool,
+    /// When the first target is back.
+    until: Option<Timestamp>,
 }
 
 /// One target of one model.
@@ -75,22 +90,47 @@ impl From<Availability> for State {
 
 /// `GET /admin/v1/targets`
 pub(super) async fn list(Shared(control): Shared<Control>) -> Response {
-    Json(Page { targets: rows(&control.gateway.models.load()) }).into_response()
+    Json(Page::of(&control.gateway.models.load())).into_response()
 }
 
 /// `POST /admin/v1/targets/{id}/reset`; the id is a target's, or a credential's for all of its targets.
 pub(super) async fn reset(Shared(control): Shared<Control>, Path(rest): Path<String>) -> Response {
     let snapshot = control.gateway.models.load();
     let id = rest.strip_suffix(RESET).unwrap_or_default();
-    let meant = |snapshot: &Snapshot| rows(snapshot).into_iter().filter(|row| is_meant(&row.standing, id)).collect();
-    let found: Vec<Row> = meant(&snapshot);
+    let found: Vec<Row> = rows(&snapshot).into_iter().filter(|row| is_meant(&row.standing, id)).collect();
     if found.is_empty() {
         let message = format!("There is no target {id:?}; GET /admin/v1/targets lists them.");
         return problem(StatusCode::NOT_FOUND, "not_found", message, Vec::new());
     }
     found.iter().for_each(|row| row.standing.reset());
     tracing::info!(target = id, "the cooldown was reset");
-    Json(Page { targets: meant(&snapshot) }).into_response()
+    let mut page = Page::of(&snapshot);
+    page.targets.retain(|row| is_meant(&row.standing, id));
+    Json(page).into_response()
+}
+
+impl Page {
+    fn of(snapshot: &Snapshot) -> Self {
+        Self { targets: rows(snapshot), all_cool: all_cool(snapshot) }
+    }
+}
+
+/// Of a model with a `*` as it is configured, whatever name was asked for.
+fn all_cool(snapshot: &Snapshot) -> Vec<AllCool> {
+    let (moment, time) = (Moment::now(), Timestamp::now());
+    let own =
+        snapshot.tenants.values().flat_map(|tenant| tenant.own.configured().map(|model| (model, Some(&tenant.id))));
+    let models = snapshot.models.all().map(|model| (model, None)).chain(own);
+    let cooling = models.filter_map(|(model, tenant)| {
+        let wait = model.balance.soonest(moment, |_| true)?;
+        Some(AllCool {
+            model: model.name.clone(),
+            tenant: tenant.cloned(),
+            when_all_cool: model.when_all_cool,
+            until: time.checked_add(wait).ok(),
+        })
+    });
+    cooling.collect()
 }
 
 /// Tells the metrics which targets are in and which out; but not by the names that callers put in the place of a `*`.

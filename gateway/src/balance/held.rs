@@ -44,14 +44,23 @@ impl Held {
     /// A hold on `standing`; `None` where no attempt may go there now.
     pub(super) fn take(standing: &Arc<Standing>, rules: &Arc<Rules>, now: Moment) -> Option<Self> {
         let claims = standing.claim(now)?;
+        Some(Self::begin(standing, rules, claims, now))
+    }
+
+    /// A hold on `standing`, however it stands: it is one of many there, and no probe.
+    pub(super) fn force(standing: &Arc<Standing>, rules: &Arc<Rules>, now: Moment) -> Self {
+        Self::begin(standing, rules, Claims::SHARED, now)
+    }
+
+    fn begin(standing: &Arc<Standing>, rules: &Arc<Rules>, claims: Claims, now: Moment) -> Self {
         standing.load.begin();
-        Some(Self {
+        Self {
             standing: Arc::clone(standing),
             rules: Arc::clone(rules),
             claims,
             begun: now,
             answered: AtomicBool::new(false),
-        })
+        }
     }
 
     /// How the target stands.

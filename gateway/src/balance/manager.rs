@@ -73,11 +73,23 @@ impl Rotation {
     }
 }
 
+/// How a target came to be picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// By the policy, or by nothing: no target was left.
+    Turn,
+    /// Related requests went there.
+    Kept,
+    /// All cool, and it is the soonest to be well.
+    LeastIll,
+}
+
 /// The targets that one request has tried in this round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tried {
     places: Vec<usize>,
-    strayed: bool,
+    /// How the last pick was made, where it was no plain one.
+    how: Option<How>,
 }
 
 impl Tried {
@@ -93,9 +105,15 @@ impl Tried {
         self.places.last().copied()
     }
 
-    /// Whether a pick came upon a candidate that was not usable, since this was asked last.
-    pub fn has_strayed(&mut self) -> bool {
-        std::mem::take(&mut self.strayed)
+    /// How the picks since this was asked last were made: `None` for plain ones, that came upon no candidate that was not
+    /// usable.
+    pub fn strayed(&mut self) -> Option<How> {
+        self.how.take()
+    }
+
+    fn add(&mut self, place: usize, how: How) {
+        self.places.push(place);
+        self.how = Some(how);
     }
 
     /// Begins a new round, in which each may be tried once more.
@@ -254,17 +272,27 @@ impl LbModelManager {
     }
 
     /// A hold on the next target, and its place in the list. `room` is what a candidate's own limits have left, from 0
-    /// (nothing: it is left out) to 1.
+    /// (nothing: it is left out) to 1; below 0 it is none of this request's candidates.
     ///
     /// # Errors
     /// Nothing is left to be picked.
     pub fn pick(&self, tried: &mut Tried, now: Moment, room: impl Fn(usize) -> f32) -> Result<(usize, Held), Unpicked> {
-        let strayed = Cell::new(tried.strayed);
+        let strayed = Cell::new(false);
         let picked = self.levels.iter().find_map(|level| self.pick_in(level, tried, &strayed, now, &room));
-        tried.strayed = strayed.get();
-        let (place, held) = picked.ok_or_else(|| self.unpicked(tried, now))?;
+        tried.how = tried.how.or(strayed.get().then_some(How::Turn));
+        let (place, held) = picked.ok_or_else(|| self.unpicked(tried, now, room))?;
         tried.places.push(place);
         Ok((place, held))
+    }
+
+    /// A hold on the one that is the soonest to be well, for when all cool: one that was not tried, and whose own limits
+    /// have `room`.
+    pub fn pick_least_ill(&self, tried: &mut Tried, now: Moment, room: impl Fn(usize) -> f32) -> Option<(usize, Held)> {
+        let left = self.candidates.iter().enumerate().filter(|(place, _)| !tried.has(*place) && room(*place) > 0.0);
+        let (place, candidate) =
+            left.min_by_key(|(_, candidate)| (candidate.standing.wait(now).after, candidate.tier, candidate.rank))?;
+        tried.add(place, How::LeastIll);
+        Some((place, Held::force(&candidate.standing, &self.rules, now)))
     }
 
     fn pick_in(
@@ -306,11 +334,11 @@ impl LbModelManager {
         let is_used = |level: &&Level| level.members.iter().any(|member| usable(member.place));
         let best = self.levels.iter().find(is_used)?.members.first()?;
         if !usable(place) || rank(place) != rank(best.place) {
-            tried.strayed = true;
+            tried.how = Some(How::Turn);
             return None;
         }
         let held = self.hold(place, now)?;
-        tried.places.push(place);
+        tried.add(place, How::Kept);
         Some((place, held))
     }
 
@@ -394,8 +422,9 @@ impl LbModelManager {
         shares
     }
 
-    fn unpicked(&self, tried: &Tried, now: Moment) -> Unpicked {
-        let left = self.candidates.iter().enumerate().filter(|(place, _)| !tried.has(*place));
+    fn unpicked(&self, tried: &Tried, now: Moment, room: impl Fn(usize) -> f32) -> Unpicked {
+        let is_left = |place| !tried.has(place) && room(place) >= 0.0;
+        let left = self.candidates.iter().enumerate().filter(|(place, _)| is_left(*place));
         let waits = left.map(|(_, candidate)| candidate.standing.wait(now));
         waits.reduce(Wait::with).map_or(Unpicked::Exhausted, |wait| Unpicked::Unavailable {
             after: if wait.after.is_zero() { SOON } else { wait.after },
@@ -403,11 +432,11 @@ impl LbModelManager {
         })
     }
 
-    /// When the soonest of all targets may be used, tried or not; `None` where one may be at once.
+    /// When the soonest of all targets that `may` be used may be, tried or not; `None` where one may be at once.
     #[must_use]
-    pub fn soonest(&self, now: Moment) -> Option<Duration> {
-        let waits = self.candidates.iter().map(|candidate| candidate.standing.wait(now).after);
-        waits.min().filter(|after| !after.is_zero())
+    pub fn soonest(&self, now: Moment, may: impl Fn(usize) -> bool) -> Option<Duration> {
+        let candidates = self.candidates.iter().enumerate().filter(|(place, _)| may(*place));
+        candidates.map(|(_, candidate)| candidate.standing.wait(now).after).min().filter(|after| !after.is_zero())
     }
 }
 
@@ -637,8 +666,42 @@ mod tests {
             cool(&manager, 1, cause, later);
             let unpicked = manager.pick(&mut Tried::default(), later, |_| 1.0).unwrap_err();
             assert_eq!(unpicked, Unpicked::Unavailable { after: Duration::from_secs(6), limited });
-            assert_eq!(manager.soonest(later), Some(Duration::from_secs(6)));
+            assert_eq!(manager.soonest(later, |_| true), Some(Duration::from_secs(6)));
+            assert_eq!(manager.soonest(later, |place| place == 1), Some(Duration::from_secs(10)));
         }
+    }
+
+    #[test]
+    fn what_is_none_of_a_requests_candidates_says_nothing_of_when_to_come_again() {
+        let manager = weighing(Policy::Weighted, &[1, 1]);
+        let now = Moment::now();
+        cool(&manager, 0, Cause::RateLimit, now);
+        let only = |mine: usize| move |place: usize| if place == mine { 1.0 } else { -1.0 };
+        let unpicked = manager.pick(&mut Tried::default(), now, only(0)).unwrap_err();
+        assert_eq!(unpicked, Unpicked::Unavailable { after: Duration::from_secs(10), limited: true });
+        let mut tried = Tried::default();
+        assert_eq!(manager.pick(&mut tried, now, only(1)).unwrap().0, 1);
+        assert_eq!(manager.pick(&mut tried, now, only(1)).unwrap_err(), Unpicked::Exhausted);
+    }
+
+    #[test]
+    fn the_least_ill_are_tried_each_once_the_soonest_to_be_well_first_and_a_success_makes_them_well() {
+        let manager = of(Policy::Weighted, &[(0, 1), (0, 1), (1, 1), (0, 1)]);
+        let now = Moment::now();
+        for (place, seconds) in [(0, 4), (1, 2), (2, 0), (3, 1)] {
+            cool(&manager, place, Cause::RateLimit, now.plus(Duration::from_secs(seconds)));
+        }
+        let now = now.plus(Duration::from_secs(5));
+        let mut tried = Tried::default();
+        let room = |place: usize| if place == 3 { 0.0 } else { 1.0 };
+        let mut order = Vec::new();
+        while let Some((place, held)) = manager.pick_least_ill(&mut tried, now, room) {
+            assert_eq!(tried.strayed(), Some(How::LeastIll));
+            held.record(Outcome::Success, now);
+            order.push(place);
+        }
+        assert_eq!(order, [2, 1, 0]);
+        assert_eq!(picked(&manager, now), Some(0));
     }
 
     #[test]
@@ -681,7 +744,7 @@ mod tests {
             drop(manager.pick(&mut Tried::default(), now, |_| 1.0).unwrap());
             manager.hold(0, now).unwrap().record(Outcome::Nothing, now);
         }
-        assert_eq!((manager.in_flight(0), manager.soonest(now)), (0, None));
+        assert_eq!((manager.in_flight(0), manager.soonest(now, |_| true)), (0, None));
     }
 
     fn policies() -> impl Strategy<Value = Policy> {

@@ -15,7 +15,7 @@ mod registry;
 pub use health::{Availability, Cooldown, Failure, Health, Rules};
 pub use held::{Cooled, Held, Outcome};
 pub use load::Load;
-pub use manager::{Candidate, LbModelManager, Policy, Rotation, Tried, Unpicked};
+pub use manager::{Candidate, How, LbModelManager, Policy, Rotation, Tried, Unpicked};
 pub use moment::Moment;
 pub use pins::{Pins, beginning};
 pub use registry::{CredentialHealth, Registry, Standing};

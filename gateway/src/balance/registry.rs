@@ -144,6 +144,11 @@ pub(super) struct Claims {
     own: Claim,
 }
 
+impl Claims {
+    /// Of an attempt that goes there like any other.
+    pub(super) const SHARED: Self = Self { credential: Claim::Shared, own: Claim::Shared };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

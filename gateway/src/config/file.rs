@@ -54,6 +54,8 @@ section! {
         idle: Duration = Duration::secs(75);
         /// How long a client may send nothing more of a body that it has begun, or take nothing of its answer.
         stall: Duration = Duration::secs(60);
+        /// How many wrong keys a minute one address may try; then it is refused for a while, whatever key it sends. By default any number: behind a proxy all callers have one address.
+        wrong_keys: Option<Count> = None;
         /// Refuses every change but the file's (GitOps).
         locked: bool = false;
         /// Private, loopback or link-local hosts and networks that a tenant's own provider address may reach all the same.
@@ -297,6 +299,8 @@ section! {
         hedge: Option<Hedge> = None;
         /// A short wait when every slot is taken; by default none.
         on_busy: Option<OnBusy> = None;
+        /// What happens when every target is left out, where it is not what `health` says.
+        when_all_cool: Option<WhenAllCool> = None;
         /// Other models that take over when this one's targets are exhausted.
         fallbacks: Fallbacks = Read::placeholder();
         /// What becomes of the request's parameters.
@@ -413,11 +417,11 @@ section! {
     pub struct Params {
         /// What happens to a parameter that the target does not take, or not with that value.
         unsupported: Unsupported = Unsupported::Drop;
-        /// Parameters for requests that lack them.
+        /// Parameters for requests that lack them, or have `null` there.
         defaults: IndexMap<String, Json> = IndexMap::new();
-        /// Parameters that replace the caller's.
+        /// Parameters that replace the caller's; `null` takes one out.
         overrides as "override": IndexMap<String, Json> = IndexMap::new();
-        /// The rules for single parameters, over the catalog's.
+        /// The rules for single parameters.
         rules: Vec<ParameterRule> = Vec::new();
     }
 }
@@ -429,7 +433,7 @@ choices! {
         Drop = "drop",
         /// The request is refused.
         Reject = "reject",
-        /// A value out of its bounds is moved to the bound; a parameter that is not known is left out.
+        /// A number becomes the nearest that is allowed, and is named in `x-weir-dropped-params` with it; what has no nearest is left out.
         Clamp = "clamp",
     }
 }
@@ -445,7 +449,7 @@ section! {
         value_type as "type": Option<ParameterType> = None;
         /// Whether a request must have it.
         required: Option<bool> = None;
-        /// Its value when a request lacks it.
+        /// Its value when a request lacks it; a template's default only counts where the parameter is required.
         default: Option<Json> = None;
         /// The smallest value.
         min: Option<f64> = None;
@@ -842,6 +846,22 @@ section! {
         cooldown: Cooldown = Read::placeholder();
         /// The longest that it is left out, whatever the provider asks for.
         max_cooldown: Duration = Duration::secs(600);
+        /// What happens to a request when every target of its model is left out.
+        when_all_cool: WhenAllCool = WhenAllCool::Fail;
+        /// How long such a request waits at most; where the soonest target takes longer it fails at once.
+        max_wait: Duration = Duration::secs(10);
+    }
+}
+
+choices! {
+    /// What happens to a request when every target of its model is left out.
+    pub enum WhenAllCool {
+        /// It fails at once, and is told when the first will be back.
+        Fail = "fail",
+        /// It waits for the first that comes back, no longer than `health.max_wait` and its own time.
+        Wait = "wait",
+        /// It goes to the one that is the soonest to be back, as if that were well.
+        Try = "try",
     }
 }
 

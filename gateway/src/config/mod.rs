@@ -9,6 +9,7 @@ mod load;
 mod pending;
 mod preset;
 mod read;
+mod rule;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use fault::{Fault, Faults, MOST_FAULTS, Place};
 pub use file::*;
 pub use load::{Loaded, Origin, fuzz, load, parse_str, providers_folder, quickstart};
 pub use preset::{Auth, Manifest, Manifests};
+pub use rule::{Rule, Verdict};
 pub use value::{
     AccessLog, Address, AffinityBy, BaseUrl, ByteSize, Count, Duration, DurationRange, Expiry, Header, Json, KeyHash,
     Money, Percent, Proxy, Secret, SecretError, Upstream, Zone,

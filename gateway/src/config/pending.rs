@@ -2,7 +2,7 @@
 //! ignored in silence.
 
 use super::fault::Fault;
-use super::file::{Config, Credential, LogBodies, Model, Pricing, Provider, Tenant, Unsupported};
+use super::file::{Config, Credential, LogBodies, Model, Pricing, Provider};
 
 /// One warning for each setting that has no effect yet.
 pub(super) fn found(config: &Config) -> Vec<Fault> {
@@ -23,9 +23,6 @@ pub(super) fn found(config: &Config) -> Vec<Fault> {
     }
     for model in &config.models {
         settings_of_model(model).into_iter().for_each(|(name, set)| tell(format!("models.{}.{name}", model.name), set));
-    }
-    for tenant in &config.tenants {
-        tell(format!("tenants.{}.keys: choose_credential", tenant.id), chooses_credentials(tenant));
     }
     found
 }
@@ -59,26 +56,15 @@ fn settings_of_credential(credential: &Credential) -> [(&'static str, bool); 3] 
     ]
 }
 
-fn settings_of_model(model: &Model) -> [(&'static str, bool); 2] {
-    let params = &model.params;
-    let replaces = !(params.defaults.is_empty() && params.overrides.is_empty() && params.rules.is_empty());
-    [
-        ("params", replaces || params.unsupported != Unsupported::Drop),
-        (
-            "pricing: per_image, per_second, per_character, per_search_unit",
-            model.pricing.as_ref().is_some_and(prices_more),
-        ),
-    ]
+fn settings_of_model(model: &Model) -> [(&'static str, bool); 1] {
+    let prices_more = model.pricing.as_ref().is_some_and(prices_more);
+    [("pricing: per_image, per_second, per_character, per_search_unit", prices_more)]
 }
 
 /// Whether it prices what no endpoint of this version counts.
 fn prices_more(pricing: &Pricing) -> bool {
     let units = [pricing.per_image, pricing.per_second, pricing.per_character, pricing.per_search_unit];
     units.iter().any(Option::is_some)
-}
-
-fn chooses_credentials(tenant: &Tenant) -> bool {
-    tenant.keys.iter().any(|key| key.choose_credential)
 }
 
 #[cfg(test)]
@@ -92,12 +78,8 @@ mod tests {
         let example = include_str!("../../../config/weir.example.yaml");
         let pending = parse_str("weir.example.yaml", example).unwrap().pending;
         let paths: Vec<_> = pending.iter().map(|fault| fault.path.as_str()).collect();
-        let expected = [
-            "store.master_key",
-            "providers.bedrock.region",
-            "providers.bedrock.credentials.aws.access_key_id",
-            "models.gpt-main.params",
-        ];
+        let expected =
+            ["store.master_key", "providers.bedrock.region", "providers.bedrock.credentials.aws.access_key_id"];
         assert_eq!(paths, expected);
     }
 }

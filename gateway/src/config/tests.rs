@@ -671,3 +671,30 @@ impl Drop for Folder {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+#[test]
+fn a_rule_that_cannot_hold_is_a_fault_where_it_stands() {
+    let fault = |rule: &str, path: &str, says: &str| {
+        let params = format!("- name: gpt\n    params: {{rules: [{rule}]}}");
+        one_fault("- name: gpt", &params, &format!("models[0].params.rules[0].{path}"), says);
+    };
+    fault("{name: x, use_template: temperatur}", "use_template", "did you mean `temperature`?");
+    fault("{name: x, min: 3, max: 2}", "min", "`min` is over `max`, 2");
+    fault("{name: temperature, min: 2}", "min", "`min` is over `max`, 1, which is the template's");
+    fault("{name: temperature, default: 2}", "default", "a number from 0 to 1");
+    fault("{name: temperature, default: warm}", "default", "a number from 0 to 1");
+    fault("{name: temperature, max: 0.125}", "max", "more digits");
+    fault("{name: n, type: int, precision: 2}", "precision", "a whole number");
+    fault("{name: user, type: string, max: 5}", "max", "is for numbers");
+    fault("{name: seed, type: int, options: [a]}", "options", "options are texts");
+    fault("{name: effort, options: []}", "options", "no value is left");
+    fault("{name: stream, type: boolean}", "name", "the caller's");
+    let params = |params: &str| format!("- name: gpt\n    params: {params}");
+    let low = params("{defaults: {temperature: 2}, rules: [{name: temperature}]}");
+    one_fault("- name: gpt", &low, "models[0].params.defaults.temperature", "a number from 0 to 1");
+    one_fault("- name: gpt", &params("{override: {model: x}}"), "models[0].params.override.model", "the caller's");
+    load_text(&base().replace(
+        "- name: gpt",
+        &params("{override: {user: null}, rules: [{name: top_k, min: 0, max: 0}, {name: user, type: string}]}"),
+    ));
+}

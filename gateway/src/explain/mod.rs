@@ -24,6 +24,7 @@ use crate::limit;
 use crate::model::source::Offer;
 use crate::model::{Model, ModelInstance, Picked, ProviderManager, Snapshot, type_of};
 use crate::net::proxy::Proxies;
+use crate::params::Adjusted;
 use crate::retry::{Step, Tries};
 use crate::route::Route;
 use crate::search;
@@ -130,8 +131,10 @@ impl<'a> Steps<'a> {
         let instance = self.snapshot.resolve(key, type_of(operation), asked.as_deref())?;
         self.tell_model(&instance, asked.as_deref());
         self.tell_limits(key, instance.model());
-        bill.for_model(instance.model(), &request).await?;
-        let chosen = self.candidates(&mut bill, key, &instance, &request).await;
+        let adjusted = instance.model().adjust(&request)?;
+        self.told.params.clone_from(&adjusted.changes);
+        bill.for_model(instance.model(), &adjusted.request).await?;
+        let chosen = self.candidates(&mut bill, key, &instance, &adjusted).await;
         self.tell_excluded(&instance);
         self.tell_request(&chosen?);
         Ok(())
@@ -170,7 +173,7 @@ impl<'a> Steps<'a> {
         bill: &mut Bill,
         key: &Key,
         instance: &ModelInstance<'a>,
-        request: &Request,
+        adjusted: &Adjusted<'_>,
     ) -> Result<Chosen<'a>, Fault> {
         let (mut tried, mut tries) = (Tried::default(), instance.model().retries.begin());
         let shares = instance.balance().shares(Moment::now());
@@ -180,7 +183,7 @@ impl<'a> Steps<'a> {
                 Ok((picked, _held)) => picked,
                 Err(unpicked) => break unpicked,
             };
-            let attempted = dry_run(bill, key, instance, &picked, request).await;
+            let attempted = dry_run(bill, key, instance, &picked, adjusted).await;
             self.tell_unpriced(key, &picked);
             let is_chosen = matches!(outcome, Some(Ok(_)));
             let is_first = attempted.is_ok() && !is_chosen;
@@ -219,6 +222,7 @@ impl<'a> Steps<'a> {
     fn tell_model(&mut self, instance: &ModelInstance<'_>, asked: Option<&str>) {
         let model = instance.model();
         let written = self.written(model);
+        let affinity = written.and_then(|written| written.affinity.as_ref());
         let resolved = match (asked, &model.model_type) {
             (None | Some("" | "default"), _) => "by the tenant's default",
             (_, None) => "by a provider's name",
@@ -233,6 +237,9 @@ impl<'a> Steps<'a> {
             balance: written.map_or(config::Balance::Weighted, |written| written.balance),
             retries: model.retries.max,
             fallbacks: model.fallbacks.clone(),
+            affinity: affinity.iter().flat_map(|affinity| &affinity.by).map(ToString::to_string).collect(),
+            hedge: written.and_then(|written| written.hedge.as_ref()).map(|hedge| hedge.after),
+            when_all_cool: model.when_all_cool,
         });
     }
 
@@ -312,18 +319,21 @@ async fn dry_run<'s>(
     key: &Key,
     instance: &ModelInstance<'s>,
     picked: &Picked<'s>,
-    request: &Request,
+    adjusted: &Adjusted<'_>,
 ) -> Result<Chosen<'s>, Fault> {
-    let payable = bill.afford(key, picked, request).await?;
+    let payable = bill.afford(key, picked, &adjusted.request).await?;
     let caller = HeaderMap::new();
-    let native = attempt::encode(picked, &payable.request, &attempt::addressed(picked, instance, &caller))?;
+    let to = attempt::addressed(picked, instance, &caller);
+    let native = attempt::encode(picked, &payable.request, adjusted, &to)?;
     Ok(Chosen { picked: picked.clone(), native, limited_to: payable.limited_to })
 }
 
 /// Whether the caller is told of a failure before another target is tried. What cannot be paid or is limited is no try.
 fn gives_up(tries: &mut Tries, attempted: &Result<Chosen<'_>, Fault>) -> bool {
     let fault = attempted.as_ref().err();
-    let fault = fault.filter(|fault| !matches!(fault.kind, Kind::PolicyBudget | Kind::ProviderLimit));
+    let is_no_try =
+        |fault: &Fault| matches!(fault.kind, Kind::PolicyBudget | Kind::ProviderLimit) || fault.is_targets_lack();
+    let fault = fault.filter(|fault| !is_no_try(fault));
     fault.is_some_and(|fault| tries.after(fault) == Step::GiveUp)
 }
 

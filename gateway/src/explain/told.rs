@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use crate::attempt;
 use crate::budget::{self, Span};
-use crate::config::{self, Balance, Fallbacks, ModelType};
+use crate::config::{self, Balance, Fallbacks, ModelType, WhenAllCool};
 use crate::error::Fault;
 use crate::ledger::{dollars, dollars_text};
 use crate::limit;
 use crate::model::{ModelInstance, Picked};
+use crate::params::Change;
 
 /// What stands in the place of a secret.
 const MASK: &str = "***";
@@ -31,6 +32,9 @@ pub struct Explanation {
     pub(super) quotas: Vec<Quota>,
     /// In the order in which they would be tried; those that are excluded stand last.
     pub(super) candidates: Vec<Candidate>,
+    /// What the model changes of the request, whoever gets it.
+    pub(super) params: Vec<Change>,
+    /// What the chosen target does not take.
     pub(super) dropped: Vec<Dropped>,
     /// What the answer is cut to, so that it can be paid.
     pub(super) limited_to: Option<u64>,
@@ -52,6 +56,12 @@ pub(super) struct ModelTold {
     pub(super) balance: Balance,
     pub(super) retries: u32,
     pub(super) fallbacks: Fallbacks,
+    /// What keeps related requests at one target.
+    pub(super) affinity: Vec<String>,
+    /// After how long a second target is asked beside the first.
+    pub(super) hedge: Option<config::Duration>,
+    /// What becomes of the request when every target cools.
+    pub(super) when_all_cool: WhenAllCool,
 }
 
 /// A limit that holds.
@@ -262,6 +272,7 @@ impl fmt::Display for Explanation {
         for (place, candidate) in self.candidates.iter().enumerate() {
             line(&format!("target {}", place + 1), candidate)?;
         }
+        self.params.iter().try_for_each(|change| line(change.change.name(), change))?;
         self.dropped.iter().try_for_each(|dropped| line("dropped", dropped))?;
         self.limited_to.iter().try_for_each(|to| line("cut to", &format!("{to} tokens, which the budget pays for")))?;
         self.notes.iter().try_for_each(|note| line("note", note))?;
@@ -277,6 +288,15 @@ impl fmt::Display for ModelTold {
         }
         self.model_type.iter().try_for_each(|kind| write!(f, "; {kind}"))?;
         write!(f, "; balance {}, at most {} attempts", self.balance, self.retries.saturating_add(1))?;
+        if !self.affinity.is_empty() {
+            write!(f, "; kept at one target by {}", self.affinity.join(", "))?;
+        }
+        self.hedge.iter().try_for_each(|after| write!(f, "; a second target beside it after {after}"))?;
+        match self.when_all_cool {
+            WhenAllCool::Fail => {}
+            WhenAllCool::Wait => f.write_str("; when all cool it waits")?,
+            WhenAllCool::Try => f.write_str("; when all cool the least ill is tried")?,
+        }
         let Fallbacks { any, context_window, content_policy } = &self.fallbacks;
         let lists = [("any", any), ("context_window", context_window), ("content_policy", content_policy)];
         let named = lists.iter().filter(|(_, list)| !list.is_empty());

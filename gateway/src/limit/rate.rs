@@ -2,8 +2,8 @@
 //!
 //! The bucket holds one number, its *line*: the units that were ever charged, pushed forward over the time in which it was
 //! empty. What drains is a line of its own, `limit` units a minute since the bucket's start. What stands between the two
-//! lines is used. Requests and tokens are the same bucket with other numbers. A library's (governor's) was not taken: it
-//! gives nothing back, tells nothing without charging, and knows no debt, and each of those is needed here.
+//! lines is used. Requests and tokens are the same bucket with other numbers. Why it is not governor's stands in
+//! `docs/decisions/rates.md`.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};

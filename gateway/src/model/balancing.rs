@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use crate::balance::{self, Candidate, LbModelManager, Registry, Rules};
 use crate::bill;
-use crate::config::{self, Balance, Config, CredentialSource, Health};
+use crate::config::{self, Balance, Config, CredentialSource, Health, Unsupported};
 use crate::hedge::Hedge;
 use crate::model::Type;
 use crate::model::affinity::Relation;
@@ -15,6 +15,7 @@ use crate::model::names::Names;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
 use crate::model::snapshot::{Clocks, Model, Models, Snapshot, Target, UpstreamName};
+use crate::params::Params;
 use crate::price::Prices;
 use crate::retry;
 
@@ -25,6 +26,7 @@ const WEIGHT_SCALE: u64 = 1 << 20;
 pub(super) struct Balancing<'a> {
     registry: &'a Arc<Registry>,
     rules: Arc<Rules>,
+    health: &'a Health,
     previous: Option<&'a Snapshot>,
 }
 
@@ -89,8 +91,8 @@ impl<'a> Sources<'a> {
 }
 
 impl<'a> Balancing<'a> {
-    pub(super) fn new(registry: &'a Arc<Registry>, health: &Health, previous: Option<&'a Snapshot>) -> Self {
-        Self { registry, rules: Arc::new(rules(health)), previous }
+    pub(super) fn new(registry: &'a Arc<Registry>, health: &'a Health, previous: Option<&'a Snapshot>) -> Self {
+        Self { registry, rules: Arc::new(rules(health)), health, previous }
     }
 
     /// The models as all tenants without credentials of their own call them.
@@ -150,8 +152,15 @@ impl<'a> Balancing<'a> {
             retries: retries(&written.retries),
             ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
             queue: written.on_busy.as_ref().map(bill::queue),
-            hedge: written.hedge.as_ref().map(|hedge| Arc::new(Hedge::from(hedge))),
+            hedge: written
+                .hedge
+                .as_ref()
+                .map(|hedge| Arc::new(Hedge::new(hedge, kept.and_then(|model| model.hedge.as_deref())))),
             fallbacks: written.fallbacks.clone(),
+            when_all_cool: written.when_all_cool.unwrap_or(self.health.when_all_cool),
+            longest_wait: self.health.max_wait.get(),
+            params: Params::of(&written.params),
+            unsupported: written.params.unsupported,
         }
     }
 
@@ -179,6 +188,10 @@ impl<'a> Balancing<'a> {
             queue: None,
             hedge: None,
             fallbacks: config::Fallbacks::default(),
+            when_all_cool: self.health.when_all_cool,
+            longest_wait: self.health.max_wait.get(),
+            params: None,
+            unsupported: Unsupported::Drop,
         }
     }
 
@@ -278,7 +291,7 @@ fn retries(written: &config::Retries) -> retry::Policy {
 }
 
 fn rules(written: &Health) -> Rules {
-    let Health { min_samples, error_rate, cooldown, max_cooldown } = written;
+    let Health { min_samples, error_rate, cooldown, max_cooldown, .. } = written;
     Rules {
         min_samples: min_samples.get(),
         error_rate: error_rate.hundredths(),

@@ -3,16 +3,18 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use adapters::Request;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 
 use crate::access::{Key, Tenant};
 use crate::balance::{Held, LbModelManager, Moment, Tried, Unpicked};
 use crate::budget::QuotaState;
 use crate::config::CredentialSource;
+use crate::error::{Fault, Kind};
+use crate::headers;
 use crate::limit::Scopes;
 use crate::model::snapshot::{Model, Target};
 use crate::model::source::{self, ModelStatus, Offer};
@@ -27,6 +29,8 @@ pub struct ModelInstance<'s> {
     tenant: &'s Tenant,
     /// What it has in common with the requests that are to go where it goes.
     related: Option<u64>,
+    /// The only credential that its caller wants it to be asked with.
+    only: Option<String>,
     /// What picks, where the model's `*` has a state for each name.
     of_name: Option<Arc<LbModelManager>>,
 }
@@ -36,7 +40,7 @@ impl<'s> ModelInstance<'s> {
     #[must_use]
     pub fn new(model: &'s Model, asked: Cow<'s, str>, rest: Option<(usize, usize)>, tenant: &'s Tenant) -> Self {
         let of_name = rest.and_then(|(start, end)| model.of_name(asked.get(start..end)?));
-        Self { model, asked, rest, tenant, related: None, of_name }
+        Self { model, asked, rest, tenant, related: None, only: None, of_name }
     }
 
     /// What picks among its targets.
@@ -63,6 +67,34 @@ impl<'s> ModelInstance<'s> {
         self.related = affinity.related(relation, &self.asked, key, headers, request);
     }
 
+    /// Keeps to the credential that its caller names, where it names one.
+    ///
+    /// # Errors
+    /// The key may not choose one, or the model has none of that name.
+    pub fn narrow(&mut self, key: &Key, headers: &HeaderMap) -> Result<(), Fault> {
+        let Some(named) = headers.get(headers::CREDENTIAL) else {
+            return Ok(());
+        };
+        if !key.chooses_credential {
+            let message = "This key may not choose the credential that its requests go out with.";
+            let fault = Fault::new(Kind::PolicyForbidden, StatusCode::FORBIDDEN, "credential_not_allowed", message);
+            return Err(fault.of_param(headers::CREDENTIAL.as_str()));
+        }
+        let named = String::from_utf8_lossy(named.as_bytes());
+        self.only = Some(named.as_ref().to_owned());
+        if self.model.targets.iter().any(|target| self.is_wanted(target)) {
+            return Ok(());
+        }
+        let message = format!("No credential `{named}` serves the model `{}`.", self.asked);
+        Err(Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message).of_param(headers::CREDENTIAL.as_str()))
+    }
+
+    /// Whether its caller wants it to be asked with that target's credential.
+    #[must_use]
+    pub fn is_wanted(&self, target: &Target) -> bool {
+        self.only.is_none() || self.only == target.credential.id
+    }
+
     /// It went well where `held` is: the next related ones go there too.
     pub fn went_well(&self, held: &Held, now: Moment) {
         if let Some(related) = self.related {
@@ -81,14 +113,38 @@ impl<'s> ModelInstance<'s> {
         now: Moment,
         room: impl Fn(&Target) -> f32,
     ) -> Result<(Picked<'s>, Held), Unpicked> {
-        let targets = &self.model.targets;
-        let room = |target: &Target| if self.may_use(target) { room(target) } else { 0.0 };
-        let room = |place| targets.get(place).map_or(0.0, room);
+        let room = self.room(room);
         let pinned = self.related.and_then(|related| self.model.affinity.target(&self.model.relation, related, now));
-        let pinned = pinned.and_then(|mark| self.balance().pick_marked(mark, tried, now, room));
+        let pinned = pinned.and_then(|mark| self.balance().pick_marked(mark, tried, now, &room));
         let (place, held) = pinned.map_or_else(|| self.balance().pick(tried, now, room), Ok)?;
-        let target = targets.get(place).ok_or(Unpicked::Exhausted)?;
+        let target = self.model.targets.get(place).ok_or(Unpicked::Exhausted)?;
         Ok((self.at(target), held))
+    }
+
+    /// The next target that is tried because all cool: the one that is the soonest to be well.
+    pub fn pick_least_ill(
+        &self,
+        tried: &mut Tried,
+        now: Moment,
+        room: impl Fn(&Target) -> f32,
+    ) -> Option<(Picked<'s>, Held)> {
+        let (place, held) = self.balance().pick_least_ill(tried, now, self.room(room))?;
+        Some((self.at(self.model.targets.get(place)?), held))
+    }
+
+    /// What is left of each target's own limits, by its place; below 0 where this request may not go.
+    fn room(&self, room: impl Fn(&Target) -> f32) -> impl Fn(usize) -> f32 {
+        move |place| match self.model.targets.get(place) {
+            Some(target) if self.is_wanted(target) && self.may_use(target) => room(target),
+            _ => -1.0,
+        }
+    }
+
+    /// When the soonest of the targets where it may go may be used; `None` where one may be at once.
+    #[must_use]
+    pub fn soonest(&self, now: Moment) -> Option<Duration> {
+        let may = |target: &Target| self.is_wanted(target) && self.may_use(target);
+        self.balance().soonest(now, |place| self.model.targets.get(place).is_some_and(may))
     }
 
     /// As if `target`, one of the model's, were picked.
@@ -99,7 +155,8 @@ impl<'s> ModelInstance<'s> {
 
     /// The limits of a credential that the tenant may use, and that has no `room` now.
     pub fn busy(&self, room: impl Fn(&Target) -> f32) -> Option<&'s Scopes> {
-        let mut busy = self.model.targets.iter().filter(|target| self.may_use(target) && room(target) <= 0.0);
+        let may = |target: &&Target| self.is_wanted(target) && self.may_use(target);
+        let mut busy = self.model.targets.iter().filter(may).filter(|target| room(target) <= 0.0);
         busy.next().map(|target| &target.credential.scopes)
     }
 
@@ -135,6 +192,9 @@ impl<'s> ModelInstance<'s> {
             source::order(preferred, has_custom, self.offer(target))
                 .map_or_else(|status| status, |_| ModelStatus::Active)
         };
+        if self.only.is_some() && !targets.iter().any(|target| self.is_wanted(target) && self.may_use(target)) {
+            return ModelStatus::QuotaExceeded;
+        }
         if targets.is_empty() {
             return if *is_removed { ModelStatus::CredentialRemoved } else { ModelStatus::NoConfigure };
         }

@@ -1,13 +1,14 @@
 //! `ProviderManager`: builds a snapshot from a configuration and the snapshot before it, off the request's path.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
 use adapters::{Adapter, Options};
 use http::{HeaderMap, HeaderValue};
 
-use crate::access::{Key, Keys, Tenant};
+use crate::access::{Guesses, Key, Keys, Tenant};
 use crate::balance::Registry;
 use crate::budget::{self, Calendar, Owner};
 use crate::config::{self, Auth, Config, CredentialSource, Fault, Faults, HttpVersion, Loaded, Manifest, Manifests};
@@ -63,6 +64,7 @@ impl ProviderManager {
             hash: loaded.hash.clone(),
             max_body: config.server.max_body.get(),
             keys: self.keys(config, &tenants),
+            guesses: guesses(config, previous),
             tenants,
             models,
             providers,
@@ -216,6 +218,7 @@ impl ProviderManager {
                     tenant: Arc::clone(tenant),
                     expires: key.expires,
                     models: key.models.as_ref().map(|models| models.iter().collect()),
+                    chooses_credential: key.choose_credential,
                     limited: self.limits.key(&limits, &key.id, &key.limits, Instant::now()),
                     accounts: own.into_iter().chain(shared.iter().map(Arc::clone)).collect(),
                 };
@@ -271,6 +274,14 @@ impl ProviderManager {
         };
         Ok(spec)
     }
+}
+
+/// What addresses have guessed, as long as they may guess as often.
+fn guesses(config: &Config, previous: Option<&Snapshot>) -> Option<Arc<Guesses>> {
+    let most = u32::try_from(config.server.wrong_keys?.get()).unwrap_or(u32::MAX);
+    let a_minute = NonZeroU32::new(most)?;
+    let kept = previous.and_then(|previous| previous.guesses.clone()).filter(|kept| kept.a_minute() == a_minute);
+    Some(kept.unwrap_or_else(|| Arc::new(Guesses::new(a_minute))))
 }
 
 /// Whether a public provider would refuse every request without a credential.

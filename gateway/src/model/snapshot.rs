@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adapters::Request;
 use http::{HeaderValue, StatusCode};
 
-use crate::access::{Key, Keys, Tenant};
+use crate::access::{Guesses, Key, Keys, Tenant};
 use crate::balance::LbModelManager;
-use crate::config::{Fallbacks, Timeouts};
+use crate::config::{Fallbacks, Timeouts, Unsupported, WhenAllCool};
 use crate::error::{Fault, Kind};
 use crate::hedge::Hedge;
 use crate::limit::{Queue, Ratio};
@@ -19,6 +20,7 @@ use crate::model::instance::ModelInstance;
 use crate::model::names::Names;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
+use crate::params::{Adjusted, Params};
 use crate::price::Prices;
 use crate::retry;
 
@@ -33,6 +35,8 @@ pub struct Snapshot {
     pub max_body: u64,
     /// Who may call.
     pub keys: Keys,
+    /// How often an address may try wrong keys; `None`: for ever. Kept over reloads.
+    pub guesses: Option<Arc<Guesses>>,
     /// The tenants by their ids.
     pub tenants: HashMap<String, Arc<Tenant>>,
     /// The providers by name.
@@ -92,8 +96,16 @@ pub struct Model {
     pub queue: Option<Queue>,
     /// When a second target is asked.
     pub hedge: Option<Arc<Hedge>>,
+    /// What happens when all targets cool.
+    pub when_all_cool: WhenAllCool,
+    /// How long is waited for them at most, where that is what happens.
+    pub longest_wait: Duration,
     /// Who takes over.
     pub fallbacks: Fallbacks,
+    /// What it makes of its requests' parameters; `None`: nothing.
+    pub params: Option<Params>,
+    /// What becomes of a parameter that a target does not take.
+    pub unsupported: Unsupported,
 }
 
 /// How long each part of a request may take; `None`: for ever.
@@ -161,6 +173,15 @@ impl UpstreamName {
 }
 
 impl Model {
+    /// A request as the model wants it.
+    ///
+    /// # Errors
+    /// A parameter that it does not allow, or misses.
+    pub fn adjust<'r>(&self, request: &'r Request) -> Result<Adjusted<'r>, Fault> {
+        let unchanged = || Ok(Adjusted::unchanged(request, self.unsupported));
+        self.params.as_ref().map_or_else(unchanged, |params| params.adjust(request))
+    }
+
     /// What picks among the targets where the `*` stands for `rest`; `None` where that makes no difference.
     pub(super) fn of_name(&self, rest: &str) -> Option<Arc<LbModelManager>> {
         self.names.as_ref()?.manager(rest, &self.targets, &self.balance)

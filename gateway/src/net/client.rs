@@ -1,5 +1,6 @@
 //! One client's request and the answer to it, over HTTP/1.1 or HTTP/2: the only place that knows Pingora's server session.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -130,6 +131,12 @@ impl Client {
         // Whether the rest of a body is worth reading is decided here: see `leave_unread_body`.
         session.set_close_on_response_before_downstream_finish(false);
         Self { session, stall, headless: false, answered: false, after: After::Reuse, torn: false }
+    }
+
+    /// Where it came from; a proxy's address, where one is between.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        Some(self.session.client_addr()?.as_inet()?.ip())
     }
 
     /// Whatever it is that came in the place of a head; it can be answered and nothing else.

@@ -39,6 +39,13 @@ def test_a_model_of_another_type_is_a_bad_request(client):
     assert (kind(failure), failure.code) == ("caller_request", "wrong_model_type")
 
 
+def test_a_parameter_that_is_not_allowed_is_a_bad_request_that_names_it(client):
+    failure = fails(client, openai.BadRequestError, "gpt-strict", temperature=1.5)
+    assert (kind(failure), failure.code, failure.param) == ("caller_request", "invalid_request", "temperature")
+    failure = fails(client, openai.BadRequestError, "claude-strict", seed=7)
+    assert (kind(failure), failure.code, failure.param) == ("caller_request", "unsupported_parameter", "seed")
+
+
 def test_a_model_that_the_key_may_not_use_is_a_permission_error(client):
     failure = fails(client.with_options(api_key="sk-weir-narrow"), openai.PermissionDeniedError, OPENAI.model)
     assert (kind(failure), failure.code) == ("policy_forbidden", "model_not_allowed")

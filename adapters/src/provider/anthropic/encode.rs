@@ -225,7 +225,7 @@ impl<'a> Encoder<'a, '_> {
         let index = Index::of(given.as_bytes())
             .map_err(|_| EncodeError::invalid("output_config", "`output_config` must be an object."))?;
         let format = schema.as_deref().map(|schema| json(&Form { kind: "json_schema", schema }));
-        let edits: Vec<Edit> = [("effort", effort.map(|effort| json(&effort))), ("format", format)]
+        let edits: Vec<Edit<'_>> = [("effort", effort.map(|effort| json(&effort))), ("format", format)]
             .into_iter()
             .filter(|(name, _)| index.find(given.as_bytes(), name).is_none())
             .filter_map(|(name, value)| Some(Edit::Set(name, value?.into())))

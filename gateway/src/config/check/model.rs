@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{At, Check};
-use crate::config::file::{Model, ParameterRule, PriceTier, Pricing, Target};
-use crate::config::value::Duration;
+use crate::config::file::{Model, ParameterRule, ParameterType, Params, PriceTier, Pricing, Target};
+use crate::config::rule::{self, Rule, Verdict};
+use crate::config::value::{Duration, Json};
 
 /// A model's name goes out in a header.
 const LONGEST_NAME: usize = 256;
@@ -12,17 +13,8 @@ const LONGEST_NAME: usize = 256;
 /// More retries than this are a storm.
 const MOST_RETRIES: u32 = 20;
 
-/// The templates of parameter rules.
-const TEMPLATES: &[&str] = &[
-    "temperature",
-    "top_p",
-    "top_k",
-    "presence_penalty",
-    "frequency_penalty",
-    "max_tokens",
-    "response_format",
-    "json_schema",
-];
+/// Parameters by which the gateway itself finds its way: no rule changes them.
+const OWN_PARAMETERS: [&str; 3] = ["model", "stream", "stream_options"];
 
 pub(super) fn models(check: &mut Check<'_>, at: &At<'_>) {
     let models = &check.config.models;
@@ -40,7 +32,7 @@ fn model(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
     targets(check, model, &at.key("targets"));
     policy(check, model, at);
     fallbacks(check, model, &at.key("fallbacks"));
-    rules(check, &model.params.rules, &at.key("params").key("rules"));
+    params(check, &model.params, &at.key("params"));
     if let Some(pricing) = &model.pricing {
         self::pricing(check, pricing, &at.key("pricing"));
     }
@@ -205,19 +197,110 @@ fn step(trail: &mut Vec<(usize, Vec<usize>)>, on_trail: &mut HashMap<usize, usiz
     None
 }
 
-fn rules(check: &mut Check<'_>, rules: &[ParameterRule], at: &At<'_>) {
-    check.unique(rules.iter().map(|rule| (rule.name.as_str(), rule.name.clone())), at, "name", "the rule for");
-    for (i, rule) in rules.iter().enumerate() {
-        let at = at.index(i);
-        if rule.min.zip(rule.max).is_some_and(|(min, max)| min > max) {
-            check.fault(&at.key("min"), "`min` is over `max`", None);
+fn params(check: &mut Check<'_>, params: &Params, at: &At<'_>) {
+    let rules: Vec<Rule> = params.rules.iter().map(Rule::from).collect();
+    let judge = |name: &str, value: &Json| {
+        let rule = rules.iter().find(|rule| rule.name == name).filter(|_| !value.0.is_null())?;
+        (rule.judge(value.0.to_string().as_bytes()) != Verdict::Allowed).then(|| must_be(rule))
+    };
+    for (list, values) in [("defaults", &params.defaults), ("override", &params.overrides)] {
+        for (name, value) in values {
+            let (list, message) = (at.key(list), judge(name, value));
+            let at = list.key(name);
+            changeable(check, name, &at);
+            if let Some(message) = message {
+                check.fault(&at, format!("the rule for it does not allow this value: {message}"), None);
+            }
         }
-        let Some(template) = &rule.use_template else {
-            continue;
+    }
+    let at = at.key("rules");
+    check.unique(params.rules.iter().map(|rule| (rule.name.as_str(), rule.name.clone())), &at, "name", "the rule for");
+    for (i, (written, rule)) in params.rules.iter().zip(&rules).enumerate() {
+        self::rule(check, written, rule, &at.index(i));
+    }
+}
+
+fn changeable(check: &mut Check<'_>, name: &str, at: &At<'_>) {
+    if OWN_PARAMETERS.contains(&name) {
+        check.fault(at, format!("`{name}` is the caller's: Weir itself goes by it"), None);
+    }
+}
+
+fn rule(check: &mut Check<'_>, written: &ParameterRule, rule: &Rule, at: &At<'_>) {
+    changeable(check, &rule.name, &at.key("name"));
+    if let Some(template) =
+        written.use_template.as_deref().filter(|name| !rule::templates().any(|known| known == *name))
+    {
+        let known = || format!("the templates are {}", rule::templates().collect::<Vec<_>>().join(", "));
+        let help = super::near(template, rule::templates()).unwrap_or_else(known);
+        check.fault(&at.key("use_template"), format!("there is no template `{template}`"), help);
+        return;
+    }
+    if !fields_fit(check, written, rule, at) {
+        return;
+    }
+    if let Some(default) = &rule.default
+        && rule.judge(default) != Verdict::Allowed
+    {
+        check.fault(&at.key("default"), format!("the rule itself does not allow this value: {}", must_be(rule)), None);
+    }
+}
+
+fn must_be(rule: &Rule) -> String {
+    format!("`{}` must be {rule}", rule.name)
+}
+
+/// Whether the parts of a rule go with its type and with each other; a template's parts count as the rule's own.
+fn fields_fit(check: &mut Check<'_>, written: &ParameterRule, rule: &Rule, at: &At<'_>) -> bool {
+    let before = check.findings.faults.len();
+    let numbers =
+        [("min", written.min.is_some()), ("max", written.max.is_some()), ("precision", written.precision.is_some())];
+    for (field, _) in numbers.into_iter().filter(|(_, is_set)| *is_set && !rule.is_of_numbers()) {
+        let help = "write `type: float` or `type: int`".to_owned();
+        check.fault(&at.key(field), format!("`{field}` is for numbers, and this rule is not for one"), help);
+    }
+    if written.options.is_some() && !rule.is_of_texts() {
+        check.fault(
+            &at.key("options"),
+            "options are texts, and this rule is not for one",
+            "write `type: string`".to_owned(),
+        );
+    }
+    if written.options.as_ref().is_some_and(Vec::is_empty) {
+        check.fault(&at.key("options"), "no value is left", "leave `options` out to allow every text".to_owned());
+    }
+    if rule.is_of_numbers() {
+        range_fits(check, written, rule, at);
+    }
+    check.findings.faults.len() == before
+}
+
+fn range_fits(check: &mut Check<'_>, written: &ParameterRule, rule: &Rule, at: &At<'_>) {
+    let is_whole = rule.kind == Some(ParameterType::Int);
+    let written_digits = written.precision.unwrap_or_default();
+    if written_digits > rule::MOST_DIGITS || (is_whole && written_digits > 0) {
+        let message = if is_whole {
+            "a whole number has no digits after the point".to_owned()
+        } else {
+            format!("at most {} digits", rule::MOST_DIGITS)
         };
-        if !TEMPLATES.contains(&template.as_str()) {
-            let help = super::near(template, TEMPLATES.iter().copied());
-            check.fault(&at.key("use_template"), format!("there is no template `{template}`"), help);
+        return check.fault(&at.key("precision"), message, None);
+    }
+    if let Some((min, max)) = rule.min.zip(rule.max).filter(|(min, max)| min > max) {
+        let (field, other) = if written.min.is_some() { ("min", max) } else { ("max", min) };
+        let of = if written.min.is_some() && written.max.is_some() { "" } else { ", which is the template's" };
+        let (own, others) = if field == "min" { ("over", "max") } else { ("under", "min") };
+        check.fault(&at.key(field), format!("`{field}` is {own} `{others}`, {other}{of}"), None);
+    }
+    let digits = if is_whole { Some(0) } else { rule.precision };
+    let Some(digits) = digits else { return };
+    for (field, bound) in [("min", written.min), ("max", written.max)] {
+        if bound.is_some_and(|bound| rule::digits_of(bound) > i64::from(digits)) {
+            check.fault(
+                &at.key(field),
+                format!("`{field}` has more digits after the point than a value may have ({digits})"),
+                None,
+            );
         }
     }
 }

@@ -18,6 +18,10 @@ pub(super) fn server(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
     if server.threads.is_some_and(|threads| !(1..=1_024).contains(&threads.get())) {
         check.fault(&at.key("threads"), "this must be from 1 to 1024", None);
     }
+    if server.wrong_keys.is_some_and(|count| !(1..=u64::from(u32::MAX)).contains(&count.get())) {
+        let help = "leave it out to allow any number".to_owned();
+        check.fault(&at.key("wrong_keys"), "this must be 1 or more, and no more than 4,294,967,295", help);
+    }
     for (name, patience) in [("idle", server.idle), ("stall", server.stall)] {
         if patience < Duration::secs(1) {
             check.fault(&at.key(name), "no client is that fast", "write 1s or more".to_owned());
