@@ -60,6 +60,7 @@ fn all_there(ledger: &Ledger, served: usize) {
     let mut found = HashSet::new();
     ledger
         .reader()
+        .all()
         .rows(&Filter::default(), None, usize::MAX, |row| assert!(found.insert(row.request_id.to_string())))
         .unwrap();
     assert_eq!(found.len(), served);

@@ -38,8 +38,12 @@
 //! windows end, and has them again if it comes back as the same node.
 
 mod connection;
+mod ledgers;
+mod line;
 mod link;
+mod map;
 mod nodes;
 
 pub use connection::{Settings, SettingsError};
+pub use ledgers::Ledgers;
 pub use link::{Link, MOST_WISHES, Told};

@@ -50,6 +50,13 @@ impl Disk {
         Ok(Self { opener: Box::new(opener), state, changed, degraded: AtomicBool::new(false) })
     }
 
+    /// What somebody else writes to `backend`, to be read.
+    pub(crate) fn reading(backend: Arc<dyn Backend>) -> Self {
+        let opened = Arc::clone(&backend);
+        let (state, changed) = (Mutex::new(State::Open(backend)), Condvar::new());
+        Self { opener: Box::new(move || Ok(Arc::clone(&opened))), state, changed, degraded: AtomicBool::new(false) }
+    }
+
     /// Whether what should be on it is not, since it cannot be written.
     #[must_use]
     pub fn is_degraded(&self) -> bool {
@@ -61,7 +68,7 @@ impl Disk {
     /// # Errors
     /// The store is away, cannot be read, or the value is damaged.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
-        self.backend()?.get(key)?.map(|value| seal::open(key, value)).transpose()
+        unsealed(&*self.backend()?, key)
     }
 
     /// At most `limit` pairs of `span`.
@@ -189,6 +196,11 @@ impl std::fmt::Debug for Disk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Disk").field("degraded", &self.is_degraded()).finish_non_exhaustive()
     }
+}
+
+/// The value under `key` in `backend`.
+pub(crate) fn unsealed(backend: &dyn Backend, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+    backend.get(key)?.map(|value| seal::open(key, value)).transpose()
 }
 
 fn embedded(path: &Path) -> Result<Embedded, StoreFault> {
