@@ -216,8 +216,7 @@ impl Shipper {
         self.fleet.note(State::Whole, self.retention, now)?;
         if let Ok(before) = now.checked_sub(self.retention) {
             let old = Disk::reading(Arc::clone(&copy));
-            loop {
-                let Some(batch) = books::old(&old, before)? else { break };
+            while let Some(batch) = books::old(&old, before)? {
                 copy.apply(&batch)?;
             }
         }
