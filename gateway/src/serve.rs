@@ -254,10 +254,10 @@ fn share(config: &Config, start: Start) -> Result<Option<Share>, Refused> {
         return Ok(None);
     };
     let settings = redis_settings(written)?;
-    let (node, policy) = (sharing::node(&config.store.path)?, config.store.on_redis_loss);
+    let (folder, policy) = (&config.store.path, config.store.on_redis_loss);
     Ok(Some(match start {
-        Start::Fresh => Share::new(settings, node, policy),
-        Start::Upgrade => Share::taking_over(settings, node, policy),
+        Start::Fresh => Share::new(settings, folder, policy)?,
+        Start::Upgrade => Share::taking_over(settings, folder, policy)?,
     }))
 }
 

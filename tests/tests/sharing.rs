@@ -10,7 +10,7 @@ use simulator::Simulator;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, with};
 use weir_tests::client::Call;
-use weir_tests::patience::within;
+use weir_tests::patience::{until, within};
 use weir_tests::redis::Redis;
 use weir_tests::tls::Certificate;
 use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
@@ -127,6 +127,24 @@ async fn a_frozen_redis_holds_no_request_up() {
     degraded(&weir, 0).await;
     let stderr = weir.stderr();
     assert_eq!(stderr.matches("redis is away").count(), 1, "{stderr}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_while_redis_is_away_takes_its_share_and_no_more() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    let config = config(&simulator, &redis.url(), "budgets: [{usd: 1, every: month}]");
+    let (one, two) = (config.start().await, config.start().await);
+    let remembered = one.folder().join("data/nodes");
+    assert!(until(|| std::fs::read_to_string(&remembered).is_ok_and(|nodes| nodes == "2\n")).await);
+    redis.freeze();
+    let one = one.stopped_and_started(&config).await;
+    degraded(&one, 1).await;
+    let mut served = 0;
+    for _ in 0..10 {
+        served += count(&ask_all(&[&one], 8).await, 200);
+    }
+    assert!((300..=500).contains(&(served * COST)), "{served} were served");
+    drop(two);
 }
 
 #[tokio::test]
