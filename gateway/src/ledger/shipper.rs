@@ -157,6 +157,10 @@ impl Shipper {
 
     /// Copies all that is not in the copy.
     pub(super) fn round(&mut self, now: Timestamp) -> Result<(), StoreFault> {
+        if !self.disk.is_open() {
+            // The process before still writes this ledger, and copies it.
+            return Err(StoreFault::Away);
+        }
         let copy = self.fleet.own();
         let marked = marked(&*copy)?;
         match (self.shipped, marked) {

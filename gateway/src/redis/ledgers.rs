@@ -136,3 +136,60 @@ impl Noted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use weir_tests::redis::Redis;
+
+    use super::*;
+    use crate::config::{self, Secret};
+
+    const KEPT: Duration = Duration::from_secs(86_400);
+
+    fn ledgers(redis: &Redis, node: NodeId) -> Ledgers {
+        let url = Some(Secret::written(&redis.url()));
+        let at = config::Redis { url, cluster: Vec::new(), sentinel: None, username: None, password: None };
+        Ledgers::new(Settings::of(&at).unwrap(), node).unwrap()
+    }
+
+    fn seen(by: &Ledgers) -> Vec<(NodeId, State)> {
+        let mut seen: Vec<_> = by.others().unwrap().iter().map(|member| (member.node, member.state)).collect();
+        seen.sort_unstable_by_key(|(node, _)| *node);
+        seen
+    }
+
+    #[test]
+    fn a_ledger_that_redis_lost_is_missed_and_one_that_nobody_writes_is_forgotten() {
+        let redis = Redis::start(&[]);
+        let (one, two, old) = (ledgers(&redis, 1), ledgers(&redis, 2), ledgers(&redis, 3));
+        let now = Timestamp::now();
+        old.note(State::Whole, KEPT, now - KEPT).unwrap();
+        two.note(State::Filling, KEPT, now).unwrap();
+        one.note(State::Whole, KEPT, now).unwrap();
+        assert_eq!(seen(&one), [(2, State::Filling), (3, State::Whole)]);
+        assert_eq!(seen(&two), [(1, State::Whole), (3, State::Whole)]);
+        two.note(State::Whole, KEPT, now + AFTERWARDS * 2).unwrap();
+        assert_eq!(seen(&one), [(2, State::Whole)], "what it wrote is older than rows become");
+        redis.empty();
+        assert_eq!(seen(&one), [(2, State::Filling)], "it will tell it anew");
+        two.note(State::Whole, KEPT, now).unwrap();
+        assert_eq!(seen(&one), [(2, State::Whole)]);
+    }
+
+    #[test]
+    fn the_copy_of_a_gateway_that_never_comes_back_is_forgotten_by_itself() {
+        let redis = Redis::start(&[]);
+        let one = ledgers(&redis, 1);
+        let mut batch = crate::store::backend::Batch::default();
+        batch.put("key", "value");
+        one.own().apply(&batch).unwrap();
+        assert_eq!(redis.say("TTL weir:{ledger:1}:keys"), ":-1");
+        one.note(State::Whole, KEPT, Timestamp::now()).unwrap();
+        for part in ["keys", "values"] {
+            let seconds: u64 = redis.say(&format!("TTL weir:{{ledger:1}}:{part}"))[1..].parse().unwrap();
+            assert!((KEPT.as_secs()..=(KEPT + AFTERWARDS).as_secs()).contains(&seconds), "{seconds}");
+        }
+    }
+}

@@ -72,6 +72,11 @@ impl Disk {
         self.degraded.load(Ordering::Relaxed)
     }
 
+    /// Whether it is open.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(*self.state(), State::Open(_))
+    }
+
     /// The value under `key`.
     ///
     /// # Errors
