@@ -25,13 +25,14 @@ pub(super) async fn one(State(control): State<Control>, Path(id): Path<String>) 
     answer(move || {
         let gateway = &control.gateway;
         let found = gateway.ledger.reader().find(&id, None, |row| (row.tenant.to_string(), raw(row)));
-        let row = match found {
+        let (row, unknown) = match found {
             // It may be another gateway's; what is known here of its choices is told all the same.
-            Err(StoreFault::Unreached(_)) => None,
-            found => found?,
+            Err(error @ StoreFault::Unreached(_)) => (None, Err(error)),
+            found => (found?, Ok(())),
         };
         let choices = gateway.reasons.of(&id, row.as_ref().map(|(tenant, _)| tenant.as_str()));
         if row.is_none() && choices.is_none() {
+            unknown?;
             let message = format!("There is no request {id}.");
             return Ok(problem(StatusCode::NOT_FOUND, "not_found", message, Vec::new()));
         }
