@@ -12,8 +12,11 @@ use tokio::runtime::Runtime;
 use crate::redis::connection::{Connection, Settings};
 use crate::store::StoreFault;
 
-/// The longest time for one answer, with the connecting: who waits is a thread that can, but a caller may wait for it.
+/// The longest time for one answer: who waits is a thread that can, but a caller may wait for it.
 const LONGEST: Duration = Duration::from_secs(1);
+
+/// The longest time for the first answer, which has to be connected for: a cluster with TLS takes some round trips.
+const LONGEST_FIRST: Duration = Duration::from_secs(3);
 
 /// For how long a Redis that failed is not asked again.
 const AWAY: Duration = Duration::from_millis(500);
@@ -43,25 +46,35 @@ impl Line {
         Ok(Self { settings, runtime: Some(runtime), state: Mutex::default() })
     }
 
-    /// What Redis answers. Blocks, for a second at most; after a failure nobody waits for half a second.
+    /// What Redis answers. Blocks, for a second at most; only one at a time waits for a connection, and after a failure nobody
+    /// does for half a second.
     pub(super) fn ask<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreFault> {
-        let known = match &*self.state() {
-            State::Open(connection) => Some(connection.clone()),
-            State::AwayUntil(then) if Instant::now() < *then => {
-                return Err(StoreFault::Unreached("it failed a moment ago".to_owned()));
-            }
-            State::AwayUntil(_) | State::Unknown => None,
-        };
+        let known = self.known()?;
+        let longest = if known.is_some() { LONGEST } else { LONGEST_FIRST };
         let runtime = self.runtime.as_ref().ok_or(StoreFault::Closed)?;
         let answered = runtime.block_on(async {
-            let slow = |_| StoreFault::Unreached(format!("it did not answer within {} s", LONGEST.as_secs()));
-            tokio::time::timeout(LONGEST, self.ask_by(known, pipeline))
+            let slow = |_| StoreFault::Unreached(format!("it did not answer within {} s", longest.as_secs()));
+            tokio::time::timeout(longest, self.ask_by(known, pipeline))
                 .await
                 .map_err(slow)?
                 .map_err(|error| fault(&error))
         });
         // Also a refusal may be of a master that no longer is one: only a new connection finds the other.
         answered.inspect_err(|_| *self.state() = State::AwayUntil(Instant::now() + AWAY))
+    }
+
+    /// The connection; `None` for the one who is to open it.
+    fn known(&self) -> Result<Option<Connection>, StoreFault> {
+        let (mut state, now) = (self.state(), Instant::now());
+        match &*state {
+            State::Open(connection) => return Ok(Some(connection.clone())),
+            State::AwayUntil(then) if now < *then => {
+                return Err(StoreFault::Unreached("it failed a moment ago".to_owned()));
+            }
+            State::AwayUntil(_) | State::Unknown => {}
+        }
+        *state = State::AwayUntil(now + LONGEST_FIRST);
+        Ok(None)
     }
 
     async fn ask_by<T: FromRedisValue>(&self, known: Option<Connection>, pipeline: &Pipeline) -> RedisResult<T> {
