@@ -83,7 +83,7 @@ impl<'s> Search<'_, '_, 's> {
                     Asked::Failed(Step::GiveUp) => break,
                 },
                 Err(unpicked) => {
-                    if !self.wait(unpicked).await? {
+                    if !Box::pin(self.wait(unpicked)).await? {
                         break;
                     }
                 }
@@ -121,7 +121,8 @@ impl<'s> Search<'_, '_, 's> {
         let errand = Errand { picked, instance: self.instance, request: &payable.request, caller: &caller };
         let asked = match &self.instance.model().hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
-            Some(hedge) => self.hedged(hedge, &errand).await,
+            // Boxed, as all that is rare here: every request's future would have room for it.
+            Some(hedge) => Box::pin(self.hedged(hedge, &errand)).await,
         };
         self.caller = caller;
         match asked {
@@ -135,7 +136,10 @@ impl<'s> Search<'_, '_, 's> {
 
     fn failed(&mut self, failed: Fault) -> Step {
         self.turn.record.attempt_ended(Err(&failed));
-        self.turn.record.bill.give_back();
+        // What is cut off has a cost, which is settled at the request's end.
+        if !failed.cuts_off() {
+            self.turn.record.bill.give_back();
+        }
         let step = self.tries.after(&failed);
         self.fault = Some(worse(self.fault.take(), failed));
         if self.turn.is_over() { Step::GiveUp } else { step }
@@ -146,7 +150,7 @@ impl<'s> Search<'_, '_, 's> {
         hedge.count();
         let upstreams = &self.gateway.upstreams;
         let mut first = pin!(hedge::alone(upstreams, errand));
-        if let Ok(asked) = self.turn.wait(tokio::time::timeout(hedge.after, &mut first)).await? {
+        if let Ok(asked) = self.turn.wait(pin!(tokio::time::timeout(hedge.after, &mut first))).await? {
             return asked;
         }
         let beside = if hedge.spend() { self.instance.pick(&mut self.tried, Moment::now(), room).ok() } else { None };
@@ -159,7 +163,7 @@ impl<'s> Search<'_, '_, 's> {
         self.turn.record.attempt(&picked, held);
         let beside = Errand { picked: &picked, request: &payable.request, ..*errand };
         let second = pin!(hedge::alone(upstreams, &beside));
-        let Raced { won, answer, failed } = self.turn.wait(hedge::race(first, second)).await?;
+        let Raced { won, answer, failed } = self.turn.wait(pin!(hedge::race(first, second))).await?;
         self.turn.record.attempt_lost(won.other(), failed.as_ref());
         self.turn.record.bill.lose(won.other());
         answer
@@ -180,7 +184,7 @@ impl<'s> Search<'_, '_, 's> {
             return Ok(false);
         };
         self.turn.timer.phase(None, "pause");
-        self.turn.wait(tokio::time::sleep(wait)).await?;
+        self.turn.wait(pin!(tokio::time::sleep(wait))).await?;
         self.tried.forget();
         Ok(true)
     }
@@ -192,7 +196,7 @@ impl<'s> Search<'_, '_, 's> {
             return Ok(false);
         };
         self.turn.timer.phase(None, "queue");
-        let admitted = self.turn.wait(scopes.admit_in_turn(queue)).await?;
+        let admitted = self.turn.wait(pin!(scopes.admit_in_turn(queue))).await?;
         Ok(admitted.map(|permit| self.turn.record.bill.queued(scopes, permit)).is_ok())
     }
 

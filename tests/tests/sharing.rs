@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use simulator::Simulator;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, with};
@@ -306,7 +306,9 @@ impl Fate {
     /// Both tenants, with this budget and rate.
     fn tenants(self, config: Config) -> Config {
         let (spends, hurries) = self.keys();
-        let hash = |key: &str| Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hash = |key: &str| {
+            digest(&SHA256, key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
         let keys = |key: &str| format!("keys: [{{id: ci, hash: 'sha256:{}'}}]", hash(key));
         config
             .tenant(&format!("{{id: spends-{self:?}, budgets: [{{usd: 1, every: month}}], {}}}", keys(&spends)))

@@ -65,7 +65,7 @@ fn settings_of_model(model: &Model) -> [(&'static str, bool); 2] {
     [
         ("params", replaces || params.unsupported != Unsupported::Drop),
         (
-            "pricing: audio, per_image, per_second, per_character, per_search_unit",
+            "pricing: per_image, per_second, per_character, per_search_unit",
             model.pricing.as_ref().is_some_and(prices_more),
         ),
     ]
@@ -73,9 +73,8 @@ fn settings_of_model(model: &Model) -> [(&'static str, bool); 2] {
 
 /// Whether it prices what no endpoint of this version counts.
 fn prices_more(pricing: &Pricing) -> bool {
-    let tokens = [pricing.audio_input, pricing.audio_output];
     let units = [pricing.per_image, pricing.per_second, pricing.per_character, pricing.per_search_unit];
-    tokens.iter().chain(&units).any(Option::is_some)
+    units.iter().any(Option::is_some)
 }
 
 fn chooses_credentials(tenant: &Tenant) -> bool {

@@ -22,7 +22,7 @@ mod volumes;
 mod waiting;
 mod writer;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -58,6 +58,7 @@ pub struct Ledger {
     waiting: Arc<Waiting>,
     counters: Arc<Mutex<Counters>>,
     lost: Arc<Lost>,
+    open: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
     retention: Duration,
     reader: Reader,
@@ -149,11 +150,13 @@ impl Ledger {
             bell: Arc::clone(&bell),
             settings,
         };
+        let open = Arc::<AtomicBool>::default();
         let ledger = Self {
             disk: Arc::clone(disk),
             waiting,
             counters: Arc::clone(&counters),
             lost,
+            open: Arc::clone(&open),
             thread: Mutex::default(),
             retention: settings.retention,
             reader: Reader::new(Arc::clone(disk), None),
@@ -164,7 +167,10 @@ impl Ledger {
             Err(StoreFault::Away) => None,
             opened => Some(opened?),
         };
-        let restore = move || restore(flat(&counters));
+        let restore = move || {
+            restore(flat(&counters));
+            open.store(true, Ordering::Release);
+        };
         let work: Box<dyn FnOnce() + Send> = if let Some(books) = opened {
             restore();
             Box::new(move || writer.run(books))
@@ -218,6 +224,12 @@ impl Ledger {
     pub fn used(&self, account: &str, window: i64) -> i64 {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         counters.get(account).and_then(|windows| windows.get(&window)).copied().unwrap_or(0)
+    }
+
+    /// Whether what was kept before is known: not while another process still has the disk.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
     }
 
     /// For how long the oldest row that is not on the disk has waited.

@@ -9,6 +9,7 @@ pub(crate) mod format;
 mod history;
 #[cfg(test)]
 pub(crate) mod memory;
+mod raises;
 mod seal;
 mod sled;
 pub mod tools;
@@ -21,6 +22,7 @@ pub use self::disk::Disk;
 pub(crate) use self::disk::unsealed;
 use self::history::History;
 pub use self::history::Served;
+pub use self::raises::Raise;
 
 /// Why the store cannot do what it should.
 #[derive(Debug, thiserror::Error)]
