@@ -221,6 +221,9 @@ fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record
 const ROW_WAIT: Duration = Duration::from_millis(50);
 const ROW_LOOKS: u32 = 10;
 
+/// How many looks another gateway's row may take until it is where this one can read it.
+const COPY_LOOKS: u32 = 4;
+
 /// The row of a request that this key's tenant made.
 async fn usage(gateway: &Gateway, key: &Key, id: String) -> Result<Bytes, Fault> {
     let (reader, tenant) = (gateway.ledger.reader(), key.tenant.id.clone());
@@ -229,12 +232,13 @@ async fn usage(gateway: &Gateway, key: &Key, id: String) -> Result<Bytes, Fault>
     for look in 0..ROW_LOOKS {
         let find = find.clone();
         let found = tokio::task::spawn_blocking(find).await.map_err(|error| Fault::internal(error.to_string()))?;
-        if let Some(row) = found.map_err(|error| Fault::store(&error))? {
-            return Ok(row.into());
-        }
         // It may have ended just now. What is not there at all is not worth the whole wait.
-        if gateway.ledger.lag().is_zero() && look > 0 {
-            break;
+        let committed = look > 0 && gateway.ledger.lag().is_zero();
+        match found {
+            Ok(Some(row)) => return Ok(row.into()),
+            Err(error) if committed || look + 1 == ROW_LOOKS => return Err(Fault::store(&error)),
+            Ok(None) if committed && (look >= COPY_LOOKS || !gateway.ledger.is_shared()) => break,
+            Ok(None) | Err(_) => {}
         }
         tokio::time::sleep(ROW_WAIT).await;
     }

@@ -127,7 +127,10 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     raise_file_limit();
     let (access_log, writer) = open_access_log(&loaded.config.observability.access_log)?;
     let store = open_store(&loaded.config, start)?;
-    let ledger = open_ledger(&loaded.config, &store, &budgets)?;
+    let mut ledger = open_ledger(&loaded.config, &store, &budgets)?;
+    if let Some(fleet) = fleet(&loaded.config)? {
+        ledger.share(&fleet).map_err(|error| Refused::Machine(error.to_string()))?;
+    }
     let sharing = share.map(|share| share.start(Arc::clone(&budgets), told(&metrics))).transpose()?;
     store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
     metrics.configured(snapshot.generation, &snapshot.hash);
@@ -268,12 +271,26 @@ fn share(config: &Config, start: Start) -> Result<Option<Share>, Refused> {
     let Some(written) = &config.store.redis else {
         return Ok(None);
     };
-    let settings = redis::Settings::of(written).map_err(|error| Refused::Input(format!("store.redis: {error}")))?;
-    let (node, policy) = (sharing::node(&config.store.path)?, config.store.on_redis_loss);
+    let settings = redis_settings(written)?;
+    let (folder, policy) = (&config.store.path, config.store.on_redis_loss);
     Ok(Some(match start {
-        Start::Fresh => Share::new(settings, node, policy),
-        Start::Upgrade => Share::taking_over(settings, node, policy),
+        Start::Fresh => Share::new(settings, folder, policy)?,
+        Start::Upgrade => Share::taking_over(settings, folder, policy)?,
     }))
+}
+
+/// Where gateways that share a Redis read each other's ledgers. A ledger is a folder's, whichever process writes it.
+fn fleet(config: &Config) -> Result<Option<Arc<dyn ledger::Fleet>>, Refused> {
+    let Some(written) = &config.store.redis else {
+        return Ok(None);
+    };
+    let node = sharing::node(&config.store.path)?;
+    let fleet = redis::Ledgers::new(redis_settings(written)?, node)?;
+    Ok(Some(Arc::new(fleet)))
+}
+
+fn redis_settings(written: &config::Redis) -> Result<redis::Settings, Refused> {
+    redis::Settings::of(written).map_err(|error| Refused::Input(format!("store.redis: {error}")))
 }
 
 /// Shows in the metrics whether Redis is there.

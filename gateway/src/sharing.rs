@@ -2,7 +2,7 @@
 //! that thread.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
@@ -19,10 +19,14 @@ use crate::redis::{Link, MOST_WISHES, Settings, Told};
 /// How long a start waits for Redis.
 const FIRST_TRY: Duration = Duration::from_secs(1);
 
+/// The file that remembers how many gateways there are.
+const NODES: &str = "nodes";
+
 /// What is to be shared, before it is.
 #[derive(Debug)]
 pub struct Share {
     settings: Settings,
+    folder: PathBuf,
     desk: Arc<Desk>,
     wishes: Receiver<Arc<Account>>,
 }
@@ -35,18 +39,28 @@ pub struct Sharing {
 }
 
 impl Share {
-    /// Shares by way of this Redis, as this node.
-    #[must_use]
-    pub fn new(settings: Settings, node: NodeId, policy: OnRedisLoss) -> Self {
-        let (desk, wishes) = Desk::new(node, policy, MOST_WISHES);
-        Self { settings, desk, wishes }
+    /// Shares by way of this Redis, as the node whose store is in `folder`.
+    ///
+    /// # Errors
+    /// The file that remembers which node that is cannot be read or written.
+    pub fn new(settings: Settings, folder: &Path, policy: OnRedisLoss) -> io::Result<Self> {
+        let desk = Desk::new(node(folder)?, policy, MOST_WISHES);
+        Ok(Self::at(settings, folder, desk))
     }
 
-    /// Shares by way of this Redis, as the process that takes over from the one that is the node `heir_of`.
-    #[must_use]
-    pub fn taking_over(settings: Settings, heir_of: NodeId, policy: OnRedisLoss) -> Self {
-        let (desk, wishes) = Desk::taking_over(rand::random(), heir_of, policy, MOST_WISHES);
-        Self { settings, desk, wishes }
+    /// Shares by way of this Redis, as the process that takes over from the one that is that node.
+    ///
+    /// # Errors
+    /// The file that remembers which node that is cannot be read or written.
+    pub fn taking_over(settings: Settings, folder: &Path, policy: OnRedisLoss) -> io::Result<Self> {
+        let desk = Desk::taking_over(rand::random(), node(folder)?, policy, MOST_WISHES);
+        Ok(Self::at(settings, folder, desk))
+    }
+
+    fn at(settings: Settings, folder: &Path, (desk, wishes): (Arc<Desk>, Receiver<Arc<Account>>)) -> Self {
+        // Until Redis is reached this is the best that is known.
+        desk.set_nodes(nodes(folder));
+        Self { settings, folder: folder.to_owned(), desk, wishes }
     }
 
     /// Where accounts ask for slices.
@@ -69,14 +83,16 @@ impl Share {
         });
         let (over, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (desk, folder) = (Arc::clone(&self.desk), self.folder);
         let link = Link::new(self.settings, (self.desk, self.wishes), accounts, told);
+        let link = link.counting(Arc::new(move || remember(&folder, desk.nodes())));
         let ended = async {
             // A sender that is gone ends it too.
             let _told_or_gone = ended.await;
         };
         let thread = std::thread::Builder::new().name("redis".to_owned());
         let thread = thread.spawn(move || runtime.block_on(link.run(ended)))?;
-        // A gateway that has not seen the others yet takes itself for the only one.
+        // Until it has, the gateway does not know what the others have used.
         let _in_vain = tried.recv_timeout(FIRST_TRY);
         Ok(Sharing { over, thread })
     }
@@ -109,5 +125,17 @@ pub fn node(folder: &Path) -> io::Result<NodeId> {
             Ok(node)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// How many gateways there were when this one last saw them; itself if that is not known.
+fn nodes(folder: &Path) -> usize {
+    let text = std::fs::read_to_string(folder.join(NODES)).unwrap_or_default();
+    text.trim().parse().unwrap_or(1)
+}
+
+fn remember(folder: &Path, nodes: i64) {
+    if let Err(error) = std::fs::write(folder.join(NODES), format!("{nodes}\n")) {
+        tracing::debug!(%error, "the number of gateways cannot be remembered");
     }
 }

@@ -60,6 +60,7 @@ fn all_there(ledger: &Ledger, served: usize) {
     let mut found = HashSet::new();
     ledger
         .reader()
+        .all()
         .rows(&Filter::default(), None, usize::MAX, |row| assert!(found.insert(row.request_id.to_string())))
         .unwrap();
     assert_eq!(found.len(), served);
@@ -68,7 +69,7 @@ fn all_there(ledger: &Ledger, served: usize) {
 
 /// Not a test: the process whose disk is full, which must not be ended by the signal that tells it so.
 #[test]
-#[ignore = "run by a_full_disk_is_survived_and_said_no_more_than_once_a_second, with its limit of files"]
+#[ignore = "run by a_full_disk_is_survived_and_said_once, with its limit of files"]
 fn a_process_whose_disk_becomes_full() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
@@ -110,7 +111,7 @@ fn a_process_whose_disk_becomes_full() {
 }
 
 #[test]
-fn a_full_disk_is_survived_and_said_no_more_than_once_a_second() {
+fn a_full_disk_is_survived_and_said_once() {
     let folder = tempfile::tempdir().unwrap();
     let child = Command::new("sh")
         .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
@@ -122,9 +123,7 @@ fn a_full_disk_is_survived_and_said_no_more_than_once_a_second() {
     let said = String::from_utf8(child.stderr).unwrap();
     assert!(child.status.success(), "{said}\n{}", String::from_utf8_lossy(&child.stdout));
     let times = |words: &str| said.lines().filter(|line| line.contains(words)).count();
-    // A little may fit yet, so that it is full again a second later; never is it said for each commit.
-    let full = times("the store cannot be written; requests are served on");
-    assert!((3..=12).contains(&full), "{full} times: {said}");
-    assert_eq!(times("the store can be written again"), full, "{said}");
+    // A little may fit yet, and it is full again a second later: that is one trouble.
+    assert_eq!(times("the store cannot be written; requests are served on"), 1, "{said}");
     assert_eq!(times("panicked"), 0, "{said}");
 }

@@ -68,6 +68,7 @@ fn a_process_that_is_killed_has_lost_nothing_that_was_safe() {
         let mut found = HashMap::new();
         ledger
             .reader()
+            .all()
             .rows(&Filter::default(), None, usize::MAX, |row| {
                 assert_eq!(
                     found.insert(row.request_id.to_string(), row.error.is_none()),

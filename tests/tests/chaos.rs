@@ -1,5 +1,6 @@
-//! Two gateways, a Redis and a provider, while callers leave, targets fail, Redis freezes and dies, and gateways are stopped
-//! and killed: afterwards the ledger, the counters and the provider's own account agree.
+//! Four gateways, a Redis and a provider, while callers leave, targets fail, Redis freezes, dies and comes back empty, and
+//! gateways are stopped and killed: afterwards what any one gateway tells of all their ledgers, the counters and the
+//! provider's own account agree.
 //!
 //! `WEIR_CHAOS_SECONDS=300` makes it last longer than the few seconds of a usual run.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -19,8 +20,11 @@ use weir_tests::patience::within;
 use weir_tests::redis::Redis;
 use weir_tests::weir::{Config, KEY_HASH, Weir};
 
+/// How many gateways there are.
+const NODES: usize = 4;
+
 /// Callers at once at each gateway.
-const CALLERS: u64 = 6;
+const CALLERS: usize = 4;
 
 /// A row that was answered so shortly before a kill may be missing: `store.commit_within`, a flush on a busy machine.
 const COMMITTED: Duration = Duration::from_millis(400);
@@ -108,19 +112,25 @@ impl Node {
 
     /// What it says of the budget.
     async fn budget(&self) -> Budget {
-        let weir = self.weir.read().await;
-        let admin = weir.as_ref().unwrap().admin();
-        let told = Call::new(admin, "GET", "/admin/v1/budgets").send().await.json().await;
+        let told: Value = serde_json::from_str(&self.ask("/admin/v1/budgets").await).unwrap();
         let dollars = |name: &str| told["budgets"][0][name].as_f64().unwrap();
         Budget { used: dollars("used_usd"), reserved: dollars("reserved_usd"), elsewhere: dollars("elsewhere_usd") }
     }
 
-    /// The rows that this gateway wrote.
-    async fn rows(&self) -> Vec<Value> {
+    async fn ask(&self, path: &str) -> String {
         let weir = self.weir.read().await;
-        let weir = weir.as_ref().unwrap();
-        let call = Call::new(weir.admin(), "GET", "/admin/v1/usage/rows?format=jsonl&limit=1000000");
-        let text = call.send().await.text().await;
+        Call::new(weir.as_ref().unwrap().admin(), "GET", path).send().await.text().await
+    }
+
+    /// How many rows of all gateways it tells of, once it says that these are all.
+    async fn told(&self) -> Option<u64> {
+        let told: Value = serde_json::from_str(&self.ask("/admin/v1/usage").await).unwrap();
+        told["total"]["requests"].as_u64().filter(|_| told["complete"] == true)
+    }
+
+    /// The rows of all gateways, as this one tells them.
+    async fn rows(&self) -> Vec<Value> {
+        let text = self.ask("/admin/v1/usage/rows?format=jsonl").await;
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
@@ -158,7 +168,7 @@ async fn perform(deed: Deed, call: Call, node: usize) -> Option<Answered> {
 }
 
 async fn caller(
-    number: u64,
+    number: usize,
     node: Arc<Node>,
     place: usize,
     over: Arc<AtomicBool>,
@@ -169,7 +179,7 @@ async fn caller(
         if over.load(Ordering::Relaxed) {
             break;
         }
-        let deed = DEEDS[usize::try_from(turn).unwrap() % DEEDS.len()];
+        let deed = DEEDS[turn % DEEDS.len()];
         let Some(call) = node.call().await else { continue };
         made.fetch_add(1, Ordering::Relaxed);
         answered.extend(perform(deed, call, place).await);
@@ -182,15 +192,18 @@ async fn after_all_that_can_happen_the_books_agree() {
     let seconds = std::env::var("WEIR_CHAOS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
     let simulator = simulator();
     let mut redis = Redis::start(&[]);
-    let nodes = [Arc::new(Node::start(&simulator, &redis).await), Arc::new(Node::start(&simulator, &redis).await)];
+    let mut nodes = Vec::new();
+    for _ in 0..NODES {
+        nodes.push(Arc::new(Node::start(&simulator, &redis).await));
+    }
     let (over, made) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
     let mut callers = JoinSet::new();
-    for number in 0..2 * CALLERS {
-        let place = usize::from(number % 2 == 1);
+    for number in 0..NODES * CALLERS {
+        let place = number % NODES;
         callers.spawn(caller(number, Arc::clone(&nodes[place]), place, Arc::clone(&over), Arc::clone(&made)));
     }
     let began = Instant::now();
-    for turn in 0.. {
+    for turn in 0_usize.. {
         if began.elapsed() > Duration::from_secs(seconds) {
             break;
         }
@@ -198,8 +211,8 @@ async fn after_all_that_can_happen_the_books_agree() {
         match turn % 5 {
             0 => redis.freeze(),
             1 => redis.thaw(),
-            2 => nodes[1].stop().await,
-            3 => nodes[0].kill().await,
+            2 => nodes[turn / 5 % NODES].stop().await,
+            3 => nodes[(turn / 5 + 1) % NODES].kill().await,
             _ => {
                 redis.kill();
                 redis.start_again();
@@ -213,11 +226,14 @@ async fn after_all_that_can_happen_the_books_agree() {
     for node in &nodes {
         node.stop().await;
     }
+    all_told(&nodes).await;
     let mut rows: HashMap<String, Value> = HashMap::new();
+    for row in nodes[0].rows().await {
+        let twice = rows.insert(row["request_id"].as_str().unwrap().to_owned(), row);
+        assert_eq!(twice, None, "a row is told twice");
+    }
     let (mut used, mut reserved) = (0.0, 0.0);
     for node in &nodes {
-        let own = node.rows().await;
-        rows.extend(own.into_iter().map(|row| (row["request_id"].as_str().unwrap().to_owned(), row)));
         let budget = node.budget().await;
         used += budget.used;
         reserved += budget.reserved;
@@ -245,14 +261,14 @@ async fn after_all_that_can_happen_the_books_agree() {
         account.rows.iter().filter(|row| row.model == "gpt-5.5").map(|row| row.input_tokens + row.output_tokens).sum();
     let kills: u64 = nodes.iter().map(|node| node.kills.lock().unwrap().len() as u64).sum();
     let inexact = rows.values().filter(of_model).filter(|row| row["accuracy"] != "exact").count();
-    let unheard = 14 * (CALLERS * kills + (missing.len() + inexact) as u64);
+    let unheard = 14 * (CALLERS as u64 * kills + (missing.len() + inexact) as u64);
     assert!(told <= served && served <= told + unheard, "{told} tokens in the ledger, {served} served, {kills} kills");
     let cost: f64 = rows.values().filter_map(|row| row["cost_usd"].as_f64()).sum();
     assert!((used - cost).abs() < 1e-9, "{used} dollars in the counters, {cost} in the ledger");
     assert!(reserved.abs() < 1e-12, "{reserved} dollars are still reserved");
-    nothing_stays_claimed(&nodes).await;
+    let claimed = nothing_stays_claimed(&nodes).await;
     eprintln!(
-        "{} requests, {} answered whole, {} rows, {} missing, {kills} kills; tokens: ledger {told}, provider {served}; dollars: counters {used:.6}, ledger {cost:.6}",
+        "{} requests, {} answered whole, {} rows, {} missing, {inexact} inexact, {kills} kills; tokens: ledger {told}, provider {served}; dollars: counters {used:.9}, ledger {cost:.9}, reserved {reserved:.9}, claimed and not used {claimed:.9}",
         made.load(Ordering::Relaxed),
         answered.len(),
         rows.len(),
@@ -260,21 +276,46 @@ async fn after_all_that_can_happen_the_books_agree() {
     );
 }
 
-/// What a node had in hand comes back when it uses none of it, whatever happened before.
-async fn nothing_stays_claimed(nodes: &[Arc<Node>; 2]) {
+/// Waits until each gateway has told the others all that it has: they tell the same then, and again a moment later.
+async fn all_told(nodes: &[Arc<Node>]) {
+    let telling = async {
+        let mut before = None;
+        loop {
+            let mut told = Vec::new();
+            for node in nodes {
+                told.push(node.told().await);
+            }
+            let same = told[0].filter(|_| told.iter().all(|one| *one == told[0]));
+            if same.is_some() && same == before {
+                return;
+            }
+            before = same;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    within("all gateways to tell the same", telling).await;
+}
+
+/// What a node had in hand comes back when it uses none of it, whatever happened before. Gives what is still claimed beyond what
+/// was used, in dollars.
+async fn nothing_stays_claimed(nodes: &[Arc<Node>]) -> f64 {
     // A slice goes back when it has lain idle for 3 s.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let used = nodes[1].budget().await.used;
+    let mut used = 0.0;
+    for node in &nodes[1..] {
+        used += node.budget().await.used;
+    }
     let told = async {
         loop {
             // It looks at what others claim of the accounts that it uses.
             let call = nodes[0].call().await.unwrap();
             assert!(perform(Deed::Whole, call, 0).await.is_some());
-            if (nodes[0].budget().await.elsewhere - used).abs() < 1e-9 {
-                return;
+            let claimed = nodes[0].budget().await.elsewhere - used;
+            if claimed.abs() < 1e-9 {
+                return claimed;
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     };
-    within("the other gateway's claim to be what it used", told).await;
+    within("the other gateways' claims to be what they used", told).await
 }

@@ -295,7 +295,8 @@ fn chunk() -> impl Strategy<Value = String> {
         r#""id":"choices","#,
         "",
     ];
-    const BEHIND: [&str; 5] = ["", r#","usage":null"#, r#","obfuscation":"x\"y""#, r#","model":"late","usage":null"#, r#","id":"b""#];
+    const BEHIND: [&str; 5] =
+        ["", r#","usage":null"#, r#","obfuscation":"x\"y""#, r#","model":"late","usage":null"#, r#","id":"b""#];
     let text = prop_oneof![Just("hi"), Just("\\\"choices\\\":["), Just("")];
     (prop::sample::select(&BEGINS[..]), text, prop::sample::select(&BEHIND[..])).prop_map(|(begin, text, behind)| {
         let choices = format!(r#""choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}]"#);

@@ -1,34 +1,46 @@
-//! Two gateways and the Redis that they share, end to end: what their callers may use together, and what happens to them when
-//! it freezes.
+//! Several gateways and the Redis that they share, end to end: what their callers may use together, what each of them tells of
+//! all, and what happens to them when it freezes, dies, forgets and is slow.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::json;
+use ring::digest::{SHA256, digest};
+use serde_json::{Value, json};
 use simulator::Simulator;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, with};
-use weir_tests::patience::within;
+use weir_tests::client::Call;
+use weir_tests::patience::{until, within};
 use weir_tests::redis::Redis;
 use weir_tests::tls::Certificate;
-use weir_tests::weir::{Config, KEY_HASH, Weir};
+use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
 
 /// What one answer costs at the price below, in thousandths of a dollar: 6 tokens in, 8 out.
 const COST: u64 = 14;
 
 /// A gateway for a tenant with these settings, that shares them by way of the Redis at `url`.
 fn config(simulator: &Simulator, url: &str, tenant: &str) -> Config {
+    config_of(simulator, tenant).store(&format!("redis: '{url}'"))
+}
+
+/// The same without a Redis.
+fn config_of(simulator: &Simulator, tenant: &str) -> Config {
     Config::of(simulator)
         .model("{name: m, targets: [{provider: openai, model: gpt-5.5}], pricing: {input: 1000, output: 1000}}")
         .tenant(&format!("{{id: acme, {tenant}, keys: [{{id: ci, hash: '{KEY_HASH}'}}]}}"))
-        .store(&format!("redis: '{url}'"))
 }
 
 /// Asks each gateway `times` times at once; gives the statuses.
 async fn ask_all(gateways: &[&Weir], times: usize) -> Vec<u16> {
+    ask_with(KEY, gateways, times).await
+}
+
+/// The same with another key.
+async fn ask_with(key: &str, gateways: &[&Weir], times: usize) -> Vec<u16> {
     let mut asked = JoinSet::new();
     for weir in gateways.iter().cycle().take(gateways.len() * times) {
-        let call = weir.chat().json(&with(chat("m"), "max_tokens", json!(8)));
+        let call = weir.chat().header("authorization", &format!("Bearer {key}"));
+        let call = call.json(&with(chat("m"), "max_tokens", json!(8)));
         asked.spawn(async move {
             let answer = call.send().await;
             let status = answer.status.as_u16();
@@ -107,7 +119,7 @@ async fn a_frozen_redis_holds_no_request_up() {
         assert_eq!(ask_all(&[&weir], 1).await, [200]);
         slowest = slowest.max(asked.elapsed());
     }
-    // A wait of 25 ms for each of the two, and the request itself on a busy machine.
+    // A wait of 40 ms for each of the two, and the request itself on a busy machine.
     assert!(slowest < Duration::from_millis(250), "{slowest:?}");
     degraded(&weir, 1).await;
     assert_eq!(ask_all(&[&weir], 1).await, [200]);
@@ -115,6 +127,24 @@ async fn a_frozen_redis_holds_no_request_up() {
     degraded(&weir, 0).await;
     let stderr = weir.stderr();
     assert_eq!(stderr.matches("redis is away").count(), 1, "{stderr}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_while_redis_is_away_takes_its_share_and_no_more() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    let config = config(&simulator, &redis.url(), "budgets: [{usd: 1, every: month}]");
+    let (one, two) = (config.start().await, config.start().await);
+    let remembered = one.folder().join("data/nodes");
+    assert!(until(|| std::fs::read_to_string(&remembered).is_ok_and(|nodes| nodes == "2\n")).await);
+    redis.freeze();
+    let one = one.stopped_and_started(&config).await;
+    degraded(&one, 1).await;
+    let mut served = 0;
+    for _ in 0..10 {
+        served += count(&ask_all(&[&one], 8).await, 200);
+    }
+    assert!((300..=500).contains(&(served * COST)), "{served} were served");
+    drop(two);
 }
 
 #[tokio::test]
@@ -148,4 +178,265 @@ async fn a_redis_with_tls_is_reached_when_its_certificate_is_trusted() {
     degraded(&stranger, 1).await;
     assert!(redis.say("HLEN weir:{nodes}").starts_with(":1"), "only one was let in");
     std::fs::remove_file(trusted).unwrap();
+}
+
+/// What the gateway tells of all gateways' requests, as far as these were served.
+async fn told(weir: &Weir, query: &str) -> Value {
+    let path = format!("/admin/v1/usage?error=ok{query}");
+    Call::new(weir.admin(), "GET", &path).send().await.json().await
+}
+
+/// Waits until the gateway tells of so many requests and says that this is all.
+async fn tells_of(weir: &Weir, requests: u64) -> Value {
+    let asking = async {
+        loop {
+            let told = told(weir, "").await;
+            if told["complete"] == true && told["total"]["requests"] == requests {
+                return told["total"].clone();
+            }
+            assert!(told["total"]["requests"].as_u64().unwrap() <= requests, "{told} of {requests}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(&format!("a gateway to tell of {requests} requests"), asking).await
+}
+
+#[tokio::test]
+async fn each_gateway_tells_of_the_requests_of_all() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    let config = config(&simulator, &redis.url(), "limits: {rpm: 1m}");
+    let gateways = [config.start().await, config.start().await, config.start().await];
+    let mut ids = Vec::new();
+    for (number, weir) in gateways.iter().enumerate() {
+        for own in [format!("own-{number}"), "used by all".to_owned()] {
+            let asked = weir.chat().header("x-request-id", &own).json(&chat("m")).send().await;
+            ids.push(asked.id());
+            asked.text().await;
+        }
+        let asked = weir.chat().json(&chat("m")).send().await;
+        ids.push(asked.id());
+        asked.text().await;
+        // At once, and by another than served it.
+        let other = &gateways[(number + 1) % 3];
+        let row = other.get(&format!("/v1/usage/{}", ids.last().unwrap())).send().await;
+        assert_eq!(
+            (row.status.as_u16(), row.json().await["request_id"].as_str()),
+            (200, Some(ids.last().unwrap().as_str()))
+        );
+    }
+    let mut pages = Vec::new();
+    for weir in &gateways {
+        assert_eq!(tells_of(weir, 9).await["input_tokens"], simulator.account().input_tokens);
+        let mut path = "/admin/v1/usage/rows?limit=2".to_owned();
+        let mut rows = Vec::new();
+        loop {
+            let page = Call::new(weir.admin(), "GET", &path).send().await.json().await;
+            assert_eq!(page["complete"], true);
+            rows.extend(page["rows"].as_array().unwrap().clone());
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("/admin/v1/usage/rows?limit=2&cursor={next}");
+        }
+        let lines = Call::new(weir.admin(), "GET", "/admin/v1/usage/rows?format=jsonl").send().await.text().await;
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines, rows);
+        for id in &ids {
+            let path = format!("/admin/v1/usage/rows/{}", id.replace(' ', "%20"));
+            assert_eq!(Call::new(weir.admin(), "GET", &path).send().await.json().await["request_id"], id.as_str());
+        }
+        assert_eq!(weir.get("/v1/usage/no-such-request").send().await.status, 404);
+        pages.push(rows);
+    }
+    let mut told: Vec<_> = pages[0].iter().map(|row| row["request_id"].as_str().unwrap().to_owned()).collect();
+    told.sort_unstable();
+    ids.sort_unstable();
+    assert_eq!(told, ids);
+    assert!(pages.iter().all(|rows| *rows == pages[0]), "each tells the same, in the same order");
+    // What a gateway that is gone has told stays.
+    let [one, two, mut gone] = gateways;
+    gone.signal("TERM");
+    gone.ended().await;
+    for weir in [&one, &two] {
+        tells_of(weir, 9).await;
+    }
+    redis.freeze();
+    let asked = Call::new(one.admin(), "GET", "/admin/v1/usage").send().await;
+    assert_eq!(asked.header("x-weir-complete"), Some("false"));
+    let own = asked.json().await;
+    assert_eq!((&own["complete"], &own["total"]["requests"]), (&json!(false), &json!(3)));
+    assert_eq!(one.get("/v1/usage/own-0").send().await.status, 200);
+    assert_eq!(one.get("/v1/usage/own-1").send().await.status, 503, "nobody knows whether there is none");
+    redis.thaw();
+    tells_of(&one, 9).await;
+}
+
+/// What can happen to a Redis.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Freezes,
+    Dies,
+    Forgets,
+    IsSlow,
+}
+
+impl Fate {
+    const ALL: [Self; 4] = [Self::Freezes, Self::Dies, Self::Forgets, Self::IsSlow];
+
+    fn strike(self, redis: &mut Redis) {
+        match self {
+            Self::Freezes => redis.freeze(),
+            Self::Dies => redis.kill(),
+            Self::Forgets => redis.empty(),
+            Self::IsSlow => redis.pause(Duration::from_millis(1500)),
+        }
+    }
+
+    fn end(self, redis: &mut Redis) {
+        match self {
+            Self::Freezes => redis.thaw(),
+            Self::Dies => redis.start_again(),
+            Self::Forgets | Self::IsSlow => {}
+        }
+    }
+
+    /// The tenant that spends a budget, and the one that has a rate, while this happens.
+    fn keys(self) -> (String, String) {
+        (format!("sk-spends-{self:?}"), format!("sk-hurries-{self:?}"))
+    }
+
+    /// Both tenants, with this budget and rate.
+    fn tenants(self, config: Config) -> Config {
+        let (spends, hurries) = self.keys();
+        let hash = |key: &str| {
+            digest(&SHA256, key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let keys = |key: &str| format!("keys: [{{id: ci, hash: 'sha256:{}'}}]", hash(key));
+        config
+            .tenant(&format!("{{id: spends-{self:?}, budgets: [{{usd: 1, every: month}}], {}}}", keys(&spends)))
+            .tenant(&format!("{{id: hurries-{self:?}, limits: {{rpm: {RPM}}}, {}}}", keys(&hurries)))
+    }
+}
+
+/// The rate of a tenant that hurries.
+const RPM: u64 = 40;
+
+/// Asks each gateway so many times, one request after the other, and all gateways at once; gives how long each took.
+async fn timed(gateways: &[&Weir], times: usize) -> Vec<Duration> {
+    let mut asking = JoinSet::new();
+    for weir in gateways {
+        let call = weir.chat().json(&with(chat("m"), "max_tokens", json!(8)));
+        asking.spawn(async move {
+            let mut took = Vec::new();
+            for _ in 0..times {
+                let asked = Instant::now();
+                let answer = call.clone().send().await;
+                assert_eq!(answer.status, 200);
+                answer.text().await;
+                took.push(asked.elapsed());
+            }
+            took
+        });
+    }
+    let mut took = asking.join_all().await.concat();
+    took.sort_unstable();
+    took
+}
+
+fn p99(sorted: &[Duration]) -> Duration {
+    sorted[sorted.len() - 1 - sorted.len() / 100]
+}
+
+/// Asks the gateways while `fate` has its way with their Redis: they are as quick as one that has none, and overspend no more
+/// than they may.
+async fn suffer(fate: Fate, redis: &mut Redis, gateways: &[&Weir], alone: &Weir) {
+    let minute = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / 60;
+    let ((spends, hurries), began) = (fate.keys(), minute());
+    let (mut spent, mut hurried) = (Vec::new(), Vec::new());
+    let mut use_some = async |times| {
+        spent.extend(ask_with(&spends, gateways, times).await);
+        hurried.extend(ask_with(&hurries, gateways, times).await);
+    };
+    use_some(2).await;
+    // Each looks once a second at what the others claim.
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    fate.strike(redis);
+    let without = [alone; 4];
+    let (shared, own) = tokio::join!(timed(gateways, 50), timed(&without, 50));
+    assert!(
+        p99(&shared) < p99(&own) + Duration::from_millis(50),
+        "{fate:?}: {:?} beside {:?}",
+        p99(&shared),
+        p99(&own)
+    );
+    use_some(10).await;
+    for weir in gateways {
+        degraded(weir, 1).await;
+    }
+    use_some(10).await;
+    fate.end(redis);
+    for weir in gateways {
+        degraded(weir, 0).await;
+    }
+    use_some(10).await;
+    // With all of N gateways cut off, the limit and (N - 1)/N of it.
+    let dollars = count(&spent, 200) * COST;
+    assert!((700..=1750).contains(&dollars), "{fate:?}: {dollars} thousandths of a dollar were spent of 1000");
+    let most = (RPM + RPM * 3 / 4) * (1 + minute() - began);
+    let served = count(&hurried, 200);
+    assert!((RPM / 2..=most).contains(&served), "{fate:?}: {served} were served of {RPM} a minute");
+    eprintln!(
+        "{fate:?}: p99 {:?}, {:?} without Redis; {dollars} of 1000 spent, {served} of {RPM} served",
+        p99(&shared),
+        p99(&own)
+    );
+}
+
+/// What all gateways together counted of the tenants' budgets, in dollars.
+async fn counted(gateways: &[&Weir]) -> f64 {
+    let mut used = 0.0;
+    for weir in gateways {
+        let told = Call::new(weir.admin(), "GET", "/admin/v1/budgets").send().await.json().await;
+        used +=
+            told["budgets"].as_array().unwrap().iter().map(|budget| budget["used_usd"].as_f64().unwrap()).sum::<f64>();
+    }
+    used
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_to_redis_four_gateways_serve_on_keep_their_bounds_and_tell_of_all_that_was_served() {
+    let (simulator, others) = (simulator(), simulator());
+    let no_scripts = ["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-@scripting"];
+    let mut redis = Redis::start(&no_scripts);
+    let plenty = "limits: {rpm: 1m}, budgets: [{usd: 1000, every: month}]";
+    let shared =
+        Fate::ALL.into_iter().fold(config(&simulator, &redis.url(), plenty), |config, fate| fate.tenants(config));
+    let four = [shared.start().await, shared.start().await, shared.start().await, shared.start().await];
+    let gateways: Vec<&Weir> = four.iter().collect();
+    let alone = config_of(&others, plenty).start().await;
+    for weir in &gateways {
+        degraded(weir, 0).await;
+    }
+    timed(&gateways, 20).await;
+    for fate in Fate::ALL {
+        suffer(fate, &mut redis, &gateways, &alone).await;
+    }
+    assert_eq!(redis.say("EVAL 'return 1' 0").get(..7), Some("-NOPERM"), "scripts were allowed");
+    let served = simulator.account();
+    for weir in &gateways {
+        let told = tells_of(weir, served.requests).await;
+        assert_eq!(told["input_tokens"], served.input_tokens);
+        assert_eq!(told["output_tokens"], served.output_tokens);
+    }
+    let by_tenant = told(gateways[0], "&by=tenant").await;
+    let with_budget = |group: &&Value| !group["tenant"].as_str().unwrap().starts_with("hurries");
+    let groups = by_tenant["groups"].as_array().unwrap().iter().filter(with_budget);
+    let charged: f64 = groups.map(|group| group["cost_usd"].as_f64().unwrap()).sum();
+    let counted = counted(&gateways).await;
+    assert!((charged - counted).abs() < 1e-9, "{charged} dollars in the ledgers, {counted} in the counters");
+    for weir in &gateways {
+        let stderr = weir.stderr();
+        let (lost, found) = (stderr.matches("redis is away").count(), stderr.matches("redis is reached").count());
+        // A machine that is busy may make Redis too slow once more.
+        assert!((Fate::ALL.len()..Fate::ALL.len() + 3).contains(&lost) && found == lost + 1, "{stderr}");
+        assert_eq!(stderr.matches("WARN").count() + stderr.matches("ERROR").count(), lost, "{stderr}");
+    }
 }

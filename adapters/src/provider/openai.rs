@@ -150,8 +150,7 @@ fn without_null_encoding(request: &Request) -> Option<Edit<'static>> {
 /// An error in the clothes of a success: an `error` that says something, whatever stands beside it (some hosts send their
 /// last words along), or an object that calls itself one.
 fn is_error(error: Option<&[u8]>, object: Option<&[u8]>) -> bool {
-    error.is_some_and(|error| !matches!(error, b"null" | b"\"\"" | b"{}" | b"false"))
-        || object == Some(b"\"error\"")
+    error.is_some_and(|error| !matches!(error, b"null" | b"\"\"" | b"{}" | b"false")) || object == Some(b"\"error\"")
 }
 
 /// Whether a chunk's choices are none at all.

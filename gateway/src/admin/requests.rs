@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::usage::{answer, raw};
 use super::{Control, problem};
 use crate::reasons::Choices;
+use crate::store::StoreFault;
 
 #[derive(Serialize)]
 struct Told {
@@ -23,9 +24,15 @@ struct Told {
 pub(super) async fn one(State(control): State<Control>, Path(id): Path<String>) -> Response {
     answer(move || {
         let gateway = &control.gateway;
-        let row = gateway.ledger.reader().find(&id, None, |row| (row.tenant.to_string(), raw(row)))?;
+        let found = gateway.ledger.reader().find(&id, None, |row| (row.tenant.to_string(), raw(row)));
+        let (row, unknown) = match found {
+            // It may be another gateway's; what is known here of its choices is told all the same.
+            Err(error @ StoreFault::Unreached(_)) => (None, Err(error)),
+            found => (found?, Ok(())),
+        };
         let choices = gateway.reasons.of(&id, row.as_ref().map(|(tenant, _)| tenant.as_str()));
         if row.is_none() && choices.is_none() {
+            unknown?;
             let message = format!("There is no request {id}.");
             return Ok(problem(StatusCode::NOT_FOUND, "not_found", message, Vec::new()));
         }

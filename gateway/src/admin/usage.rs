@@ -1,5 +1,6 @@
-//! What the ledger tells: sums by what is asked for, rows page by page or as one stream, one row. Who asks blocks a thread
-//! of the control plane's, never a request.
+//! What the ledgers of all gateways tell: sums by what is asked for, rows page by page or as one stream, one row. Who asks blocks
+//! a thread of the control plane's, never a request. Where the others cannot be asked, an answer has what is this
+//! gateway's own and says so.
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
@@ -120,7 +121,13 @@ async fn sums(State(reader): State<Reader>, asked: Result<Query<Asked>, QueryRej
         Ok(by) => by,
         Err(message) => return wrong(message),
     };
-    answer(move || reader.sums(&asked.filter(), &by).map(|sums| Json(Told::of(&by, sums)).into_response())).await
+    answer(move || {
+        let mut volumes = reader.all();
+        let sums = volumes.sums(&asked.filter(), &by)?;
+        let complete = volumes.is_complete();
+        Ok((missing(complete), Json(Told::of(&by, sums, complete))).into_response())
+    })
+    .await
 }
 
 /// `GET /admin/v1/usage/rows`: rows, the newest first.
@@ -131,8 +138,8 @@ async fn rows(State(reader): State<Reader>, asked: Result<Query<Asked>, QueryRej
     };
     match asked.format {
         Format::Json => page(reader, asked).await,
-        Format::Jsonl => stream(reader, asked.filter(), "application/jsonl", String::new(), jsonl),
-        Format::Csv => stream(reader, asked.filter(), "text/csv; charset=utf-8", csv_head(), csv),
+        Format::Jsonl => stream(reader, asked.filter(), "application/jsonl", String::new(), jsonl).await,
+        Format::Csv => stream(reader, asked.filter(), "text/csv; charset=utf-8", csv_head(), csv).await,
     }
 }
 
@@ -155,9 +162,10 @@ async fn page(reader: Reader, asked: Asked) -> Response {
     };
     let limit = asked.limit.unwrap_or(PAGE).clamp(1, MOST_PAGE);
     answer(move || {
-        let mut rows = Vec::new();
-        let next = reader.rows(&asked.filter(), cursor, limit, |row| rows.push(raw(row)))?;
-        Ok(Json(Page { rows, next: next.map(|next| next.to_string()) }).into_response())
+        let (mut volumes, mut rows) = (reader.all(), Vec::new());
+        let next = volumes.rows(&asked.filter(), cursor, limit, |row| rows.push(raw(row)))?;
+        let (next, complete) = (next.map(|next| next.to_string()), volumes.is_complete());
+        Ok((missing(complete), Json(Page { rows, next, complete })).into_response())
     })
     .await
 }
@@ -172,33 +180,45 @@ pub(super) async fn answer(work: impl FnOnce() -> Result<Response, StoreFault> +
 }
 
 /// All rows of `filter`, written as they are read and as fast as they are taken.
-fn stream(
+async fn stream(
     reader: Reader,
     filter: Filter,
     kind: &'static str,
     head: String,
     write: impl Fn(&Row<'_>, &mut Vec<u8>) + Send + 'static,
 ) -> Response {
-    let (parts, taken) = mpsc::channel(MOST_PARTS);
-    tokio::task::spawn_blocking(move || {
-        let mut part = head.into_bytes();
-        let mut cursor = None;
-        loop {
-            let read = reader.rows(&filter, cursor, PART, |row| write(row, &mut part));
-            // An answer that has begun cannot become another status: it breaks off.
-            let (ended, sent) = match read {
-                Ok(next) => {
-                    cursor = next;
-                    (next.is_none(), parts.blocking_send(Ok(Bytes::from(std::mem::take(&mut part)))))
+    answer(move || {
+        let mut volumes = reader.all();
+        let complete = volumes.is_complete();
+        let (parts, taken) = mpsc::channel(MOST_PARTS);
+        tokio::task::spawn_blocking(move || {
+            let mut part = head.into_bytes();
+            let mut cursor = None;
+            loop {
+                let read = volumes.rows(&filter, cursor, PART, |row| write(row, &mut part));
+                // An answer that has begun cannot become another status, nor say that it is not complete: it breaks off.
+                let (ended, sent) = match read {
+                    Ok(next) if volumes.is_complete() == complete => {
+                        cursor = next;
+                        (next.is_none(), parts.blocking_send(Ok(Bytes::from(std::mem::take(&mut part)))))
+                    }
+                    Ok(_) => (true, parts.blocking_send(Err(StoreFault::Away))),
+                    Err(error) => (true, parts.blocking_send(Err(error))),
+                };
+                if ended || sent.is_err() {
+                    return;
                 }
-                Err(error) => (true, parts.blocking_send(Err(error))),
-            };
-            if ended || sent.is_err() {
-                return;
             }
-        }
-    });
-    ([(header::CONTENT_TYPE, kind)], Body::from_stream(ReceiverStream::new(taken))).into_response()
+        });
+        let body = Body::from_stream(ReceiverStream::new(taken));
+        Ok((missing(complete), [(header::CONTENT_TYPE, kind)], body).into_response())
+    })
+    .await
+}
+
+/// What an answer says of itself when rows of other gateways are missing.
+fn missing(complete: bool) -> Option<[(&'static str, &'static str); 1]> {
+    (!complete).then_some([("x-weir-complete", "false")])
 }
 
 fn wrong(message: String) -> Response {
@@ -211,6 +231,8 @@ struct Page {
     rows: Vec<Option<Box<RawValue>>>,
     /// The cursor of the next page.
     next: Option<String>,
+    /// Whether rows of all gateways could be read.
+    complete: bool,
 }
 
 pub(super) fn raw(row: &Row<'_>) -> Option<Box<RawValue>> {
@@ -290,6 +312,8 @@ struct Told {
     total: Sum,
     /// Whether there were more groups than are told.
     cut: bool,
+    /// Whether the rows of all gateways could be read.
+    complete: bool,
 }
 
 #[derive(Serialize)]
@@ -301,12 +325,12 @@ struct Group {
 }
 
 impl Told {
-    fn of(by: &[Field], sums: Sums) -> Self {
+    fn of(by: &[Field], sums: Sums, complete: bool) -> Self {
         let group = |(values, sum): (Vec<String>, Sum)| Group {
             by: by.iter().map(|field| field.name().to_owned()).zip(values.into_iter().map(Into::into)).collect(),
             sum,
         };
-        Self { groups: sums.groups.into_iter().map(group).collect(), total: sums.total, cut: sums.cut }
+        Self { groups: sums.groups.into_iter().map(group).collect(), total: sums.total, cut: sums.cut, complete }
     }
 }
 

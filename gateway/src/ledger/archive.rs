@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::books::{self, Books, Prepared, ROWS};
-use super::query::Reader;
 use super::row::{Charge, Row};
+use super::volumes::commits;
 use super::waiting::{Note, Taken};
 use super::{flat, frame};
 use crate::store::backend::{Direction, Span};
@@ -89,7 +89,7 @@ pub fn export(store: &Store, out: &mut impl Write) -> Result<(), ArchiveFault> {
         let counter = Counter { account: Cow::Borrowed(&account), window, amount };
         line(&Line { counter: Some(counter), ..Line::default() })?;
     }
-    let broken = Reader::new(Arc::clone(store.disk())).commits(Span::under(ROWS), Direction::Up, |number, value| {
+    let broken = commits(store.disk(), Span::under(ROWS), Direction::Up, |number, value| {
         let written_at = books::moment(number);
         for frame in frame::decode(value)? {
             let row = Some(frame.row()?);

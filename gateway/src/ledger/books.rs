@@ -121,19 +121,8 @@ impl Books {
     fn put_rows(&mut self, batch: &mut Batch, rows: &[u8], now: Timestamp) {
         for part in parts(rows) {
             let number = self.number(now);
-            for frame in Frames::bare(part) {
-                self.put_id(batch, &frame, number);
-            }
+            put_ids(batch, Frames::bare(part), number);
             batch.put(key(ROWS, number), frame::value(part));
-        }
-    }
-
-    fn put_id(&self, batch: &mut Batch, frame: &Frame<'_>, number: u64) {
-        if leads_to(frame, number) {
-            return;
-        }
-        if let Ok(row) = frame.row() {
-            batch.put(id_key(&row.request_id, &row.tenant), number.to_be_bytes());
         }
     }
 
@@ -198,31 +187,10 @@ impl Books {
 
     /// Takes rows away that were written before `before`, at most a page of them; whether there may be more.
     pub(super) fn prune(&self, before: Timestamp) -> Result<bool, StoreFault> {
-        let span = Span { from: ROWS.to_vec(), to: key(ROWS, micros(before)) };
-        let old = self.disk.readable(&span, Direction::Up, PAGE)?;
-        let mut batch = Batch::default();
-        for (key, value) in &old {
-            if let Ok(value) = value {
-                self.prune_ids(&mut batch, number_of(key), value)?;
-            }
-            batch.delete(key.clone());
+        match old(&self.disk, before)? {
+            Some(batch) => self.disk.commit(&batch).map(|()| true),
+            None => Ok(false),
         }
-        if !batch.is_empty() {
-            self.disk.commit(&batch)?;
-        }
-        Ok(old.len() == PAGE)
-    }
-
-    fn prune_ids(&self, batch: &mut Batch, number: u64, value: &[u8]) -> Result<(), StoreFault> {
-        for frame in frame::decode(value)?.filter(|frame| !leads_to(frame, number)) {
-            let row = frame.row()?;
-            // A caller may have used the id again, and the entry is the later one's then.
-            let key = id_key(&row.request_id, &row.tenant);
-            if self.disk.get(&key)?.as_deref() == Some(&number.to_be_bytes()) {
-                batch.delete(key);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -250,6 +218,37 @@ pub(super) fn key(table: &[u8], number: u64) -> Vec<u8> {
 /// The number in such a key.
 pub(super) fn number_of(key: &[u8]) -> u64 {
     key.last_chunk().map_or(0, |number| u64::from_be_bytes(*number))
+}
+
+/// Entries for the ids in the commit with this number that do not lead to it.
+pub(super) fn put_ids(batch: &mut Batch, frames: Frames<'_>, number: u64) {
+    for row in frames.filter(|frame| !leads_to(frame, number)).filter_map(|frame| frame.row().ok()) {
+        batch.put(id_key(&row.request_id, &row.tenant), number.to_be_bytes());
+    }
+}
+
+/// What takes away a page of rows that were written before `before`; `None` when there are none.
+pub(super) fn old(disk: &Disk, before: Timestamp) -> Result<Option<Batch>, StoreFault> {
+    let span = Span { from: ROWS.to_vec(), to: key(ROWS, micros(before)) };
+    let mut batch = Batch::default();
+    for (key, value) in disk.readable(&span, Direction::Up, PAGE)? {
+        if let Ok(frames) = value.as_deref().map_err(drop).and_then(|value| frame::decode(value).map_err(drop)) {
+            delete_ids(disk, &mut batch, number_of(&key), frames)?;
+        }
+        batch.delete(key);
+    }
+    Ok((!batch.is_empty()).then_some(batch))
+}
+
+fn delete_ids(disk: &Disk, batch: &mut Batch, number: u64, frames: Frames<'_>) -> Result<(), StoreFault> {
+    for row in frames.filter(|frame| !leads_to(frame, number)).filter_map(|frame| frame.row().ok()) {
+        // A caller may have used the id again, and the entry is the later one's then.
+        let key = id_key(&row.request_id, &row.tenant);
+        if disk.get(&key)?.as_deref() == Some(&number.to_be_bytes()) {
+            batch.delete(key);
+        }
+    }
+    Ok(())
 }
 
 /// Whether a row with this id is found by its id's time.

@@ -9,13 +9,16 @@
 mod archive;
 mod books;
 mod census;
+mod fleet;
 mod frame;
 pub mod id;
 mod overflow;
 mod query;
 mod row;
+mod shipper;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod waiting;
 mod writer;
 
@@ -29,9 +32,11 @@ use jiff::Timestamp;
 pub use self::archive::{ArchiveFault, export, import};
 use self::books::Counters;
 pub use self::census::Census;
+pub use self::fleet::{Fleet, Member, State};
 pub use self::query::{Cursor, Field, Filter, Reader, Sum, Sums};
 pub(crate) use self::row::dollars::{parse as dollars_parsed, serialize as dollars, text as dollars_text};
 pub use self::row::{Accuracy, Attempt, Charge, Counts, Row};
+use self::shipper::{Bell, Shipper, Shipping};
 use self::waiting::Waiting;
 use self::writer::Writer;
 use crate::error::Kind;
@@ -55,6 +60,11 @@ pub struct Ledger {
     lost: Arc<Lost>,
     open: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    retention: Duration,
+    reader: Reader,
+    /// Rung at each commit.
+    bell: Arc<Bell>,
+    shipping: Mutex<Option<Shipping>>,
 }
 
 /// Rows that there was no room for, since the disk refused for too long.
@@ -131,11 +141,13 @@ impl Ledger {
         let waiting = Arc::<Waiting>::default();
         let counters = Arc::<Mutex<Counters>>::default();
         let lost = Arc::<Lost>::default();
+        let bell = Arc::<Bell>::default();
         let writer = Writer {
             disk: Arc::clone(disk),
             waiting: Arc::clone(&waiting),
             counters: Arc::clone(&counters),
             lost: Arc::clone(&lost),
+            bell: Arc::clone(&bell),
             settings,
         };
         let open = Arc::<AtomicBool>::default();
@@ -146,6 +158,10 @@ impl Ledger {
             lost,
             open: Arc::clone(&open),
             thread: Mutex::default(),
+            retention: settings.retention,
+            reader: Reader::new(Arc::clone(disk), None),
+            bell,
+            shipping: Mutex::default(),
         };
         let opened = match writer.open() {
             Err(StoreFault::Away) => None,
@@ -170,6 +186,24 @@ impl Ledger {
         let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(work)?;
         *ledger.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(ledger)
+    }
+
+    /// Copies what is committed to where other gateways read it, and reads from there what is theirs.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn share(&mut self, fleet: &Arc<dyn Fleet>) -> Result<(), StoreFault> {
+        let (disk, bell) = (Arc::clone(&self.disk), Arc::clone(&self.bell));
+        let shipper = Shipper::new(disk, Arc::clone(fleet), self.retention, bell);
+        self.shipping = Mutex::new(Some(shipper.start()?));
+        self.reader = Reader::new(Arc::clone(&self.disk), Some(Arc::clone(fleet)));
+        Ok(())
+    }
+
+    /// Whether other gateways' rows are read too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.reader.is_shared()
     }
 
     /// A request begins. Never waits.
@@ -214,7 +248,7 @@ impl Ledger {
     /// Who answers what was asked of the ledger; it blocks.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader::new(Arc::clone(&self.disk))
+        self.reader.clone()
     }
 
     /// Commits what waits, and ends.
@@ -223,6 +257,10 @@ impl Ledger {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the ledger's thread panicked");
+        }
+        let shipping = self.shipping.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(shipping) = shipping {
+            shipping.close();
         }
     }
 }

@@ -1,20 +1,24 @@
-//! What is asked of the ledger: one row by its id, rows by what they are, sums. All of it blocks, and reads page by page, so
-//! that memory is bounded. Rows that are damaged are passed over, and the log says so.
+//! What is asked of the ledger: one row by its id, and the words for rows by what they are and for sums, which
+//! [`Volumes`] finds. All of it blocks.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use memchr::memmem::Finder;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::books::{self, PAGE, ROWS};
-use super::frame;
+use super::fleet::Fleet;
 use super::row::{Accuracy, Row, dollars};
+use super::volumes::Volumes;
+use super::{frame, id};
+use crate::budget::lease::NodeId;
 use crate::store::backend::{Direction, Span};
 use crate::store::{Disk, StoreFault};
 
@@ -22,12 +26,20 @@ use crate::store::{Disk, StoreFault};
 const MOST_GROUPS: usize = 100_000;
 
 /// How many commits are looked through for one page of rows; where a filter finds few, the page is short and has a cursor.
-const MOST_COMMITS: usize = 4_096;
+pub(super) const MOST_COMMITS: usize = 4_096;
 
-/// Reads the ledger.
+/// How many may ask the other gateways' ledgers for one row at once: each keeps a thread waiting.
+const MOST_ASKING: usize = 16;
+
+/// How long that may take.
+const LONGEST_FIND: Duration = Duration::from_secs(2);
+
+/// Reads the ledger, and those of the gateways that share a Redis.
 #[derive(Clone, Debug)]
 pub struct Reader {
     disk: Arc<Disk>,
+    fleet: Option<Arc<dyn Fleet>>,
+    asking: Arc<Semaphore>,
 }
 
 /// Which rows. Times are those at which rows were written, so what is told of a time that is over does not change.
@@ -67,14 +79,21 @@ pub enum Field {
 /// A place between rows: what is behind it is older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    number: u64,
+    pub(super) place: Place,
     /// How many rows of that commit, counted from its newest, are before the cursor.
-    passed: usize,
+    pub(super) passed: usize,
+}
+
+/// Where a commit is: commits of several gateways are in the order of their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) number: u64,
+    pub(super) node: NodeId,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{}", self.number, self.passed)
+        write!(f, "{:x}-{:x}-{}", self.place.number, self.place.node, self.passed)
     }
 }
 
@@ -82,9 +101,11 @@ impl FromStr for Cursor {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (number, passed) = text.split_once('-').ok_or(())?;
-        let number = u64::from_str_radix(number, 16).map_err(drop)?;
-        Ok(Self { number, passed: passed.parse().map_err(drop)? })
+        let (number, rest) = text.split_once('-').ok_or(())?;
+        let (node, passed) = rest.split_once('-').ok_or(())?;
+        let hex = |text| u64::from_str_radix(text, 16).map_err(drop);
+        let place = Place { number: hex(number)?, node: hex(node)? };
+        Ok(Self { place, passed: passed.parse().map_err(drop)? })
     }
 }
 
@@ -138,41 +159,104 @@ pub struct Sums {
 }
 
 impl Reader {
-    pub(super) fn new(disk: Arc<Disk>) -> Self {
-        Self { disk }
+    pub(super) fn new(disk: Arc<Disk>, fleet: Option<Arc<dyn Fleet>>) -> Self {
+        let asking = Arc::new(Semaphore::new(MOST_ASKING));
+        Self { disk, fleet, asking }
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.fleet.is_some()
     }
 
     /// What `with` makes of the row with this id, of this tenant's or of any; the newest of several.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// The store cannot be read; or it has no such row, and not all of the others can be asked.
     pub fn find<T>(
         &self,
         id: &str,
         tenant: Option<&str>,
         mut with: impl FnMut(&Row<'_>) -> T,
     ) -> Result<Option<T>, StoreFault> {
-        let mut found = None;
-        let wanted = |row: &Row<'_>| row.request_id == id && tenant.is_none_or(|tenant| row.tenant == tenant);
-        let text = Finder::new(id);
-        for (number, value) in self.candidates(id, tenant)? {
-            for frame in frame::decode(&value)?.filter(|frame| frame.mentions(&text)) {
+        let mut sought = Sought { id, tenant, text: Finder::new(id), found: None };
+        sought.in_one(&self.disk, &mut with)?;
+        let elsewhere = match &self.fleet {
+            // An id of ours is given once; one of a caller's own may have been used again elsewhere.
+            Some(fleet) if sought.found.is_none() || id::micros(id).is_none() => {
+                self.find_elsewhere(&**fleet, &mut sought, &mut with)
+            }
+            _ => Ok(()),
+        };
+        match sought.found {
+            Some((_, found)) => Ok(Some(found)),
+            None => elsewhere.map(|()| None),
+        }
+    }
+
+    fn find_elsewhere<T>(
+        &self,
+        fleet: &dyn Fleet,
+        sought: &mut Sought<'_, T>,
+        with: &mut impl FnMut(&Row<'_>) -> T,
+    ) -> Result<(), StoreFault> {
+        let busy = || StoreFault::Unreached("too many wait for it".to_owned());
+        let _asking = self.asking.try_acquire().map_err(|_| busy())?;
+        let begun = Instant::now();
+        let mut whole = Ok(());
+        for member in fleet.others()? {
+            if begun.elapsed() >= LONGEST_FIND {
+                return Err(StoreFault::Unreached("it answers too slowly".to_owned()));
+            }
+            whole = whole.and(member.whole());
+            sought.in_one(&member.read()?, with)?;
+        }
+        whole
+    }
+
+    /// The ledgers of all gateways, as far as they can be read.
+    #[must_use]
+    pub fn all(&self) -> Volumes {
+        let mut volumes = Volumes::of(Arc::clone(&self.disk), self.fleet.as_ref().map_or(0, |fleet| fleet.node()));
+        if let Some(fleet) = &self.fleet {
+            volumes.join(fleet.others());
+        }
+        volumes
+    }
+}
+
+/// One row that is looked for.
+struct Sought<'a, T> {
+    id: &'a str,
+    tenant: Option<&'a str>,
+    text: Finder<'a>,
+    /// The newest so far, with the number of its commit.
+    found: Option<(u64, T)>,
+}
+
+impl<T> Sought<'_, T> {
+    /// Looks for it in one ledger.
+    fn in_one(&mut self, disk: &Disk, with: &mut impl FnMut(&Row<'_>) -> T) -> Result<(), StoreFault> {
+        for (number, value) in self.candidates(disk)? {
+            for frame in frame::decode(&value)?.filter(|frame| frame.mentions(&self.text)) {
                 let row = frame.row()?;
-                if wanted(&row) && found.as_ref().is_none_or(|(newest, _)| *newest <= number) {
-                    found = Some((number, with(&row)));
+                if self.is(&row) && self.found.as_ref().is_none_or(|(newest, _)| *newest <= number) {
+                    self.found = Some((number, with(&row)));
                 }
             }
         }
-        Ok(found.map(|(_, found)| found))
+        Ok(())
+    }
+
+    fn is(&self, row: &Row<'_>) -> bool {
+        row.request_id == self.id && self.tenant.is_none_or(|tenant| row.tenant == tenant)
     }
 
     /// The commits that may hold it.
-    fn candidates(&self, id: &str, tenant: Option<&str>) -> Result<Vec<(u64, Vec<u8>)>, StoreFault> {
-        let entries = match tenant {
-            Some(tenant) => self.disk.get(&books::id_key(id, tenant))?.into_iter().collect(),
-            None => self
-                .disk
-                .range(&Span::under(&books::id_prefix(id)), Direction::Up, PAGE)?
+    fn candidates(&self, disk: &Disk) -> Result<Vec<(u64, Vec<u8>)>, StoreFault> {
+        let entries = match self.tenant {
+            Some(tenant) => disk.get(&books::id_key(self.id, tenant))?.into_iter().collect(),
+            None => disk
+                .range(&Span::under(&books::id_prefix(self.id)), Direction::Up, PAGE)?
                 .into_iter()
                 .map(|(_, value)| value)
                 .collect::<Vec<_>>(),
@@ -180,99 +264,20 @@ impl Reader {
         let mut candidates = Vec::new();
         for entry in entries {
             let key = [ROWS, &entry].concat();
-            candidates.extend(self.disk.get(&key)?.map(|value| (books::number_of(&key), value)));
+            candidates.extend(disk.get(&key)?.map(|value| (books::number_of(&key), value)));
         }
         if candidates.is_empty()
-            && let Some(span) = books::near(id)
+            && let Some(span) = books::near(self.id)
         {
-            let near = self.disk.range(&span, Direction::Up, MOST_COMMITS)?;
+            let near = disk.range(&span, Direction::Up, MOST_COMMITS)?;
             candidates.extend(near.into_iter().map(|(key, value)| (books::number_of(&key), value)));
         }
         Ok(candidates)
     }
-
-    /// Gives `each` at most `limit` rows, the newest first, from `cursor` on; returns where to go on if there may be more.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn rows(
-        &self,
-        filter: &Filter,
-        cursor: Option<Cursor>,
-        limit: usize,
-        mut each: impl FnMut(&Row<'_>),
-    ) -> Result<Option<Cursor>, StoreFault> {
-        let mut span = filter.span();
-        if let Some(cursor) = cursor {
-            let behind = books::key(ROWS, cursor.number.saturating_add(1));
-            span.to = span.to.min(behind);
-        }
-        let (mut left, mut commits) = (limit, MOST_COMMITS);
-        self.commits(span, Direction::Down, |number, value| {
-            let Some(rest) = commits.checked_sub(1) else {
-                return Ok(ControlFlow::Break(Cursor { number, passed: 0 }));
-            };
-            commits = rest;
-            let skip = cursor.filter(|cursor| cursor.number == number).map_or(0, |cursor| cursor.passed);
-            let frames: Vec<_> = frame::decode(value)?.collect();
-            for (passed, frame) in frames.iter().rev().enumerate().skip(skip) {
-                let row = frame.row()?;
-                if !filter.takes(&row, number) {
-                    continue;
-                }
-                let Some(rest) = left.checked_sub(1) else { return Ok(ControlFlow::Break(Cursor { number, passed })) };
-                left = rest;
-                each(&row);
-            }
-            Ok(ControlFlow::Continue(()))
-        })
-    }
-
-    /// Sums of the rows by these fields.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn sums(&self, filter: &Filter, by: &[Field]) -> Result<Sums, StoreFault> {
-        let mut sums = Sums::default();
-        self.commits(filter.span(), Direction::Up, |number, value| {
-            for frame in frame::decode(value)? {
-                let row = frame.row()?;
-                if filter.takes(&row, number) {
-                    sums.add(&row, by.iter().map(|field| field.of(&row, number).into_owned()).collect());
-                }
-            }
-            Ok(ControlFlow::<()>::Continue(()))
-        })?;
-        Ok(sums)
-    }
-
-    /// Gives `visit` each commit of `span` until it breaks off. What is damaged is passed over.
-    pub(super) fn commits<B>(
-        &self,
-        mut span: Span,
-        direction: Direction,
-        mut visit: impl FnMut(u64, &[u8]) -> Result<ControlFlow<B>, StoreFault>,
-    ) -> Result<Option<B>, StoreFault> {
-        loop {
-            let page = self.disk.readable(&span, direction, PAGE)?;
-            let Some((last, _)) = page.last() else { return Ok(None) };
-            span = match direction {
-                Direction::Up => span.after(last),
-                Direction::Down => span.before(last),
-            };
-            for (key, value) in page {
-                match value.and_then(|value| visit(books::number_of(&key), &value)) {
-                    Ok(ControlFlow::Continue(())) => {}
-                    Ok(ControlFlow::Break(with)) => return Ok(Some(with)),
-                    Err(error) => tracing::error!(%error, "rows of the ledger cannot be read and are passed over"),
-                }
-            }
-        }
-    }
 }
 
 impl Sums {
-    fn add(&mut self, row: &Row<'_>, group: Vec<String>) {
+    pub(super) fn add(&mut self, row: &Row<'_>, group: Vec<String>) {
         self.total.add(row);
         if self.groups.len() >= MOST_GROUPS && !self.groups.contains_key(&group) {
             self.cut = true;
@@ -283,7 +288,7 @@ impl Sums {
 }
 
 impl Filter {
-    fn span(&self) -> Span {
+    pub(super) fn span(&self) -> Span {
         let mut span = Span::under(ROWS);
         if let Some(from) = self.from {
             span.from = books::key(ROWS, books::micros(from));
@@ -294,7 +299,7 @@ impl Filter {
         span
     }
 
-    fn takes(&self, row: &Row<'_>, number: u64) -> bool {
+    pub(super) fn takes(&self, row: &Row<'_>, number: u64) -> bool {
         self.equal.iter().all(|(field, wanted)| field.matches(row, number, wanted))
     }
 }
@@ -336,7 +341,7 @@ impl Field {
     }
 
     /// The field's value in a row of the commit with this number; empty for none.
-    fn of<'r>(self, row: &'r Row<'_>, number: u64) -> Cow<'r, str> {
+    pub(super) fn of<'r>(self, row: &'r Row<'_>, number: u64) -> Cow<'r, str> {
         let of = |value: &'r Option<Cow<'_, str>>| Cow::Borrowed(value.as_deref().unwrap_or_default());
         match self {
             Self::Tenant => Cow::Borrowed(&row.tenant),

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use proptest::prelude::*;
 
 use super::books::{Books, Counters};
 use super::row::tests::row;
+use super::shipper::Shipper;
 use super::waiting::{Note, Waiting};
 use super::*;
-use crate::store::backend::{Direction, Span};
+use crate::store::backend::{Backend, Batch, Direction, Span};
 use crate::store::memory::Memory;
 use crate::store::{Patience, Store};
 
@@ -33,7 +35,7 @@ fn open(memory: &Memory) -> Ledger {
 
 fn ids(reader: &Reader, filter: &Filter) -> Vec<String> {
     let mut ids = Vec::new();
-    reader.rows(filter, None, usize::MAX, |row| ids.push(row.request_id.to_string())).unwrap();
+    reader.all().rows(filter, None, usize::MAX, |row| ids.push(row.request_id.to_string())).unwrap();
     ids
 }
 
@@ -89,6 +91,7 @@ fn what_was_open_when_the_process_was_killed_has_a_row() {
     let next = open(&memory);
     let mut errors = BTreeMap::new();
     next.reader()
+        .all()
         .rows(&Filter::default(), None, 9, |row| {
             errors.insert(row.request_id.to_string(), row.error.is_some());
         })
@@ -130,7 +133,7 @@ fn rows_older_than_the_retention_are_taken_away_with_their_entries() {
         process.commit_at(at(commit));
     }
     while process.books.prune(at(150)).unwrap() {}
-    let reader = Reader::new(memory.disk());
+    let reader = Reader::new(memory.disk(), None);
     assert_eq!(ids(&reader, &Filter::default()).len(), 100);
     let found = |id: &str| reader.find(id, Some("acme"), |_| ()).unwrap().is_some();
     assert_eq!([found("own-149"), found("own-150"), found("again")], [false, true, true]);
@@ -156,7 +159,7 @@ fn rows_past_the_bound_are_added_up_so_that_rows_come_to_what_accounts_were_char
     assert!(taken.lost > 100, "{} had no room", taken.lost);
     let mut prepared = process.books.prepare(&mut taken, Note::New, Timestamp::now());
     process.books.commit(&mut prepared).unwrap();
-    let sums = Reader::new(memory.disk()).sums(&Filter::default(), &[Field::Model]).unwrap();
+    let sums = Reader::new(memory.disk(), None).all().sums(&Filter::default(), &[Field::Model]).unwrap();
     assert_eq!(sums.total.requests, requests - taken.lost + 4, "one row for each model, priced and not");
     assert_eq!((sums.total.cost, sums.total.input_tokens), (Some(charged), requests * 1_000));
     assert_eq!(flat(&process.books.counters), [charge("a", 0, charged)]);
@@ -221,7 +224,7 @@ fn rows_come_page_by_page_and_sums_are_of_all() {
     for limit in [1, 3, 7, 50] {
         let (mut found, mut cursor) = (Vec::new(), None);
         loop {
-            cursor = reader.rows(&all, cursor, limit, |row| found.push(row.request_id.to_string())).unwrap();
+            cursor = reader.all().rows(&all, cursor, limit, |row| found.push(row.request_id.to_string())).unwrap();
             let Some(at) = cursor else { break };
             assert_eq!(at.to_string().parse(), Ok(at));
         }
@@ -229,7 +232,7 @@ fn rows_come_page_by_page_and_sums_are_of_all() {
     }
     let only_a = Filter { equal: vec![(Field::Model, "a".to_owned())], ..Filter::default() };
     assert_eq!(ids(&reader, &only_a).len(), 25);
-    let sums = reader.sums(&all, &[Field::Model, Field::Key]).unwrap();
+    let sums = reader.all().sums(&all, &[Field::Model, Field::Key]).unwrap();
     let groups: Vec<_> = sums.groups.iter().map(|(group, sum)| (group.join(" "), sum.requests, sum.unpriced)).collect();
     assert_eq!(groups, [("a acme/ci".to_owned(), 25, 0), ("b acme/ci".to_owned(), 25, 1)]);
     assert_eq!((sums.total.requests, sums.total.cost), (50, Some(49 * 1_000_000_001)));
@@ -246,8 +249,12 @@ struct Steps {
 
 impl Steps {
     fn start(memory: &Memory) -> Self {
+        Self::on(memory.disk())
+    }
+
+    fn on(disk: Arc<Disk>) -> Self {
         let counters = Arc::<Mutex<Counters>>::default();
-        Self { waiting: Arc::default(), books: Books::open(memory.disk(), counters, Timestamp::now()).unwrap() }
+        Self { waiting: Arc::default(), books: Books::open(disk, counters, Timestamp::now()).unwrap() }
     }
 
     fn commit(&mut self, note: Note) {
@@ -318,8 +325,8 @@ proptest! {
                 }
             }
         }
-        let (reader, mut found) = (Reader::new(memory.disk()), BTreeMap::new());
-        reader.rows(&Filter::default(), None, usize::MAX, |row| {
+        let (reader, mut found) = (Reader::new(memory.disk(), None), BTreeMap::new());
+        reader.all().rows(&Filter::default(), None, usize::MAX, |row| {
             assert_eq!(found.insert(row.request_id.to_string(), row.error.is_none()), None, "twice");
         }).unwrap();
         let ok = i64::try_from(expected.values().filter(|ok| **ok).count()).unwrap();
@@ -327,4 +334,254 @@ proptest! {
         let counters = flat(&process.books.counters);
         prop_assert_eq!(counters.first().map_or(0, |counter| counter.amount), ok);
     }
+}
+
+/// Gateways whose copies are in memory.
+#[derive(Debug)]
+struct InMemory {
+    node: u64,
+    copies: Arc<Mutex<BTreeMap<u64, (Memory, State)>>>,
+    away: AtomicBool,
+}
+
+impl InMemory {
+    fn reach(&self) -> Result<(), StoreFault> {
+        if self.away.load(Ordering::SeqCst) { Err(StoreFault::Unreached("away".to_owned())) } else { Ok(()) }
+    }
+
+    /// Nothing is left of the copy.
+    fn lose(&self) {
+        self.copies.lock().unwrap().remove(&self.node);
+    }
+}
+
+/// What is written is safe at once.
+#[derive(Debug)]
+struct Safe(Memory);
+
+impl Backend for Safe {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        self.0.backend().get(key)
+    }
+
+    fn range(&self, span: &Span, direction: Direction, limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreFault> {
+        self.0.backend().range(span, direction, limit)
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<(), StoreFault> {
+        let backend = self.0.backend();
+        backend.apply(batch).and_then(|()| backend.flush())
+    }
+
+    fn flush(&self) -> Result<(), StoreFault> {
+        Ok(())
+    }
+}
+
+impl Fleet for InMemory {
+    fn node(&self) -> u64 {
+        self.node
+    }
+
+    fn own(&self) -> Arc<dyn Backend> {
+        let mut copies = self.copies.lock().unwrap();
+        let (copy, _) = copies.entry(self.node).or_insert((Memory::default(), State::Filling));
+        Arc::new(Safe(copy.clone()))
+    }
+
+    fn others(&self) -> Result<Vec<Member>, StoreFault> {
+        self.reach()?;
+        let copies = self.copies.lock().unwrap();
+        let others = copies.iter().filter(|(node, _)| **node != self.node);
+        let member = |(node, (copy, state)): (&u64, &(Memory, State))| Member {
+            node: *node,
+            state: *state,
+            backend: Arc::new(Safe(copy.clone())),
+        };
+        Ok(others.map(member).collect())
+    }
+
+    fn note(&self, state: State, _: Duration, _: Timestamp) -> Result<(), StoreFault> {
+        self.reach()?;
+        self.copies.lock().unwrap().get_mut(&self.node).unwrap().1 = state;
+        Ok(())
+    }
+}
+
+/// One of several gateways, step by step.
+struct One {
+    memory: Memory,
+    disk: Arc<Disk>,
+    steps: Steps,
+    fleet: Arc<InMemory>,
+    shipper: Shipper,
+}
+
+impl One {
+    fn start(memory: Memory, fleet: Arc<InMemory>) -> Self {
+        let disk = memory.disk();
+        let shared: Arc<dyn Fleet> = Arc::<InMemory>::clone(&fleet);
+        let shipper = Shipper::new(Arc::clone(&disk), shared, SETTINGS.retention, Arc::default());
+        Self { steps: Steps::on(Arc::clone(&disk)), memory, disk, fleet, shipper }
+    }
+
+    fn write(&mut self, id: &str, at: Timestamp) {
+        let number = self.steps.waiting.open(frame::encode(0, &opened(id).row()));
+        self.steps.waiting.finish(number, &frame::encode(number, &row(id)), []);
+        self.steps.commit_at(at);
+    }
+
+    /// The process ends by force and starts again.
+    fn kill(&mut self) {
+        *self = Self::start(self.memory.clone(), Arc::clone(&self.fleet));
+    }
+
+    fn reader(&self) -> Reader {
+        let fleet: Arc<dyn Fleet> = Arc::<InMemory>::clone(&self.fleet);
+        Reader::new(Arc::clone(&self.disk), Some(fleet))
+    }
+}
+
+fn gateways(count: u64) -> Vec<One> {
+    let copies = Arc::default();
+    let fleet = |node| InMemory { node, copies: Arc::clone(&copies), away: AtomicBool::new(false) };
+    (0..count).map(|node| One::start(Memory::default(), Arc::new(fleet(node)))).collect()
+}
+
+fn paged(reader: &Reader, limit: usize) -> Vec<String> {
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let mut volumes = reader.all();
+        cursor = volumes.rows(&Filter::default(), cursor, limit, |row| found.push(row.request_id.to_string())).unwrap();
+        assert!(volumes.is_complete());
+        let Some(at) = cursor else { return found };
+        assert_eq!(at.to_string().parse(), Ok(at));
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Turn {
+    Write,
+    Ship,
+    Kill,
+    /// What was copied is lost.
+    Lose,
+    /// The copies cannot be reached, or again.
+    Away(bool),
+}
+
+fn turn() -> impl Strategy<Value = (usize, Turn)> {
+    let turn = prop_oneof![
+        6 => Just(Turn::Write),
+        3 => Just(Turn::Ship),
+        1 => Just(Turn::Kill),
+        1 => Just(Turn::Lose),
+        1 => any::<bool>().prop_map(Turn::Away),
+    ];
+    (0..3_usize, turn)
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_lost_each_row_of_each_gateway_is_told_once_by_any_of_them(
+        turns in proptest::collection::vec(turn(), 0..80),
+        limit in 1..30_usize,
+    ) {
+        let (mut gateways, now) = (gateways(3), Timestamp::now());
+        let mut written = Vec::new();
+        for (number, (node, turn)) in turns.into_iter().enumerate() {
+            let gateway = &mut gateways[node];
+            match turn {
+                Turn::Write => {
+                    // Some moments are the same for several gateways.
+                    let at = now + Duration::from_micros(u64::try_from(number / 3).unwrap());
+                    let id = if number % 2 == 0 { format!("own-{number}") } else { id::new(at) };
+                    gateway.write(&id, at);
+                    written.push(id);
+                }
+                Turn::Ship => drop(gateway.shipper.round(now)),
+                Turn::Kill => gateway.kill(),
+                Turn::Lose => gateway.fleet.lose(),
+                Turn::Away(away) => gateway.fleet.away.store(away, Ordering::SeqCst),
+            }
+        }
+        for gateway in &mut gateways {
+            gateway.fleet.away.store(false, Ordering::SeqCst);
+            gateway.shipper.round(now).unwrap();
+        }
+        written.sort_unstable();
+        let told: Vec<_> = gateways.iter().map(|gateway| paged(&gateway.reader(), limit)).collect();
+        for (gateway, told) in gateways.iter().zip(&told) {
+            prop_assert_eq!(told, &paged(&gateway.reader(), usize::MAX), "in the same order by any pages");
+            let mut told = told.clone();
+            told.sort_unstable();
+            prop_assert_eq!(&told, &written);
+            let sums = gateway.reader().all().sums(&Filter::default(), &[]).unwrap();
+            prop_assert_eq!(usize::try_from(sums.total.requests).unwrap(), written.len());
+            for id in &written {
+                prop_assert_eq!(gateway.reader().find(id, Some("acme"), |_| ()).unwrap(), Some(()), "{}", id);
+                prop_assert_eq!(gateway.reader().find(id, Some("other"), |_| ()).unwrap(), None, "{}", id);
+            }
+        }
+        prop_assert_eq!(&told[0], &told[1], "any of them gives the same order");
+    }
+}
+
+#[test]
+fn while_the_copies_are_away_the_own_rows_are_told_and_that_others_are_missing() {
+    let (mut gateways, now) = (gateways(2), Timestamp::now());
+    for (number, gateway) in gateways.iter_mut().enumerate() {
+        gateway.write(&format!("of {number}"), now);
+        gateway.shipper.round(now).unwrap();
+    }
+    let reader = gateways[0].reader();
+    gateways[0].fleet.away.store(true, Ordering::SeqCst);
+    let (mut volumes, mut found) = (reader.all(), Vec::new());
+    volumes.rows(&Filter::default(), None, 9, |row| found.push(row.request_id.to_string())).unwrap();
+    assert_eq!((found.as_slice(), volumes.is_complete()), (["of 0".to_owned()].as_slice(), false));
+    assert_eq!(reader.all().sums(&Filter::default(), &[]).unwrap().total.requests, 1);
+    assert_eq!(reader.find("of 0", None, |_| ()).unwrap(), Some(()));
+    assert!(
+        matches!(reader.find("of 1", None, |_| ()), Err(StoreFault::Unreached(_))),
+        "nobody knows that there is none"
+    );
+}
+
+#[test]
+fn a_copy_that_is_being_filled_is_not_taken_for_complete() {
+    let (mut gateways, now) = (gateways(2), Timestamp::now());
+    gateways[1].write("of 1", now);
+    gateways[1].shipper.round(now).unwrap();
+    gateways[1].fleet.note(State::Filling, SETTINGS.retention, now).unwrap();
+    assert!(!gateways[0].reader().all().is_complete());
+    assert_eq!(gateways[0].reader().find("of 1", None, |_| ()).unwrap(), Some(()), "what is there is told");
+    assert!(gateways[0].reader().find("of none", None, |_| ()).is_err());
+}
+
+#[test]
+fn rows_that_are_too_old_go_from_the_copy_with_their_ids() {
+    let (mut gateways, now) = (gateways(2), Timestamp::now());
+    let long_ago = now.checked_sub(SETTINGS.retention * 2).unwrap();
+    gateways[1].write("old", long_ago);
+    gateways[1].write("new", now);
+    gateways[1].shipper.round(now).unwrap();
+    assert_eq!(ids(&gateways[0].reader(), &Filter::default()), ["new"]);
+    assert_eq!(gateways[0].reader().find("old", None, |_| ()).unwrap(), None);
+    let copy = gateways[1].fleet.own();
+    let left = copy.range(&Span { from: vec![], to: vec![255] }, Direction::Up, 99).unwrap();
+    let tables: String = left.iter().map(|(key, _)| char::from(key[0])).collect();
+    assert_eq!(tables, "firs", "format, one id, one commit, how far it came");
+}
+
+#[test]
+fn a_copy_in_a_later_format_is_left_alone() {
+    let (mut gateways, now) = (gateways(2), Timestamp::now());
+    gateways[1].write("of 1", now);
+    gateways[1].shipper.round(now).unwrap();
+    let copy = gateways[1].fleet.own();
+    copy.apply(&Batch { changes: vec![(b"format".to_vec(), Some(9_u32.to_be_bytes().to_vec()))] }).unwrap();
+    let reader = gateways[0].reader();
+    assert_eq!((ids(&reader, &Filter::default()).len(), reader.all().is_complete()), (0, false));
+    gateways[1].kill();
+    assert!(matches!(gateways[1].shipper.round(now), Err(StoreFault::Format { found: 9, known: 2 })));
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::books::{Books, Counters, Prepared};
+use super::shipper::Bell;
 use super::waiting::{Waiting, Woken};
 use super::{Lost, Settings};
 use crate::store::{Disk, StoreFault};
@@ -22,6 +23,7 @@ pub(super) struct Writer {
     pub(super) waiting: Arc<Waiting>,
     pub(super) counters: Arc<Mutex<Counters>>,
     pub(super) lost: Arc<Lost>,
+    pub(super) bell: Arc<Bell>,
     pub(super) settings: Settings,
 }
 
@@ -72,6 +74,7 @@ impl Writer {
         self.waiting.reuse(taken.rows);
         if self.write(books, &mut prepared) {
             self.waiting.committed();
+            self.bell.ring();
         }
     }
 

@@ -317,10 +317,7 @@ impl<'s> Record<'s> {
         metrics.overhead.with_label_values(&[operation.name()]).observe(seconds(self.overhead()));
         let labels = [operation.name(), self.provider_label(), self.model_label()];
         let [operation, provider, model] = labels;
-        metrics
-            .duration
-            .with_label_values(&[operation, provider, model, error])
-            .observe(seconds(self.took()));
+        metrics.duration.with_label_values(&[operation, provider, model, error]).observe(seconds(self.took()));
         if let Some(first) = self.first_content {
             metrics.first_token.with_label_values(&labels).observe(seconds(first));
         }

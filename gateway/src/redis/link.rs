@@ -53,6 +53,9 @@ const AFTERWARDS: (i64, i64) = (60, 3600);
 /// Who is told when Redis is reached or lost.
 pub type Told = Box<dyn Fn(bool) + Send + Sync>;
 
+/// Who is told, on a thread that may block, that there are more or fewer gateways.
+pub type Counted = Arc<dyn Fn() + Send + Sync>;
+
 /// The link of a process to its Redis.
 pub struct Link {
     settings: Settings,
@@ -60,6 +63,7 @@ pub struct Link {
     wishes: Receiver<Arc<Account>>,
     accounts: Arc<Registry>,
     told: Told,
+    counted: Counted,
     nodes: Nodes,
     /// Whether Redis lost what it held and has not been told all of it anew.
     lossy: bool,
@@ -91,7 +95,14 @@ impl Link {
         accounts: Arc<Registry>,
         told: Told,
     ) -> Self {
-        Self { settings, desk, wishes, accounts, told, nodes: Nodes::default(), lossy: false, active: HashMap::new() }
+        let (counted, nodes, active): (Counted, _, _) = (Arc::new(|| {}), Nodes::default(), HashMap::new());
+        Self { settings, desk, wishes, accounts, told, counted, nodes, lossy: false, active }
+    }
+
+    /// The same, that tells when the number of gateways changes.
+    #[must_use]
+    pub fn counting(self, counted: Counted) -> Self {
+        Self { counted, ..self }
     }
 
     /// Keeps the link up until `over`, then gives back what is in hand.
@@ -258,7 +269,12 @@ impl Link {
         pipeline.hincr(BEATS, node, 1).expire(BEATS, BEATS_LAST).ignore().hgetall(BEATS);
         let (own, beats): (i64, Fields) = in_time(connection.run(&pipeline)).await?;
         let seen = self.nodes.look(node, own, &numbers(&beats), Instant::now());
+        let before = self.desk.nodes();
         self.desk.set_nodes(seen.alive);
+        if self.desk.nodes() != before {
+            let counted = Arc::clone(&self.counted);
+            drop(tokio::task::spawn_blocking(move || counted()));
+        }
         self.lossy |= seen.lost;
         if !seen.gone.is_empty() {
             let mut pipeline = Pipeline::new();

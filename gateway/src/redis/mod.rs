@@ -26,7 +26,8 @@
 //! it may believe to be fuller than it is. In the worst case, one node spending nearly all at once while the others look
 //! away, that is (N − 1)/N of the limit.
 //!
-//! A gateway that starts while Redis is away has never seen the others, and takes itself for the only one.
+//! A gateway that starts while Redis is away takes as its share an Nth of the limit less what its own ledger says it used, N
+//! being how many gateways it saw when it ran before; a new one takes itself for the only one.
 //!
 //! When k of N nodes are cut off and the others are not, each of the k has its share beside what the others go on to
 //! claim: at most the limit and k/N of it.
@@ -36,10 +37,20 @@
 //!
 //! Slots (requests at once) are each node's own. A process that ends by force leaves its claims standing until their
 //! windows end, and has them again if it comes back as the same node.
+//!
+//! # Ledgers
+//!
+//! [`Ledgers`] holds a copy of each gateway's ledger, each a backend of the store of its own, by which every gateway answers for
+//! the requests of all. [`ledger`](crate::ledger) writes and reads them, on threads that may wait and by a connection of
+//! their own: a Redis that is slow at that delays no claim.
 
 mod connection;
+mod ledgers;
+mod line;
 mod link;
+mod map;
 mod nodes;
 
 pub use connection::{Settings, SettingsError};
-pub use link::{Link, MOST_WISHES, Told};
+pub use ledgers::Ledgers;
+pub use link::{Counted, Link, MOST_WISHES, Told};

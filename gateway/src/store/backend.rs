@@ -67,7 +67,7 @@ impl Span {
         self
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.from >= self.to
     }
 }
@@ -120,7 +120,14 @@ impl Batch {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use std::sync::Arc;
+
+    use weir_tests::redis::Redis;
+
     use super::*;
+    use crate::config::{self, Secret};
+    use crate::ledger::Fleet as _;
+    use crate::redis::{Ledgers, Settings};
     use crate::store::memory::Memory;
     use crate::store::sled::Embedded;
 
@@ -164,5 +171,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         conforms(&Embedded::open(folder.path()).unwrap());
         conforms(&*Memory::default().backend());
+        let user = ["--user", "default", "on", "nopass", "~weir:*", "-@all"];
+        let (redis, cluster) = (Redis::start(&[user.as_slice(), COMMANDS].concat()), Redis::cluster());
+        conforms(&*shared(config::Redis { url: Some(Secret::written(&redis.url())), ..nowhere() }));
+        conforms(&*shared(config::Redis { cluster: vec![Secret::written(&cluster.url())], ..nowhere() }));
+    }
+
+    /// What a user of Redis must be allowed, as the README says it.
+    const COMMANDS: &[&str] = &[
+        "+ping",
+        "+hget",
+        "+hgetall",
+        "+hmget",
+        "+hset",
+        "+hincrby",
+        "+hdel",
+        "+zadd",
+        "+zrem",
+        "+zrangebylex",
+        "+zrevrangebylex",
+        "+expire",
+        "+expireat",
+        "+multi",
+        "+exec",
+    ];
+
+    fn nowhere() -> config::Redis {
+        config::Redis { url: None, cluster: Vec::new(), sentinel: None, username: None, password: None }
+    }
+
+    fn shared(redis: config::Redis) -> Arc<dyn Backend> {
+        Ledgers::new(Settings::of(&redis).unwrap(), 1).unwrap().own()
     }
 }

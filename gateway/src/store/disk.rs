@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Batch, Direction, Pair, Span};
 use super::sled::Embedded;
@@ -11,6 +11,10 @@ use super::{Patience, StoreFault, format, seal};
 
 /// How long to wait before the backend is opened again, while another process still has it.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// For how long all must be written before it is said that it can be: a disk that is nearly full takes what is small and refuses
+/// what is large, and that is one trouble.
+const CALM: Duration = Duration::from_secs(10);
 
 /// Opens a backend.
 type Opener = dyn Fn() -> Result<Arc<dyn Backend>, StoreFault> + Send + Sync;
@@ -21,6 +25,8 @@ pub struct Disk {
     state: Mutex<State>,
     changed: Condvar,
     degraded: AtomicBool,
+    /// When it was last refused to be written, as long as that has not been taken back.
+    refused: Mutex<Option<Instant>>,
 }
 
 enum State {
@@ -46,8 +52,18 @@ impl Disk {
             (Err(StoreFault::Busy), Patience::UntilFree) => State::Away,
             (opened, _) => State::Open(opened?),
         };
+        Ok(Self::of(Box::new(opener), state))
+    }
+
+    /// What somebody else writes to `backend`, to be read.
+    pub(crate) fn reading(backend: Arc<dyn Backend>) -> Self {
+        let opened = Arc::clone(&backend);
+        Self::of(Box::new(move || Ok(Arc::clone(&opened))), State::Open(backend))
+    }
+
+    fn of(opener: Box<Opener>, state: State) -> Self {
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Ok(Self { opener: Box::new(opener), state, changed, degraded: AtomicBool::new(false) })
+        Self { opener, state, changed, degraded: AtomicBool::new(false), refused: Mutex::default() }
     }
 
     /// Whether what should be on it is not, since it cannot be written.
@@ -56,12 +72,17 @@ impl Disk {
         self.degraded.load(Ordering::Relaxed)
     }
 
+    /// Whether it is open.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(*self.state(), State::Open(_))
+    }
+
     /// The value under `key`.
     ///
     /// # Errors
     /// The store is away, cannot be read, or the value is damaged.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
-        self.backend()?.get(key)?.map(|value| seal::open(key, value)).transpose()
+        unsealed(&*self.backend()?, key)
     }
 
     /// At most `limit` pairs of `span`.
@@ -108,16 +129,17 @@ impl Disk {
         written
     }
 
-    /// Says once that the store is degraded, and once that it no longer is.
     fn judge(&self, written: &Result<(), StoreFault>) {
-        let was = self.degraded.swap(written.is_err(), Ordering::Relaxed);
-        match (was, written) {
-            (false, Err(error)) => {
+        self.degraded.store(written.is_err(), Ordering::Relaxed);
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        match (written, said(&mut refused, written.is_ok(), Instant::now())) {
+            (Err(StoreFault::Closed), _) | (_, false) => {}
+            (Ok(()), true) => tracing::warn!("the store can be written again"),
+            (Err(error), true) => {
                 tracing::error!(%error, "the store cannot be written; requests are served on, and rows wait in memory");
             }
-            (true, Ok(())) => tracing::warn!("the store can be written again"),
-            (_, Err(StoreFault::Closed)) | (true, Err(_)) | (false, Ok(())) => {}
         }
+        drop(refused);
         if written.is_err() {
             self.put_away();
         }
@@ -191,8 +213,45 @@ impl std::fmt::Debug for Disk {
     }
 }
 
+/// Whether it is worth saying that something could be written, or not: the first refusal, and the first write when all was calm
+/// for a while.
+fn said(refused: &mut Option<Instant>, written: bool, now: Instant) -> bool {
+    if !written {
+        return refused.replace(now).is_none();
+    }
+    let calm = refused.is_some_and(|last| now.saturating_duration_since(last) >= CALM);
+    if calm {
+        *refused = None;
+    }
+    calm
+}
+
+/// The value under `key` in `backend`.
+pub(crate) fn unsealed(backend: &dyn Backend, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+    backend.get(key)?.map(|value| seal::open(key, value)).transpose()
+}
+
 fn embedded(path: &Path) -> Result<Embedded, StoreFault> {
     let backend = Embedded::open(path)?;
     format::settle(&backend)?;
     Ok(backend)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_takes_some_and_refuses_some_is_one_trouble() {
+        let (mut refused, begun) = (None, Instant::now());
+        let mut heard = Vec::new();
+        // A write each second; every third of the first 30 is refused.
+        for second in 0..60 {
+            let written = second >= 30 || second % 3 != 0;
+            if said(&mut refused, written, begun + Duration::from_secs(second)) {
+                heard.push((second, written));
+            }
+        }
+        assert_eq!(heard, [(0, false), (37, true)]);
+    }
 }

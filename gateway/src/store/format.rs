@@ -1,7 +1,7 @@
 //! The format of a store, and how an older one is carried over. The number itself is kept as format 1 kept it, so that an
 //! older Weir reads it and refuses.
 
-use super::backend::{Backend as _, Batch, Direction, Span};
+use super::backend::{Backend, Batch, Direction, Span};
 use super::sled::Embedded;
 use super::{StoreFault, history};
 
@@ -29,8 +29,16 @@ pub(super) fn settle(backend: &Embedded) -> Result<(), StoreFault> {
     Ok(())
 }
 
+/// Makes a new copy of a store ready, and refuses what this program does not write.
+pub(crate) fn begun(backend: &dyn Backend) -> Result<(), StoreFault> {
+    match written(backend)? {
+        None => begin(backend),
+        Some(_) => known(backend),
+    }
+}
+
 /// Refuses what this program cannot read, and changes nothing.
-pub(super) fn known(backend: &Embedded) -> Result<(), StoreFault> {
+pub(crate) fn known(backend: &dyn Backend) -> Result<(), StoreFault> {
     match written(backend)? {
         Some(FORMAT) => Ok(()),
         Some(1) => Err(StoreFault::Old),
@@ -39,13 +47,13 @@ pub(super) fn known(backend: &Embedded) -> Result<(), StoreFault> {
     }
 }
 
-fn written(backend: &Embedded) -> Result<Option<u32>, StoreFault> {
+fn written(backend: &dyn Backend) -> Result<Option<u32>, StoreFault> {
     let Some(value) = backend.get(KEY)? else { return Ok(None) };
     let damaged = || StoreFault::Damaged("its format is not a number".to_owned());
     value.as_slice().try_into().map(u32::from_be_bytes).map(Some).map_err(|_| damaged())
 }
 
-fn begin(backend: &Embedded) -> Result<(), StoreFault> {
+fn begin(backend: &dyn Backend) -> Result<(), StoreFault> {
     let everything = Span { from: Vec::new(), to: vec![u8::MAX] };
     if !backend.range(&everything, Direction::Up, 1)?.is_empty() {
         return Err(StoreFault::Damaged("it has values but no format".to_owned()));
@@ -61,7 +69,7 @@ fn carry_over(backend: &Embedded) -> Result<(), StoreFault> {
     commit(backend, batch)
 }
 
-fn commit(backend: &Embedded, mut batch: Batch) -> Result<(), StoreFault> {
+fn commit(backend: &dyn Backend, mut batch: Batch) -> Result<(), StoreFault> {
     batch.put_bare(KEY, FORMAT.to_be_bytes());
     backend.apply(&batch)?;
     backend.flush()

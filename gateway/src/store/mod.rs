@@ -5,7 +5,7 @@ pub mod backend;
 #[cfg(test)]
 mod damage;
 mod disk;
-mod format;
+pub(crate) mod format;
 mod history;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use self::disk::Disk;
+pub(crate) use self::disk::unsealed;
 use self::history::History;
 pub use self::history::Served;
 pub use self::raises::Raise;
@@ -49,6 +50,9 @@ pub enum StoreFault {
     /// It failed and is not open again yet, or another process has not yet let it go.
     #[error("it is not open yet")]
     Away,
+    /// A Redis cannot be reached.
+    #[error("redis cannot be reached: {0}")]
+    Unreached(String),
     /// The process ends.
     #[error("it is closed")]
     Closed,

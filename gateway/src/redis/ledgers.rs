@@ -1,0 +1,195 @@
+//! The ledgers of all gateways in their Redis: a [`Map`] for each, and one hash that says whose there are. A ledger that nobody
+//! has written to for as long as rows are kept is forgotten by itself.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use redis::Pipeline;
+
+use crate::budget::lease::NodeId;
+use crate::ledger::{Fleet, Member, State};
+use crate::redis::connection::Settings;
+use crate::redis::line::Line;
+use crate::redis::map::Map;
+use crate::store::StoreFault;
+use crate::store::backend::Backend;
+
+/// Whose ledgers there are: each node with when it last said so, and whether all of its ledger is there.
+const MEMBERS: &str = "weir:{ledgers}";
+
+/// What follows the time of one whose ledger is not all there.
+const FILLING: &str = " filling";
+
+/// How much longer than rows are kept the ledger of a node that is gone stays, for clocks that are not quite the same.
+const AFTERWARDS: Duration = Duration::from_secs(3600);
+
+/// For how long one that Redis has lost is waited for, in seconds: a gateway that runs says once a minute that it is there.
+const MISSED: i64 = 600;
+
+/// More ledgers are not read; each is one folder of a store, so these are very many gateways that come and go.
+const MOST: usize = 4096;
+
+/// The ledgers in one Redis, as one node sees them.
+#[derive(Debug)]
+pub struct Ledgers {
+    line: Arc<Line>,
+    node: NodeId,
+    /// Who was seen, and when it had last said so: one that Redis knows no more has to tell its ledger anew.
+    seen: Mutex<BTreeMap<NodeId, i64>>,
+}
+
+impl Ledgers {
+    /// The ledgers in this Redis; that of `node` is this process's own.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn new(settings: Settings, node: NodeId) -> io::Result<Self> {
+        Ok(Self { line: Arc::new(Line::new(settings)?), node, seen: Mutex::default() })
+    }
+
+    fn map(&self, node: NodeId) -> Map {
+        Map::new(Arc::clone(&self.line), &format!("ledger:{node}"))
+    }
+
+    /// What the hash says, without what no gateway wrote.
+    fn members(&self) -> Result<Vec<Noted>, StoreFault> {
+        let mut pipeline = Pipeline::new();
+        pipeline.hgetall(MEMBERS);
+        let (fields,): (Vec<(String, String)>,) = self.line.ask(&pipeline)?;
+        Ok(fields.iter().filter_map(|(node, text)| Noted::read(node, text)).take(MOST).collect())
+    }
+
+    /// Who was there a moment ago and is no more, since Redis lost what it held.
+    fn lost(&self, noted: &[Noted], now: i64) -> Vec<NodeId> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(noted.iter().map(|noted| (noted.node, noted.at)));
+        seen.retain(|_, at| *at > now.saturating_sub(MISSED));
+        let is_there = |node: &NodeId| noted.iter().any(|noted| noted.node == *node);
+        seen.keys().copied().filter(|node| !is_there(node)).collect()
+    }
+
+    /// Takes those out of the hash whose ledgers are forgotten.
+    fn forget(&self, before: i64) -> Result<(), StoreFault> {
+        let gone = self.members()?.into_iter().filter(|noted| noted.at < before).map(|noted| noted.node);
+        let gone: Vec<_> = gone.collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = Pipeline::new();
+        pipeline.hdel(MEMBERS, gone).ignore();
+        self.line.ask(&pipeline)
+    }
+}
+
+impl Fleet for Ledgers {
+    fn node(&self) -> NodeId {
+        self.node
+    }
+
+    fn own(&self) -> Arc<dyn Backend> {
+        Arc::new(self.map(self.node))
+    }
+
+    fn others(&self) -> Result<Vec<Member>, StoreFault> {
+        let noted = self.members()?;
+        let lost = self.lost(&noted, Timestamp::now().as_second());
+        let there = noted.into_iter().map(|noted| (noted.node, noted.state));
+        let lost = lost.into_iter().map(|node| (node, State::Filling));
+        let others = there.chain(lost).filter(|(node, _)| *node != self.node).take(MOST);
+        Ok(others.map(|(node, state)| Member { node, state, backend: Arc::new(self.map(node)) }).collect())
+    }
+
+    fn note(&self, state: State, kept: Duration, now: Timestamp) -> Result<(), StoreFault> {
+        let kept = i64::try_from((kept + AFTERWARDS).as_secs()).unwrap_or(i64::MAX);
+        let now = now.as_second();
+        let mut pipeline = Pipeline::new();
+        pipeline.hset(MEMBERS, self.node, Noted { node: self.node, at: now, state }.text()).ignore();
+        let () = self.line.ask(&pipeline)?;
+        self.map(self.node).last(kept)?;
+        self.forget(now.saturating_sub(kept))
+    }
+}
+
+/// What is noted of a node.
+struct Noted {
+    node: NodeId,
+    at: i64,
+    state: State,
+}
+
+impl Noted {
+    fn read(node: &str, text: &str) -> Option<Self> {
+        let (at, state) = match text.strip_suffix(FILLING) {
+            Some(at) => (at, State::Filling),
+            None => (text, State::Whole),
+        };
+        Some(Self { node: node.parse().ok()?, at: at.parse().ok()?, state })
+    }
+
+    fn text(&self) -> String {
+        match self.state {
+            State::Whole => self.at.to_string(),
+            State::Filling => format!("{}{FILLING}", self.at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use weir_tests::redis::Redis;
+
+    use super::*;
+    use crate::config::{self, Secret};
+
+    const KEPT: Duration = Duration::from_secs(86_400);
+
+    fn ledgers(redis: &Redis, node: NodeId) -> Ledgers {
+        let url = Some(Secret::written(&redis.url()));
+        let at = config::Redis { url, cluster: Vec::new(), sentinel: None, username: None, password: None };
+        Ledgers::new(Settings::of(&at).unwrap(), node).unwrap()
+    }
+
+    fn seen(by: &Ledgers) -> Vec<(NodeId, State)> {
+        let mut seen: Vec<_> = by.others().unwrap().iter().map(|member| (member.node, member.state)).collect();
+        seen.sort_unstable_by_key(|(node, _)| *node);
+        seen
+    }
+
+    #[test]
+    fn a_ledger_that_redis_lost_is_missed_and_one_that_nobody_writes_is_forgotten() {
+        let redis = Redis::start(&[]);
+        let (one, two, old) = (ledgers(&redis, 1), ledgers(&redis, 2), ledgers(&redis, 3));
+        let now = Timestamp::now();
+        old.note(State::Whole, KEPT, now - KEPT).unwrap();
+        two.note(State::Filling, KEPT, now).unwrap();
+        one.note(State::Whole, KEPT, now).unwrap();
+        assert_eq!(seen(&one), [(2, State::Filling), (3, State::Whole)]);
+        assert_eq!(seen(&two), [(1, State::Whole), (3, State::Whole)]);
+        two.note(State::Whole, KEPT, now + AFTERWARDS * 2).unwrap();
+        assert_eq!(seen(&one), [(2, State::Whole)], "what it wrote is older than rows become");
+        redis.empty();
+        assert_eq!(seen(&one), [(2, State::Filling)], "it will tell it anew");
+        two.note(State::Whole, KEPT, now).unwrap();
+        assert_eq!(seen(&one), [(2, State::Whole)]);
+    }
+
+    #[test]
+    fn the_copy_of_a_gateway_that_never_comes_back_is_forgotten_by_itself() {
+        let redis = Redis::start(&[]);
+        let one = ledgers(&redis, 1);
+        let mut batch = crate::store::backend::Batch::default();
+        batch.put("key", "value");
+        one.own().apply(&batch).unwrap();
+        assert_eq!(redis.say("TTL weir:{ledger:1}:keys"), ":-1");
+        one.note(State::Whole, KEPT, Timestamp::now()).unwrap();
+        for part in ["keys", "values"] {
+            let seconds: u64 = redis.say(&format!("TTL weir:{{ledger:1}}:{part}"))[1..].parse().unwrap();
+            assert!((KEPT.as_secs()..=(KEPT + AFTERWARDS).as_secs()).contains(&seconds), "{seconds}");
+        }
+    }
+}
