@@ -29,6 +29,11 @@ pub trait Adapter: Send + Sync + 'static {
     /// A key that cannot stand in a header.
     fn authorize(&self, api_key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError>;
 
+    /// How many tokens it lets a model answer with at most where the caller says nothing; `None`: that is the provider's.
+    fn default_output(&self, _model: &str, _options: &Options) -> Option<u64> {
+        None
+    }
+
     /// Says `request` in the provider's words.
     ///
     /// # Errors

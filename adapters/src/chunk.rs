@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use crate::usage::Usage;
+use crate::usage::{ServiceTier, Usage};
 
 /// Room for one usual chunk, so that it is not grown into step by step.
 const ROOM: usize = 512;
@@ -18,6 +18,7 @@ pub struct ChunkWriter {
     head: Vec<u8>,
     state: State,
     usage: Option<Usage>,
+    tier: ServiceTier,
     usage_event: Option<Vec<u8>>,
     wants_usage: bool,
     content_events: u64,
@@ -248,6 +249,17 @@ impl ChunkWriter {
     /// What the provider counted; the last word wins.
     pub fn usage(&mut self, usage: Usage) {
         self.usage = Some(usage);
+    }
+
+    /// How the stream is served, once the provider says so: also one that ends before its usage.
+    pub fn served_in(&mut self, tier: ServiceTier) {
+        self.tier = tier;
+    }
+
+    /// How the stream is served, as far as that is known.
+    #[must_use]
+    pub fn tier(&self) -> ServiceTier {
+        self.tier
     }
 
     /// The provider's own usage event (its JSON), to be sent at the end if the caller asked for one.

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::body::Body;
 use crate::chunk::push_json;
@@ -193,17 +194,30 @@ impl Request {
         }
     }
 
-    /// How many tokens the caller lets the model answer with at most, in all choices; `None` where it does not say.
+    /// How many tokens the caller lets the model answer with at most, in all choices; `None` where it does not say. Which of
+    /// two limits a host goes by is its own: the higher one counts.
     #[must_use]
     pub fn output_limit(&self) -> Option<u64> {
-        let limit = OUTPUT_LIMITS.iter().find_map(|name| self.number(name))?;
+        let limit = OUTPUT_LIMITS.iter().filter_map(|name| self.number(name)).max()?;
         Some(limit.saturating_mul(self.choices()))
     }
 
-    /// How many answers the model writes: `n`, or `best_of` where that is more.
+    /// How many answers the model writes: `n`, or `best_of` where that is more, to each prompt.
     #[must_use]
     pub fn choices(&self) -> u64 {
-        ["n", "best_of"].iter().filter_map(|name| self.number(name)).fold(1, u64::max)
+        let each = ["n", "best_of"].iter().filter_map(|name| self.number(name)).fold(1, u64::max);
+        each.saturating_mul(self.prompts())
+    }
+
+    /// A completion may have a list of prompts, as texts or as lists of tokens; one list of tokens is one prompt.
+    fn prompts(&self) -> u64 {
+        let prompt = self.get("prompt").filter(|_| self.operation == Operation::Completions).unwrap_or_default();
+        let first = prompt.strip_prefix(b"[").map(<[u8]>::trim_ascii_start).and_then(<[u8]>::first);
+        if !matches!(first, Some(b'"' | b'[')) {
+            return 1;
+        }
+        let prompts = serde_json::from_slice::<Vec<IgnoredAny>>(prompt).map_or(1, |prompts| prompts.len());
+        u64::try_from(prompts).unwrap_or(u64::MAX)
     }
 
     /// The tiers that it may be served in, beside the standard one: those that it asks for, or that its account is set to
@@ -226,12 +240,17 @@ impl Request {
     /// # Errors
     /// None that [`Request::parse`] did not tell of this request already.
     pub fn limited_to(&self, tokens: u64) -> Result<Self, RequestError> {
-        let there = OUTPUT_LIMITS.iter().find(|name| self.get(name).is_some());
-        let name = there.copied().unwrap_or(match self.operation {
-            Operation::Chat => "max_completion_tokens",
-            Operation::Completions | Operation::Embeddings => "max_tokens",
-        });
-        self.with(&[Edit::Set(name, tokens.to_string().into())])
+        let set = |name| Edit::Set(name, tokens.to_string().into());
+        let is_there = |name: &&&str| self.get(name).is_some();
+        let is_over = |name: &&&str| self.number(name).is_none_or(|limit| limit > tokens);
+        let mut edits: Vec<_> = OUTPUT_LIMITS.iter().filter(is_there).filter(is_over).map(|name| set(name)).collect();
+        if !OUTPUT_LIMITS.iter().any(|name| is_there(&name)) {
+            edits.push(set(match self.operation {
+                Operation::Chat => "max_completion_tokens",
+                Operation::Completions | Operation::Embeddings => "max_tokens",
+            }));
+        }
+        self.with(&edits)
     }
 
     /// The same request with these fields changed.
@@ -242,8 +261,18 @@ impl Request {
         Self::parse(self.operation, self.rewrite(edits).joined())
     }
 
+    /// A number of things, however it is written: `2`, `2.0` and `2e0` are the same to many hosts.
     fn number(&self, name: &str) -> Option<u64> {
-        std::str::from_utf8(self.get(name)?).ok()?.parse().ok()
+        let text = std::str::from_utf8(self.get(name)?).ok()?;
+        text.parse().ok().or_else(|| {
+            let number = text.parse::<f64>().ok().filter(|number| *number >= 0.0)?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it saturates, and is not negative"
+            )]
+            Some(number.ceil() as u64)
+        })
     }
 
     /// The body with these fields changed and every other byte as it was.
@@ -418,10 +447,24 @@ mod tests {
         };
         assert_eq!(limited("{\"max_tokens\": 9}"), (Some(9), "{\"max_tokens\": 7}".to_owned()));
         let both = "{\"max_tokens\":9,\"max_completion_tokens\":5,\"n\":3}";
-        let want = "{\"max_tokens\":9,\"max_completion_tokens\":7,\"n\":3}";
-        assert_eq!(limited(both), (Some(15), want.to_owned()));
+        let want = "{\"max_tokens\":7,\"max_completion_tokens\":5,\"n\":3}";
+        assert_eq!(limited(both), (Some(27), want.to_owned()), "which of the two a host goes by is not known");
+        assert_eq!(limited("{\"max_tokens\":9.0,\"n\":2e0}").0, Some(18));
         assert_eq!(limited("{\"n\":2}"), (None, "{\"max_completion_tokens\":7,\"n\":2}".to_owned()));
         assert_eq!(limited("{\"max_tokens\":null}").0, None);
+    }
+
+    #[test]
+    fn each_prompt_of_a_completion_has_its_own_answer() {
+        let choices = |operation, text: &'static str| {
+            Request::parse(operation, Bytes::from_static(text.as_bytes())).unwrap().choices()
+        };
+        let complete = |text| choices(Operation::Completions, text);
+        assert_eq!(complete(r#"{"prompt":"a","n":2}"#), 2);
+        assert_eq!(complete(r#"{"prompt":["a", "b", "c"],"n":2,"best_of":4}"#), 12);
+        assert_eq!(complete(r#"{"prompt":[ [1,2],[3]]}"#), 2);
+        assert_eq!(complete(r#"{"prompt":[1,2,3]}"#), 1);
+        assert_eq!(choices(Operation::Chat, r#"{"prompt":["a","b"]}"#), 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::{Instant, SystemTime};
 
-use adapters::{Operation, Request, Usage};
+use adapters::{Operation, Request, ServiceTier, Usage};
 use jiff::Timestamp;
 
 use crate::access::Key;
@@ -15,7 +15,7 @@ use crate::hedge::Which;
 use crate::ledger::Charge;
 use crate::limit::{self, Admission, Queue, Scopes, Standing};
 use crate::model::{Model, Picked};
-use crate::price::{Nanos, Price};
+use crate::price::{Nanos, Price, most_tokens};
 
 /// What a model may answer with at most when neither the caller nor the catalog says: it is only reserved, not asked for.
 const OUTPUT_TOKENS: u64 = 16_384;
@@ -34,6 +34,8 @@ pub struct Bill {
     /// A credential's slot that was waited for.
     queued: Option<(Scopes, limit::Permit)>,
     input_tokens: u64,
+    /// The most that they can be.
+    input_bound: Option<u64>,
     request_bytes: usize,
 }
 
@@ -53,6 +55,38 @@ pub struct Payable<'r> {
     pub limited_to: Option<u64>,
 }
 
+impl<'r> Payable<'r> {
+    fn whole(request: &'r Request) -> Self {
+        Self { request: Cow::Borrowed(request), limited_to: None }
+    }
+}
+
+/// The worst that a request can be.
+struct Worst {
+    input_tokens: u64,
+    /// How it may be served.
+    tiers: &'static [ServiceTier],
+}
+
+impl Worst {
+    /// What it costs with so many tokens of an answer; `None` where that cannot be known.
+    fn cost(&self, price: &Price, output_tokens: u64) -> Option<Nanos> {
+        price.bound(&Usage { input_tokens: self.input_tokens, output_tokens, ..Usage::default() }, self.tiers)
+    }
+
+    /// How many tokens each answer may have for what is left; `None` where that is too few, or the answer's length changes
+    /// nothing.
+    fn cut(&self, price: &Price, left: Nanos, request: &Request) -> Option<u64> {
+        match request.operation() {
+            Operation::Embeddings => None,
+            Operation::Chat | Operation::Completions => {
+                let all = price.affordable_output(left, self.input_tokens, self.tiers)?;
+                Some(all / request.choices()).filter(|each| *each >= LEAST_OUTPUT)
+            }
+        }
+    }
+}
+
 impl Bill {
     /// Counts the request under the limits of its key and tenant.
     ///
@@ -69,6 +103,7 @@ impl Bill {
     /// One of them is reached; then the request counts nowhere.
     pub async fn for_model(&mut self, model: &Model, request: &Request) -> Result<(), Fault> {
         self.request_bytes = request.body().len();
+        self.input_bound = None;
         self.input_tokens = u64::try_from(model.ratio.estimate(self.request_bytes)).unwrap_or_default();
         let Some(admission) = &mut self.admission else {
             return Ok(());
@@ -160,45 +195,30 @@ impl Bill {
     ) -> Result<Payable<'r>, Fault> {
         let wanted = self.output_bound(picked, request);
         self.reserve_quota(key, picked, wanted)?;
-        let whole = Payable { request: Cow::Borrowed(request), limited_to: None };
         if key.accounts.is_empty() {
-            return Ok(whole);
+            return Ok(Payable::whole(request));
         }
-        let tiers = request.service_tiers();
+        let worst = Worst { input_tokens: self.input_bound(request), tiers: request.service_tiers() };
         let price = picked.price(SystemTime::now());
-        let Some((price, worst)) = price.and_then(|price| Some((price, price.bound(&self.worst(wanted), tiers)?)))
-        else {
-            return match key.tenant.unpriced {
-                Unpriced::Allow => Ok(whole),
-                Unpriced::Refuse => Err(Fault::unpriced()),
-            };
+        let Some((price, whole)) = price.and_then(|price| Some((price, worst.cost(price, wanted)?))) else {
+            return unpriced(key, request);
         };
         let now = Timestamp::now();
         let left = key.accounts.left(now).unwrap_or(Nanos::MAX);
-        if worst <= left {
-            self.hold.reservations = Some(key.accounts.reserve(worst, now).await.map_err(Fault::exhausted)?);
-            return Ok(whole);
-        }
-        let cut = self.cut(price, left, request);
-        let payable = cut.filter(|each| *each >= LEAST_OUTPUT);
-        let output = payable.map_or(wanted, |each| each.saturating_mul(request.choices()));
-        let worst = price.bound(&self.worst(output), tiers).unwrap_or_default();
-        self.hold.reservations = Some(key.accounts.reserve(worst, now).await.map_err(Fault::exhausted)?);
-        match payable {
+        let cut = if whole <= left { None } else { worst.cut(price, left, request) };
+        let held = cut.and_then(|each| worst.cost(price, each.saturating_mul(request.choices()))).unwrap_or(whole);
+        self.hold.reservations = Some(key.accounts.reserve(held, now).await.map_err(Fault::exhausted)?);
+        match cut {
             Some(each) => Ok(Payable { request: Cow::Owned(request.limited_to(each)?), limited_to: Some(each) }),
-            None => Ok(whole),
+            None => Ok(Payable::whole(request)),
         }
     }
 
-    /// How many tokens each answer may have for what is left; `None` where the answer's length changes nothing.
-    fn cut(&self, price: &Price, left: Nanos, request: &Request) -> Option<u64> {
-        match request.operation() {
-            Operation::Embeddings => None,
-            Operation::Chat | Operation::Completions => {
-                let all = price.affordable_output(left, self.input_bound(), request.service_tiers())?;
-                Some(all / request.choices())
-            }
-        }
+    /// The most tokens that the request can have in all likelihood. Looked for once, and only where money is held for it.
+    fn input_bound(&mut self, request: &Request) -> u64 {
+        let (tokens, all) = (u128::from(self.input_tokens), self.request_bytes.max(1) as u128);
+        let learned = |bytes: usize| u64::try_from(tokens * bytes as u128 / all).unwrap_or(u64::MAX);
+        *self.input_bound.get_or_insert_with(|| most_tokens(request.body(), learned))
     }
 
     fn reserve_quota(&mut self, key: &Key, picked: &Picked<'_>, output: u64) -> Result<(), Fault> {
@@ -213,23 +233,14 @@ impl Bill {
         Ok(())
     }
 
-    /// The most tokens that the request can have in all likelihood: no more than bytes, or than twice the estimate.
-    fn input_bound(&self) -> u64 {
-        let bytes = u64::try_from(self.request_bytes).unwrap_or(u64::MAX);
-        self.input_tokens.saturating_mul(2).min(bytes)
-    }
-
-    /// What the request can use at most, with so many tokens of an answer.
-    fn worst(&self, output_tokens: u64) -> Usage {
-        Usage { input_tokens: self.input_bound(), output_tokens, ..Usage::default() }
-    }
-
     /// The most tokens that the answer can have.
     fn output_bound(&self, picked: &Picked<'_>, request: &Request) -> u64 {
         if request.operation() == Operation::Embeddings {
             return 0;
         }
-        let known = || picked.entry().and_then(|entry| entry.output).unwrap_or(OUTPUT_TOKENS);
+        let provider = &picked.target.provider;
+        let told = || provider.adapter.default_output(&picked.upstream_model, &provider.options);
+        let known = || told().or_else(|| picked.entry()?.output).unwrap_or(OUTPUT_TOKENS);
         request.output_limit().unwrap_or_else(|| known().saturating_mul(request.choices()))
     }
 
@@ -282,6 +293,14 @@ impl Bill {
         let quota = self.hold.quota.take().filter(|_| tokens > 0).and_then(|held| held.settle(tokens));
         let charges = money.into_iter().flatten().chain(quota);
         charges.map(|charge| Charge { account: charge.account, window: charge.window, amount: charge.amount }).collect()
+    }
+}
+
+/// No budget can count what the request costs.
+fn unpriced<'r>(key: &Key, request: &'r Request) -> Result<Payable<'r>, Fault> {
+    match key.tenant.unpriced {
+        Unpriced::Allow => Ok(Payable::whole(request)),
+        Unpriced::Refuse => Err(Fault::unpriced()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use adapters::{ChunkWriter, Reply, Translator};
+use adapters::{ChunkWriter, Reply, Translator, Usage};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -80,7 +80,8 @@ async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Tra
 /// What the stream used: as the provider counted, or by an estimate where it did not.
 fn count(turn: &mut Turn<'_, '_>, writer: &mut ChunkWriter, complete: bool) {
     let counted = writer.counted();
-    let mut usage = counted.unwrap_or_else(|| turn.estimate(writer.content_events()));
+    let estimated = || Usage { tier: writer.tier(), ..turn.estimate(writer.content_events()) };
+    let mut usage = counted.unwrap_or_else(estimated);
     if !complete {
         // Some providers count at the beginning and again at the end, which has not come.
         usage.output_tokens = usage.output_tokens.max(writer.content_events());

@@ -434,7 +434,7 @@ async fn a_request_waits_a_little_for_a_slot_where_the_model_says_so() {
 #[tokio::test]
 async fn what_was_spent_is_known_after_a_kill_and_a_restart() {
     let simulator = simulator();
-    let settings = config(&simulator, "budgets: [{usd: 0.07, every: month}],", "");
+    let settings = config(&simulator, "budgets: [{usd: 0.084, every: month}],", "");
     let weir = settings.start().await;
     for _ in 0..2 {
         let answer = ask(&weir, &limited(chat("m"))).await;
@@ -523,7 +523,7 @@ async fn a_raised_budget_outlives_a_kill_and_ends_when_it_should() {
 #[tokio::test]
 async fn a_budget_that_a_reload_takes_away_and_brings_back_is_as_spent_as_before() {
     let simulator = simulator();
-    let settings = config(&simulator, "budgets: [{usd: 0.07, every: month}],", "");
+    let settings = config(&simulator, "budgets: [{usd: 0.084, every: month}],", "");
     let weir = settings.start().await;
     for _ in 0..2 {
         row(&weir, &ask(&weir, &limited(chat("m"))).await.id()).await;

@@ -119,6 +119,22 @@ fn openais_usage_costs_what_its_tier_and_kinds_cost() {
 }
 
 #[test]
+fn a_stream_that_ends_before_its_usage_is_known_by_its_tier() {
+    let body = json!({"model": "m", "messages": [], "stream": true});
+    let request = Request::parse(Operation::Chat, Bytes::from(body.to_string())).unwrap();
+    let (options, headers) = (Options::default(), HeaderMap::new());
+    let target = Target { model: "m", asked: "m", options: &options, caller: &headers, now: 0 };
+    let adapter = adapters::provider::of_kind("openai").unwrap();
+    let mut stream = Translator::new(adapter.framing(), adapter.events(&request, &target), false);
+    stream
+        .feed(
+            b"data: {\"service_tier\":\"priority\",\"choices\":[]}\n\ndata: {\"service_tier\":null,\"choices\":[]}\n\n",
+        )
+        .unwrap();
+    assert_eq!((stream.writer().counted(), stream.writer().tier()), (None, adapters::ServiceTier::Priority));
+}
+
+#[test]
 fn anthropics_usage_costs_what_its_tier_and_kinds_cost() {
     let price = price(ANTHROPIC);
     let usage = |tier: &str, speed: Value| {

@@ -82,7 +82,6 @@ impl Adapter for OpenAi {
             choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1).max(1),
             finished: 0,
             begun: false,
-            tier: ServiceTier::default(),
         })
     }
 
@@ -170,7 +169,6 @@ struct PassThrough {
     choices: usize,
     finished: usize,
     begun: bool,
-    tier: ServiceTier,
 }
 
 static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
@@ -237,9 +235,9 @@ impl PassThrough {
         let data = event.data;
         // Some hosts tell it in the first chunks only.
         if let Some(tier) = tier.filter(|raw| *raw != b"null") {
-            self.tier = ServiceTier::read(tier);
+            out.served_in(ServiceTier::read(tier));
         }
-        let counted = usage.filter(|raw| *raw != b"null").and_then(|raw| usage::read(raw, self.tier));
+        let counted = usage.filter(|raw| *raw != b"null").and_then(|raw| usage::read(raw, out.tier()));
         if self.wants_usage && !self.begun {
             self.begin_own_usage(data, out);
         }

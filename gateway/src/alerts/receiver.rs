@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use jiff::Timestamp;
@@ -131,7 +130,7 @@ impl Receiver {
 
     async fn post(&self, upstreams: &Upstreams, notice: &Notice) -> Result<(), Refused> {
         let headers = self.headers(notice, Timestamp::now());
-        let body: &[Bytes] = &[notice.body.clone()];
+        let body = std::slice::from_ref(&notice.body);
         let request = Outgoing { method: Method::POST, path: &self.path, headers: &headers, more: &[], body };
         let asked = tokio::time::timeout(TRY, upstreams.send(&self.endpoint, request, CONNECT));
         let status = asked.await.map_err(|_| Refused::Silent)??.status;

@@ -2,6 +2,7 @@
 //! cannot be known, because a price is missing, is none, and never 0.
 
 mod catalog;
+mod input;
 mod rates;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use self::rates::{Card, Rates};
 use crate::config::{Expiry, Money, Pricing, Rounding};
 
 pub use catalog::{Catalog, Entry};
+pub use input::most_tokens;
 
 /// Money in nano-dollars.
 pub type Nanos = i64;

@@ -172,7 +172,7 @@ impl<'a> Encoder<'a, '_> {
                 return value(raw, param, "a whole number that is not negative");
             }
         }
-        Ok(self.to.options.default_max_tokens.unwrap_or_else(|| self.model.max_output()))
+        Ok(self.model.default_output(self.to.options))
     }
 
     fn reasoning(

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::openai::secret_header;
-use crate::adapter::{Adapter, DecodeError, Dropped, EncodeError, EventDecoder, NativeRequest, Reply, Target};
+use crate::adapter::{Adapter, DecodeError, Dropped, EncodeError, EventDecoder, NativeRequest, Options, Reply, Target};
 use crate::refusal::Refusal;
 use crate::request::{Operation, Request};
 
@@ -49,6 +49,10 @@ impl Adapter for Anthropic {
             return Ok(vec![(header::AUTHORIZATION, secret_header(&format!("Bearer {api_key}"))?), beta]);
         }
         Ok(vec![(HeaderName::from_static("x-api-key"), secret_header(api_key)?)])
+    }
+
+    fn default_output(&self, model: &str, options: &Options) -> Option<u64> {
+        Some(model::Model::of(model).default_output(options))
     }
 
     fn encode(&self, request: &Request, to: &Target<'_>) -> Result<NativeRequest, EncodeError> {

@@ -1,6 +1,8 @@
 //! What each of Anthropic's models takes, told by its name: the types of its SDK are one for all of them, but a parameter
 //! that one model wants is a 400 at another. Checked against the SDK 2.12 and a price file of the same month.
 
+use crate::adapter::Options;
+
 /// Version of the API that still takes sampling parameters.
 pub(super) const OLD_VERSION: &str = "2023-06-01";
 
@@ -159,6 +161,11 @@ impl Model {
     /// Whether it takes a `system` role among its messages.
     pub(super) fn takes_system_turns(self) -> bool {
         self.release >= (4, 8)
+    }
+
+    /// `max_tokens` for callers that give none.
+    pub(super) fn default_output(self, options: &Options) -> u64 {
+        options.default_max_tokens.unwrap_or_else(|| self.max_output())
     }
 
     /// The most that it can answer, in tokens.
