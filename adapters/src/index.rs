@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memchr;
+use wide::u8x16;
 
 /// How deep objects and arrays may nest. As many as the bits of the word that remembers each one's kind.
 pub const MAX_DEPTH: u32 = 128;
@@ -56,7 +57,10 @@ impl Field {
     /// Whether that is its name.
     #[must_use]
     pub fn is_named(&self, bytes: &[u8], name: &[u8]) -> bool {
-        if self.escaped { self.name(bytes).as_ref() == name } else { slice(bytes, self.name) == name }
+        if self.escaped {
+            return self.name(bytes).as_ref() == name;
+        }
+        self.name.end - self.name.start == name.len() && slice(bytes, self.name) == name
     }
 }
 
@@ -98,7 +102,24 @@ impl Index {
     /// As [`Index::of`]; the index is empty then.
     pub fn read(&mut self, bytes: &[u8]) -> Result<(), IndexError> {
         self.fields.clear();
-        let read = Scanner { bytes, at: 0 }.object(&mut self.fields).and_then(|end| {
+        let mut scanner = Scanner { bytes, at: 0, block: Block::NONE };
+        let end = scanner.object(&mut self.fields);
+        self.finish(bytes, end)
+    }
+
+    /// Reads an object whose first `kept` fields are those of the one before, byte for byte; the next one starts at `at`.
+    ///
+    /// # Errors
+    /// As [`Index::of`]; the index is empty then.
+    pub fn read_on(&mut self, bytes: &[u8], kept: usize, at: usize) -> Result<(), IndexError> {
+        self.fields.truncate(kept);
+        let mut scanner = Scanner { bytes, at, block: Block::NONE };
+        let end = scanner.fields(&mut self.fields);
+        self.finish(bytes, end)
+    }
+
+    fn finish(&mut self, bytes: &[u8], end: Result<usize, IndexError>) -> Result<(), IndexError> {
+        let read = end.and_then(|end| {
             self.end = end;
             refuse_duplicates(&self.fields, bytes)
         });
@@ -131,30 +152,52 @@ impl Index {
     pub fn get<'b>(&self, bytes: &'b [u8], name: &str) -> Option<&'b [u8]> {
         self.find(bytes, name).map(|field| slice(bytes, field.value))
     }
+
+    /// The raw values of the fields of these names, in one pass.
+    #[must_use]
+    pub fn values<'b, const N: usize>(&self, bytes: &'b [u8], names: [&str; N]) -> [Option<&'b [u8]>; N] {
+        let mut values = [None; N];
+        for field in &self.fields {
+            for (value, _) in values.iter_mut().zip(names).filter(|(_, name)| field.is_named(bytes, name.as_bytes())) {
+                *value = Some(slice(bytes, field.value));
+            }
+        }
+        values
+    }
 }
 
 /// Fields are compared only where a hash of their names meets another's: nearly never.
 fn refuse_duplicates(fields: &[Field], bytes: &[u8]) -> Result<(), IndexError> {
     let mut met: u128 = 0;
     for (seen, field) in fields.iter().enumerate() {
-        let name = field.name(bytes);
-        let bit = 1 << (hash(&name) % u128::BITS);
-        let is_met = met & bit != 0;
-        met |= bit;
-        if is_met && fields.iter().take(seen).any(|earlier| earlier.is_named(bytes, &name)) {
+        // A name with escapes may be any other's.
+        let bits = if field.escaped { u128::MAX } else { 1 << (hash(slice(bytes, field.name)) % u128::BITS) };
+        let is_met = met & bits != 0;
+        met |= bits;
+        if is_met && is_among(field, fields.get(..seen).unwrap_or_default(), bytes) {
             return Err(IndexError { at: field.start(), what: "a field that was already there" });
         }
     }
     Ok(())
 }
 
+fn is_among(field: &Field, earlier: &[Field], bytes: &[u8]) -> bool {
+    let name = field.name(bytes);
+    earlier.iter().any(|earlier| earlier.is_named(bytes, &name))
+}
+
+/// Of a name's length, its begin and its last byte: enough to tell the names of one object apart.
 fn hash(name: &[u8]) -> u32 {
-    name.iter().fold(0, |hash: u32, byte| hash.wrapping_mul(31).wrapping_add(u32::from(*byte)))
+    let begin = name.first_chunk().map_or(0, |begin| u32::from_le_bytes(*begin));
+    let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+    let last = name.last().copied().map_or(0, u32::from);
+    (begin ^ length.rotate_left(16) ^ last.rotate_left(8)).wrapping_mul(0x9E37_79B1) >> 25
 }
 
 struct Scanner<'b> {
     bytes: &'b [u8],
     at: usize,
+    block: Block,
 }
 
 impl Scanner<'_> {
@@ -163,6 +206,11 @@ impl Scanner<'_> {
         if self.peek() == Some(b'}') {
             return self.close();
         }
+        self.fields(fields)
+    }
+
+    /// At a field; leaves behind the object's end.
+    fn fields(&mut self, fields: &mut Vec<Field>) -> Result<usize, IndexError> {
         loop {
             let field = self.field()?;
             if fields.len() == MAX_FIELDS {
@@ -191,7 +239,7 @@ impl Scanner<'_> {
             return Err(self.fault("expected a field's name in quotes"));
         }
         let name = self.string()?;
-        let escaped = memchr(b'\\', slice(self.bytes, name)).is_some();
+        let escaped = slice(self.bytes, name).contains(&b'\\');
         self.expect(b':', "expected `:`")?;
         self.peek();
         let start = self.at;
@@ -213,16 +261,15 @@ impl Scanner<'_> {
         let start = self.at + 1;
         let mut from = start;
         loop {
-            let Some(found) = find_quote(self.bytes.get(from..).unwrap_or_default()) else {
+            let Some(end) = self.quote(from) else {
                 return Err(self.fault("a string that does not end"));
             };
-            let text = Span { start, end: from + found };
-            let backslashes = slice(self.bytes, text).iter().rev().take_while(|byte| **byte == b'\\').count();
-            if backslashes.is_multiple_of(2) {
-                self.at = text.end + 1;
+            let text = Span { start, end };
+            if !is_escaped(slice(self.bytes, text)) {
+                self.at = end + 1;
                 return Ok(text);
             }
-            from = text.end + 1;
+            from = end + 1;
         }
     }
 
@@ -231,34 +278,81 @@ impl Scanner<'_> {
         let mut kinds: u128 = 0;
         let mut depth: u32 = 0;
         loop {
-            match self.bytes.get(self.at) {
-                Some(b'"') => {
+            let Some((at, byte)) = self.mark(self.at) else {
+                self.at = self.bytes.len();
+                return Err(self.fault("an object or array that does not end"));
+            };
+            self.at = at;
+            match byte {
+                b'"' => {
                     self.string()?;
                     continue;
                 }
-                Some(byte @ (b'{' | b'[')) => {
+                b'{' | b'[' => {
                     if depth == MAX_DEPTH {
                         return Err(self.fault("nested too deep"));
                     }
-                    kinds = kinds << 1 | u128::from(*byte == b'{');
+                    kinds = kinds << 1 | u128::from(byte == b'{');
                     depth += 1;
                 }
-                Some(byte @ (b'}' | b']')) => {
-                    if (kinds & 1 == 1) != (*byte == b'}') {
+                _ => {
+                    if (kinds & 1 == 1) != (byte == b'}') {
                         return Err(self.fault("a bracket that closes another kind"));
                     }
                     kinds >>= 1;
                     depth -= 1;
                 }
-                Some(b',' | b':') => {}
-                Some(_) => self.at += plain_run(self.bytes.get(self.at + 1..).unwrap_or_default()),
-                None => return Err(self.fault("an object or array that does not end")),
             }
             self.at += 1;
             if depth == 0 {
                 return Ok(());
             }
         }
+    }
+
+    /// Where the next quote is. Most strings are short: the block at hand and the one after it are looked at before the search
+    /// is called that is fast over long ones.
+    fn quote(&mut self, from: usize) -> Option<usize> {
+        let found = self.block_at(from)?.quotes >> (from % BLOCK);
+        if found != 0 { Some(from + found.trailing_zeros() as usize) } else { self.quote_behind(next_block(from)) }
+    }
+
+    fn quote_behind(&mut self, start: usize) -> Option<usize> {
+        let found = self.block_at(start)?.quotes;
+        if found != 0 {
+            return Some(start + found.trailing_zeros() as usize);
+        }
+        let far = next_block(start);
+        memchr(b'"', self.bytes.get(far..)?).map(|found| far + found)
+    }
+
+    /// The next quote or bracket, and where it is.
+    fn mark(&mut self, from: usize) -> Option<(usize, u8)> {
+        let mut from = from;
+        loop {
+            let found = self.block_at(from)?.marks >> (from % BLOCK);
+            if found != 0 {
+                let at = from + found.trailing_zeros() as usize;
+                return self.bytes.get(at).map(|byte| (at, *byte));
+            }
+            from = next_block(from);
+        }
+    }
+
+    /// The block that holds the byte at `at`, looked through once.
+    #[inline]
+    fn block_at(&mut self, at: usize) -> Option<&Block> {
+        let start = at - at % BLOCK;
+        if self.block.start != start {
+            self.look_through(start)?;
+        }
+        Some(&self.block)
+    }
+
+    #[inline(never)]
+    fn look_through(&mut self, start: usize) -> Option<()> {
+        self.block = Block::of(self.bytes.get(start..)?, start);
+        Some(())
     }
 
     fn scalar(&mut self) -> Result<(), IndexError> {
@@ -296,53 +390,56 @@ impl Scanner<'_> {
     }
 }
 
-/// Each byte of a word.
-const EACH: u64 = 0x0101_0101_0101_0101;
+/// How many bytes are looked through at once.
+const BLOCK: usize = 64;
 
-/// The highest bit of each byte of a word.
-const HIGH: u64 = 0x8080_8080_8080_8080;
+/// How many of them one instruction looks at.
+const LANES: usize = 16;
 
-/// A word that is zero where there is no quote, and whose lowest bit stands in the first byte that is one.
-fn quotes(word: u64) -> u64 {
-    let zero_at_quote = word ^ (EACH * 0x22);
-    zero_at_quote.wrapping_sub(EACH) & !zero_at_quote & HIGH
+/// Where quotes and brackets are among the bytes from `start` on: a bit for each byte.
+struct Block {
+    start: usize,
+    quotes: u64,
+    /// Quotes and brackets.
+    marks: u64,
 }
 
-/// How many bytes a found bit is from the start.
-fn bytes_before(bit: u64) -> usize {
-    bit.trailing_zeros() as usize / 8
+/// Where the block behind the one that holds `at` begins.
+fn next_block(at: usize) -> usize {
+    (at / BLOCK + 1) * BLOCK
 }
 
-/// How many words of a string are searched one by one.
-const SHORT: usize = 3;
+/// Whether the quote behind this text is part of it.
+fn is_escaped(text: &[u8]) -> bool {
+    text.last() == Some(&b'\\') && text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
+}
 
-/// Where the first quote is. Most strings are short: they are searched a word at a time before the search that is fast over
-/// long ones is called.
-fn find_quote(bytes: &[u8]) -> Option<usize> {
-    let (words, _) = bytes.as_chunks::<8>();
-    for (at, word) in words.iter().take(SHORT).enumerate() {
-        let found = quotes(u64::from_le_bytes(*word));
-        if found != 0 {
-            return Some(at * 8 + bytes_before(found));
-        }
+impl Block {
+    const NONE: Self = Self { start: usize::MAX, quotes: 0, marks: 0 };
+
+    /// The first of `rest`, which begins at `start`.
+    fn of(rest: &[u8], start: usize) -> Self {
+        let Some(whole) = rest.first_chunk() else {
+            let mut padded = [0; BLOCK];
+            padded.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+            return Self::whole(&padded, start);
+        };
+        Self::whole(whole, start)
     }
-    let done = words.len().min(SHORT) * 8;
-    memchr(b'"', bytes.get(done..)?).map(|found| done + found)
-}
 
-/// How many bytes there are before the next quote or bracket, or something that may be one: below `@` there are neither, so
-/// numbers, commas, colons and white space are passed a word at a time.
-fn plain_run(bytes: &[u8]) -> usize {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (at, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let found = quotes(word) | ((word | word << 1) & HIGH);
-        if found != 0 {
-            return at * 8 + bytes_before(found);
+    fn whole(bytes: &[u8; BLOCK], start: usize) -> Self {
+        let (mut quotes, mut marks) = (0, 0);
+        for (place, lanes) in bytes.as_chunks::<LANES>().0.iter().enumerate() {
+            let bytes = u8x16::new(*lanes);
+            let quote = bytes.simd_eq(u8x16::splat(b'"'));
+            // Brackets become braces, and nothing else does.
+            let folded = bytes | u8x16::splat(b' ');
+            let bracket = folded.simd_eq(u8x16::splat(b'{')) | folded.simd_eq(u8x16::splat(b'}'));
+            quotes |= u64::from(quote.to_bitmask()) << (place * LANES);
+            marks |= u64::from((quote | bracket).to_bitmask()) << (place * LANES);
         }
+        Self { start, quotes, marks }
     }
-    let plain = |byte: &&u8| **byte < b'@' && **byte != b'"';
-    words.len() * 8 + rest.iter().take_while(plain).count()
 }
 
 fn is_space(byte: u8) -> bool {
@@ -406,7 +503,9 @@ mod tests {
     #[test]
     fn an_escaped_name_is_the_name_that_it_means() {
         assert_eq!(names(r#"{"mod\u0065l":1}"#), ["model"]);
-        assert_eq!(Index::of(br#"{"model":1,"mod\u0065l":2}"#).unwrap_err().what, "a field that was already there");
+        for twice in [r#"{"model":1,"mod\u0065l":2}"#, r#"{"mod\u0065l":1,"a":2,"model":3}"#] {
+            assert_eq!(Index::of(twice.as_bytes()).unwrap_err().what, "a field that was already there", "{twice}");
+        }
     }
 
     #[test]

@@ -25,4 +25,4 @@ pub use frame::{Event, Framing};
 pub use refusal::{Class, Refusal};
 pub use request::{Operation, Request};
 pub use stream::{StreamFault, Translator};
-pub use usage::Usage;
+pub use usage::{ServiceTier, Usage};

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::body::Body;
 use crate::chunk::push_json;
 use crate::index::{self, Field, Index, IndexError};
+use crate::usage::ServiceTier;
 
 /// What is asked of a model: one for each endpoint of the contract that takes a JSON body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -203,6 +204,21 @@ impl Request {
     #[must_use]
     pub fn choices(&self) -> u64 {
         ["n", "best_of"].iter().filter_map(|name| self.number(name)).fold(1, u64::max)
+    }
+
+    /// The tiers that it may be served in, beside the standard one: those that it asks for, or that its account is set to
+    /// where it leaves that to the provider.
+    #[must_use]
+    pub fn service_tiers(&self) -> &'static [ServiceTier] {
+        if self.get("speed") == Some(b"\"fast\"") {
+            return &[ServiceTier::Fast, ServiceTier::Priority];
+        }
+        match self.get("service_tier") {
+            Some(b"\"default\"" | b"\"standard_only\"" | b"\"scale\"") => &[],
+            Some(b"\"flex\"") => &[ServiceTier::Flex],
+            Some(b"\"ultrafast\"") => &[ServiceTier::Ultrafast, ServiceTier::Priority],
+            Some(_) | None => &[ServiceTier::Priority, ServiceTier::Flex],
+        }
     }
 
     /// The same request, each of whose answers may have `tokens` tokens at most.

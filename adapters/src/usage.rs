@@ -1,7 +1,7 @@
 //! What a request used, in one way of counting whatever the provider's.
 
 /// Counts of one request. `input_tokens` holds all input, cached or not, and `output_tokens` all output, reasoning
-/// included; the other fields say how much of those was of a kind (OpenAI's way of counting).
+/// included; the other counts of tokens say how many of those were of a kind (OpenAI's way of counting).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Usage {
     /// All input tokens, those read from or written to a cache included.
@@ -12,12 +12,24 @@ pub struct Usage {
     pub cache_write_tokens: u64,
     /// Input tokens that were written to a cache that lives for an hour.
     pub cache_write_1h_tokens: u64,
+    /// Input tokens that were audio.
+    pub audio_input_tokens: u64,
     /// All output tokens, reasoning included.
     pub output_tokens: u64,
     /// Output tokens that were spent on reasoning.
     pub reasoning_tokens: u64,
-    /// Input and output tokens that were audio.
-    pub audio_tokens: u64,
+    /// Output tokens that were audio.
+    pub audio_output_tokens: u64,
+    /// Images made.
+    pub images: u64,
+    /// Characters spoken.
+    pub characters: u64,
+    /// Milliseconds of audio.
+    pub audio_ms: u64,
+    /// Units of search, as rerankers count.
+    pub search_units: u64,
+    /// How it was served.
+    pub tier: ServiceTier,
 }
 
 impl Usage {
@@ -25,5 +37,42 @@ impl Usage {
     #[must_use]
     pub fn total_tokens(&self) -> u64 {
         self.input_tokens.saturating_add(self.output_tokens)
+    }
+
+    /// Audio in and out together.
+    #[must_use]
+    pub fn audio_tokens(&self) -> u64 {
+        self.audio_input_tokens.saturating_add(self.audio_output_tokens)
+    }
+}
+
+/// How a provider served a request, where that has a price of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ServiceTier {
+    /// As usual, or in a way that costs no other price.
+    #[default]
+    Standard,
+    /// When there was room (OpenAI).
+    Flex,
+    /// Before others (OpenAI, which takes `fast` for the same).
+    Priority,
+    /// At the highest speed that there is (OpenAI).
+    Ultrafast,
+    /// In fast mode (Anthropic's `speed`).
+    Fast,
+    /// In a batch.
+    Batch,
+}
+
+impl ServiceTier {
+    /// OpenAI's word for it, raw as JSON. What is unknown is served as usual.
+    pub(crate) fn read(raw: &[u8]) -> Self {
+        match raw {
+            b"\"flex\"" => Self::Flex,
+            b"\"priority\"" | b"\"fast\"" => Self::Priority,
+            b"\"ultrafast\"" => Self::Ultrafast,
+            b"\"batch\"" => Self::Batch,
+            _ => Self::Standard,
+        }
     }
 }

@@ -23,6 +23,8 @@ TYPES = {
     "completion": "llm",
     "embedding": "text-embedding",
     "moderation": "moderation",
+    "audio_transcription": "speech2text",
+    "audio_speech": "tts",
 }
 RATES = {
     "input": "input_cost_per_token",
@@ -33,7 +35,10 @@ RATES = {
     "audio_input": "input_cost_per_audio_token",
     "audio_output": "output_cost_per_audio_token",
 }
-TIER_RATES = ["input", "output", "cached_input", "cache_write"]
+# What is priced by something else than tokens, where tokens have no price.
+UNITS = {"per_second": "input_cost_per_second", "per_character": "input_cost_per_character"}
+# Our name of a way to be served, and the end of its prices' names.
+SERVICES = {"flex": "_flex", "priority": "_priority", "ultrafast": "_ultrafast", "batch": "_batches"}
 FEATURES = {
     "tool-call": "supports_function_calling",
     "multi-tool-call": "supports_parallel_function_calling",
@@ -50,25 +55,41 @@ def million(cost):
     return format((Decimal(cost) * 1_000_000).quantize(Decimal("1e-9")).normalize(), "f")
 
 
-def rates(entry, names, suffix=""):
-    found = ((name, entry.get(RATES[name] + suffix)) for name in names)
-    return ", ".join(f"{name}: {million(cost)}" for name, cost in found if cost is not None)
+def exact(cost):
+    return format(Decimal(cost).quantize(Decimal("1e-9")).normalize(), "f")
 
 
-def tiers(entry):
-    """Prices for long prompts: `input_cost_per_token_above_272k_tokens` and the like."""
-    prefix, end = RATES["input"] + "_above_", "k_tokens"
+def rates(entry, suffix, times):
+    found = ((name, entry.get(cost + suffix)) for name, cost in RATES.items())
+    return [f"{name}: {million(cost * times)}" for name, cost in found if cost is not None]
+
+
+def card(entry, suffix="", times=1):
+    """The prices of one way to be served, and for long prompts: `input_cost_per_token_above_272k_tokens_flex` and the like."""
+    parts = rates(entry, suffix, times)
+    prefix, end = RATES["input"] + "_above_", "k_tokens" + suffix
     bounds = [key[len(prefix) : -len(end)] for key in entry if key.startswith(prefix) and key.endswith(end)]
-    return [
-        f"{{above: {bound}k, {rates(entry, TIER_RATES, f'_above_{bound}k_tokens')}}}"
+    tiers = [
+        f"{{above: {bound}k, {', '.join(rates(entry, f'_above_{bound}k_tokens{suffix}', times))}}}"
         for bound in sorted((bound for bound in bounds if bound.isdigit()), key=int)
     ]
+    return parts + ([f"tiers: [{', '.join(tiers)}]"] if tiers else [])
+
+
+def services(entry):
+    found = {name: card(entry, suffix) for name, suffix in SERVICES.items()}
+    # Anthropic's fast mode is told as a factor of all prices.
+    if times := entry.get("provider_specific_entry", {}).get("fast"):
+        found["fast"] = card(entry, times=times)
+    return [f"{name}: {{{', '.join(parts)}}}" for name, parts in found.items() if parts]
 
 
 def pricing(entry):
-    parts = [part for part in [rates(entry, RATES)] if part]
-    if found := tiers(entry):
-        parts.append(f"tiers: [{', '.join(found)}]")
+    parts = card(entry)
+    if not parts:
+        parts = [f"{name}: {exact(entry[cost])}" for name, cost in UNITS.items() if entry.get(cost) is not None]
+    if found := services(entry):
+        parts.append(f"service_tiers: {{{', '.join(found)}}}")
     return ", ".join(parts)
 
 

@@ -2,6 +2,7 @@
 //! whole answer, or a stream's first content. Until then a failure costs nothing but this attempt.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use adapters::refusal::{self, Class};
@@ -55,11 +56,14 @@ pub struct Stream {
 
 /// Who waits for a target: with the clocks that run meanwhile.
 pub trait Patience: Send {
-    /// Waits for `what`, a provider's doing.
+    /// Waits for `what`, a provider's doing. Pinned by whoever waits: taken by value it would be there twice.
     ///
     /// # Errors
     /// There is no more reason to wait.
-    fn wait<T: Send>(&mut self, what: impl Future<Output = T> + Send) -> impl Future<Output = Result<T, Fault>> + Send;
+    fn wait<T: Send>(
+        &mut self,
+        what: impl Future<Output = T> + Send + Unpin,
+    ) -> impl Future<Output = Result<T, Fault>> + Send;
 
     /// The answer must begin within `limit`.
     fn begins(&mut self, limit: Option<Duration>);
@@ -149,9 +153,11 @@ async fn ask(
     connect: Duration,
 ) -> Result<Answer, Fault> {
     let path = path(picked, native);
-    let sent = upstreams.send(&picked.target.provider.endpoint, outgoing(picked, native, &path), connect);
-    let source = patience.wait(sent).await?.map_err(unreachable)?;
-    if source.status.is_success() { Ok(source) } else { Err(refused(patience, picked, source).await?) }
+    let source = {
+        let sent = pin!(upstreams.send(&picked.target.provider.endpoint, outgoing(picked, native, &path), connect));
+        patience.wait(sent).await?.map_err(unreachable)?
+    };
+    if source.status.is_success() { Ok(source) } else { Err(Box::pin(refused(patience, picked, source)).await?) }
 }
 
 /// Reads as much of a success as the caller can be answered with.
@@ -212,7 +218,7 @@ fn is_event_stream(source: &Answer) -> bool {
 async fn until_content(patience: &mut impl Patience, stream: &mut Stream) -> Result<(), Fault> {
     let Stream { source, translator } = stream;
     loop {
-        match patience.wait(source.read()).await?.map_err(broken)? {
+        match patience.wait(pin!(source.read())).await?.map_err(broken)? {
             Some(bytes) => translator.feed(&bytes)?,
             None => translator.end()?,
         }
@@ -224,11 +230,11 @@ async fn until_content(patience: &mut impl Patience, stream: &mut Stream) -> Res
 }
 
 async fn whole(patience: &mut impl Patience, source: &mut Answer) -> Result<Bytes, Fault> {
-    let Some(first) = patience.wait(source.read()).await?.map_err(broken)? else {
+    let Some(first) = patience.wait(pin!(source.read())).await?.map_err(broken)? else {
         return Ok(Bytes::new());
     };
     patience.goes_on();
-    let Some(second) = patience.wait(source.read()).await?.map_err(broken)? else {
+    let Some(second) = patience.wait(pin!(source.read())).await?.map_err(broken)? else {
         return Ok(first);
     };
     let announced = source.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
@@ -236,7 +242,7 @@ async fn whole(patience: &mut impl Patience, source: &mut Answer) -> Result<Byte
     body.extend_from_slice(&first);
     body.extend_from_slice(&second);
     patience.goes_on();
-    while let Some(piece) = patience.wait(source.read()).await?.map_err(broken)? {
+    while let Some(piece) = patience.wait(pin!(source.read())).await?.map_err(broken)? {
         patience.goes_on();
         if body.len() + piece.len() > MOST_ANSWER {
             return Err(error::incomplete(format!("an answer over {MOST_ANSWER} bytes")));
@@ -248,8 +254,10 @@ async fn whole(patience: &mut impl Patience, source: &mut Answer) -> Result<Byte
 
 /// Reads what a provider says of its refusal; a refusal without a readable body is one all the same.
 async fn refused(patience: &mut impl Patience, picked: &Picked<'_>, mut source: Answer) -> Result<Fault, Fault> {
-    let read = tokio::time::timeout(REFUSAL_TIME, refusal_body(&mut source));
-    let body = patience.wait(read).await?.ok().flatten().unwrap_or_default();
+    let body = {
+        let read = pin!(tokio::time::timeout(REFUSAL_TIME, refusal_body(&mut source)));
+        patience.wait(read).await?.ok().flatten().unwrap_or_default()
+    };
     let mut refusal = picked.target.provider.adapter.refusal(source.status, &source.headers, &body);
     refusal.retry_after = refusal.retry_after.or_else(|| come_again(refusal.class, &source.headers));
     source.release().await;

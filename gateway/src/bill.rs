@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::access::Key;
 use crate::budget::{QuotaReservation, Reservations};
-use crate::config::CredentialSource;
+use crate::config::{CredentialSource, Unpriced};
 use crate::error::Fault;
 use crate::hedge::Which;
 use crate::ledger::Charge;
@@ -151,7 +151,7 @@ impl Bill {
     /// Holds the most that an attempt at this target can cost, at its price, and cuts the answer to what can be paid.
     ///
     /// # Errors
-    /// A budget or a quota has not enough left.
+    /// A budget or a quota has not enough left, or nobody knows what a request would cost that is to be known.
     async fn reserve<'r>(
         &mut self,
         key: &Key,
@@ -161,11 +161,19 @@ impl Bill {
         let wanted = self.output_bound(picked, request);
         self.reserve_quota(key, picked, wanted)?;
         let whole = Payable { request: Cow::Borrowed(request), limited_to: None };
-        let Some(price) = picked.price(SystemTime::now()).filter(|_| !key.accounts.is_empty()) else {
+        if key.accounts.is_empty() {
             return Ok(whole);
+        }
+        let tiers = request.service_tiers();
+        let price = picked.price(SystemTime::now());
+        let Some((price, worst)) = price.and_then(|price| Some((price, price.bound(&self.worst(wanted), tiers)?)))
+        else {
+            return match key.tenant.unpriced {
+                Unpriced::Allow => Ok(whole),
+                Unpriced::Refuse => Err(Fault::unpriced()),
+            };
         };
         let now = Timestamp::now();
-        let worst = price.bound(self.input_bound(), wanted).unwrap_or_default();
         let left = key.accounts.left(now).unwrap_or(Nanos::MAX);
         if worst <= left {
             self.hold.reservations = Some(key.accounts.reserve(worst, now).await.map_err(Fault::exhausted)?);
@@ -174,7 +182,7 @@ impl Bill {
         let cut = self.cut(price, left, request);
         let payable = cut.filter(|each| *each >= LEAST_OUTPUT);
         let output = payable.map_or(wanted, |each| each.saturating_mul(request.choices()));
-        let worst = price.bound(self.input_bound(), output).unwrap_or_default();
+        let worst = price.bound(&self.worst(output), tiers).unwrap_or_default();
         self.hold.reservations = Some(key.accounts.reserve(worst, now).await.map_err(Fault::exhausted)?);
         match payable {
             Some(each) => Ok(Payable { request: Cow::Owned(request.limited_to(each)?), limited_to: Some(each) }),
@@ -187,7 +195,8 @@ impl Bill {
         match request.operation() {
             Operation::Embeddings => None,
             Operation::Chat | Operation::Completions => {
-                Some(price.affordable_output(left, self.input_bound())? / request.choices())
+                let all = price.affordable_output(left, self.input_bound(), request.service_tiers())?;
+                Some(all / request.choices())
             }
         }
     }
@@ -208,6 +217,11 @@ impl Bill {
     fn input_bound(&self) -> u64 {
         let bytes = u64::try_from(self.request_bytes).unwrap_or(u64::MAX);
         self.input_tokens.saturating_mul(2).min(bytes)
+    }
+
+    /// What the request can use at most, with so many tokens of an answer.
+    fn worst(&self, output_tokens: u64) -> Usage {
+        Usage { input_tokens: self.input_bound(), output_tokens, ..Usage::default() }
     }
 
     /// The most tokens that the answer can have.

@@ -226,6 +226,13 @@ impl Fault {
         Self { retry_after: Some(Duration::from_secs(1)), ..fault }
     }
 
+    /// A budget would not count what this model costs, and its tenant wants to be sure.
+    #[must_use]
+    pub fn unpriced() -> Self {
+        let message = "No price of this model is known, and the tenant's budgets allow none without.";
+        Self::new(Kind::PolicyForbidden, StatusCode::FORBIDDEN, "model_without_price", message).of_param("model")
+    }
+
     /// What the tenant may use of the operator's credentials is used up.
     #[must_use]
     pub fn quota_exceeded() -> Self {
@@ -246,6 +253,17 @@ impl Fault {
         let message = format!("The provider did not answer in time ({what}).");
         let cause = (what != TOTAL).then_some(Cause::Server);
         Self { cause, ..Self::new(Kind::ProviderTimeout, StatusCode::GATEWAY_TIMEOUT, "provider_timeout", message) }
+    }
+
+    /// Whether an attempt that ended so was ended by us or by the caller, while its provider worked on it and counted: the
+    /// caller left, the clock of the whole request ran out, which may be the caller's own, or the process ended.
+    #[must_use]
+    pub fn cuts_off(&self) -> bool {
+        match self.kind {
+            Kind::CallerGone | Kind::GatewayFault => true,
+            Kind::ProviderTimeout => self.cause.is_none(),
+            _ => false,
+        }
     }
 
     /// The ledger cannot be read.

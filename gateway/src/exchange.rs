@@ -9,7 +9,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use adapters::{Operation, Request};
 use bytes::Bytes;
@@ -208,7 +208,7 @@ async fn answer_of<'s>(
 }
 
 fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record<'s>) -> Result<&'s Key, Fault> {
-    let (keys, headers, now) = (&snapshot.keys, client.headers(), SystemTime::now());
+    let (keys, headers, now) = (&snapshot.keys, client.headers(), record.began.into());
     let key = match snapshot.guesses.as_deref().zip(client.address()) {
         Some((guesses, address)) => access::authenticate_from(address, guesses, keys, headers, now)?,
         None => access::authenticate(keys, headers, now)?,
@@ -334,7 +334,7 @@ fn refusal(record: &Record<'_>, fault: &Fault, client: &Client) -> Head {
     head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     head.add(headers::ERROR, HeaderValue::from_static(fault.kind.name()));
     if let Some(after) = fault.retry_after {
-        head.add(header::RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(0.0) as u64));
+        head.add(header::RETRY_AFTER, headers::number(after.as_secs_f64().ceil().max(0.0) as u64));
     }
     if fault.kind == Kind::PolicyBudget {
         head.add(headers::SHOULD_RETRY, HeaderValue::from_static("false"));

@@ -1,6 +1,6 @@
 //! The names of the headers that Weir itself reads and writes.
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 /// The request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -36,3 +36,9 @@ pub const TIMEOUT: HeaderName = HeaderName::from_static("x-weir-timeout-ms");
 pub const CACHE_AFFINITY: HeaderName = HeaderName::from_static("x-weir-cache-affinity");
 /// The caller wants one attempt only.
 pub const NO_RETRY: HeaderName = HeaderName::from_static("x-weir-no-retry");
+
+/// A whole number as a header's value. The value's own conversion takes two allocations.
+#[must_use]
+pub fn number(number: impl itoa::Integer) -> HeaderValue {
+    HeaderValue::from_str(itoa::Buffer::new().format(number)).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}

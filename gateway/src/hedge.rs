@@ -1,7 +1,7 @@
 //! A second target is asked when the first is slow; the first good answer wins, and the other request ends at once.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -66,8 +66,7 @@ struct Alone {
 }
 
 impl Patience for Alone {
-    async fn wait<T: Send>(&mut self, what: impl Future<Output = T> + Send) -> Result<T, Fault> {
-        let mut what = pin!(what);
+    async fn wait<T: Send>(&mut self, mut what: impl Future<Output = T> + Send + Unpin) -> Result<T, Fault> {
         loop {
             tokio::select! {
                 biased;

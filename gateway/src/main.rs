@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-/// A faster allocator than the system's: 9 % less CPU for a small request.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// A faster allocator than the system's, linked in the place of `malloc`: 9 % less CPU for a small request. As a global
+// allocator it would be asked for each block's alignment, which takes five times the instructions.
+use mimalloc as _;
 
 fn main() -> ExitCode {
     // With huge pages the allocator's sparse blocks weigh 45 MB more; they gain nothing that could be measured. A kernel

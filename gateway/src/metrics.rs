@@ -59,7 +59,9 @@ pub struct Metrics {
     /// `weir_limit_rejections_total`
     pub limit_rejections: IntCounterVec,
     /// `weir_budget_alerts_total`
-    pub budget_alerts: IntCounter,
+    pub budget_alerts: IntCounterVec,
+    /// `weir_alert_deliveries_total`
+    pub alert_deliveries: IntCounterVec,
     budget_limit: GaugeVec,
     budget_used: GaugeVec,
     budget_reserved: GaugeVec,
@@ -164,7 +166,16 @@ impl Metrics {
                 "Requests refused by a limit, by what it is of.",
                 &["scope"],
             )?,
-            budget_alerts: families.counter("weir_budget_alerts_total", "Budgets that came to their soft limit.")?,
+            budget_alerts: families.counters(
+                "weir_budget_alerts_total",
+                "Budgets that came to their soft limit, or to their end.",
+                &["threshold"],
+            )?,
+            alert_deliveries: families.counters(
+                "weir_alert_deliveries_total",
+                "Alerts by what became of them at their receivers.",
+                &["outcome"],
+            )?,
             budget_limit: families.gauges(
                 "weir_budget_limit_usd",
                 "What a tenant may spend in this window.",

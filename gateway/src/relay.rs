@@ -1,5 +1,7 @@
 //! The answer to the client: whole in one write, or chunk by chunk as the provider sends them.
 
+use std::pin::pin;
+
 use adapters::{ChunkWriter, Reply, Translator};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -63,7 +65,7 @@ async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Tra
     while !translator.writer().is_complete() {
         turn.push(translator.writer_mut().take()).await?;
         turn.goes_on();
-        let fed = match turn.wait(source.read()).await?.map_err(broken)? {
+        let fed = match turn.wait(pin!(source.read())).await?.map_err(broken)? {
             Some(bytes) => translator.feed(&bytes),
             None => translator.end(),
         };
@@ -78,7 +80,11 @@ async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Tra
 /// What the stream used: as the provider counted, or by an estimate where it did not.
 fn count(turn: &mut Turn<'_, '_>, writer: &mut ChunkWriter, complete: bool) {
     let counted = writer.counted();
-    let usage = counted.unwrap_or_else(|| turn.estimate(writer.content_events()));
+    let mut usage = counted.unwrap_or_else(|| turn.estimate(writer.content_events()));
+    if !complete {
+        // Some providers count at the beginning and again at the end, which has not come.
+        usage.output_tokens = usage.output_tokens.max(writer.content_events());
+    }
     writer.usage(usage);
     turn.record.usage = Some(usage);
     turn.record.accuracy = match (counted, complete) {
@@ -106,17 +112,14 @@ pub fn head(record: &Record<'_>, status: StatusCode) -> Head {
         head.add_some(headers::CREDENTIAL_SOURCE, is_own.then(|| HeaderValue::from_static(source)));
     }
     if record.operation.is_some() {
-        head.add(headers::ATTEMPTS, HeaderValue::from(record.attempts.len()));
-        head.add(
-            headers::OVERHEAD,
-            HeaderValue::from(u64::try_from(record.overhead().as_micros()).unwrap_or(u64::MAX)),
-        );
+        head.add(headers::ATTEMPTS, headers::number(record.attempts.len()));
+        head.add(headers::OVERHEAD, headers::number(record.overhead_us()));
     }
     if let Some(standing) = record.bill.standing() {
         standing.headers().for_each(|(name, value)| head.add(name, value));
     }
     head.add_some(headers::COST, cost(record));
-    head.add_some(headers::MAX_TOKENS, record.limited_to.map(HeaderValue::from));
+    head.add_some(headers::MAX_TOKENS, record.limited_to.map(headers::number));
     head.add_some(headers::DROPPED, record.dropped.clone());
     head.add_some(headers::PROVIDER_REQUEST_ID, record.provider_request_id.clone());
     head

@@ -76,9 +76,10 @@ impl Reloader {
             changed: changes(&served.loaded.config, &loaded.config),
             restart: needs_restart(&served.started, &loaded.config),
         };
+        let now = jiff::Timestamp::now();
+        self.gateway.recall(now);
         self.gateway.metrics.configured(snapshot.generation, &snapshot.hash);
         self.gateway.models.replace(snapshot);
-        let now = jiff::Timestamp::now();
         let (hash, changed) = (reloaded.hash.clone(), reloaded.changed.clone());
         self.gateway.store.served(store::Served { at: now, hash, changed });
         served.loaded = loaded;

@@ -88,7 +88,7 @@ impl<'s> Search<'_, '_, 's> {
                     Asked::Failed(Step::GiveUp) => break,
                 },
                 Err(unpicked) => {
-                    if !self.wait(unpicked).await? {
+                    if !Box::pin(self.wait(unpicked)).await? {
                         break;
                     }
                 }
@@ -143,7 +143,8 @@ impl<'s> Search<'_, '_, 's> {
         let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller };
         let asked = match &self.instance.model().hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
-            Some(hedge) => self.hedged(hedge, &errand).await,
+            // Boxed, as all that is rare here: every request's future would have room for it.
+            Some(hedge) => Box::pin(self.hedged(hedge, &errand)).await,
         };
         self.caller = caller;
         match asked {
@@ -157,7 +158,10 @@ impl<'s> Search<'_, '_, 's> {
 
     fn failed(&mut self, failed: Fault) -> Step {
         self.turn.record.attempt_ended(Err(&failed));
-        self.turn.record.bill.give_back();
+        // What is cut off has a cost, which is settled at the request's end.
+        if !failed.cuts_off() {
+            self.turn.record.bill.give_back();
+        }
         if failed.is_targets_lack() {
             self.fault.get_or_insert(failed);
             return Step::Next;
@@ -172,7 +176,7 @@ impl<'s> Search<'_, '_, 's> {
         hedge.count();
         let upstreams = &self.gateway.upstreams;
         let mut first = pin!(hedge::alone(upstreams, errand));
-        if let Ok(asked) = self.turn.wait(tokio::time::timeout(hedge.after, &mut first)).await? {
+        if let Ok(asked) = self.turn.wait(pin!(tokio::time::timeout(hedge.after, &mut first))).await? {
             return asked;
         }
         let Some((picked, held)) = self.pick_beside(hedge) else {
@@ -184,7 +188,7 @@ impl<'s> Search<'_, '_, 's> {
         self.turn.record.attempt(&picked, held);
         let beside = Errand { picked: &picked, request: &payable.request, ..*errand };
         let second = pin!(hedge::alone(upstreams, &beside));
-        let Raced { won, answer, failed } = self.turn.wait(hedge::race(first, second)).await?;
+        let Raced { won, answer, failed } = self.turn.wait(pin!(hedge::race(first, second))).await?;
         self.turn.record.attempt_lost(won.other(), failed.as_ref());
         self.turn.record.bill.lose(won.other());
         answer
@@ -206,7 +210,7 @@ impl<'s> Search<'_, '_, 's> {
             return Ok(false);
         };
         self.turn.timer.phase(None, "pause");
-        self.turn.wait(tokio::time::sleep(wait)).await?;
+        self.turn.wait(pin!(tokio::time::sleep(wait))).await?;
         self.tried.forget();
         Ok(true)
     }
@@ -242,7 +246,7 @@ impl<'s> Search<'_, '_, 's> {
             return Ok(false);
         };
         self.turn.timer.phase(None, "queue");
-        let admitted = self.turn.wait(scopes.admit_in_turn(queue)).await?;
+        let admitted = self.turn.wait(pin!(scopes.admit_in_turn(queue))).await?;
         Ok(admitted.map(|permit| self.turn.record.bill.queued(scopes, permit)).is_ok())
     }
 

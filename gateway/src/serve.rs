@@ -12,10 +12,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::access_log::{AccessLog, Writer};
 use crate::admin::Admin;
+use crate::alerts::{self, Alerts};
 use crate::budget::{self, Alert};
 use crate::cli::{INTERNAL_FAULT, WRONG_INPUT};
 use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
-use crate::gateway::Gateway;
+use crate::gateway::{self, Gateway};
 use crate::ledger::{self, Ledger};
 use crate::limit;
 use crate::metrics::Metrics;
@@ -105,7 +106,8 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let simulator_at = simulator.as_ref().map(simulator::Simulator::addr);
     let metrics = Metrics::new().map_err(|error| Refused::Machine(error.to_string()))?;
     let share = share(&loaded.config, start)?;
-    let budgets = Arc::new(budgets(&metrics, share.as_ref()));
+    let alerts = Arc::new(alerts(&loaded.config, &proxies, &metrics)?);
+    let budgets = Arc::new(budgets(&metrics, &alerts, share.as_ref()));
     let limits = match &share {
         Some(_) => limit::Registry::shared(Arc::clone(&budgets)),
         None => limit::Registry::default(),
@@ -138,6 +140,7 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
         store,
         ledger,
         budgets,
+        alerts,
         reasons: Reasons::default(),
         sharing: Mutex::new(sharing),
         draining: AtomicBool::new(false),
@@ -232,12 +235,27 @@ fn open_store(config: &Config, start: Start) -> Result<Store, Refused> {
     Store::open(path, patience).map_err(|error| Refused::Input(format!("the store {}: {error}", path.display())))
 }
 
-/// The accounts; one that comes to its soft limit is told in the log and counted.
-fn budgets(metrics: &Metrics, share: Option<&Share>) -> budget::Registry {
-    let alerts = metrics.budget_alerts.clone();
+/// Those who are told of budgets that run low.
+fn alerts(config: &Config, proxies: &Proxies, metrics: &Metrics) -> Result<Alerts, Refused> {
+    let receiver = |(number, written)| {
+        alerts::Receiver::of(written, proxies)
+            .map_err(|error| Refused::Input(format!("observability.alerts[{number}]: {error}")))
+    };
+    let receivers = config.observability.alerts.iter().enumerate().map(receiver).collect::<Result<Vec<_>, _>>()?;
+    let deliveries = metrics.alert_deliveries.clone();
+    let count = move |outcome: alerts::Outcome| deliveries.with_label_values(&[outcome.name()]).inc();
+    Ok(Alerts::start(receivers, Arc::new(count))?)
+}
+
+/// The accounts; one that comes to its soft limit or its end is told in the log, counted, and told to who wants to know.
+fn budgets(metrics: &Metrics, alerts: &Arc<Alerts>, share: Option<&Share>) -> budget::Registry {
+    let (counted, alerts) = (metrics.budget_alerts.clone(), Arc::clone(alerts));
     let listener = budget::Listener::new(move |alert: &Alert| {
-        alerts.inc();
-        tracing::warn!(account = %alert.account, used = alert.used, limit = alert.limit, "a budget is at its soft limit");
+        let threshold = alert.threshold.name();
+        counted.with_label_values(&[threshold]).inc();
+        let (used, limit) = (alert.used, alert.limit);
+        tracing::warn!(account = %alert.account, threshold, used, limit, "a budget has come to a threshold");
+        alerts.tell(alert);
     });
     match share {
         Some(share) => budget::Registry::shared(listener, share.desk()),
@@ -267,11 +285,9 @@ fn told(metrics: &Metrics) -> redis::Told {
 fn open_ledger(config: &Config, store: &Store, budgets: &Arc<budget::Registry>) -> Result<Ledger, Refused> {
     let (commit_within, retention) = (config.store.commit_within.get(), config.store.retention.get());
     let settings = ledger::Settings { commit_within, retention };
-    let budgets = Arc::clone(budgets);
-    let restore = move |charges: Vec<ledger::Charge>| {
-        let counters = charges.iter().map(|charge| (charge.account.as_ref(), charge.window, charge.amount));
-        budgets.restore(counters, jiff::Timestamp::now());
-    };
+    let (budgets, disk) = (Arc::clone(budgets), Arc::clone(store.disk()));
+    let restore =
+        move |charges: Vec<ledger::Charge>| gateway::restore(&budgets, &disk, &charges, jiff::Timestamp::now());
     let opened = Ledger::open(store.disk(), settings, restore);
     opened.map_err(|error| Refused::Input(format!("the store {}: {error}", config.store.path.display())))
 }

@@ -1,7 +1,6 @@
 //! The caller's side of one call to a model, while a provider is waited for: its connection, its clocks and its record.
 
 use std::future::Future;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use adapters::{Request, Usage};
@@ -45,7 +44,7 @@ pub struct Turn<'c, 's> {
 
 /// As long as the clocks allow and the caller stays; sends a sign of life when the caller has heard nothing for too long.
 impl Patience for Turn<'_, '_> {
-    async fn wait<T: Send>(&mut self, what: impl Future<Output = T> + Send) -> Result<T, Fault> {
+    async fn wait<T: Send>(&mut self, what: impl Future<Output = T> + Send + Unpin) -> Result<T, Fault> {
         let since = Instant::now();
         let waited = self.wait_unmeasured(what).await;
         self.record.waited(since);
@@ -83,8 +82,7 @@ impl<'c, 's> Turn<'c, 's> {
         }
     }
 
-    async fn wait_unmeasured<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Fault> {
-        let mut what = pin!(what);
+    async fn wait_unmeasured<T>(&mut self, mut what: impl Future<Output = T> + Unpin) -> Result<T, Fault> {
         loop {
             let woken = tokio::select! {
                 biased;
@@ -96,7 +94,7 @@ impl<'c, 's> Turn<'c, 's> {
                 Woken::Done(done) => return Ok(done),
                 Woken::Gone => self.leave()?,
                 Woken::Due(Due::Timeout(name)) => return Err(Fault::timeout(name)),
-                Woken::Due(Due::KeepAlive) => self.keep_alive().await?,
+                Woken::Due(Due::KeepAlive) => Box::pin(self.keep_alive()).await?,
             }
         }
     }

@@ -3,10 +3,12 @@
 
 use serde_json::{Value, json};
 use simulator::Simulator;
+use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, stream, stream_with_usage, with};
 use weir_tests::client::{Answer, Call};
-use weir_tests::weir::{Config, KEY_HASH, Weir};
+use weir_tests::provider::Provider;
+use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
 
 /// A dollar for a thousand tokens of either kind.
 const PRICED: &str = "pricing: {input: 1000, output: 1000}";
@@ -158,6 +160,29 @@ async fn an_answer_is_cut_to_what_the_budget_can_still_pay_and_the_caller_is_tol
 }
 
 #[tokio::test]
+async fn a_request_costs_what_its_tier_costs_and_holds_the_dearest_that_it_may_get() {
+    let usage = r#""usage":{"prompt_tokens":6,"completion_tokens":8,"total_tokens":14}"#;
+    let choices = r#""choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]"#;
+    let answer = format!(r#"{{"id":"c","object":"chat.completion","service_tier":"priority",{choices},{usage}}}"#);
+    let (simulator, provider) = (simulator(), Provider::json(&answer).await);
+    let prices = "{input: 1000, output: 1000, service_tiers: {priority: {input: 2000, output: 3000}}}";
+    let weir = config(&simulator, "budgets: [{usd: 0.3, every: month}],", "")
+        .openai("tiered", &provider.url())
+        .model(&format!("{{name: t, targets: [{{provider: tiered, model: gpt}}], pricing: {prices}}}"))
+        .start()
+        .await;
+    let asked = |tier: &str| with(with(chat("t"), "max_tokens", json!(100)), "service_tier", json!(tier));
+    // A hundred tokens of an answer are 0.3 dollars with priority, and 0.1 without it.
+    let cut = ask(&weir, &asked("auto")).await;
+    let limit: u64 = cut.header("x-weir-max-tokens").unwrap().parse().unwrap();
+    assert!((16..100).contains(&limit), "{limit}");
+    assert_eq!(cut.header("x-weir-cost-usd"), Some("0.036"));
+    weir.logged(&cut.id()).await;
+    let whole = ask(&weir, &asked("default")).await;
+    assert_eq!((whole.status.as_u16(), whole.header("x-weir-max-tokens")), (200, None));
+}
+
+#[tokio::test]
 async fn every_request_has_its_row_with_what_it_used_and_cost() {
     let simulator = simulator();
     let other =
@@ -204,6 +229,70 @@ async fn a_caller_that_leaves_has_a_row_that_says_how_far_it_is_to_be_relied_on(
     assert!(metrics.contains(r#"weir_budget_reserved_usd{every="day",tenant="acme"} 0"#), "{metrics}");
 }
 
+/// A budget of a tenant is charged what the rows of its requests cost.
+async fn assert_charged(weir: &Weir, ids: &[String]) -> f64 {
+    let mut cost = 0.0;
+    for id in ids {
+        cost += row(weir, id).await["cost_usd"].as_f64().unwrap_or_default();
+    }
+    let budget = admin(weir, "GET", "/admin/v1/budgets", &json!({})).await.1["budgets"][0].clone();
+    assert!((budget["used_usd"].as_f64().unwrap() - cost).abs() < 1e-9, "{cost} is not used in {budget}");
+    assert_eq!(budget["reserved_usd"], json!(0));
+    cost
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_or_lets_its_own_clock_run_out_pays_at_least_for_the_input() {
+    let simulator = simulator();
+    let silent = Provider::start(|played| played.hold()).await;
+    let weir = config(&simulator, "budgets: [{usd: 50, every: day}],", "")
+        .openai("silent", &silent.url())
+        .model(&format!("{{name: s, targets: [{{provider: silent, model: gpt}}], {PRICED}}}"))
+        .start()
+        .await;
+    let clock = weir.chat().header("x-weir-timeout-ms", "200").json(&limited(chat("s"))).send().await;
+    assert_eq!((clock.status.as_u16(), clock.header("x-weir-error")), (504, Some("provider_timeout")));
+    let mut raw = weir.connect().await;
+    let body = limited(chat("s")).to_string();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: w\r\nauthorization: Bearer {KEY}\r\nx-request-id: left\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    raw.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    weir_tests::patience::within("the request", silent.asked(2)).await;
+    drop(raw);
+    weir.logged("left").await;
+    let ids = [clock.id(), "left".to_owned()];
+    for id in &ids {
+        let row = row(&weir, id).await;
+        assert_eq!(row["accuracy"], "estimated");
+        assert!(row["usage"]["input_tokens"].as_u64().unwrap() > 0, "{row}");
+    }
+    assert!(assert_charged(&weir, &ids).await > 0.0);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_left_pays_for_what_it_has_brought_though_its_provider_counted_only_its_beginning() {
+    let simulator = simulator();
+    let weir = config(&simulator, "budgets: [{usd: 50, every: day}],", "")
+        .model(&format!(
+            "{{name: c, targets: [{{provider: claude, model: 'claude-sonnet-4-6~events=50~gap=20ms'}}], {PRICED}}}"
+        ))
+        .start()
+        .await;
+    let mut answer = ask(&weir, &stream("c")).await;
+    let id = answer.id();
+    let mut read = String::new();
+    while read.matches("\"content\":").count() < 8 {
+        read.push_str(&String::from_utf8_lossy(&answer.piece().await.unwrap()));
+    }
+    answer.leave();
+    weir.logged(&id).await;
+    let row = row(&weir, &id).await;
+    assert!(row["usage"]["output_tokens"].as_u64().unwrap() >= 7, "{row}");
+    assert_charged(&weir, &[id]).await;
+}
+
 #[tokio::test]
 async fn a_fallback_takes_over_only_where_the_key_may_and_can_pay_for_it() {
     let simulator = simulator();
@@ -246,7 +335,48 @@ async fn a_budget_that_runs_low_is_served_by_the_model_that_it_names() {
     weir.logged(&first.id()).await;
     let second = ask(&weir, &limited(chat("m"))).await;
     assert_eq!((second.status.as_u16(), second.header("x-weir-model")), (200, Some("small")));
-    assert!(weir.metrics().await.contains("weir_budget_alerts_total 1"));
+    assert!(weir.metrics().await.contains(r#"weir_budget_alerts_total{threshold="soft"} 1"#));
+}
+
+#[tokio::test]
+async fn a_model_without_a_price_is_not_counted_or_refused_as_its_tenant_wants() {
+    let simulator = simulator();
+    let two =
+        "{name: two, targets: [{provider: openai, model: x}, {tier: 1, provider: claude, model: claude-haiku-4-5}]}";
+    for (unpriced, status, error, answers) in
+        [("allow", 200, None, "openai"), ("refuse", 403, Some("policy_forbidden"), "claude")]
+    {
+        let tenant = format!("budgets: [{{usd: 5, every: day}}], unpriced: {unpriced},");
+        let weir = config(&simulator, &tenant, "")
+            .model("{name: x, targets: [{provider: openai, model: x}]}")
+            .model(two)
+            .model("{name: half, targets: [{provider: openai, model: x}], pricing: {input: 1}}")
+            .start()
+            .await;
+        for model in ["x", "half"] {
+            let answer = ask(&weir, &limited(chat(model))).await;
+            assert_eq!((answer.status.as_u16(), answer.header("x-weir-error")), (status, error), "{model} {unpriced}");
+            assert_eq!(row(&weir, &answer.id()).await["cost_usd"], Value::Null, "{model} {unpriced}");
+        }
+        let answer = ask(&weir, &limited(chat("two"))).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-provider")), (200, Some(answers)));
+        assert!(weir.stderr().contains("no price of `x` is known, so a budget of tenant `acme`"), "{}", weir.stderr());
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_own_credentials_count_in_its_budgets_and_not_in_its_quotas() {
+    let simulator = simulator();
+    let own = "prefer: custom, providers: {openai: {credentials: [{id: mine, api_key: sk-own}]}},";
+    let quota = "quotas: [{provider: openai, type: trial, unit: times, limit: 1}],";
+    let weir = config(&simulator, &format!("budgets: [{{usd: 0.14, every: month}}], {own} {quota}"), "").start().await;
+    for _ in 0..2 {
+        let answer = ask(&weir, &limited(chat("m"))).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-credential")), (200, Some("mine")));
+        weir.logged(&answer.id()).await;
+    }
+    let metrics = weir.metrics().await;
+    assert!(metrics.contains(r#"weir_budget_used_usd{every="month",tenant="acme"} 0.028"#), "{metrics}");
 }
 
 #[tokio::test]
@@ -330,7 +460,12 @@ async fn the_admin_api_tells_budgets_and_raises_one_for_a_while() {
     let budgets = "budgets: [{usd: 0.07, every: month}],";
     let weir = config(&simulator, budgets, "budgets: [{usd: 100, every: day}]").start().await;
     let mut answered = 0;
-    while ask(&weir, &limited(chat("m"))).await.status == 200 {
+    loop {
+        let answer = ask(&weir, &limited(chat("m"))).await;
+        weir.logged(&answer.id()).await;
+        if answer.status != 200 {
+            break;
+        }
         answered += 1;
         assert!(answered < 10, "the budget is never spent");
     }
@@ -359,6 +494,51 @@ async fn the_admin_api_tells_budgets_and_raises_one_for_a_while() {
     ] {
         assert_eq!(admin(&weir, "PUT", path, terms).await.0, status, "{path} {terms}");
     }
+}
+
+#[tokio::test]
+async fn a_raised_budget_outlives_a_kill_and_ends_when_it_should() {
+    let simulator = simulator();
+    let settings = config(&simulator, "budgets: [{usd: 0.02, every: month}],", "");
+    let weir = settings.start().await;
+    let raise = "/admin/v1/budgets/tenant/acme/usd/month/raise";
+    let until = |seconds: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string();
+    let far = until(3_600);
+    assert_eq!(admin(&weir, "PUT", raise, &json!({"usd": 5, "until": far})).await.0, 200);
+    let weir = weir.killed_and_started(&settings).await;
+    let told = async |weir: &Weir| admin(weir, "GET", "/admin/v1/budgets", &json!({})).await.1["budgets"][0].clone();
+    let budget = told(&weir).await;
+    assert_eq!((&budget["limit_usd"], budget["raised_until"].is_string()), (&json!(5), true), "{budget}");
+    assert_eq!(ask(&weir, &with(chat("m"), "max_tokens", json!(100))).await.header("x-weir-max-tokens"), None);
+    assert_eq!(admin(&weir, "PUT", raise, &json!({"usd": 6, "until": until(2)})).await.0, 200);
+    let weir = weir.killed_and_started(&settings).await;
+    while told(&weir).await["limit_usd"] != json!(0.02) {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(told(&weir).await["raised_until"], Value::Null);
+    let weir = weir.stopped_and_started(&settings).await;
+    assert_eq!(told(&weir).await["limit_usd"], json!(0.02));
+}
+
+#[tokio::test]
+async fn a_budget_that_a_reload_takes_away_and_brings_back_is_as_spent_as_before() {
+    let simulator = simulator();
+    let settings = config(&simulator, "budgets: [{usd: 0.07, every: month}],", "");
+    let weir = settings.start().await;
+    for _ in 0..2 {
+        row(&weir, &ask(&weir, &limited(chat("m"))).await.id()).await;
+    }
+    let used = async || admin(&weir, "GET", "/admin/v1/budgets", &json!({})).await.1["budgets"].clone();
+    let reload = async |settings: &Config| {
+        std::fs::write(weir.folder().join("weir.yaml"), settings.yaml(weir.folder())).unwrap();
+        assert_eq!(admin(&weir, "POST", "/admin/v1/config/reload", &json!({})).await.0, 200);
+    };
+    reload(&config(&simulator, "", "")).await;
+    assert_eq!(used().await, json!([]));
+    assert_eq!(ask(&weir, &limited(chat("m"))).await.status, 200);
+    reload(&settings).await;
+    assert_eq!(used().await[0]["used_usd"], json!(0.028));
+    assert_eq!(ask(&weir, &with(chat("m"), "max_tokens", json!(30))).await.status.as_u16(), 429);
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ const HISTOGRAMS: &[&str] = &[
 /// What else Weir exports.
 const COUNTERS_AND_GAUGES: &[&str] = &[
     "weir_access_log_dropped_total",
+    "weir_alert_deliveries_total",
     "weir_attempts_total",
     "weir_budget_alerts_total",
     "weir_budget_limit_usd",

@@ -67,6 +67,14 @@ proptest! {
     }
 
     #[test]
+    fn a_chunk_passes_as_it_would_alone_whatever_came_before(chunks in prop::collection::vec(chunk(), 1..12)) {
+        let mut stream = passing();
+        for chunk in &chunks {
+            prop_assert_eq!(fed(&mut stream, chunk), fed(&mut passing(), chunk), "{}", chunk);
+        }
+    }
+
+    #[test]
     fn anthropic_forwards_what_it_does_not_know_as_it_was_written(value in json_text()) {
         let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"a"}}],"x_unknown":{value}}}"#);
         let request = Request::parse(Operation::Chat, body.into()).unwrap();
@@ -276,6 +284,38 @@ fn reasoning_survives_three_turns_byte_for_byte() {
 fn panic_at(place: &str, event: &str, error: &serde_json::Error) -> Value {
     assert!(event == "[DONE]", "{place}: {error} in {event}");
     Value::Null
+}
+
+/// A chunk: mostly with the same begin as others have, sometimes with another order or other fields.
+fn chunk() -> impl Strategy<Value = String> {
+    const BEGINS: [&str; 5] = [
+        r#""id":"a","object":"chat.completion.chunk","model":"real","#,
+        r#""id":"a","object":"chat.completion.chunk","model":"other","#,
+        r#""id":"a","mod\u0065l":"real","usage":null,"#,
+        r#""id":"choices","#,
+        "",
+    ];
+    const BEHIND: [&str; 5] =
+        ["", r#","usage":null"#, r#","obfuscation":"x\"y""#, r#","model":"late","usage":null"#, r#","id":"b""#];
+    let text = prop_oneof![Just("hi"), Just("\\\"choices\\\":["), Just("")];
+    (prop::sample::select(&BEGINS[..]), text, prop::sample::select(&BEHIND[..])).prop_map(|(begin, text, behind)| {
+        let choices = format!(r#""choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}]"#);
+        format!("data: {{{begin}{choices}{behind}}}\n\n")
+    })
+}
+
+/// A stream from an OpenAI-shaped provider whose model has another name.
+fn passing() -> Translator {
+    let request = Request::parse(Operation::Chat, r#"{"model":"alias","stream":true}"#.into()).unwrap();
+    let (options, caller) = (Options::default(), HeaderMap::new());
+    let to = Target { model: "real", asked: "alias", options: &options, caller: &caller, now: 0 };
+    Translator::new(openai().framing(), openai().events(&request, &to), false)
+}
+
+/// What a stream makes of one more piece.
+fn fed(stream: &mut Translator, piece: &str) -> (Vec<u8>, bool) {
+    let broken = stream.feed(piece.as_bytes()).is_err();
+    (stream.writer_mut().take(), broken)
 }
 
 fn openai() -> &'static dyn Adapter {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::usage::Usage;
+use crate::usage::{ServiceTier, Usage};
 
 /// As a provider writes it; hosts of the same dialect leave out or null what they do not count.
 #[derive(Debug, Default, Deserialize)]
@@ -37,21 +37,20 @@ impl From<Read> for Usage {
             input_tokens,
             cached_input_tokens: prompt.cached_tokens.or(read.prompt_cache_hit_tokens).unwrap_or_default(),
             cache_write_tokens: prompt.cache_write_tokens.unwrap_or_default(),
-            cache_write_1h_tokens: 0,
             output_tokens: read.completion_tokens.unwrap_or_default(),
             reasoning_tokens: completion.reasoning_tokens.unwrap_or_default(),
-            audio_tokens: prompt
-                .audio_tokens
-                .unwrap_or_default()
-                .saturating_add(completion.audio_tokens.unwrap_or_default()),
+            audio_input_tokens: prompt.audio_tokens.unwrap_or_default(),
+            audio_output_tokens: completion.audio_tokens.unwrap_or_default(),
+            ..Self::default()
         }
     }
 }
 
-/// Reads a raw usage object; `None` where it is null or has another shape.
+/// Reads a raw usage object of an answer that was served in this tier; `None` where it is null or has another shape.
 #[must_use]
-pub fn read(raw: &[u8]) -> Option<Usage> {
-    serde_json::from_slice::<Option<Read>>(raw).ok().flatten().map(Usage::from)
+pub fn read(raw: &[u8], tier: ServiceTier) -> Option<Usage> {
+    let read = serde_json::from_slice::<Option<Read>>(raw).ok().flatten()?;
+    Some(Usage { tier, ..Usage::from(read) })
 }
 
 /// As Weir writes it for providers of other dialects.

@@ -12,11 +12,12 @@ use serde_json::value::RawValue;
 use crate::adapter::{Adapter, DecodeError, EncodeError, EventDecoder, NativeRequest, Reply, Target};
 use crate::chunk::ChunkWriter;
 use crate::frame::Event;
-use crate::index::{Index, text_fields};
+use crate::index::{Index, IndexError, text_fields};
 use crate::openai::embedding::{Encoding, in_encoding};
 use crate::openai::{error, usage};
 use crate::refusal::Refusal;
 use crate::request::{Edit, Operation, Request, rewrite, rewrite_into};
+use crate::usage::ServiceTier;
 
 /// The dialect.
 pub struct OpenAi;
@@ -56,10 +57,12 @@ impl Adapter for OpenAi {
 
     fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes) -> Result<Reply, DecodeError> {
         let index = Index::of(&body).map_err(|e| DecodeError::Malformed(format!("the provider's answer: {e}")))?;
-        if is_error(&index, &body) {
+        let [error, object, tier, usage] = index.values(&body, ["error", "object", "service_tier", "usage"]);
+        if is_error(error, object) {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(&body))));
         }
-        let usage = index.get(&body, "usage").and_then(usage::read);
+        let tier = tier.map(ServiceTier::read).unwrap_or_default();
+        let usage = usage.and_then(|raw| usage::read(raw, tier));
         let mut edits: Vec<Edit<'_>> = renamed(to).map(|name| Edit::Set("model", name)).into_iter().collect();
         if request.operation() == Operation::Embeddings {
             let wanted = Encoding::asked(request.get("encoding_format"));
@@ -72,11 +75,14 @@ impl Adapter for OpenAi {
     fn events(&self, request: &Request, to: &Target<'_>) -> Box<dyn EventDecoder> {
         Box::new(PassThrough {
             index: Index::default(),
+            begin: Vec::new(),
+            begin_fields: 0,
             name: renamed(to),
             wants_usage: request.wants_usage(),
             choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1).max(1),
             finished: 0,
             begun: false,
+            tier: ServiceTier::default(),
         })
     }
 
@@ -143,9 +149,8 @@ fn without_null_encoding(request: &Request) -> Option<Edit<'static>> {
 
 /// An error in the clothes of a success: an `error` that says something, whatever stands beside it (some hosts send their
 /// last words along), or an object that calls itself one.
-fn is_error(index: &Index, bytes: &[u8]) -> bool {
-    index.get(bytes, "error").is_some_and(|error| !matches!(error, b"null" | b"\"\"" | b"{}" | b"false"))
-        || index.get(bytes, "object") == Some(b"\"error\"")
+fn is_error(error: Option<&[u8]>, object: Option<&[u8]>) -> bool {
+    error.is_some_and(|error| !matches!(error, b"null" | b"\"\"" | b"{}" | b"false")) || object == Some(b"\"error\"")
 }
 
 /// Whether a chunk's choices are none at all.
@@ -156,11 +161,16 @@ fn is_none(raw: &[u8]) -> bool {
 /// A stream in the pivot's own dialect.
 struct PassThrough {
     index: Index,
+    /// What the last chunk said before its choices: the next one begins with the same bytes nearly always.
+    begin: Vec<u8>,
+    /// How many fields that are.
+    begin_fields: usize,
     name: Option<Bytes>,
     wants_usage: bool,
     choices: usize,
     finished: usize,
     begun: bool,
+    tier: ServiceTier,
 }
 
 static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
@@ -175,11 +185,13 @@ impl EventDecoder for PassThrough {
             }
             _ => {}
         }
-        self.index.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
-        if event.name == b"error" || is_error(&self.index, event.data) {
+        self.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
+        let names = ["error", "object", "model", "choices", "service_tier", "usage"];
+        let [error, object, model, choices, tier, usage] = self.index.values(event.data, names);
+        if event.name == b"error" || is_error(error, object) {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
         }
-        self.pass(event, out);
+        self.pass(event, Said { model, choices: choices.unwrap_or(b"[]"), tier, usage }, out);
         Ok(())
     }
 
@@ -192,16 +204,47 @@ impl EventDecoder for PassThrough {
     }
 }
 
+/// What is looked at of a chunk.
+struct Said<'a> {
+    model: Option<&'a [u8]>,
+    choices: &'a [u8],
+    tier: Option<&'a [u8]>,
+    usage: Option<&'a [u8]>,
+}
+
+/// What chunks say before their choices is remembered up to this length: an id, a model's name and the like.
+const MOST_BEGIN: usize = 512;
+
 impl PassThrough {
-    fn pass(&mut self, event: Event<'_>, out: &mut ChunkWriter) {
+    fn read(&mut self, data: &[u8]) -> Result<(), IndexError> {
+        let kept = std::mem::take(&mut self.begin_fields);
+        if kept > 0 && data.starts_with(&self.begin) {
+            self.index.read_on(data, kept, self.begin.len())?;
+            self.begin_fields = kept;
+            return Ok(());
+        }
+        self.index.read(data)?;
+        self.begin.clear();
+        let choices = self.index.fields().iter().enumerate().find(|(_, field)| field.is_named(data, b"choices"));
+        if let Some((place, choices)) = choices.filter(|(_, choices)| choices.start() <= MOST_BEGIN) {
+            self.begin_fields = place;
+            self.begin.extend_from_slice(data.get(..choices.start()).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, event: Event<'_>, Said { model, choices, tier, usage }: Said<'_>, out: &mut ChunkWriter) {
         let data = event.data;
-        let choices = self.index.get(data, "choices").unwrap_or(b"[]");
-        let counted = self.index.get(data, "usage").and_then(usage::read);
+        // Some hosts tell it in the first chunks only.
+        if let Some(tier) = tier.filter(|raw| *raw != b"null") {
+            self.tier = ServiceTier::read(tier);
+        }
+        let counted = usage.filter(|raw| *raw != b"null").and_then(|raw| usage::read(raw, self.tier));
         if self.wants_usage && !self.begun {
             self.begin_own_usage(data, out);
         }
         let mut edits = Vec::new();
-        if self.index.find(data, "model").is_some() {
+        if model.is_some() {
             edits.extend(self.name.clone().map(|name| Edit::Set("model", name)));
         }
         if let Some(counted) = counted {
@@ -212,7 +255,7 @@ impl PassThrough {
                 return out.usage_event(json);
             }
         }
-        if self.index.find(data, "usage").is_some() && (counted.is_some() || !self.wants_usage) {
+        if usage.is_some() && (counted.is_some() || !self.wants_usage) {
             edits.push(Edit::Remove("usage".into()));
         }
         if edits.is_empty() {

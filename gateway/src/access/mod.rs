@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, header};
 use sha2::{Digest, Sha256};
 
 use crate::budget::{Accounts, Quotas};
-use crate::config::{Expiry, Prefer};
+use crate::config::{Expiry, Prefer, Unpriced};
 use crate::error::Fault;
 use crate::limit::Limited;
 use crate::model::pattern::Patterns;
@@ -33,6 +33,8 @@ pub struct Tenant {
     pub defaults: HashMap<Type, String>,
     /// What it may use of the operator's credentials, by provider; a provider that is not there is not limited so.
     pub quotas: HashMap<String, Quotas>,
+    /// What becomes of requests under a budget whose cost cannot be known.
+    pub unpriced: Unpriced,
     /// Whose credentials it wants to be used first, where it has chosen.
     pub preferred: Option<Prefer>,
     /// The models that it calls with credentials of its own.

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::{Control, problem};
 use crate::budget::{Account, Owner, Span};
 use crate::ledger::{dollars, dollars_parsed};
+use crate::store::Raise;
 
 /// What follows a budget's id where its limit is to be raised.
 const RAISE: &str = "/raise";
@@ -59,6 +60,8 @@ struct Row {
     elsewhere_usd: Option<i64>,
     #[serde(serialize_with = "dollars")]
     left_usd: Option<i64>,
+    /// Until when a raised limit holds.
+    raised_until: Option<Timestamp>,
     window: Window,
 }
 
@@ -98,7 +101,7 @@ pub(super) async fn list(State(control): State<Control>, asked: Result<Query<Ask
     Json(Page { budgets, next }).into_response()
 }
 
-/// `PUT /admin/v1/budgets/{id}/raise`: another limit until a time; over reloads, but not over a restart.
+/// `PUT /admin/v1/budgets/{id}/raise`: another limit until a time, over reloads and restarts.
 pub(super) async fn raise(
     State(control): State<Control>,
     Path(rest): Path<String>,
@@ -118,9 +121,20 @@ pub(super) async fn raise(
         Ok(terms) => terms,
         Err(message) => return problem(StatusCode::BAD_REQUEST, "invalid_request", message, Vec::new()),
     };
+    if let Err(error) = keep(&control, Raise { account: account.id().to_string(), limit, until }, now).await {
+        let message = format!("The store cannot keep it, so the limit is as before: {error}");
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message, Vec::new());
+    }
     account.raise(limit, until);
     tracing::info!(budget = id, limit, %until, "the limit was raised");
     Json(row(&account, now)).into_response()
+}
+
+/// Waits until the raise is on the disk.
+async fn keep(control: &Control, raise: Raise, now: Timestamp) -> Result<(), String> {
+    let disk = Arc::clone(control.gateway.store.disk());
+    let kept = tokio::task::spawn_blocking(move || disk.keep_raise(&raise, now)).await;
+    kept.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// A slash inside a part of an id is written `%2F`; it may have been decoded on the way.
@@ -157,6 +171,7 @@ fn row(account: &Account, now: Timestamp) -> Option<Row> {
         reserved_usd: Some(reading.reserved),
         elsewhere_usd: Some(reading.elsewhere),
         left_usd: Some(reading.left()),
+        raised_until: account.raised_until(now),
         window: Window { every, from: Timestamp::from_second(reading.window.start).ok(), to: reading.window.ends_at() },
     })
 }

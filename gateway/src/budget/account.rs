@@ -49,17 +49,43 @@ pub struct Terms {
     pub span: Span,
 }
 
-/// An account came to its soft limit: told once a window.
+/// An account of money came to a threshold of its limit: told once a window, and again only of a higher limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alert {
-    /// Which.
+    /// To which.
+    pub threshold: Threshold,
+    /// Which account.
     pub account: Arc<str>,
     /// Whose.
     pub owner: Owner,
-    /// What was used.
+    /// How long its windows are.
+    pub every: Every,
+    /// The one in which it happened.
+    pub window: Window,
+    /// What was used, and what other nodes have in hand.
     pub used: i64,
     /// What may be.
     pub limit: i64,
+}
+
+/// What an account can come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threshold {
+    /// Its soft limit.
+    Soft,
+    /// Its end: all of it is used, or an attempt was refused since its worst case had no room left.
+    Spent,
+}
+
+impl Threshold {
+    /// Its word in alerts, logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Soft => "soft",
+            Self::Spent => "spent",
+        }
+    }
 }
 
 /// Who is told of alerts.
@@ -97,13 +123,35 @@ struct Counter {
     window: Window,
     used: i64,
     reserved: i64,
-    /// Whether the alert of this window was given.
-    told: bool,
-    /// Whether what was kept of former runs has been added.
+    /// The alerts of this window that were given.
+    told: Told,
+    /// Whether what was kept of it has been added: of former runs, or of the time before a reload took it away.
     restored: bool,
     /// Boxed, since it is rare and accounts are many.
     raise: Option<Box<Raise>>,
     lease: Option<Box<Lease>>,
+}
+
+/// Which alerts a window has had: of each threshold the highest limit that it was told of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    soft: Option<i64>,
+    spent: Option<i64>,
+}
+
+impl Told {
+    /// Whether it is time to tell of this threshold of `limit`, which then is told.
+    fn tell(&mut self, threshold: Threshold, limit: i64) -> bool {
+        let told = match threshold {
+            Threshold::Soft => &mut self.soft,
+            Threshold::Spent => &mut self.spent,
+        };
+        let is_new = told.is_none_or(|told| told < limit);
+        if is_new {
+            *told = Some(limit);
+        }
+        is_new
+    }
 }
 
 /// A limit in the place of the configured one.
@@ -128,12 +176,28 @@ pub struct Reading {
     pub elsewhere: i64,
 }
 
+impl Terms {
+    /// The soft limit while `limit` holds in the place of the configured one: as large a part of it.
+    fn soft_of(&self, limit: i64) -> Option<i64> {
+        let soft = self.soft?;
+        if limit == self.limit || self.limit == 0 {
+            return Some(soft);
+        }
+        i64::try_from(i128::from(soft) * i128::from(limit) / i128::from(self.limit)).ok()
+    }
+}
+
 impl Reading {
+    /// What is used here and in hand elsewhere.
+    #[must_use]
+    pub fn spent(&self) -> i64 {
+        self.used.saturating_add(self.elsewhere)
+    }
+
     /// What can still be reserved.
     #[must_use]
     pub fn left(&self) -> i64 {
-        let taken = self.used.saturating_add(self.reserved).saturating_add(self.elsewhere);
-        self.limit.saturating_sub(taken).max(0)
+        self.limit.saturating_sub(self.spent().saturating_add(self.reserved)).max(0)
     }
 }
 
@@ -179,17 +243,14 @@ impl Account {
     #[must_use]
     pub fn reading(&self, now: Timestamp) -> Reading {
         let counter = self.counter(now);
-        let limit = counter.limit(&self.terms, now);
-        let elsewhere = counter.lease.as_ref().map_or(0, |lease| lease.elsewhere());
-        Reading { window: counter.window, limit, used: counter.used, reserved: counter.reserved, elsewhere }
+        counter.reading(counter.limit(&self.terms, now))
     }
 
     /// Whether [`Terms::instead`] holds: its soft limit is reached, or nothing is left.
     #[must_use]
     pub fn is_low(&self, now: Timestamp) -> bool {
         let reading = self.reading(now);
-        reading.left() == 0
-            || self.terms.soft.is_some_and(|soft| reading.used.saturating_add(reading.elsewhere) >= soft)
+        reading.left() == 0 || self.terms.soft_of(reading.limit).is_some_and(|soft| reading.spent() >= soft)
     }
 
     /// Holds `worst` for a request. Nothing can always be held: what costs nothing needs no money. Waits for a slice
@@ -235,7 +296,7 @@ impl Account {
     pub fn reserve_at_once(self: &Arc<Self>, worst: i64, now: Timestamp) -> Result<Reservation, Exhausted> {
         self.hold(worst, Patience::Some, now).or_else(|short| match short {
             Short::No(exhausted) => Err(exhausted),
-            Short::Wait(_) => Ok(self.held(&mut self.counter(now), worst)),
+            Short::Wait(_) => Ok(self.held(&mut self.counter(now), worst, now)),
         })
     }
 
@@ -243,7 +304,8 @@ impl Account {
         let worst = worst.max(0);
         let mut counter = self.counter(now);
         let verdict = if worst == 0 { Verdict::Yes } else { counter.verdict(self, worst, patience, now) };
-        let reservation = matches!(verdict, Verdict::Yes | Verdict::YesAndAsk).then(|| self.held(&mut counter, worst));
+        let reservation =
+            matches!(verdict, Verdict::Yes | Verdict::YesAndAsk).then(|| self.held(&mut counter, worst, now));
         drop(counter);
         if let (Verdict::YesAndAsk | Verdict::Wait { ask: true, .. }, Some(desk)) = (&verdict, &self.desk) {
             desk.wish(self);
@@ -255,13 +317,17 @@ impl Account {
         })
     }
 
-    fn held(self: &Arc<Self>, counter: &mut Counter, worst: i64) -> Reservation {
+    fn held(self: &Arc<Self>, counter: &mut Counter, worst: i64, now: Timestamp) -> Reservation {
         counter.reserved = counter.reserved.saturating_add(worst);
-        Reservation { account: Arc::clone(self), window: counter.window.start, worst }
+        let held = Held { window: counter.window.start, worst, limit: counter.limit(&self.terms, now) };
+        Reservation { account: Arc::clone(self), held }
     }
 
     fn exhausted(self: &Arc<Self>, cause: Cause, now: Timestamp) -> Exhausted {
         let reading = self.reading(now);
+        if cause == Cause::Spent {
+            self.come_to(Threshold::Spent, reading);
+        }
         let resets_at = matches!(self.terms.span, Span::Every(..)).then(|| reading.window.ends_at()).flatten();
         Exhausted { account: Arc::clone(self), cause, left: reading.left(), resets_at }
     }
@@ -311,9 +377,21 @@ impl Account {
         Claim { key: format!("weir:{{{}}}:{}", self.id, window.start), window, amount }
     }
 
-    /// Lets `limit` hold in the place of the configured one until `until`. Kept over reloads, not over restarts.
+    /// Lets `limit` hold in the place of the configured one until `until`. Kept over reloads; whoever raises it keeps it
+    /// over restarts.
     pub fn raise(&self, limit: i64, until: Timestamp) {
         self.locked().raise = Some(Box::new(Raise { limit, until }));
+    }
+
+    /// The same, where no limit was raised since.
+    pub fn raise_again(&self, limit: i64, until: Timestamp) {
+        self.locked().raise.get_or_insert_with(|| Box::new(Raise { limit, until }));
+    }
+
+    /// Until when another limit than the configured one holds, if it does.
+    #[must_use]
+    pub fn raised_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.locked().raise.as_ref().map(|raise| raise.until).filter(|until| now < *until)
     }
 
     /// Adds what was used of `window` before this process began, once. The figure must hold nothing that this process has
@@ -326,25 +404,49 @@ impl Account {
         }
         counter.used = counter.used.saturating_add(used.max(0));
         // Who was told before the restart is not told again.
-        counter.told = self.terms.soft.is_some_and(|soft| counter.used >= soft);
+        let (limit, used) = (counter.limit(&self.terms, now), counter.used);
+        let told = |threshold: i64| (used >= threshold).then_some(limit);
+        counter.told = Told { soft: self.terms.soft_of(limit).and_then(told), spent: told(limit) };
     }
 
-    fn settle(&self, window: i64, worst: i64, used: i64) {
+    /// Nothing of before this moment is to be added any more: from here on the ledger holds what this account was charged.
+    pub(super) fn restored(&self) {
+        self.locked().restored = true;
+    }
+
+    fn settle(&self, held: Held, used: i64) {
         let mut counter = self.locked();
-        if counter.window.start != window {
+        if counter.window.start != held.window {
             return;
         }
-        counter.reserved = counter.reserved.saturating_sub(worst);
+        counter.reserved = counter.reserved.saturating_sub(held.worst);
         counter.used = counter.used.saturating_add(used);
-        let elsewhere = counter.lease.as_ref().map_or(0, |lease| lease.elsewhere());
-        let alert = self.terms.soft.is_some_and(|soft| counter.used.saturating_add(elsewhere) >= soft) && !counter.told;
-        counter.told |= alert;
-        let used = counter.used;
+        let reading = counter.reading(held.limit);
         drop(counter);
-        if alert {
-            let (account, owner) = (Arc::clone(&self.id), self.owner.clone());
-            (self.listener.0)(&Alert { account, owner, used, limit: self.terms.limit });
+        if used > 0 && self.terms.soft_of(held.limit).is_some_and(|soft| reading.spent() >= soft) {
+            self.come_to(Threshold::Soft, reading);
         }
+        if used > 0 && reading.spent() >= held.limit {
+            self.come_to(Threshold::Spent, reading);
+        }
+    }
+
+    /// Tells of a threshold once a window. Only who spends money in windows has somebody who waits for that.
+    fn come_to(&self, threshold: Threshold, reading: Reading) {
+        let (Span::Every(every, _), Owner::Tenant(_) | Owner::Key(..)) = (&self.terms.span, &self.owner) else {
+            return;
+        };
+        let mut counter = self.locked();
+        let tells = counter.window == reading.window && counter.told.tell(threshold, reading.limit);
+        drop(counter);
+        if tells {
+            (self.listener.0)(&self.alert(threshold, *every, reading));
+        }
+    }
+
+    fn alert(&self, threshold: Threshold, every: Every, reading: Reading) -> Alert {
+        let (account, owner) = (Arc::clone(&self.id), self.owner.clone());
+        Alert { threshold, account, owner, every, window: reading.window, used: reading.spent(), limit: reading.limit }
     }
 
     /// The counter, in the window around `now`.
@@ -365,7 +467,7 @@ impl Default for Counter {
     /// Before the first window.
     fn default() -> Self {
         let window = Window { start: i64::MIN, end: i64::MIN };
-        Self { window, used: 0, reserved: 0, told: false, restored: false, raise: None, lease: None }
+        Self { window, used: 0, reserved: 0, told: Told::default(), restored: false, raise: None, lease: None }
     }
 }
 
@@ -392,6 +494,11 @@ impl Counter {
     fn need(&self, account: &Account, desk: &Desk, now: Timestamp) -> Need {
         let taken = self.used.saturating_add(self.reserved);
         Need { limit: self.limit(&account.terms, now), taken, nodes: desk.nodes(), now }
+    }
+
+    fn reading(&self, limit: i64) -> Reading {
+        let elsewhere = self.lease.as_ref().map_or(0, |lease| lease.elsewhere());
+        Reading { window: self.window, limit, used: self.used, reserved: self.reserved, elsewhere }
     }
 
     fn limit(&self, terms: &Terms, now: Timestamp) -> i64 {
@@ -494,29 +601,37 @@ pub struct Charge {
 #[must_use]
 pub struct Reservation {
     account: Arc<Account>,
+    held: Held,
+}
+
+/// How much, in which window, under which limit.
+#[derive(Clone, Copy, Debug)]
+struct Held {
     window: i64,
     worst: i64,
+    limit: i64,
 }
 
 impl Reservation {
     /// Replaces what is held by what was used, in the window in which it was held.
     pub fn settle(self, used: i64) -> Charge {
         let used = used.max(0);
-        let charge = Charge { account: Arc::clone(self.account.id()), window: self.window, amount: used };
+        let charge = Charge { account: Arc::clone(self.account.id()), window: self.held.window, amount: used };
         self.end(used);
         charge
     }
 
     fn end(mut self, used: i64) {
-        let worst = std::mem::take(&mut self.worst);
-        self.account.settle(self.window, worst, used);
+        let held = self.held;
+        self.held.worst = 0;
+        self.account.settle(held, used);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if self.worst > 0 {
-            self.account.settle(self.window, self.worst, 0);
+        if self.held.worst > 0 {
+            self.account.settle(self.held, 0);
         }
     }
 }

@@ -23,7 +23,9 @@ use crate::shelf::{Shelf, part};
 use account::Made;
 use lease::Desk;
 
-pub use account::{Account, Alert, Cause, Charge, Exhausted, Listener, Owner, Reading, Reservation, Span, Terms};
+pub use account::{
+    Account, Alert, Cause, Charge, Exhausted, Listener, Owner, Reading, Reservation, Span, Terms, Threshold,
+};
 pub use accounts::{Accounts, Reservations};
 pub use quota::{QuotaReservation, QuotaState, Quotas};
 pub use window::{Calendar, Window};
@@ -125,14 +127,15 @@ impl Registry {
         }
     }
 
-    /// Gives accounts what they had used before this process began. What is of another window, or of an account that is no
-    /// more, is passed over.
+    /// Gives accounts that were made since the last time what they had used before: before this process began, or before a
+    /// reload took them away. What is of another window, or of an account that is no more, is passed over.
     pub fn restore<'c>(&self, counters: impl IntoIterator<Item = (&'c str, i64, i64)>, now: Timestamp) {
         for (id, window, used) in counters {
             if let Some(account) = self.accounts.get(id) {
                 account.restore(window, used, now);
             }
         }
+        self.accounts.all().iter().for_each(|account| account.restored());
     }
 
     /// The account of that id.

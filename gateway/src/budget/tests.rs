@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
@@ -106,37 +106,102 @@ fn what_the_ledger_holds_is_counted_once() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(100));
     let window = account.reading(now).window.start;
-    let kept = [("tenant/acme/usd/day", window, 70), ("tenant/gone/usd/day", window, 5)];
-    registry.restore([("tenant/acme/usd/day", window - 86_400, 9)], now);
+    let before = ("tenant/acme/usd/day", window - 86_400, 9);
+    let kept = [before, ("tenant/acme/usd/day", window, 70), ("tenant/gone/usd/day", window, 5)];
     registry.restore(kept, now);
     registry.restore(kept, now);
     assert_eq!(account.reading(now).used, 70);
     assert_eq!(account.reserve_at_once(31, now).unwrap_err().left, 30);
 }
 
-#[test]
-fn a_soft_limit_is_told_once_a_window() {
-    let told = Arc::new(AtomicUsize::new(0));
+/// A registry, and what its accounts have told since they were asked last: threshold, used, limit.
+fn heard() -> (Registry, impl Fn() -> Vec<(Threshold, i64, i64)>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
     let listener = Listener::new({
-        let told = Arc::clone(&told);
-        move |alert| {
-            assert_eq!((alert.account.as_ref(), alert.limit), ("tenant/acme/usd/day", 100));
-            told.fetch_add(1, Ordering::SeqCst);
-        }
+        let heard = Arc::clone(&heard);
+        move |alert| heard.lock().unwrap().push((alert.threshold, alert.used, alert.limit))
     });
-    let (registry, now) = (Registry::new(listener), at(NOON));
+    (Registry::new(listener), move || std::mem::take(&mut *heard.lock().unwrap()))
+}
+
+#[test]
+fn an_account_that_a_reload_took_away_comes_back_with_what_it_used_and_counts_its_own_once() {
+    let (registry, now) = (deaf(), at(NOON));
+    let first = account(&registry, daily(100));
+    let window = first.reading(now).window.start;
+    registry.restore([], now);
+    let _charge = first.reserve_at_once(40, now).unwrap().settle(40);
+    let kept = [("tenant/acme/usd/day", window, 40)];
+    registry.restore(kept, now);
+    assert_eq!(first.reading(now).used, 40, "its own charges are no others'");
+    drop(first);
+    let again = account(&registry, daily(100));
+    for _ in 0..2 {
+        registry.restore(kept, now);
+        assert_eq!(again.reading(now).used, 40);
+    }
+}
+
+#[test]
+fn each_threshold_is_told_once_a_window() {
+    let ((registry, heard), now) = (heard(), at(NOON));
     let account = account(&registry, Terms { soft: Some(80), instead: Some("small".into()), ..daily(100) });
     let accounts: Accounts = [Arc::clone(&account)].into_iter().collect();
     let use_up = |amount, now| drop(account.reserve_at_once(amount, now).unwrap().settle(amount));
     use_up(79, now);
-    assert_eq!((told.load(Ordering::SeqCst), accounts.instead(now)), (0, None));
+    assert_eq!((heard(), accounts.instead(now)), (vec![], None));
     use_up(1, now);
     use_up(1, now);
-    assert_eq!((told.load(Ordering::SeqCst), accounts.instead(now).map(AsRef::as_ref)), (1, Some("small")));
+    assert_eq!((heard(), accounts.instead(now).map(AsRef::as_ref)), (vec![(Threshold::Soft, 80, 100)], Some("small")));
+    use_up(19, now);
+    assert!(account.reserve_at_once(1, now).is_err());
+    assert_eq!(heard(), [(Threshold::Spent, 100, 100)]);
     let tomorrow = now + 24.hours();
     assert_eq!(accounts.instead(tomorrow), None);
     use_up(90, tomorrow);
-    assert_eq!(told.load(Ordering::SeqCst), 2);
+    assert!((0..3).all(|_| account.reserve_at_once(11, tomorrow).is_err()));
+    assert_eq!(heard(), [(Threshold::Soft, 90, 100), (Threshold::Spent, 90, 100)]);
+}
+
+#[test]
+fn a_reload_tells_nothing_twice_and_a_higher_limit_is_told_of_anew() {
+    let ((registry, heard), now) = (heard(), at(NOON));
+    let soft = |limit: i64| Terms { soft: Some(limit / 2), ..daily(limit) };
+    let use_up = |account: &Arc<Account>, amount| drop(account.reserve_at_once(amount, now).unwrap().settle(amount));
+    let first = account(&registry, soft(100));
+    use_up(&first, 100);
+    assert_eq!(heard(), [(Threshold::Soft, 100, 100), (Threshold::Spent, 100, 100)]);
+    let lower = account(&registry, soft(50));
+    assert!(lower.reserve_at_once(1, now).is_err());
+    let same = account(&registry, soft(100));
+    assert!(same.reserve_at_once(1, now).is_err());
+    assert_eq!(heard(), []);
+    same.raise(300, now + 1.hour());
+    use_up(&same, 49);
+    assert_eq!((heard(), same.is_low(now)), (vec![], false));
+    use_up(&same, 1);
+    assert_eq!((heard(), same.is_low(now)), (vec![(Threshold::Soft, 150, 300)], true));
+}
+
+#[test]
+fn what_was_told_before_a_restart_is_not_told_after_it() {
+    let ((registry, heard), now) = (heard(), at(NOON));
+    let account = account(&registry, Terms { soft: Some(80), ..daily(100) });
+    let window = account.reading(now).window.start;
+    registry.restore([("tenant/acme/usd/day", window, 85)], now);
+    drop(account.reserve_at_once(1, now).unwrap().settle(1));
+    assert_eq!(heard(), []);
+    assert!(account.reserve_at_once(15, now).is_err());
+    assert_eq!(heard(), [(Threshold::Spent, 86, 100)]);
+}
+
+#[test]
+fn only_money_in_windows_is_told_of() {
+    let ((registry, heard), now) = (heard(), at(NOON));
+    let always = registry.account(&"quota".into(), owner(), Terms { span: Span::Always, ..daily(1) });
+    let rate = registry.account(&"rate".into(), Owner::Limit, daily(1));
+    assert!(always.reserve_at_once(2, now).is_err() && rate.reserve_at_once(2, now).is_err());
+    assert_eq!(heard(), []);
 }
 
 #[test]

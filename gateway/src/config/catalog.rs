@@ -1,6 +1,9 @@
 //! The files of `config/catalog/`: what is publicly known of providers' models, with its source and date. They are in the
 //! binary; `make catalog` writes them anew.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::OnceLock;
+
 use indexmap::IndexMap;
 
 use super::file::{ModelType, Pricing};
@@ -41,6 +44,17 @@ const FILES: &[(&str, &str)] = &[
     ("openai", include_str!("../../../config/catalog/openai.yaml")),
     ("anthropic", include_str!("../../../config/catalog/anthropic.yaml")),
 ];
+
+/// Whether a file knows the price of this model of a provider of this kind.
+pub(super) fn is_priced(kind: &str, model: &str) -> bool {
+    static PRICED: OnceLock<HashMap<&str, HashSet<String>>> = OnceLock::new();
+    let priced = |file: CatalogFile| {
+        let models = file.models.into_iter().filter(|(_, model)| model.pricing.is_some());
+        models.map(|(name, _)| name).collect()
+    };
+    let read = || CatalogFile::built_in().map(|(kind, file)| (kind, priced(file))).collect();
+    PRICED.get_or_init(read).get(kind).is_some_and(|models| models.contains(model))
+}
 
 impl CatalogFile {
     /// Those in the binary.

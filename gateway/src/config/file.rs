@@ -75,6 +75,13 @@ section! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "`choices!` derives the same for every enum")]
+impl Default for Unpriced {
+    fn default() -> Self {
+        Self::Allow
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Read::placeholder()
@@ -504,6 +511,8 @@ section! {
         per_search_unit: Option<Money> = None;
         /// Other prices for longer prompts.
         tiers: Vec<PriceTier> = Vec::new();
+        /// Other prices for requests that the provider served in another way than usual.
+        service_tiers: ServiceTiers = Read::placeholder();
         /// The currency; budgets count dollars.
         currency: Currency = Currency::Usd;
         /// How many tokens a price is for.
@@ -526,8 +535,56 @@ section! {
         output: Option<Money> = None;
         /// Input tokens that the provider had in its cache.
         cached_input: Option<Money> = None;
-        /// Input tokens written to the cache.
+        /// Input tokens written to the cache for five minutes.
         cache_write: Option<Money> = None;
+        /// Input tokens written to the cache for an hour.
+        cache_write_1h: Option<Money> = None;
+        /// Reasoning tokens, where they cost other than output.
+        reasoning: Option<Money> = None;
+        /// Audio tokens in.
+        audio_input: Option<Money> = None;
+        /// Audio tokens out.
+        audio_output: Option<Money> = None;
+    }
+}
+
+section! {
+    /// Prices by how a provider served a request, which its answer tells. One that is left out costs what is usual.
+    pub struct ServiceTiers {
+        /// OpenAI's flex processing.
+        flex: Option<ServicePricing> = None;
+        /// OpenAI's priority processing, which it calls `fast` too; Anthropic's priority tier.
+        priority: Option<ServicePricing> = None;
+        /// OpenAI's ultrafast processing.
+        ultrafast: Option<ServicePricing> = None;
+        /// Anthropic's fast mode.
+        fast: Option<ServicePricing> = None;
+        /// Batches.
+        batch: Option<ServicePricing> = None;
+    }
+}
+
+section! {
+    /// Prices of one way to be served. What they leave out costs what is usual.
+    pub struct ServicePricing {
+        /// Input tokens.
+        input: Option<Money> = None;
+        /// Output tokens.
+        output: Option<Money> = None;
+        /// Input tokens that the provider had in its cache.
+        cached_input: Option<Money> = None;
+        /// Input tokens written to the cache for five minutes.
+        cache_write: Option<Money> = None;
+        /// Input tokens written to the cache for an hour.
+        cache_write_1h: Option<Money> = None;
+        /// Reasoning tokens, where they cost other than output.
+        reasoning: Option<Money> = None;
+        /// Audio tokens in.
+        audio_input: Option<Money> = None;
+        /// Audio tokens out.
+        audio_output: Option<Money> = None;
+        /// Other prices for longer prompts. Without any, the dearer of this price and the usual one for them holds.
+        tiers: Vec<PriceTier> = Vec::new();
     }
 }
 
@@ -572,10 +629,22 @@ section! {
         quotas: Vec<Quota> = Vec::new();
         /// Its limits over all its keys.
         limits: Limits = Read::placeholder();
-        /// Its budgets over all its keys.
+        /// Its budgets over all its keys. Requests with its own credentials count in them too: a budget is about spending, a quota about the operator's credentials.
         budgets: Vec<Budget> = Vec::new();
+        /// What becomes of a request under a budget, its own or its key's, where no price of the model is known.
+        unpriced: Unpriced = Unpriced::Allow;
         /// Its keys.
         keys: Vec<ApiKey> = Vec::new();
+    }
+}
+
+choices! {
+    /// What becomes of a request under a budget where no price is known.
+    pub enum Unpriced {
+        /// It is served, its cost is `null`, and no budget counts it.
+        Allow = "allow",
+        /// It goes to a target with a price, or is refused.
+        Refuse = "refuse",
     }
 }
 
@@ -715,7 +784,7 @@ section! {
         usd: Money;
         /// For how long; a window begins at midnight in the tenant's time zone.
         every: Every;
-        /// The share at which a warning is logged and counted, and `on_exhaust` begins to hold.
+        /// The share at which a warning is logged, counted and told to `observability.alerts`, and `on_exhaust` begins to hold.
         soft: Option<Percent> = None;
         /// What happens when it is spent; by default requests are a 429.
         on_exhaust: Option<OnExhaust> = None;
@@ -817,10 +886,22 @@ section! {
         log: String = "info".to_owned();
         /// Where the access log goes.
         access_log: AccessLog = AccessLog::Stdout;
+        /// Webhooks that are told when a budget comes to its soft limit, and when it is spent.
+        alerts: Vec<Webhook> = Vec::new();
         /// The OTLP endpoint for traces; `null`: none.
         otlp: Option<BaseUrl> = None;
         /// Which requests and answers are logged with their bodies.
         log_bodies: LogBodies = LogBodies::None;
+    }
+}
+
+section! {
+    /// A webhook.
+    pub struct Webhook {
+        /// Where to post to. A secret where the URL itself is one.
+        url: Secret;
+        /// What posts are signed with, as Standard Webhooks do: base64 with or without `whsec_` before it. Without it they are not signed.
+        secret: Option<Secret> = None;
     }
 }
 

@@ -58,14 +58,13 @@ fn settings_of_credential(credential: &Credential) -> [(&'static str, bool); 3] 
 
 fn settings_of_model(model: &Model) -> [(&'static str, bool); 1] {
     let prices_more = model.pricing.as_ref().is_some_and(prices_more);
-    [("pricing: audio, per_image, per_second, per_character, per_search_unit", prices_more)]
+    [("pricing: per_image, per_second, per_character, per_search_unit", prices_more)]
 }
 
 /// Whether it prices what no endpoint of this version counts.
 fn prices_more(pricing: &Pricing) -> bool {
-    let tokens = [pricing.audio_input, pricing.audio_output];
     let units = [pricing.per_image, pricing.per_second, pricing.per_character, pricing.per_search_unit];
-    tokens.iter().chain(&units).any(Option::is_some)
+    units.iter().any(Option::is_some)
 }
 
 #[cfg(test)]

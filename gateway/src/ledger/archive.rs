@@ -14,7 +14,7 @@ use super::row::{Charge, Row};
 use super::waiting::{Note, Taken};
 use super::{flat, frame};
 use crate::store::backend::{Direction, Span};
-use crate::store::{Served, Store, StoreFault};
+use crate::store::{Raise, Served, Store, StoreFault};
 
 /// How many bytes of rows are written at a time.
 const MOST_BYTES: usize = 1 << 20;
@@ -54,6 +54,8 @@ struct Line<'a> {
     counter: Option<Counter<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     served: Option<Served>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raise: Option<Raise>,
 }
 
 /// What an account is charged with in one window.
@@ -77,6 +79,9 @@ pub fn export(store: &Store, out: &mut impl Write) -> Result<(), ArchiveFault> {
     };
     for served in store.history()?.into_iter().rev() {
         line(&Line { served: Some(served), ..Line::default() })?;
+    }
+    for raise in store.disk().raises(Timestamp::now())? {
+        line(&Line { raise: Some(raise), ..Line::default() })?;
     }
     let mut charges = flat(&counters);
     charges.sort_unstable_by(|a, b| (&a.account, a.window).cmp(&(&b.account, b.window)));
@@ -123,6 +128,9 @@ pub fn import(store: &Store, lines: impl BufRead) -> Result<u64, ArchiveFault> {
             window,
             amount,
         }));
+        if let Some(raise) = line.raise {
+            store.disk().keep_raise(&raise, Timestamp::now())?;
+        }
         line.served.into_iter().for_each(|served| store.served(served));
     }
     import.end(charges)?;

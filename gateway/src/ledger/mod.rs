@@ -19,7 +19,7 @@ mod tests;
 mod waiting;
 mod writer;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -53,6 +53,7 @@ pub struct Ledger {
     waiting: Arc<Waiting>,
     counters: Arc<Mutex<Counters>>,
     lost: Arc<Lost>,
+    open: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -137,13 +138,23 @@ impl Ledger {
             lost: Arc::clone(&lost),
             settings,
         };
-        let ledger =
-            Self { disk: Arc::clone(disk), waiting, counters: Arc::clone(&counters), lost, thread: Mutex::default() };
+        let open = Arc::<AtomicBool>::default();
+        let ledger = Self {
+            disk: Arc::clone(disk),
+            waiting,
+            counters: Arc::clone(&counters),
+            lost,
+            open: Arc::clone(&open),
+            thread: Mutex::default(),
+        };
         let opened = match writer.open() {
             Err(StoreFault::Away) => None,
             opened => Some(opened?),
         };
-        let restore = move || restore(flat(&counters));
+        let restore = move || {
+            restore(flat(&counters));
+            open.store(true, Ordering::Release);
+        };
         let work: Box<dyn FnOnce() + Send> = if let Some(books) = opened {
             restore();
             Box::new(move || writer.run(books))
@@ -179,6 +190,12 @@ impl Ledger {
     pub fn used(&self, account: &str, window: i64) -> i64 {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         counters.get(account).and_then(|windows| windows.get(&window)).copied().unwrap_or(0)
+    }
+
+    /// Whether what was kept before is known: not while another process still has the disk.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
     }
 
     /// For how long the oldest row that is not on the disk has waited.

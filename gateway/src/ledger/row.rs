@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -150,8 +151,11 @@ impl From<adapters::Usage> for Counts {
             cache_write_tokens: usage.cache_write_tokens.saturating_add(usage.cache_write_1h_tokens),
             output_tokens: usage.output_tokens,
             reasoning_tokens: usage.reasoning_tokens,
-            audio_tokens: usage.audio_tokens,
-            ..Self::default()
+            audio_tokens: usage.audio_tokens(),
+            images: usage.images,
+            characters: usage.characters,
+            seconds: Duration::from_millis(usage.audio_ms).as_secs_f64(),
+            search_units: usage.search_units,
         }
     }
 }
@@ -191,6 +195,9 @@ pub(super) mod dollars {
 
     const NANO: u64 = 1_000_000_000;
 
+    /// How many characters an amount takes at most.
+    const LONGEST: usize = 24;
+
     pub(crate) fn serialize<S: Serializer>(nanos: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
         if !to.is_human_readable() {
             return nanos.serialize(to);
@@ -212,10 +219,14 @@ pub(super) mod dollars {
     pub(crate) fn text(nanos: i64) -> String {
         let sign = if nanos < 0 { "-" } else { "" };
         let (whole, rest) = (nanos.unsigned_abs() / NANO, nanos.unsigned_abs() % NANO);
-        if rest == 0 {
-            return format!("{sign}{whole}");
+        let mut text = String::with_capacity(LONGEST);
+        text.extend([sign, itoa::Buffer::new().format(whole)]);
+        if rest > 0 {
+            // With a one in front, its zeros keep their places.
+            let rest = itoa::Buffer::new().format(NANO + rest).replacen('1', ".", 1);
+            text.push_str(rest.trim_end_matches('0'));
         }
-        format!("{sign}{whole}.{rest:09}").trim_end_matches('0').to_owned()
+        text
     }
 
     pub(crate) fn parse(text: &str) -> Option<i64> {

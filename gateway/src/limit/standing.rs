@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::headers;
+
 /// What is left of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
@@ -57,9 +59,12 @@ const TOKENS: [HeaderName; 3] = [
 
 impl Left {
     fn values(self) -> [HeaderValue; 3] {
-        let reset = HeaderValue::try_from(Reset(self.reset).to_string());
+        let reset = match Reset(self.reset).millis() {
+            0 => None,
+            _ => HeaderValue::try_from(Reset(self.reset).to_string()).ok(),
+        };
         let nothing = HeaderValue::from_static("0s");
-        [HeaderValue::from(self.limit), HeaderValue::from(self.remaining), reset.unwrap_or(nothing)]
+        [headers::number(self.limit), headers::number(self.remaining), reset.unwrap_or(nothing)]
     }
 }
 
@@ -68,9 +73,15 @@ impl Left {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reset(pub Duration);
 
+impl Reset {
+    fn millis(self) -> u64 {
+        u64::try_from(self.0.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    }
+}
+
 impl fmt::Display for Reset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = self.0.as_nanos().div_ceil(1_000_000);
+        let millis = self.millis();
         let (minutes, seconds, rest) = (millis / 60_000, millis / 1000 % 60, millis % 1000);
         if (1..1000).contains(&millis) {
             return write!(f, "{millis}ms");

@@ -237,6 +237,7 @@ impl ProviderManager {
             disabled: written.disabled_models.iter().collect(),
             defaults: written.default_models.iter().map(|(kind, model)| (*kind, model.clone())).collect(),
             quotas: written.quotas.iter().map(|quota| (quota.provider.clone(), quotas(&quota.provider))).collect(),
+            unpriced: written.unpriced,
             preferred: written.prefer.clone(),
             own,
         }

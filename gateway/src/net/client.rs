@@ -4,11 +4,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
 use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::headers;
+
+/// Room for the headers of an answer.
+const USUAL_HEADERS: usize = 24;
 
 /// How long and how much of a refused body is read on, so that the client sees the answer and not a reset.
 const LINGER: Duration = Duration::from_secs(2);
@@ -80,14 +85,14 @@ pub struct Gone;
 #[derive(Debug)]
 pub struct Head {
     status: StatusCode,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: HeaderMap,
 }
 
 impl Head {
     /// A head with no headers yet.
     #[must_use]
     pub fn new(status: StatusCode) -> Self {
-        Self { status, headers: Vec::with_capacity(16) }
+        Self { status, headers: HeaderMap::with_capacity(USUAL_HEADERS) }
     }
 
     /// Its status.
@@ -98,7 +103,7 @@ impl Head {
 
     /// Adds a header.
     pub fn add(&mut self, name: HeaderName, value: HeaderValue) {
-        self.headers.push((name, value));
+        self.headers.append(name, value);
     }
 
     /// Adds a header, if there is a value for it.
@@ -108,16 +113,12 @@ impl Head {
         }
     }
 
-    fn into_pingora(self, length: Option<usize>) -> Option<Box<ResponseHeader>> {
-        let mut head = ResponseHeader::build_no_case(self.status, Some(self.headers.len() + 1)).ok()?;
-        for (name, value) in self.headers {
-            head.append_header(name, value).ok()?;
-        }
-        match length {
-            Some(length) => head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length)).ok()?,
-            None => head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")).ok()?,
-        }
-        Some(Box::new(head))
+    /// Pingora's own way to add a header parses its name again.
+    fn into_pingora(mut self, framing: (HeaderName, HeaderValue)) -> Box<ResponseHeader> {
+        self.add(framing.0, framing.1);
+        let mut parts = Response::new(()).into_parts().0;
+        (parts.status, parts.headers) = (self.status, self.headers);
+        Box::new(parts.into())
     }
 }
 
@@ -204,9 +205,9 @@ impl Client {
     /// The client is gone.
     pub async fn send(&mut self, head: Head, body: &[Bytes]) -> Result<(), Gone> {
         self.leave_unread_body();
-        let length = body.iter().map(Bytes::len).sum();
+        let length: usize = body.iter().map(Bytes::len).sum();
         let bodiless = *self.method() == Method::HEAD;
-        let head = head.into_pingora(Some(length)).ok_or(Gone)?;
+        let head = head.into_pingora((header::CONTENT_LENGTH, headers::number(length)));
         self.answered = true;
         self.write_head(head).await?;
         let last = body.len().saturating_sub(1);
@@ -221,7 +222,7 @@ impl Client {
     /// # Errors
     /// The client is gone.
     pub async fn begin(&mut self, head: Head) -> Result<(), Gone> {
-        let mut head = head.into_pingora(None).ok_or(Gone)?;
+        let mut head = head.into_pingora((header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")));
         if self.session.is_http2() || self.session.req_header().version < Version::HTTP_11 {
             head.remove_header(&header::TRANSFER_ENCODING);
         }
@@ -286,7 +287,7 @@ impl Client {
                 return None;
             }
             After::ReadOff => {
-                read_off(*self.session).await;
+                Box::pin(read_off(*self.session)).await;
                 return None;
             }
             After::Reuse => {}

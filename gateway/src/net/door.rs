@@ -128,7 +128,8 @@ impl Door {
     async fn connection(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) {
         match self.protocol(&mut stream, shutdown).await {
             Some(Protocol::Http1) => self.http1(stream, shutdown).await,
-            Some(Protocol::Http2) => self.http2(stream, shutdown.clone()).await,
+            // Boxed, as all that is rare here: every connection's task would have room for it.
+            Some(Protocol::Http2) => Box::pin(self.http2(stream, shutdown.clone())).await,
             None => {}
         }
     }
@@ -214,9 +215,7 @@ impl Door {
             Heard::Request => {}
             Heard::Nothing => return None,
             Heard::Nonsense => {
-                let mut client = Client::headless(session, self.tolerance.stall);
-                exchange::refuse_nonsense(&self.gateway, &mut client).await;
-                client.into_reusable().await;
+                Box::pin(self.refuse(session)).await;
                 return None;
             }
         }
@@ -230,12 +229,19 @@ impl Door {
             biased;
             // Boxed: a connection that waits for its next request does not keep the room of the last one.
             () = Box::pin(exchange::serve(&self.gateway, &mut client)) => {}
-            () = shut_down(&mut cut) => exchange::cut(&mut client).await,
+            () = shut_down(&mut cut) => Box::pin(exchange::cut(&mut client)).await,
         }
         let session = client.into_reusable().await?;
         let settings = HttpPersistentSettings::for_session(&session);
         let stream = session.finish().await.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+
+    /// Answers what is no request.
+    async fn refuse(&self, session: Box<ServerSession>) {
+        let mut client = Client::headless(session, self.tolerance.stall);
+        exchange::refuse_nonsense(&self.gateway, &mut client).await;
+        client.into_reusable().await;
     }
 
     async fn head(&self, session: &mut ServerSession, shutdown: &ShutdownWatch) -> Heard {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adapters::{Operation, Usage};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use line::Line;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::access::Key;
@@ -74,7 +74,11 @@ pub struct Record<'s> {
     pub provider_request_id: Option<HeaderValue>,
     /// Whether it was served to its end, well or not; else it was dropped: cut by a drain, or by a panic.
     pub finished: bool,
+    /// When its head had come.
+    pub began: Timestamp,
     started: Instant,
+    /// How long it took, once it has ended.
+    took: Option<Duration>,
     waited: Duration,
     first_content: Option<Duration>,
 }
@@ -90,6 +94,8 @@ pub struct Attempt<'s> {
     price: Option<&'s Price>,
     /// What became of it; `None` while it runs.
     pub outcome: Option<Outcome>,
+    /// Whether its provider was not heard to the end.
+    cut_off: bool,
     /// The provider's status, where it answered.
     status: Option<StatusCode>,
     /// Its hold on the target, until it ends.
@@ -125,9 +131,10 @@ impl<'s> Record<'s> {
     #[must_use]
     pub fn open(gateway: &'s Gateway, headers: &HeaderMap) -> Self {
         gateway.metrics.in_flight.inc();
+        let began = Timestamp::now();
         Self {
             gateway,
-            id: request_id(headers),
+            id: request_id(headers, began),
             route: "unknown",
             operation: None,
             stream: false,
@@ -147,7 +154,9 @@ impl<'s> Record<'s> {
             dropped: None,
             provider_request_id: None,
             finished: false,
+            began,
             started: Instant::now(),
+            took: None,
             waited: Duration::ZERO,
             first_content: None,
         }
@@ -158,10 +167,20 @@ impl<'s> Record<'s> {
         self.waited += since.elapsed();
     }
 
-    /// Weir's own share of the time so far.
+    /// How long it has taken so far.
+    fn took(&self) -> Duration {
+        self.took.unwrap_or_else(|| self.started.elapsed())
+    }
+
+    /// Weir's own share of that.
+    fn overhead(&self) -> Duration {
+        self.took().saturating_sub(self.waited)
+    }
+
+    /// The same in microseconds.
     #[must_use]
-    pub fn overhead(&self) -> Duration {
-        self.started.elapsed().saturating_sub(self.waited)
+    pub fn overhead_us(&self) -> u64 {
+        u64::try_from(self.overhead().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// The first content of a stream has come.
@@ -176,6 +195,7 @@ impl<'s> Record<'s> {
             upstream_model: picked.upstream_model.as_ref().to_owned(),
             price: picked.price(SystemTime::now()),
             outcome: None,
+            cut_off: false,
             status: None,
             held: Some(held),
             started: Instant::now(),
@@ -199,6 +219,7 @@ impl<'s> Record<'s> {
         };
         let outcome = ended.map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok);
         attempt.outcome = Some(outcome);
+        attempt.cut_off = ended.is_err_and(Fault::cuts_off);
         attempt.status = ended.map_or_else(|fault| fault.refused.map(|(status, _)| status), |()| Some(StatusCode::OK));
         attempt.took = attempt.started.elapsed();
         let credential = attempt.target.credential.id.as_deref().unwrap_or("none");
@@ -219,10 +240,7 @@ impl<'s> Record<'s> {
 
     /// A provider that was asked and not heard to the end has used at least the input.
     fn estimate(&mut self) {
-        let cut_off = self.attempts.last().is_some_and(|attempt| {
-            matches!(attempt.outcome, Some(Outcome::Failed(Kind::CallerGone | Kind::GatewayFault)))
-        });
-        if self.usage.is_none() && cut_off {
+        if self.usage.is_none() && self.attempts.last().is_some_and(|attempt| attempt.cut_off) {
             self.usage = Some(Usage { input_tokens: self.bill.input_tokens(), ..Usage::default() });
             self.accuracy = Accuracy::Estimated;
         }
@@ -299,10 +317,7 @@ impl<'s> Record<'s> {
         metrics.overhead.with_label_values(&[operation.name()]).observe(seconds(self.overhead()));
         let labels = [operation.name(), self.provider_label(), self.model_label()];
         let [operation, provider, model] = labels;
-        metrics
-            .duration
-            .with_label_values(&[operation, provider, model, error])
-            .observe(seconds(self.started.elapsed()));
+        metrics.duration.with_label_values(&[operation, provider, model, error]).observe(seconds(self.took()));
         if let Some(first) = self.first_content {
             metrics.first_token.with_label_values(&labels).observe(seconds(first));
         }
@@ -332,7 +347,7 @@ impl<'s> Record<'s> {
             }
         }
         if let (Some(first), 1..) = (self.first_content, usage.output_tokens) {
-            let rest = seconds(self.started.elapsed().saturating_sub(first));
+            let rest = seconds(self.took().saturating_sub(first));
             #[expect(clippy::cast_precision_loss, reason = "a histogram needs no exact counts over 2^52")]
             metrics.per_output_token.with_label_values(&labels).observe(rest / usage.output_tokens as f64);
         }
@@ -340,7 +355,7 @@ impl<'s> Record<'s> {
 
     fn log(&self) {
         let written = self.gateway.access_log.line(|line| {
-            let _infallible = serde_json::to_writer(line, &Line::of(self));
+            line::write(self, line);
         });
         if !written {
             self.gateway.metrics.log_dropped.inc();
@@ -350,6 +365,7 @@ impl<'s> Record<'s> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
+        self.took = Some(self.started.elapsed());
         if !self.finished && self.fault.is_none() {
             let fault = if self.gateway.is_draining() { Fault::draining() } else { Fault::internal("panicked") };
             self.status.get_or_insert(fault.status);
@@ -389,22 +405,22 @@ fn kinds(usage: Usage) -> [(&'static str, u64); 6] {
         ("cache_write", usage.cache_write_tokens.saturating_add(usage.cache_write_1h_tokens)),
         ("output", usage.output_tokens),
         ("reasoning", usage.reasoning_tokens),
-        ("audio", usage.audio_tokens),
+        ("audio", usage.audio_tokens()),
     ]
 }
 
 /// A caller's id is taken over when it is a short token, so that it can stand in a header and a log as it is.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+fn request_id(headers: &HeaderMap, now: Timestamp) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=MOST_ID).contains(&bytes.len())
             && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
     };
-    headers.get(headers::REQUEST_ID).filter(sane).cloned().unwrap_or_else(new_id)
+    headers.get(headers::REQUEST_ID).filter(sane).cloned().unwrap_or_else(|| new_id(now))
 }
 
-fn new_id() -> HeaderValue {
-    HeaderValue::try_from(id::new(jiff::Timestamp::now())).unwrap_or_else(|_| HeaderValue::from_static("req_"))
+fn new_id(now: Timestamp) -> HeaderValue {
+    HeaderValue::try_from(id::new(now)).unwrap_or_else(|_| HeaderValue::from_static("req_"))
 }
 
 /// What a caller names its request with, as far as it is short.

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::{Attempt, Record};
 use crate::access::Key;
 use crate::ledger::{self, Counts, Opened, Row};
@@ -16,7 +14,7 @@ pub(super) fn opened<'a>(record: &'a Record<'_>, key: &'a Key) -> Opened<'a> {
         key: &key.id,
         model: model(record),
         kind: kind(record),
-        started_at: started_at(record),
+        started_at: record.began,
     }
 }
 
@@ -38,9 +36,9 @@ pub(super) fn of<'a>(record: &'a Record<'_>, key: &'a Key) -> Row<'a> {
         usage: record.usage.map(Counts::from).unwrap_or_default(),
         cost: record.cost(),
         attempts: record.attempts.iter().map(tried).collect(),
-        started_at: started_at(record),
+        started_at: record.began,
         first_byte_ms: record.first_content.map(milliseconds),
-        duration_ms: milliseconds(record.started.elapsed()),
+        duration_ms: milliseconds(record.took()),
         tags: record.tags.iter().map(|tag| tag.as_str().into()).collect(),
     }
 }
@@ -69,10 +67,6 @@ fn kind(record: &Record<'_>) -> &'static str {
 
 fn credential<'a>(attempt: &'a Attempt<'_>) -> Option<std::borrow::Cow<'a, str>> {
     attempt.target.credential.id.as_deref().map(Into::into)
-}
-
-fn started_at(record: &Record<'_>) -> Timestamp {
-    Timestamp::now().checked_sub(record.started.elapsed()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -9,6 +9,7 @@ mod format;
 mod history;
 #[cfg(test)]
 pub(crate) mod memory;
+mod raises;
 mod seal;
 mod sled;
 pub mod tools;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 pub use self::disk::Disk;
 use self::history::History;
 pub use self::history::Served;
+pub use self::raises::Raise;
 
 /// Why the store cannot do what it should.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::usage::Usage;
+use crate::usage::{ServiceTier, Usage};
 
 /// As one event or answer tells it; what it leaves out was told before or is nothing.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -14,6 +14,7 @@ pub(super) struct Told {
     cache_creation: Option<CacheCreation>,
     output_tokens_details: Option<OutputDetails>,
     service_tier: Option<Tier>,
+    speed: Option<Speed>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -37,6 +38,14 @@ enum Tier {
     Other,
 }
 
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Speed {
+    Fast,
+    #[serde(other)]
+    Other,
+}
+
 impl Told {
     /// Takes over what a later word tells anew.
     pub(super) fn update(&mut self, later: &Self) {
@@ -47,6 +56,7 @@ impl Told {
         self.cache_creation = later.cache_creation.or(self.cache_creation);
         self.output_tokens_details = later.output_tokens_details.or(self.output_tokens_details);
         self.service_tier = later.service_tier.or(self.service_tier);
+        self.speed = later.speed.or(self.speed);
     }
 
     /// The tier that served, in OpenAI's words.
@@ -55,6 +65,15 @@ impl Told {
             Tier::Standard => Some("default"),
             Tier::Priority => Some("priority"),
             Tier::Batch | Tier::Other => None,
+        }
+    }
+
+    fn priced_as(&self) -> ServiceTier {
+        match (self.speed, self.service_tier) {
+            (Some(Speed::Fast), _) => ServiceTier::Fast,
+            (_, Some(Tier::Priority)) => ServiceTier::Priority,
+            (_, Some(Tier::Batch)) => ServiceTier::Batch,
+            (_, Some(Tier::Standard | Tier::Other) | None) => ServiceTier::Standard,
         }
     }
 }
@@ -76,7 +95,8 @@ impl From<Told> for Usage {
             cache_write_1h_tokens: for_an_hour,
             output_tokens: told.output_tokens.unwrap_or_default(),
             reasoning_tokens: told.output_tokens_details.and_then(|d| d.thinking_tokens).unwrap_or_default(),
-            audio_tokens: 0,
+            tier: told.priced_as(),
+            ..Self::default()
         }
     }
 }
@@ -101,6 +121,18 @@ mod tests {
         assert_eq!(usage.input_tokens, 140);
         assert_eq!((usage.cached_input_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens), (100, 20, 10));
         assert_eq!((usage.output_tokens, usage.reasoning_tokens), (5, 3));
+    }
+
+    #[test]
+    fn the_tier_that_served_is_the_one_that_is_paid_for() {
+        let tier = |json: &str| Usage::from(told(json)).tier;
+        assert_eq!(tier(r#"{"service_tier":"batch"}"#), ServiceTier::Batch);
+        assert_eq!(tier(r#"{"service_tier":"priority","speed":"standard"}"#), ServiceTier::Priority);
+        assert_eq!(tier(r#"{"service_tier":"standard","speed":"fast"}"#), ServiceTier::Fast);
+        assert_eq!(tier(r#"{"service_tier":"new","speed":"warp"}"#), ServiceTier::Standard);
+        let mut streamed = told(r#"{"input_tokens":1,"service_tier":"priority"}"#);
+        streamed.update(&told(r#"{"output_tokens":2}"#));
+        assert_eq!(Usage::from(streamed).tier, ServiceTier::Priority);
     }
 
     #[test]

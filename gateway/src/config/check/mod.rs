@@ -2,6 +2,7 @@
 //! that must end, listeners that must not stand open. It knows only types; a place is looked up when there is a fault.
 
 mod model;
+mod price;
 mod provider;
 mod server;
 mod tenant;
@@ -43,6 +44,7 @@ pub(super) fn check(subject: Subject<'_>, findings: Findings) -> Findings {
     provider::providers(&mut check, &top.key("providers"));
     model::models(&mut check, &top.key("models"));
     tenant::tenants(&mut check, &top.key("tenants"));
+    price::unpriced(&mut check, &top.key("models"));
     check.findings
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{At, Check};
-use crate::config::file::{Model, ParameterRule, ParameterType, Params, Pricing, Target};
+use crate::config::file::{Model, ParameterRule, ParameterType, Params, PriceTier, Pricing, Target};
 use crate::config::rule::{self, Rule, Verdict};
 use crate::config::value::{Duration, Json};
 
@@ -309,10 +309,26 @@ fn pricing(check: &mut Check<'_>, pricing: &Pricing, at: &At<'_>) {
     if pricing.per.get() == 0 {
         check.fault(&at.key("per"), "a price is for one token or more", "write `per: 1M`".to_owned());
     }
-    let tiers = at.key("tiers");
-    for (i, (a, b)) in pricing.tiers.iter().zip(pricing.tiers.iter().skip(1)).enumerate() {
+    tiers(check, &pricing.tiers, &at.key("tiers"));
+    let (services, at) = (&pricing.service_tiers, at.key("service_tiers"));
+    let named = [
+        ("flex", &services.flex),
+        ("priority", &services.priority),
+        ("ultrafast", &services.ultrafast),
+        ("fast", &services.fast),
+        ("batch", &services.batch),
+    ];
+    for (name, service) in named {
+        if let Some(service) = service {
+            tiers(check, &service.tiers, &at.key(name).key("tiers"));
+        }
+    }
+}
+
+fn tiers(check: &mut Check<'_>, tiers: &[PriceTier], at: &At<'_>) {
+    for (i, (a, b)) in tiers.iter().zip(tiers.iter().skip(1)).enumerate() {
         if a.above >= b.above {
-            check.fault(&tiers.index(i + 1).key("above"), "tiers go upwards", None);
+            check.fault(&at.index(i + 1).key("above"), "tiers go upwards", None);
         }
     }
 }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{At, Check};
-use crate::config::file::{Listener, LogBodies, Redis, Server, Store};
+use crate::config::file::{Listener, LogBodies, Redis, Server, Store, Webhook};
 use crate::config::value::{Duration, Secret};
 
 pub(super) fn server(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
@@ -141,6 +141,22 @@ fn redis_url(check: &mut Check<'_>, url: &Secret, at: &At<'_>) {
     }
 }
 
+/// Each has a queue of its own.
+const MOST_WEBHOOKS: usize = 8;
+
+fn webhook(check: &mut Check<'_>, webhook: &Webhook, at: &At<'_>) {
+    check.secret(webhook.secret.as_ref(), &at.key("secret"));
+    if webhook.secret.is_none() {
+        let help = "add `secret: env:NAME`; `openssl rand -base64 32` makes one".to_owned();
+        check.warn(at, "whoever finds its URL can post to it, since nothing is signed", help);
+    }
+    let Secret::Literal(url) = &webhook.url else { return };
+    let has_host = |rest: &str| !rest.is_empty() && !rest.starts_with('/');
+    if !["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(has_host)) {
+        check.fault(&at.key("url"), "a webhook's URL begins with https://", None);
+    }
+}
+
 pub(super) fn rest(check: &mut Check<'_>, top: &At<'_>) {
     let config = check.config;
     if config.version != 1 {
@@ -162,6 +178,13 @@ pub(super) fn rest(check: &mut Check<'_>, top: &At<'_>) {
             format!("this is no log filter: {error}"),
             "write a level, such as `info`".to_owned(),
         );
+    }
+    let alerts = observability.key("alerts");
+    if config.observability.alerts.len() > MOST_WEBHOOKS {
+        check.fault(&alerts, format!("there are more than {MOST_WEBHOOKS} webhooks"), None);
+    }
+    for (i, webhook) in config.observability.alerts.iter().enumerate() {
+        self::webhook(check, webhook, &alerts.index(i));
     }
     if config.observability.log_bodies != LogBodies::None {
         check.warn(&observability.key("log_bodies"), "what callers write and read will be in the log", None);

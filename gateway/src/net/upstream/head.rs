@@ -28,6 +28,17 @@ const USUAL_HEAD: usize = 1024;
 /// Finds the end of a head; making it anew for each would cost more than the search.
 static BLANK_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
+/// What is read of a success: its framing, what it is, and its id.
+const READ_OF_SUCCESS: [&str; 7] = [
+    "content-type",
+    "content-length",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "x-request-id",
+    "request-id",
+];
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -153,13 +164,14 @@ fn read_head(text: &Bytes, method: &Method) -> Result<Option<Head>, Fault> {
     if status.is_informational() {
         return Ok(None);
     }
-    let headers = headers(text, parsed.headers)?;
+    let headers = headers(text, parsed.headers, status)?;
     head(status, headers, parsed.version == Some(1), method).map(Some)
 }
 
-fn headers(text: &Bytes, lines: &[httparse::Header<'_>]) -> Result<HeaderMap, Fault> {
-    let mut headers = HeaderMap::with_capacity(lines.len());
-    for line in lines {
+fn headers(text: &Bytes, lines: &[httparse::Header<'_>], status: StatusCode) -> Result<HeaderMap, Fault> {
+    let read = |line: &&httparse::Header<'_>| !status.is_success() || is_read_of_success(line.name);
+    let mut headers = HeaderMap::with_capacity(READ_OF_SUCCESS.len());
+    for line in lines.iter().filter(read) {
         let name = HeaderName::from_bytes(line.name.as_bytes());
         let value = HeaderValue::from_maybe_shared(text.slice_ref(line.value));
         let (Ok(name), Ok(value)) = (name, value) else {
@@ -168,6 +180,11 @@ fn headers(text: &Bytes, lines: &[httparse::Header<'_>]) -> Result<HeaderMap, Fa
         headers.append(name, value);
     }
     Ok(headers)
+}
+
+/// Whether anybody looks at this header of a success. Providers send thirty; the others are not even made headers of.
+fn is_read_of_success(name: &str) -> bool {
+    READ_OF_SUCCESS.iter().any(|read| read.eq_ignore_ascii_case(name))
 }
 
 fn head(status: StatusCode, mut headers: HeaderMap, is_http11: bool, method: &Method) -> Result<Head, Fault> {
