@@ -437,6 +437,8 @@ async fn whatever_happens_to_redis_four_gateways_serve_on_keep_their_bounds_and_
         let (lost, found) = (stderr.matches("redis is away").count(), stderr.matches("redis is reached").count());
         // A machine that is busy may make Redis too slow once more.
         assert!((Fate::ALL.len()..Fate::ALL.len() + 3).contains(&lost) && found == lost + 1, "{stderr}");
-        assert_eq!(stderr.matches("WARN").count() + stderr.matches("ERROR").count(), lost, "{stderr}");
+        let told = stderr.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
+        let told = told.filter(|line| !line.contains("a budget has come to a threshold")).count();
+        assert_eq!(told, lost, "{stderr}");
     }
 }
