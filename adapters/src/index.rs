@@ -156,8 +156,19 @@ impl Index {
     /// The raw values of the fields of these names, in one pass.
     #[must_use]
     pub fn values<'b, const N: usize>(&self, bytes: &'b [u8], names: [&str; N]) -> [Option<&'b [u8]>; N] {
+        self.values_from(0, bytes, names)
+    }
+
+    /// As [`Index::values`], of the fields from this place on.
+    #[must_use]
+    pub fn values_from<'b, const N: usize>(
+        &self,
+        place: usize,
+        bytes: &'b [u8],
+        names: [&str; N],
+    ) -> [Option<&'b [u8]>; N] {
         let mut values = [None; N];
-        for field in &self.fields {
+        for field in self.fields.iter().skip(place) {
             for (value, _) in values.iter_mut().zip(names).filter(|(_, name)| field.is_named(bytes, name.as_bytes())) {
                 *value = Some(slice(bytes, field.value));
             }

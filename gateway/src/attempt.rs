@@ -170,6 +170,8 @@ async fn begin(
 ) -> Result<Answering, Fault> {
     if request.is_stream() && is_event_stream(&source) {
         let translator = Translator::new(adapter.framing(), adapter.events(request, to), request.wants_usage());
+        // All of it was read that is, and a stream may be held for long.
+        source.headers = HeaderMap::new();
         let mut stream = Box::new(Stream { source, translator });
         until_content(patience, &mut stream).await?;
         return Ok(Answering::Stream(stream));
@@ -332,7 +334,9 @@ pub fn broken(fault: upstream::Fault) -> Fault {
 }
 
 fn provider_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    headers.get(headers::REQUEST_ID).or_else(|| headers.get("request-id")).cloned()
+    let id = headers.get(headers::REQUEST_ID).or_else(|| headers.get("request-id"))?;
+    // A copy: the value itself is a part of the whole head, which it would keep.
+    HeaderValue::from_bytes(id.as_bytes()).ok()
 }
 
 fn dropped(dropped: &[adapters::Dropped]) -> Option<HeaderValue> {

@@ -143,6 +143,7 @@ async fn call<'s>(
     let mut turn = Turn::new(client, record, timer(client, &instance, &request)?, &request);
     // Boxed, so that a stream that is held for long does not hold this part's state too.
     let begun = Box::pin(any_answer(gateway, snapshot, &mut turn, instance, key, &request)).await?;
+    drop(request);
     relay::answer(&mut turn, begun).await
 }
 

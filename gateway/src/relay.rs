@@ -34,11 +34,11 @@ pub async fn answer(turn: &mut Turn<'_, '_>, begun: Begun) -> Result<(), Fault> 
 
 async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     turn.record.attempt_ended(Ok(()));
-    turn.record.usage = reply.usage;
-    if reply.usage.is_none() {
-        turn.record.usage = Some(turn.estimate(tokens_in(reply.body.len())));
-        turn.record.accuracy = Accuracy::Estimated;
-    }
+    let (usage, accuracy) = match reply.usage {
+        Some(counted) => (counted, Accuracy::Exact),
+        None => (turn.estimate(tokens_in(reply.body.len())), Accuracy::Estimated),
+    };
+    turn.record.used(usage, accuracy);
     turn.record.status = Some(StatusCode::OK);
     let mut head = head(turn.record, StatusCode::OK);
     head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -87,12 +87,12 @@ fn count(turn: &mut Turn<'_, '_>, writer: &mut ChunkWriter, complete: bool) {
         usage.output_tokens = usage.output_tokens.max(writer.content_events());
     }
     writer.usage(usage);
-    turn.record.usage = Some(usage);
-    turn.record.accuracy = match (counted, complete) {
+    let accuracy = match (counted, complete) {
         (None, _) => Accuracy::Estimated,
         (Some(_), true) => Accuracy::Exact,
         (Some(_), false) => Accuracy::Partial,
     };
+    turn.record.used(usage, accuracy);
 }
 
 /// What every answer of a model carries.

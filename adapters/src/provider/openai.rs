@@ -77,6 +77,7 @@ impl Adapter for OpenAi {
             index: Index::default(),
             begin: Vec::new(),
             begin_fields: 0,
+            begin_has_model: false,
             name: renamed(to),
             wants_usage: request.wants_usage(),
             choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1).max(1),
@@ -164,6 +165,8 @@ struct PassThrough {
     begin: Vec<u8>,
     /// How many fields that are.
     begin_fields: usize,
+    /// Whether a model is among them.
+    begin_has_model: bool,
     name: Option<Bytes>,
     wants_usage: bool,
     choices: usize,
@@ -183,13 +186,14 @@ impl EventDecoder for PassThrough {
             }
             _ => {}
         }
-        self.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
+        let known = self.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
         let names = ["error", "object", "model", "choices", "service_tier", "usage"];
-        let [error, object, model, choices, tier, usage] = self.index.values(event.data, names);
+        let [error, object, model, choices, tier, usage] = self.index.values_from(known, event.data, names);
         if event.name == b"error" || is_error(error, object) {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
         }
-        self.pass(event, Said { model, choices: choices.unwrap_or(b"[]"), tier, usage }, out);
+        let has_model = model.is_some() || (known > 0 && self.begin_has_model);
+        self.pass(event, Said { has_model, choices: choices.unwrap_or(b"[]"), tier, usage }, out);
         Ok(())
     }
 
@@ -202,9 +206,9 @@ impl EventDecoder for PassThrough {
     }
 }
 
-/// What is looked at of a chunk.
+/// What is looked at of a chunk, as far as the chunk before it did not say the same.
 struct Said<'a> {
-    model: Option<&'a [u8]>,
+    has_model: bool,
     choices: &'a [u8],
     tier: Option<&'a [u8]>,
     usage: Option<&'a [u8]>,
@@ -214,24 +218,27 @@ struct Said<'a> {
 const MOST_BEGIN: usize = 512;
 
 impl PassThrough {
-    fn read(&mut self, data: &[u8]) -> Result<(), IndexError> {
+    /// How many fields it begins with that are those of the chunk before it.
+    fn read(&mut self, data: &[u8]) -> Result<usize, IndexError> {
         let kept = std::mem::take(&mut self.begin_fields);
         if kept > 0 && data.starts_with(&self.begin) {
             self.index.read_on(data, kept, self.begin.len())?;
             self.begin_fields = kept;
-            return Ok(());
+            return Ok(kept);
         }
         self.index.read(data)?;
         self.begin.clear();
-        let choices = self.index.fields().iter().enumerate().find(|(_, field)| field.is_named(data, b"choices"));
-        if let Some((place, choices)) = choices.filter(|(_, choices)| choices.start() <= MOST_BEGIN) {
+        let fields = self.index.fields();
+        let place = fields.iter().take_while(|field| !field.is_named(data, b"choices")).count();
+        if let Some(choices) = fields.get(place).filter(|choices| choices.start() <= MOST_BEGIN) {
             self.begin_fields = place;
+            self.begin_has_model = fields.iter().take(place).any(|field| field.is_named(data, b"model"));
             self.begin.extend_from_slice(data.get(..choices.start()).unwrap_or_default());
         }
-        Ok(())
+        Ok(0)
     }
 
-    fn pass(&mut self, event: Event<'_>, Said { model, choices, tier, usage }: Said<'_>, out: &mut ChunkWriter) {
+    fn pass(&mut self, event: Event<'_>, Said { has_model, choices, tier, usage }: Said<'_>, out: &mut ChunkWriter) {
         let data = event.data;
         // Some hosts tell it in the first chunks only.
         if let Some(tier) = tier.filter(|raw| *raw != b"null") {
@@ -242,7 +249,7 @@ impl PassThrough {
             self.begin_own_usage(data, out);
         }
         let mut edits = Vec::new();
-        if model.is_some() {
+        if has_model {
             edits.extend(self.name.clone().map(|name| Edit::Set("model", name)));
         }
         if let Some(counted) = counted {

@@ -6,8 +6,8 @@
 
 use std::sync::LazyLock;
 
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 use memchr::memchr;
-use memchr::memmem::Finder;
 
 /// Fewer bytes than most tokens of text have, in any script.
 const TEXT_BYTES: u64 = 2;
@@ -18,37 +18,62 @@ const MEDIA_BYTES: u64 = 64;
 /// More tokens than most pictures have, however few bytes they are or however they are named.
 const ITEM: u64 = 2_048;
 
-/// The names of what holds or names something that is no text, as keys are written in JSON: in a text the quotes would have
-/// backslashes before them.
-static ITEMS: LazyLock<[Finder<'static>; 5]> =
-    LazyLock::new(|| ["\"url\"", "\"data\"", "\"file_id\"", "\"file_data\"", "\"file_url\""].map(Finder::new));
+/// What something that is no text stands behind, as it is written in JSON: in a text the quotes would have backslashes before
+/// them. Whether it is one more thing, and whether it is there, in base64.
+const MARKS: [(&str, bool, bool); 8] = [
+    (";base64,", false, true),
+    ("\"data\":\"", true, true),
+    ("\"data\": \"", true, true),
+    ("\"data\"", true, false),
+    ("\"url\"", true, false),
+    ("\"file_id\"", true, false),
+    ("\"file_data\"", true, false),
+    ("\"file_url\"", true, false),
+];
 
-/// What base64 comes behind: in a `data:` URL, and alone.
-static BASE64: LazyLock<[Finder<'static>; 3]> =
-    LazyLock::new(|| [";base64,", "\"data\":\"", "\"data\": \""].map(Finder::new));
+/// All of them in one pass.
+static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(MARKS.map(|(mark, ..)| mark));
+    #[expect(clippy::expect_used, reason = "eight short words fit into it, as every start shows")]
+    finder.expect("a finder of eight words")
+});
+
+/// What a body holds beside its text.
+#[derive(Default)]
+struct Media {
+    items: usize,
+    bytes: usize,
+}
+
+impl Media {
+    fn of(body: &[u8]) -> Self {
+        let (mut media, mut from) = (Self::default(), 0);
+        while let Some(found) = FINDER.find(Input::new(body).range(from..)) {
+            from = found.end();
+            let (_, is_item, is_base64) = MARKS.get(found.pattern().as_usize()).copied().unwrap_or_default();
+            media.items += usize::from(is_item);
+            if is_base64 {
+                let behind = body.get(from..).unwrap_or_default();
+                let length = memchr(b'"', behind).unwrap_or(behind.len());
+                media.bytes += length;
+                from += length;
+            }
+        }
+        media
+    }
+}
 
 /// The most tokens of `body`, where `learned` tells how many so many bytes mostly have.
 #[must_use]
 pub fn most_tokens(body: &[u8], learned: impl Fn(usize) -> u64) -> u64 {
-    let media: usize = BASE64.iter().map(|finder| in_base64(body, finder)).sum();
-    let media = media.min(body.len());
-    let text = body.len() - media;
-    let items: usize = ITEMS.iter().map(|finder| finder.find_iter(body).count()).sum();
+    let media = Media::of(body);
+    let text = body.len() - media.bytes;
     let likely = |bytes: usize, least: u64| {
         let count = count(bytes);
         learned(bytes).saturating_mul(2).max(count.div_ceil(least)).min(count)
     };
-    let tokens = likely(text, TEXT_BYTES).saturating_add(likely(media, MEDIA_BYTES));
-    tokens.saturating_add(count(items).saturating_mul(ITEM))
-}
-
-/// How many bytes stand between each find and the end of its string.
-fn in_base64(body: &[u8], finder: &Finder<'_>) -> usize {
-    let length = |at: usize| {
-        let behind = body.get(at + finder.needle().len()..).unwrap_or_default();
-        memchr(b'"', behind).unwrap_or(behind.len())
-    };
-    finder.find_iter(body).map(length).sum()
+    let tokens = likely(text, TEXT_BYTES).saturating_add(likely(media.bytes, MEDIA_BYTES));
+    tokens.saturating_add(count(media.items).saturating_mul(ITEM))
 }
 
 fn count(bytes: usize) -> u64 {

@@ -107,7 +107,7 @@ impl Price {
     pub fn cost(&self, usage: &Usage) -> Option<Nanos> {
         let rates = self.card(usage.tier).rates_for(usage.input_tokens);
         let tokens = rates.parts(usage);
-        Some(self.sum(self.token_parts(&tokens)?.chain(self.unit_parts(usage)?), Rounds::Usual))
+        self.sum(self.token_parts(&tokens).chain(self.unit_parts(usage)), Rounds::Usual)
     }
 
     /// The most that a request with these counts can cost, whatever kinds its tokens are of, if it is served as usual or in
@@ -117,7 +117,7 @@ impl Price {
         let rate = |pick: fn(&Rates) -> Option<u64>| self.all_rates(tiers).filter_map(pick).max();
         let tokens =
             [(worst.input_tokens, rate(Rates::dearest_input)), (worst.output_tokens, rate(Rates::dearest_output))];
-        Some(self.sum(self.token_parts(&tokens)?.chain(self.unit_parts(worst)?), Rounds::Up))
+        self.sum(self.token_parts(&tokens).chain(self.unit_parts(worst)), Rounds::Up)
     }
 
     /// How many output tokens `left` pays for beside the input; `None` where output costs nothing that is known.
@@ -152,37 +152,42 @@ impl Price {
     }
 
     /// Where units have a price, tokens need none.
-    fn token_parts(&self, tokens: &[(u64, Option<u64>)]) -> Option<impl Iterator<Item = Part>> {
+    fn token_parts(&self, tokens: &[(u64, Option<u64>)]) -> impl Iterator<Item = Option<Part>> {
         let free = self.units.has_price().then_some(0);
-        let part = |(tokens, rate): &(u64, Option<u64>)| part(*tokens, rate.or(free), self.per);
-        Some(tokens.iter().map(part).collect::<Option<Vec<_>>>()?.into_iter())
+        tokens.iter().map(move |(tokens, rate)| part(*tokens, rate.or(free), self.per))
     }
 
     /// Where tokens have a price, units need none.
-    fn unit_parts(&self, usage: &Usage) -> Option<impl Iterator<Item = Part>> {
+    fn unit_parts(&self, usage: &Usage) -> impl Iterator<Item = Option<Part>> {
         let free = self.standard.has_price().then_some(0);
-        let part = |(count, rate, by): (u64, Option<u64>, u64)| part(count, rate.or(free), by);
-        Some(self.units.parts(usage).into_iter().map(part).collect::<Option<Vec<_>>>()?.into_iter())
+        self.units.parts(usage).into_iter().map(move |(count, rate, by)| part(count, rate.or(free), by))
     }
 
-    fn sum(&self, parts: impl Iterator<Item = Part>, rounds: Rounds) -> Nanos {
+    fn sum(&self, parts: impl Iterator<Item = Option<Part>>, rounds: Rounds) -> Option<Nanos> {
         let of_thousand = u128::from(self.per).saturating_mul(1_000);
         let sum = match self.rounding {
             // All in parts of one size, so that rounding happens once.
             Rounding::Exact => {
-                let exact = parts.map(|part| part.amount.saturating_mul(of_thousand / part.by));
-                rounds.divide(exact.fold(0, u128::saturating_add), of_thousand)
+                let exact = total(parts, |part| part.amount.saturating_mul(of_thousand / part.by))?;
+                rounds.divide(exact, of_thousand)
             }
             Rounding::Dify => {
-                let steps = parts.map(|part| rounds.divide(part.amount, part.by.saturating_mul(DIFY_STEP)));
-                match steps.fold(0, u128::saturating_add) {
+                match total(parts, |part| rounds.divide(part.amount, part.by.saturating_mul(DIFY_STEP)))? {
                     0 => 0,
                     steps => steps.saturating_mul(DIFY_STEP).saturating_add(rounds.slack()),
                 }
             }
         };
-        Nanos::try_from(sum).unwrap_or(Nanos::MAX)
+        Some(Nanos::try_from(sum).unwrap_or(Nanos::MAX))
     }
+}
+
+/// The sum of what `size` makes of parts, most of which are nothing; `None` where one of them has no price.
+fn total(mut parts: impl Iterator<Item = Option<Part>>, size: impl Fn(Part) -> u128) -> Option<u128> {
+    parts.try_fold(0_u128, |sum, part| {
+        let part = part?;
+        Some(if part.amount == 0 { sum } else { sum.saturating_add(size(part)) })
+    })
 }
 
 /// So many at that rate; `None` where there are any and no rate.

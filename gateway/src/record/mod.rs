@@ -52,10 +52,11 @@ pub struct Record<'s> {
     pub attempts: Vec<Attempt<'s>>,
     /// Why it went there, where a target was passed over.
     pub choices: Choices,
-    /// What the provider counted.
-    pub usage: Option<Usage>,
-    /// Whether that is to be relied on.
-    pub accuracy: Accuracy,
+    /// What was used.
+    usage: Option<Usage>,
+    /// How far that is to be relied on.
+    accuracy: Accuracy,
+    cost: Option<Nanos>,
     /// The status that was sent.
     pub status: Option<StatusCode>,
     /// What went wrong.
@@ -145,6 +146,7 @@ impl<'s> Record<'s> {
             choices: Choices::default(),
             usage: None,
             accuracy: Accuracy::Exact,
+            cost: None,
             status: None,
             fault: None,
             bill: Bill::default(),
@@ -232,17 +234,24 @@ impl<'s> Record<'s> {
         }
     }
 
-    /// What the request costs, as far as its usage and the price of who answered it are known.
+    /// What was used, and so what it costs at the price of who answered, as far as that is known.
+    pub fn used(&mut self, usage: Usage, accuracy: Accuracy) {
+        self.cost = self.attempts.last().and_then(|attempt| attempt.price?.cost(&usage));
+        self.usage = Some(usage);
+        self.accuracy = accuracy;
+    }
+
+    /// What the request costs, where that is known.
     #[must_use]
     pub fn cost(&self) -> Option<Nanos> {
-        self.attempts.last()?.price?.cost(self.usage.as_ref()?)
+        self.cost
     }
 
     /// A provider that was asked and not heard to the end has used at least the input.
     fn estimate(&mut self) {
         if self.usage.is_none() && self.attempts.last().is_some_and(|attempt| attempt.cut_off) {
-            self.usage = Some(Usage { input_tokens: self.bill.input_tokens(), ..Usage::default() });
-            self.accuracy = Accuracy::Estimated;
+            let usage = Usage { input_tokens: self.bill.input_tokens(), ..Usage::default() };
+            self.used(usage, Accuracy::Estimated);
         }
     }
 
