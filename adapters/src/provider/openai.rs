@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::adapter::{Adapter, DecodeError, EncodeError, EventDecoder, NativeRequest, Reply, Target};
 use crate::chunk::ChunkWriter;
 use crate::frame::Event;
-use crate::index::{Index, IndexError, text_fields};
+use crate::index::{Field, Index, IndexError, text_fields};
 use crate::openai::embedding::{Encoding, in_encoding};
 use crate::openai::{error, usage};
 use crate::refusal::Refusal;
@@ -229,10 +229,13 @@ impl PassThrough {
         self.index.read(data)?;
         self.begin.clear();
         let fields = self.index.fields();
-        let place = fields.iter().take_while(|field| !field.is_named(data, b"choices")).count();
-        if let Some(choices) = fields.get(place).filter(|choices| choices.start() <= MOST_BEGIN) {
+        let is_named = |field: &Field, name: &str| field.is_named(data, name.as_bytes());
+        // Usage is looked at in every chunk, so one that begins with it is read whole.
+        let place = fields.iter().take_while(|field| !is_named(field, "choices") && !is_named(field, "usage")).count();
+        let choices = fields.get(place).filter(|field| is_named(field, "choices") && field.start() <= MOST_BEGIN);
+        if let Some(choices) = choices {
             self.begin_fields = place;
-            self.begin_has_model = fields.iter().take(place).any(|field| field.is_named(data, b"model"));
+            self.begin_has_model = fields.iter().take(place).any(|field| is_named(field, "model"));
             self.begin.extend_from_slice(data.get(..choices.start()).unwrap_or_default());
         }
         Ok(0)
