@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::Bench;
+use crate::beside::Beside;
 use crate::drive;
 use crate::gateway::{Gateway, Kind, Size};
 use crate::machine::{Machine, load_average};
@@ -14,6 +15,7 @@ use crate::process::{Meter, Process};
 use crate::reload;
 use crate::report::{self, Measured, Row};
 use crate::scenario::{self, Load, Scenario};
+use crate::targets::{LARGE_WITHIN, MANAGED_WITHIN};
 
 /// Measures what was asked for, prints the table and writes it.
 pub(crate) async fn run(bench: &Bench) -> io::Result<()> {
@@ -59,6 +61,15 @@ async fn start_simulator(machine: &Machine) -> io::Result<(Process, SocketAddr)>
     Ok((process, address))
 }
 
+fn weir_of(gateways: &[Gateway]) -> Option<&Gateway> {
+    gateways.iter().find(|gateway| gateway.kind == Kind::Weir)
+}
+
+/// The scenario that configurations are compared by.
+fn plain() -> Option<Scenario> {
+    scenario::all(0).into_iter().find(|scenario| scenario.name == "json-1k-c64")
+}
+
 struct Run<'a> {
     bench: &'a Bench,
     room: &'a Path,
@@ -80,6 +91,9 @@ impl Run<'_> {
             rows.extend(measured.rows());
             failures
                 .extend([Kind::Weir, Kind::Nginx, Kind::Direct].into_iter().filter_map(|kind| measured.failures(kind)));
+        }
+        if self.wants("managed") {
+            rows.extend(self.managed(&gateways).await?);
         }
         if self.wants("large") || self.wants("reload") {
             rows.extend(self.large(&gateways).await?);
@@ -134,22 +148,42 @@ impl Run<'_> {
         Ok(Measured { scenario, rounds })
     }
 
-    async fn large(&self, gateways: &[Gateway]) -> io::Result<Vec<Row>> {
-        let (Some(weir), Some(small)) = (&self.bench.weir, gateways.iter().find(|gateway| gateway.kind == Kind::Weir))
-        else {
+    /// Limits, budgets and prices beside a configuration without.
+    async fn managed(&self, gateways: &[Gateway]) -> io::Result<Vec<Row>> {
+        let (Some(weir), Some(managed), Some(scenario)) = (&self.bench.weir, weir_of(gateways), plain()) else {
             return Ok(Vec::new());
         };
-        let Some(scenario) = scenario::all(0).into_iter().find(|scenario| scenario.name == "json-1k-c64") else {
+        let room = self.room.join("bare-weir");
+        let bare = Gateway::weir(weir, &room, self.provider, Size::BARE, self.machine.gateway()).await?;
+        let beside = Beside {
+            title: "limits, budgets and prices beside none",
+            names: ["none", "all"],
+            gateways: [&bare, managed],
+            within: MANAGED_WITHIN,
+        };
+        let row = beside.measure(&scenario, self.bench.rounds, self.bench.time()).await?;
+        bare.end().await;
+        Ok(vec![row])
+    }
+
+    async fn large(&self, gateways: &[Gateway]) -> io::Result<Vec<Row>> {
+        let (Some(weir), Some(small), Some(scenario)) = (&self.bench.weir, weir_of(gateways), plain()) else {
             return Ok(Vec::new());
         };
         let room = self.room.join("large-weir");
-        let size = Size { keys: self.bench.keys, models: self.bench.models };
+        let size = Size { keys: self.bench.keys, models: self.bench.models, managed: true };
         eprintln!("load: large configuration: {} keys, {} models", size.keys, size.models);
         let begun = Instant::now();
         let large = Gateway::weir(weir, &room, self.provider, size, self.machine.gateway()).await?;
         let mut rows = vec![reload::start(size, begun.elapsed())];
         if self.wants("large") {
-            rows.push(reload::large(small, &large, &scenario, self.bench.rounds, self.bench.time()).await?);
+            let beside = Beside {
+                title: "large configuration beside the small one",
+                names: ["small", "large"],
+                gateways: [small, &large],
+                within: LARGE_WITHIN,
+            };
+            rows.push(beside.measure(&scenario, self.bench.rounds, self.bench.time()).await?);
         }
         if self.wants("reload") {
             rows.extend(reload::under_load(&large, &room, &scenario).await?);

@@ -50,11 +50,17 @@ pub(crate) struct Gateway {
 pub(crate) struct Size {
     pub(crate) keys: usize,
     pub(crate) models: usize,
+    /// Whether it has limits, budgets and prices.
+    pub(crate) managed: bool,
 }
 
 impl Size {
     /// One key, and the models of the scenarios.
-    pub(crate) const SMALL: Self = Self { keys: 0, models: 0 };
+    pub(crate) const SMALL: Self = Self { keys: 0, models: 0, managed: true };
+
+    /// The same with a key and nothing else that a request pays for but its ledger and log: as near to an open relay as Weir
+    /// comes.
+    pub(crate) const BARE: Self = Self { managed: false, ..Self::SMALL };
 }
 
 impl Gateway {
@@ -178,8 +184,9 @@ pub(crate) fn weir_yaml(room: &Path, upstream: SocketAddr, size: Size) -> String
             Upstream::Anthropic => "sim-claude",
         };
         let (name, model) = (scenario.alias(), scenario.model);
+        let pricing = if size.managed { ", pricing: {input: 1.25, output: 10}" } else { "" };
         yaml.push_str(&format!(
-            "  - {{name: {name}, targets: [{{provider: {provider}, model: \"{model}\"}}], pricing: {{input: 1.25, output: 10}}}}\n"
+            "  - {{name: {name}, targets: [{{provider: {provider}, model: \"{model}\"}}]{pricing}}}\n"
         ));
     }
     for index in 0..size.models {
@@ -187,11 +194,15 @@ pub(crate) fn weir_yaml(room: &Path, upstream: SocketAddr, size: Size) -> String
             "  - {{name: model-{index}, targets: [{{provider: sim-openai, model: gpt-5.5-{index}}}]}}\n"
         ));
     }
-    yaml.push_str(
-        "tenants:\n  - id: load\n    limits: {rpm: 1000000000, tpm: 1000000000000, concurrent: 100000}\n\
-         \x20   budgets: [{usd: 100000000, every: month}]\n    keys:\n",
-    );
-    yaml.push_str(&format!("      - {{id: main, hash: \"sha256:{KEY_HASH}\", limits: {{rpm: 1000000000}}}}\n"));
+    yaml.push_str("tenants:\n  - id: load\n");
+    if size.managed {
+        yaml.push_str(
+            "    limits: {rpm: 1000000000, tpm: 1000000000000, concurrent: 100000}\n\
+             \x20   budgets: [{usd: 100000000, every: month}]\n",
+        );
+    }
+    let limits = if size.managed { ", limits: {rpm: 1000000000}" } else { "" };
+    yaml.push_str(&format!("    keys:\n      - {{id: main, hash: \"sha256:{KEY_HASH}\"{limits}}}\n"));
     for index in 0..size.keys {
         let hash = spread(index as u64);
         yaml.push_str(&format!("      - {{id: key-{index}, hash: \"sha256:{hash}\"}}\n"));
@@ -240,7 +251,7 @@ mod tests {
     #[test]
     fn a_large_configuration_has_as_many_lines_as_it_says() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let yaml = weir_yaml(Path::new("room"), address, Size { keys: 30, models: 20 });
+        let yaml = weir_yaml(Path::new("room"), address, Size { keys: 30, models: 20, managed: true });
         assert_eq!(yaml.matches("{id: key-").count(), 30);
         assert_eq!(yaml.matches("{name: model-").count(), 20);
     }

@@ -2,6 +2,7 @@
 //! It starts what it measures itself and ends it by its own process id. `README.md` tells what each row means.
 
 mod bench;
+mod beside;
 mod client;
 mod drive;
 mod gateway;

@@ -1,4 +1,4 @@
-//! Two rows that need Weir alone: the cost of a request under a large configuration, and reloads under load.
+//! What needs Weir alone: its start with a large configuration, and reloads of that under load.
 
 use std::fs;
 use std::io;
@@ -13,9 +13,8 @@ use crate::client::{Watch, Wire};
 use crate::drive;
 use crate::gateway::{Gateway, Kind, Size, config_path};
 use crate::report::{Measured, Row, grouped};
-use crate::sample::{Sample, median};
+use crate::sample::Sample;
 use crate::scenario::{Load, Measure, Scenario};
-use crate::targets::LARGE_WITHIN;
 
 /// Requests a second while the configuration is reloaded.
 const RATE: u32 = 500;
@@ -35,33 +34,6 @@ pub(crate) fn start(size: Size, took: Duration) -> Row {
         format!("large configuration: {} keys, {} models", grouped(size.keys as f64), grouped(size.models as f64));
     let weir = format!("{:.0}", took.as_secs_f64() * 1e3);
     Row { title, measure: "start until it listens, ms".to_owned(), weir, ..Row::default() }
-}
-
-/// The large configuration's cost beside the small one's, measured in turn.
-pub(crate) async fn large(
-    small: &Gateway,
-    large: &Gateway,
-    scenario: &Scenario,
-    rounds: usize,
-    time: Duration,
-) -> io::Result<Row> {
-    let (mut of_small, mut of_large) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        of_small.push(drive::measure(small, scenario, time).await?.cpu_per_request());
-        of_large.push(drive::measure(large, scenario, time).await?.cpu_per_request());
-    }
-    let (small, large) = (median(of_small), median(of_large));
-    let change = small.zip(large).map(|(small, large)| large / small - 1.0);
-    let show = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.1}"));
-    Ok(Row {
-        title: "large configuration beside the small one, 1 kB JSON chat, 64 connections".to_owned(),
-        measure: "CPU a request, µs (small → large)".to_owned(),
-        weir: format!("{} → {}", show(small), show(large)),
-        ratio: change.map_or_else(String::new, |change| format!("{:+.1} %", change * 100.0)),
-        target: format!("± {:.0} %", LARGE_WITHIN * 100.0),
-        met: change.map(|change| change <= LARGE_WITHIN),
-        ..Row::default()
-    })
 }
 
 /// Reloads of the large configuration, by the admin API, while requests come for as long as the reloads take.

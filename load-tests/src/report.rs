@@ -74,6 +74,7 @@ fn met(target: Target, weir: f64, nginx: Option<f64>, direct: Option<f64>) -> Op
     match target {
         Target::TimesNginx(times) => Some(weir <= nginx? * times),
         Target::OverDirect(over) => Some(weir - direct? <= over),
+        Target::OverNginx(over) => Some(weir - nginx? <= over),
         Target::AtMost(most) => Some(weir <= most),
     }
 }
@@ -134,6 +135,7 @@ impl Measure {
         match target {
             Target::TimesNginx(times) => format!("≤ {times} × nginx"),
             Target::OverDirect(over) => format!("≤ direct + {}", grouped(over)),
+            Target::OverNginx(over) => format!("≤ nginx + {}", grouped(over)),
             Target::AtMost(most) => format!("≤ {}", self.show(Some(most))),
         }
     }
