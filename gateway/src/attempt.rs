@@ -235,6 +235,9 @@ async fn whole(patience: &mut impl Patience, source: &mut Answer) -> Result<Byte
     let Some(first) = patience.wait(pin!(source.read())).await?.map_err(broken)? else {
         return Ok(Bytes::new());
     };
+    if source.is_complete_with(first.len()) {
+        return Ok(first);
+    }
     patience.goes_on();
     let Some(second) = patience.wait(pin!(source.read())).await?.map_err(broken)? else {
         return Ok(first);

@@ -4,7 +4,7 @@
 mod line;
 mod row;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use adapters::{Operation, Usage};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -195,7 +195,7 @@ impl<'s> Record<'s> {
         self.attempts.push(Attempt {
             target: picked.target,
             upstream_model: picked.upstream_model.as_ref().to_owned(),
-            price: picked.price(SystemTime::now()),
+            price: picked.price(self.began.into()),
             outcome: None,
             cut_off: false,
             status: None,

@@ -182,6 +182,12 @@ impl Answer {
         value.to_str().ok()?.parse().ok()
     }
 
+    /// Whether nothing comes behind the body's first `read` bytes, as far as that is known before its end is read. A stream
+    /// of HTTP/2 is read to its end all the same: dropped before, it would be reset.
+    pub fn is_complete_with(&self, read: usize) -> bool {
+        matches!(self.source, Source::Http1(..)) && self.content_length() == u64::try_from(read).ok()
+    }
+
     /// The address that answered, for the log.
     pub fn address(&self) -> SocketAddr {
         self.address
