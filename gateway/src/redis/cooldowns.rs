@@ -65,7 +65,9 @@ impl Cooldowns {
     /// What tells it.
     pub(super) fn telling(&mut self, clock: Clock) -> Option<Pipeline> {
         let mut pipeline = Pipeline::new();
-        for note in &self.untold {
+        // What waited for a Redis that was away may be over.
+        let is_past = |word| matches!(word, Word::Cools { until, .. } if until <= clock.moment);
+        for note in self.untold.iter().filter(|note| !is_past(note.word)) {
             let (field, value) = (field(note), clock.value(note.word));
             let has_room = self.heard.len() < MOST || self.heard.contains_key(&field);
             if has_room && field.len() <= LONGEST_ID {
@@ -302,8 +304,10 @@ mod tests {
         assert!(node.cooldowns.telling(at(0)).is_some(), "what is there already may be told anew");
         node.cooldowns.told();
         node.cooldowns.heard.clear();
-        node.cooldowns.untold.push(note("p".repeat(LONGEST_ID)));
-        assert!(node.cooldowns.telling(at(0)).is_none());
+        let over = Word::Cools { until: at(5).moment, cause: Cause::Auth };
+        node.cooldowns.untold = vec![note("p".repeat(LONGEST_ID)), Note { word: over, ..note("p/a".to_owned()) }];
+        assert!(node.cooldowns.telling(at(5)).is_none(), "one is too long, the other is over");
+        assert!(node.cooldowns.telling(at(4)).is_some());
     }
 
     #[tokio::test]
