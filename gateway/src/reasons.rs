@@ -214,6 +214,9 @@ enum Why {
     Cooling {
         /// What failed.
         cause: Option<Cause>,
+        /// Whether another gateway found that.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        elsewhere: bool,
         /// Since when.
         since: Option<Timestamp>,
         /// Until when.
@@ -284,7 +287,12 @@ fn why(candidate: &Candidate, picked: Option<&Candidate>, is_full: impl Fn() -> 
         Availability::Cooling(until) => {
             let cooldown = candidate.standing.cooldown();
             let since = cooldown.and_then(|cooldown| clock.time_of(cooldown.since));
-            Why::Cooling { cause: cooldown.map(|cooldown| cooldown.cause), since, until: clock.time_of(until) }
+            Why::Cooling {
+                cause: cooldown.map(|cooldown| cooldown.cause),
+                elsewhere: cooldown.is_some_and(|cooldown| cooldown.elsewhere),
+                since,
+                until: clock.time_of(until),
+            }
         }
         Availability::Probing => Why::Probing,
         Availability::Ready | Availability::Probe if is_full() => Why::Limit,

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::access_log::{AccessLog, Writer};
 use crate::admin::Admin;
 use crate::alerts::{self, Alerts};
+use crate::balance;
 use crate::budget::{self, Alert};
 use crate::cli::{INTERNAL_FAULT, WRONG_INPUT};
 use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
@@ -112,10 +113,14 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
         Some(_) => limit::Registry::shared(Arc::clone(&budgets)),
         None => limit::Registry::default(),
     };
+    let registry = match &share {
+        Some(share) => balance::Registry::shared(share.outbox()),
+        None => balance::Registry::default(),
+    };
     let providers = ProviderManager {
         proxies,
         simulator: simulator_at,
-        registry: Arc::default(),
+        registry: Arc::new(registry),
         limits: Arc::new(limits),
         budgets: Arc::clone(&budgets),
     };
@@ -131,7 +136,8 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     if let Some(fleet) = fleet(&loaded.config)? {
         ledger.share(&fleet).map_err(|error| Refused::Machine(error.to_string()))?;
     }
-    let sharing = share.map(|share| share.start(Arc::clone(&budgets), told(&metrics))).transpose()?;
+    let sharing = share.map(|share| share.start(Arc::clone(&budgets), Arc::clone(&providers.registry), told(&metrics)));
+    let sharing = sharing.transpose()?;
     store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
     metrics.configured(snapshot.generation, &snapshot.hash);
     let gateway = Arc::new(Gateway {

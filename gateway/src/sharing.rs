@@ -11,10 +11,11 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
+use crate::balance::{self, Note, Outbox};
 use crate::budget::lease::{Desk, NodeId};
 use crate::budget::{Account, Registry};
 use crate::config::OnRedisLoss;
-use crate::redis::{Link, MOST_WISHES, Settings, Told};
+use crate::redis::{Cooldowns, Link, MOST_WISHES, Settings, Told};
 
 /// How long a start waits for Redis.
 const FIRST_TRY: Duration = Duration::from_secs(1);
@@ -29,6 +30,8 @@ pub struct Share {
     folder: PathBuf,
     desk: Arc<Desk>,
     wishes: Receiver<Arc<Account>>,
+    outbox: Outbox,
+    notes: Receiver<Note>,
 }
 
 /// The link at work; [`Sharing::close`] gives back what this node has in hand.
@@ -60,7 +63,8 @@ impl Share {
     fn at(settings: Settings, folder: &Path, (desk, wishes): (Arc<Desk>, Receiver<Arc<Account>>)) -> Self {
         // Until Redis is reached this is the best that is known.
         desk.set_nodes(nodes(folder));
-        Self { settings, folder: folder.to_owned(), desk, wishes }
+        let (outbox, notes) = Outbox::new();
+        Self { settings, folder: folder.to_owned(), desk, wishes, outbox, notes }
     }
 
     /// Where accounts ask for slices.
@@ -69,11 +73,17 @@ impl Share {
         Arc::clone(&self.desk)
     }
 
-    /// Begins to share the accounts, which were made with this desk, and waits a little until Redis is reached.
+    /// Where it is noted what cools.
+    #[must_use]
+    pub fn outbox(&self) -> Outbox {
+        self.outbox.clone()
+    }
+
+    /// Begins to share the accounts and cooldowns, which were made with this desk and outbox, and waits a little until Redis is reached.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(self, accounts: Arc<Registry>, told: Told) -> io::Result<Sharing> {
+    pub fn start(self, accounts: Arc<Registry>, cooling: Arc<balance::Registry>, told: Told) -> io::Result<Sharing> {
         let (first, tried) = sync_channel(1);
         told(false);
         let told: Told = Box::new(move |linked| {
@@ -84,7 +94,8 @@ impl Share {
         let (over, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (desk, folder) = (Arc::clone(&self.desk), self.folder);
-        let link = Link::new(self.settings, (self.desk, self.wishes), accounts, told);
+        let cooldowns = Cooldowns::new(cooling, self.notes);
+        let link = Link::new(self.settings, (self.desk, self.wishes), accounts, cooldowns, told);
         let link = link.counting(Arc::new(move || remember(&folder, desk.nodes())));
         let ended = async {
             // A sender that is gone ends it too.

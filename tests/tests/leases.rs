@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use gateway::balance::{self, Outbox};
 use gateway::budget::lease::{Desk, NodeId};
 use gateway::budget::{Account, Cause, Listener, Owner, Registry, Span, Terms};
 use gateway::config::{self, OnRedisLoss, Secret};
 use gateway::limit::{self, Limits, ScopeId, What};
-use gateway::redis::{Link, MOST_WISHES, Settings};
+use gateway::redis::{Cooldowns, Link, MOST_WISHES, Settings};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -63,7 +64,9 @@ impl Node {
         let account = accounts.account(&ACCOUNT.into(), Owner::Tenant("acme".into()), terms);
         let (told, linked) = watch::channel(Vec::new());
         let told = Box::new(move |linked| told.send_modify(|states| states.push(linked)));
-        let link = Link::new(Settings::of(redis).unwrap(), (desk, wishes), Arc::clone(&accounts), told);
+        let (outbox, notes) = Outbox::new();
+        let cooldowns = Cooldowns::new(Arc::new(balance::Registry::shared(outbox)), notes);
+        let link = Link::new(Settings::of(redis).unwrap(), (desk, wishes), Arc::clone(&accounts), cooldowns, told);
         let (over, ended) = oneshot::channel::<()>();
         let link = tokio::spawn(link.run(async move { drop(ended.await) }));
         Self { accounts, account, linked, over, link, spent: Arc::default() }

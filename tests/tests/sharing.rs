@@ -15,6 +15,31 @@ use weir_tests::redis::Redis;
 use weir_tests::tls::Certificate;
 use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
 
+/// A user that may do what the README says is needed, and nothing else.
+const ACCESS_LIST: &[&str] = &[
+    "--user",
+    "default",
+    "on",
+    "nopass",
+    "~weir:*",
+    "-@all",
+    "+ping",
+    "+hget",
+    "+hgetall",
+    "+hmget",
+    "+hset",
+    "+hincrby",
+    "+hdel",
+    "+zadd",
+    "+zrem",
+    "+zrangebylex",
+    "+zrevrangebylex",
+    "+expire",
+    "+expireat",
+    "+multi",
+    "+exec",
+];
+
 /// What one answer costs at the price below, in thousandths of a dollar: 6 tokens in, 8 out.
 const COST: u64 = 14;
 
@@ -178,6 +203,100 @@ async fn a_redis_with_tls_is_reached_when_its_certificate_is_trusted() {
     degraded(&stranger, 1).await;
     assert!(redis.say("HLEN weir:{nodes}").starts_with(":1"), "only one was let in");
     std::fs::remove_file(trusted).unwrap();
+}
+
+/// A gateway for a model with two targets, of which the first refuses the first request, and wants none for five minutes.
+fn config_that_cools(simulator: &Simulator, redis: &Redis) -> Config {
+    let url = format!("http://{}/v1", simulator.addr());
+    Config::new()
+        .store(&format!("redis: '{}'", redis.url()))
+        .provider("p", &format!("{{kind: openai, base_url: '{url}', credentials: [{{id: a, api_key: sk-a}}, {{id: b, api_key: sk-b}}]}}"))
+        .model("{name: m, targets: [{provider: p, model: gpt-5.5~status=429~retry_after=300~times=1, credential: a}, {tier: 1, provider: p, model: gpt-5.5, credential: b}], retries: {max: 1}}")
+        .section("health: {min_samples: 5}")
+}
+
+const COOLS: &str = "p/a/gpt-5.5~status=429~retry_after=300~times=1";
+
+/// The credential that answered, and at which attempt.
+async fn answered(weir: &Weir) -> (String, String) {
+    let answer = weir.chat().json(&chat("m")).send().await;
+    let told = |name| answer.header(name).unwrap_or_default().to_owned();
+    (told("x-weir-credential"), told("x-weir-attempts"))
+}
+
+fn by(credential: &str, attempts: &str) -> (String, String) {
+    (credential.to_owned(), attempts.to_owned())
+}
+
+/// Waits until the first target is in this state; gives how it is.
+async fn first_is(weir: &Weir, state: &str) -> Value {
+    let asking = async {
+        loop {
+            let page = Call::new(weir.admin(), "GET", "/admin/v1/targets").send().await.json().await;
+            let targets = page["targets"].as_array().unwrap();
+            let first = targets.iter().find(|target| target["id"] == COOLS).unwrap();
+            if first["state"] == state {
+                return first.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(&format!("the target to be {state}"), asking).await
+}
+
+async fn reset(weir: &Weir) {
+    let path = format!("/admin/v1/targets/{COOLS}/reset");
+    assert_eq!(Call::new(weir.admin(), "POST", &path).send().await.status, 200);
+}
+
+#[tokio::test]
+async fn what_a_provider_says_of_a_credential_holds_at_every_gateway_until_it_is_over_or_reset() {
+    let (simulator, redis) = (simulator(), Redis::start(ACCESS_LIST));
+    let config = config_that_cools(&simulator, &redis);
+    let (one, two) = (config.start().await, config.start().await);
+    degraded(&one, 0).await;
+    degraded(&two, 0).await;
+    assert_eq!(answered(&one).await, by("b", "2"));
+    let (found, heard) = (first_is(&one, "cooling").await, first_is(&two, "cooling").await);
+    assert_eq!((&found["elsewhere"], &heard["elsewhere"]), (&Value::Null, &json!(true)));
+    assert_eq!(heard["reason"], "rate_limit");
+    let until = |target: &Value| target["until"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second();
+    assert!(until(&found).abs_diff(until(&heard)) <= 1, "{found} {heard}");
+    assert_eq!(answered(&two).await, by("b", "1"));
+    let file = two.folder().join("weir.yaml");
+    let written = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{written}\n# more\n")).unwrap();
+    assert_eq!(Call::new(two.admin(), "POST", "/admin/v1/config/reload").send().await.status, 200);
+    assert_eq!(answered(&two).await, by("b", "1"));
+    let three = config.start().await;
+    degraded(&three, 0).await;
+    assert_eq!(answered(&three).await, by("b", "1"), "a gateway that starts knows it before it asks");
+    reset(&three).await;
+    for weir in [&one, &two] {
+        first_is(weir, "ready").await;
+        assert_eq!(answered(weir).await, by("a", "1"));
+    }
+}
+
+#[tokio::test]
+async fn while_redis_is_frozen_each_gateway_cools_by_itself_at_once_and_tells_it_later() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    let config = config_that_cools(&simulator, &redis);
+    let (one, two) = (config.start().await, config.start().await);
+    degraded(&one, 0).await;
+    degraded(&two, 0).await;
+    redis.freeze();
+    let asked = Instant::now();
+    assert_eq!(answered(&one).await, by("b", "2"));
+    for _ in 0..20 {
+        assert_eq!(answered(&one).await, by("b", "1"));
+    }
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    degraded(&two, 1).await;
+    assert_eq!(first_is(&two, "ready").await["reason"], Value::Null);
+    redis.thaw();
+    first_is(&two, "cooling").await;
+    assert_eq!(answered(&two).await, by("b", "1"));
 }
 
 /// What the gateway tells of all gateways' requests, as far as these were served.

@@ -59,6 +59,9 @@ struct Row {
     share: f64,
     state: State,
     reason: Option<Cause>,
+    /// Whether another gateway found that.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    elsewhere: bool,
     until: Option<Timestamp>,
     in_flight: u32,
     latency_ms: Option<f64>,
@@ -175,6 +178,7 @@ fn rows_of(model: &Model, tenant: Option<&str>, manager: &LbModelManager, rest: 
     let row = |((target, candidate), share): ((&Target, &Candidate), f64)| {
         let standing = Arc::clone(&candidate.standing);
         let availability = standing.availability(moment);
+        let cooldown = standing.cooldown();
         Row {
             id: standing.id().to_owned(),
             model: model.name.clone(),
@@ -186,7 +190,8 @@ fn rows_of(model: &Model, tenant: Option<&str>, manager: &LbModelManager, rest: 
             tier: candidate.tier,
             share,
             state: availability.into(),
-            reason: standing.cooldown().map(|cooldown| cooldown.cause),
+            reason: cooldown.map(|cooldown| cooldown.cause),
+            elsewhere: cooldown.is_some_and(|cooldown| cooldown.elsewhere),
             until: until(availability, moment, time),
             in_flight: standing.load.in_flight(),
             latency_ms: standing.load.latency().map(milliseconds),

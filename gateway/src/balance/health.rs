@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Moment;
+use super::notes::Word;
 use crate::error::Cause;
 
 /// Failures and successes count between one and two of these.
@@ -71,6 +72,17 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
 }
 
+impl Failure {
+    /// Whether the provider itself said so of the credential, and would say it to every gateway. What else fails may lie
+    /// between this gateway and the provider.
+    pub(super) const fn is_said(self) -> bool {
+        match self.cause {
+            Cause::RateLimit | Cause::Credit | Cause::Auth => true,
+            Cause::Connection | Cause::Server => self.retry_after.is_some(),
+        }
+    }
+}
+
 /// Whether one more attempt may go somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Availability {
@@ -93,6 +105,8 @@ pub struct Cooldown {
     pub since: Moment,
     /// When the cooldown ends, or ended: after that it is on probation.
     pub until: Moment,
+    /// Whether another gateway found it.
+    pub elsewhere: bool,
 }
 
 /// The health of one credential, or of one credential with one model.
@@ -112,6 +126,17 @@ struct History {
     /// When the last one began: an attempt from before it has nothing new to tell.
     cooled: Moment,
     cause: Option<Cause>,
+    /// Whether the deadline is another gateway's.
+    elsewhere: bool,
+}
+
+impl History {
+    /// The row of cooldowns is over.
+    fn end(&mut self) {
+        self.cooldowns_in_a_row = 0;
+        self.cause = None;
+        self.elsewhere = false;
+    }
 }
 
 impl Health {
@@ -143,11 +168,15 @@ impl Health {
         }
     }
 
-    /// An attempt that began at `begun` has its first content: probation is over.
-    pub fn answered(&self, begun: Moment) {
-        if self.until() != Moment::NEVER && begun >= self.history().cooled {
+    /// An attempt that began at `begun` has its first content: probation is over. Gives whether a cooldown ended with that
+    /// before its time.
+    pub fn answered(&self, begun: Moment, now: Moment) -> bool {
+        let until = self.until();
+        let ends = until != Moment::NEVER && begun >= self.history().cooled;
+        if ends {
             self.set_until(Moment::NEVER);
         }
+        ends && until > now
     }
 
     /// An attempt that began at `begun` went well to its end.
@@ -155,8 +184,7 @@ impl Health {
         let mut history = self.history();
         history.window.add(now, 0);
         if begun >= history.cooled && history.cause.is_some() {
-            history.cooldowns_in_a_row = 0;
-            history.cause = None;
+            history.end();
             self.set_until(Moment::NEVER);
         }
     }
@@ -179,7 +207,10 @@ impl Health {
             return None;
         }
         history.cause = Some(failure.cause);
-        self.set_until(self.until().max(now.plus(length)));
+        if now.plus(length) > self.until() {
+            history.elsewhere = false;
+            self.set_until(now.plus(length));
+        }
         if !is_news {
             return None;
         }
@@ -189,20 +220,55 @@ impl Health {
         Some(length)
     }
 
-    /// Forgets everything: it is well.
-    pub fn reset(&self) {
+    /// Forgets everything: it is well. Gives whether it was not.
+    pub fn reset(&self) -> bool {
         *self.history() = History::default();
-        self.set_until(Moment::NEVER);
+        Moment::from_bits(self.until.swap(Moment::NEVER.to_bits(), Ordering::Relaxed)) != Moment::NEVER
+    }
+
+    /// Another gateway says how this stands.
+    pub(super) fn hear(&self, word: Word, now: Moment) {
+        match word {
+            Word::Cools { until, cause } => self.hear_cooldown(until, cause, now),
+            Word::Well => self.hear_well(now),
+            Word::Reset => drop(self.reset()),
+        }
+    }
+
+    /// The later deadline wins. One that begins a cooldown is one more in the row, so that the next one here is longer.
+    fn hear_cooldown(&self, until: Moment, cause: Cause, now: Moment) {
+        let mut history = self.history();
+        let known = self.until();
+        if until <= now || until <= known.plus(SAME) {
+            return;
+        }
+        if known <= now {
+            history.cooldowns_in_a_row = history.cooldowns_in_a_row.saturating_add(1);
+        }
+        history.cause = Some(cause);
+        history.cooled = now.plus(TICK);
+        history.elsewhere = true;
+        self.set_until(until);
+    }
+
+    /// Another gateway was answered. What this one found itself stays, and so does a probation.
+    fn hear_well(&self, now: Moment) {
+        let mut history = self.history();
+        if history.elsewhere && self.until() > now {
+            history.end();
+            self.set_until(Moment::NEVER);
+        }
     }
 
     /// The cooldown that it is in, or on probation after.
     #[must_use]
     pub fn cooldown(&self) -> Option<Cooldown> {
-        let History { cause, cooled: since, .. } = *self.history();
-        Some(Cooldown { cause: cause?, since, until: self.until() }).filter(|cooldown| cooldown.until != Moment::NEVER)
+        let History { cause, cooled: since, elsewhere, .. } = *self.history();
+        let cooldown = Cooldown { cause: cause?, since, until: self.until(), elsewhere };
+        Some(cooldown).filter(|cooldown| cooldown.until != Moment::NEVER)
     }
 
-    fn until(&self) -> Moment {
+    pub(super) fn until(&self) -> Moment {
         Moment::from_bits(self.until.load(Ordering::Relaxed))
     }
 
@@ -214,6 +280,9 @@ impl Health {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Another gateway's deadline that is later by less is the same: clocks differ, and this one's own comes back too.
+const SAME: Duration = Duration::from_secs(1);
 
 /// An attempt that began in the same moment in which another one's failure was seen began before it.
 const TICK: Duration = Duration::from_micros(1);
@@ -314,7 +383,8 @@ mod tests {
             assert_eq!(health.availability(at(1)), Availability::Cooling(at(1 + length)));
             assert_eq!(health.availability(at(1 + length)), Availability::Probe);
             let since = at(1).plus(TICK);
-            assert_eq!(health.cooldown(), Some(Cooldown { cause, since, until: at(1 + length) }));
+            let until = at(1 + length);
+            assert_eq!(health.cooldown(), Some(Cooldown { cause, since, until, elsewhere: false }));
         }
     }
 
@@ -405,7 +475,7 @@ mod tests {
         assert_eq!((health.claim(at(11)), health.availability(at(11))), (None, Availability::Probing));
         health.give_up(Claim::Probe);
         assert_eq!(health.claim(at(12)), Some(Claim::Probe));
-        health.answered(at(12));
+        assert!(!health.answered(at(12), at(12)));
         assert_eq!(health.claim(at(13)), Some(Claim::Shared));
         health.give_up(Claim::Probe);
         assert_eq!(health.claim(at(14)), Some(Claim::Shared));
@@ -426,7 +496,7 @@ mod tests {
     fn a_success_of_an_attempt_from_before_a_cooldown_does_not_end_it() {
         let health = Health::default();
         health.failed(of(Cause::RateLimit), at(0), at(5), &rules());
-        health.answered(at(4));
+        health.answered(at(4), at(4));
         health.succeeded(at(4), at(6));
         assert_eq!(health.availability(at(7)), Availability::Cooling(at(65)));
         health.succeeded(at(65), at(66));
@@ -454,6 +524,65 @@ mod tests {
         assert_eq!(health.failed(of(Cause::RateLimit), at(61), at(61), &rules()), Some(secs(60)));
     }
 
+    fn cools(until: Moment) -> Word {
+        Word::Cools { until, cause: Cause::RateLimit }
+    }
+
+    #[test]
+    fn the_later_deadline_wins_whoever_found_it() {
+        let health = Health::default();
+        health.failed(asking(Cause::RateLimit, 100), at(0), at(0), &rules());
+        for same_or_earlier in [50, 100, 101] {
+            health.hear(cools(at(same_or_earlier)), at(1));
+            let cooldown = health.cooldown().unwrap();
+            assert_eq!((cooldown.until, cooldown.elsewhere), (at(100), false));
+        }
+        health.hear(cools(at(200)), at(1));
+        health.failed(asking(Cause::RateLimit, 100), at(0), at(2), &rules());
+        let cooldown = health.cooldown().unwrap();
+        assert_eq!((cooldown.until, cooldown.elsewhere), (at(200), true));
+        health.failed(asking(Cause::RateLimit, 300), at(0), at(2), &rules());
+        let cooldown = health.cooldown().unwrap();
+        assert_eq!((cooldown.until, cooldown.elsewhere), (at(302), false));
+    }
+
+    #[test]
+    fn what_was_heard_ends_on_probation_like_any_other_and_counts_in_the_row() {
+        let health = Health::default();
+        health.hear(cools(at(10)), at(0));
+        health.hear(cools(at(20)), at(5));
+        assert_eq!((health.claim(at(19)), health.claim(at(20))), (None, Some(Claim::Probe)));
+        health.hear(cools(at(20)), at(21));
+        health.hear(Word::Well, at(21));
+        assert_eq!(health.availability(at(21)), Availability::Probing);
+        let length = health.failed(of(Cause::Auth), at(20), at(22), &rules()).unwrap();
+        assert!((secs(20)..=secs(25)).contains(&length), "{length:?}");
+    }
+
+    #[test]
+    fn anothers_answer_ends_what_was_heard_and_not_what_was_found_here() {
+        let health = Health::default();
+        health.hear(cools(at(10)), at(0));
+        health.hear(Word::Well, at(1));
+        assert_eq!((health.availability(at(1)), health.cooldown()), (Availability::Ready, None));
+        health.failed(of(Cause::Auth), at(2), at(2), &rules());
+        health.hear(Word::Well, at(3));
+        assert_eq!(health.availability(at(3)), Availability::Cooling(at(12)));
+        health.hear(Word::Reset, at(4));
+        assert_eq!((health.availability(at(4)), health.cooldown()), (Availability::Ready, None));
+    }
+
+    #[test]
+    fn only_an_attempt_that_began_after_it_was_heard_ends_it() {
+        let health = Health::default();
+        health.hear(cools(at(10)), at(5));
+        assert!(!health.answered(at(4), at(6)));
+        health.succeeded(at(4), at(6));
+        assert_eq!(health.availability(at(6)), Availability::Cooling(at(10)));
+        assert!(health.answered(at(6), at(7)), "before its time");
+        assert_eq!(health.availability(at(7)), Availability::Ready);
+    }
+
     /// One thing that happens to a target: how it went, how long the attempt took, and the time until the next.
     fn events() -> impl Strategy<Value = Vec<(Option<Failure>, u64, u64)>> {
         let cause = proptest::sample::select(&Cause::ALL[..]);
@@ -464,6 +593,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn whatever_is_heard_only_a_later_deadline_that_is_to_come_changes_one(heard in proptest::collection::vec((0_u64..400, 0_u64..50), 0..60)) {
+            let health = Health::default();
+            let mut now = START;
+            for (until, pause) in heard {
+                let before = health.until();
+                health.hear(cools(at(until)), now);
+                let counts = at(until) > now && at(until) > before.plus(SAME);
+                prop_assert_eq!(health.until(), if counts { at(until) } else { before });
+                now = now.plus(secs(pause));
+            }
+        }
+
         #[test]
         fn whatever_happens_a_cooldown_ends_within_the_longest_and_only_a_success_shortens_it(events in events()) {
             let health = Health::default();

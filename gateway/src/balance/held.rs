@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Moment;
 use super::health::{Failure, Rules};
-use super::registry::{Claims, Standing};
+use super::registry::{Claims, Part, Standing};
 use crate::error::Cause;
 
 /// A target that one attempt has taken; given back when this is dropped, with or without a word of how it went.
@@ -75,8 +75,7 @@ impl Held {
             return;
         }
         self.standing.load.measure(now.since(self.begun), now);
-        self.standing.credential().health.answered(self.begun);
-        self.standing.health.answered(self.begun);
+        self.standing.parts().iter().for_each(|part| part.answered(self.begun, now));
     }
 
     /// Tells how it went; to be called once, at the attempt's end. Gives the cooldown that begins with that.
@@ -98,10 +97,11 @@ impl Held {
 
     /// A refused or spent credential and a provider that cannot be reached are so for all models; a limit and a failure
     /// are one model's.
-    fn concerned(&self, cause: Cause) -> &super::Health {
+    fn concerned(&self, cause: Cause) -> Part<'_> {
+        let [credential, own] = self.standing.parts();
         match cause {
-            Cause::Auth | Cause::Credit | Cause::Connection => &self.standing.credential().health,
-            Cause::RateLimit | Cause::Server => &self.standing.health,
+            Cause::Auth | Cause::Credit | Cause::Connection => credential,
+            Cause::RateLimit | Cause::Server => own,
         }
     }
 }

@@ -9,6 +9,7 @@ mod held;
 mod load;
 mod manager;
 mod moment;
+mod notes;
 mod pins;
 mod registry;
 
@@ -17,5 +18,6 @@ pub use held::{Cooled, Held, Outcome};
 pub use load::Load;
 pub use manager::{Candidate, How, LbModelManager, Policy, Rotation, Tried, Unpicked};
 pub use moment::Moment;
+pub use notes::{Note, Outbox, Word};
 pub use pins::{Pins, beginning};
 pub use registry::{CredentialHealth, Registry, Standing};

@@ -1,10 +1,14 @@
 //! How targets stand, by stable names, so that health and averages live on over reloads.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
 
 use super::health::Claim;
-use super::{Availability, Cooldown, Health, Load, Moment};
+use super::{Availability, Cooldown, Failure, Health, Load, Moment, Note, Outbox, Rules, Word};
 use crate::shelf::Shelf;
 
 /// Hands out what is known of credentials and targets. What no snapshot and no request holds any more is forgotten.
@@ -14,6 +18,9 @@ pub struct Registry {
     fingerprints: RandomState,
     credentials: Shelf<CredentialHealth>,
     standings: Shelf<Standing>,
+    /// The longest cooldown in microseconds.
+    longest: AtomicU64,
+    outbox: Outbox,
 }
 
 /// What holds for a credential whatever the model.
@@ -21,6 +28,8 @@ pub struct Registry {
 pub struct CredentialHealth {
     id: Arc<str>,
     fingerprint: u64,
+    tag: u16,
+    outbox: Outbox,
     /// Its cooldown.
     pub health: Health,
 }
@@ -38,12 +47,45 @@ pub struct Standing {
 }
 
 impl Registry {
+    /// One that tells other gateways what cools.
+    #[must_use]
+    pub fn shared(outbox: Outbox) -> Self {
+        Self { outbox, ..Self::default() }
+    }
+
+    /// No other gateway can cool anything here for longer than this.
+    pub fn cool_at_most(&self, longest: Duration) {
+        self.longest.store(u64::try_from(longest.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The longest cooldown.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        Duration::from_micros(self.longest.load(Ordering::Relaxed))
+    }
+
+    /// Another gateway's note. What this one does not know, or knows with another secret, is passed over.
+    pub fn hear(&self, note: &Note, now: Moment) {
+        let most = now.plus(self.longest());
+        let word = match note.word {
+            Word::Cools { until, cause } => Word::Cools { until: until.min(most), cause },
+            word @ (Word::Well | Word::Reset) => word,
+        };
+        if let Some(credential) = self.credentials.get(&note.id).filter(|credential| credential.tag == note.tag) {
+            credential.health.hear(word, now);
+        } else if let Some(standing) = self.standings.get(&note.id).filter(|it| it.credential.tag == note.tag) {
+            standing.health.hear(word, now);
+        }
+    }
+
     /// The health of the credential `id`; a fresh one where `secret`, all that it is called with, is another than before.
     #[must_use]
     pub fn credential(&self, id: &str, secret: impl Hash) -> Arc<CredentialHealth> {
-        let (id, fingerprint): (Arc<str>, _) = (id.into(), self.fingerprints.hash_one(secret));
+        let (id, fingerprint): (Arc<str>, _) = (id.into(), self.fingerprints.hash_one(&secret));
         self.credentials.renew(&id, |kept| {
-            let fresh = || Arc::new(CredentialHealth { id: Arc::clone(&id), fingerprint, health: Health::default() });
+            let (id, outbox) = (Arc::clone(&id), self.outbox.clone());
+            let health = Health::default();
+            let fresh = || Arc::new(CredentialHealth { id, fingerprint, tag: tag(&secret), outbox, health });
             kept.filter(|kept| kept.fingerprint == fingerprint).unwrap_or_else(fresh)
         })
     }
@@ -64,6 +106,12 @@ impl CredentialHealth {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Tells it from the one that had its id before, in every process.
+    #[must_use]
+    pub fn tag(&self) -> u16 {
+        self.tag
     }
 }
 
@@ -116,6 +164,15 @@ impl Standing {
         cooldowns.into_iter().flatten().max_by_key(|cooldown| cooldown.until)
     }
 
+    /// The credential's part of it, and its own.
+    pub(super) fn parts(&self) -> [Part<'_>; 2] {
+        let credential = &*self.credential;
+        [
+            Part { id: &credential.id, health: &credential.health, credential },
+            Part { id: &self.id, health: &self.health, credential },
+        ]
+    }
+
     pub(super) fn claim(&self, now: Moment) -> Option<Claims> {
         let credential = self.credential.health.claim(now)?;
         let Some(own) = self.health.claim(now) else {
@@ -132,8 +189,64 @@ impl Standing {
 
     /// Forgets the cooldowns, the credential's too.
     pub fn reset(&self) {
-        self.health.reset();
-        self.credential.health.reset();
+        for part in self.parts() {
+            if part.health.reset() {
+                part.tell(Word::Reset);
+            }
+        }
+    }
+}
+
+/// What has a cooldown of its own, and tells the other gateways of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part<'a> {
+    id: &'a Arc<str>,
+    health: &'a Health,
+    credential: &'a CredentialHealth,
+}
+
+impl Part<'_> {
+    pub(super) fn answered(self, begun: Moment, now: Moment) {
+        if self.health.answered(begun, now) {
+            self.tell(Word::Well);
+        }
+    }
+
+    pub(super) fn failed(self, failure: Failure, begun: Moment, now: Moment, rules: &Rules) -> Option<Duration> {
+        let before = self.health.until();
+        let length = self.health.failed(failure, begun, now, rules);
+        let until = self.health.until();
+        if failure.is_said() && until > before {
+            self.tell(Word::Cools { until, cause: failure.cause });
+        }
+        length
+    }
+
+    fn tell(self, word: Word) {
+        self.credential.outbox.tell(self.id, self.credential.tag, word);
+    }
+}
+
+/// The same for the same secret in every process: enough to tell a new key from the one before it, and too little to say
+/// anything of either.
+fn tag(secret: impl Hash) -> u16 {
+    let mut hasher = Stable(Sha256::new());
+    secret.hash(&mut hasher);
+    let [first, second, ..]: [u8; 32] = hasher.0.finalize().into();
+    u16::from_be_bytes([first, second])
+}
+
+/// A hasher that gives the same in every process.
+struct Stable(Sha256);
+
+impl Hasher for Stable {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// What is hashed is taken from the digest itself.
+    fn finish(&self) -> u64 {
+        0
     }
 }
 
@@ -152,13 +265,16 @@ impl Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{Failure, Rules};
     use crate::error::Cause;
-    use std::time::Duration;
 
     fn cool(health: &Health, now: Moment) {
         let span = Duration::from_secs(60);
-        let rules = Rules {
+        let failure = Failure { cause: Cause::RateLimit, retry_after: None };
+        assert_eq!(health.failed(failure, now, now, &rules(span)), Some(span));
+    }
+
+    fn rules(span: Duration) -> Rules {
+        Rules {
             min_samples: 1,
             error_rate: 1,
             rate_limit: span,
@@ -166,9 +282,7 @@ mod tests {
             connection: span,
             server: span,
             longest: span,
-        };
-        let failure = Failure { cause: Cause::RateLimit, retry_after: None };
-        assert_eq!(health.failed(failure, now, now, &rules), Some(span));
+        }
     }
 
     fn is_ready(standing: &Standing, now: Moment) -> bool {
@@ -199,6 +313,84 @@ mod tests {
         assert_eq!((is_ready(&one, now), is_ready(&other, now)), (false, false));
         one.reset();
         assert_eq!((is_ready(&one, now), is_ready(&other, now)), (true, true));
+    }
+
+    /// What one standing of a registry that is shared told in the course of this.
+    fn told(course: impl FnOnce(&Standing)) -> Vec<(String, Word)> {
+        let (outbox, mut notes) = Outbox::new();
+        let registry = Registry::shared(outbox);
+        let credential = registry.credential("p/a", "sk");
+        course(&registry.standing(&credential, "m"));
+        std::iter::from_fn(|| notes.try_recv().ok()).map(|note| (note.id.to_string(), note.word)).collect()
+    }
+
+    fn fail(standing: &Standing, failure: Failure, now: Moment) {
+        let [_, own] = standing.parts();
+        own.failed(failure, now, now, &rules(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_a_provider_says_is_told_and_what_only_this_gateway_saw_is_not() {
+        let (now, asked) = (Moment::now(), Some(Duration::from_secs(9)));
+        for (cause, retry_after, is_told) in [
+            (Cause::RateLimit, None, true),
+            (Cause::Credit, None, true),
+            (Cause::Auth, None, true),
+            (Cause::Connection, None, false),
+            (Cause::Server, None, false),
+            (Cause::Server, asked, true),
+        ] {
+            let told = told(|standing| {
+                fail(standing, Failure { cause, retry_after }, now);
+                assert!(standing.cooldown().is_some());
+            });
+            let until = now.plus(retry_after.unwrap_or(Duration::from_secs(60)));
+            let note = ("p/a/m".to_owned(), Word::Cools { until, cause });
+            assert_eq!(told, if is_told { vec![note] } else { vec![] }, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn a_longer_cooldown_an_answer_before_its_end_and_a_reset_are_told_and_nothing_else() {
+        let (now, cause) = (Moment::now(), Cause::RateLimit);
+        let after = |seconds| now.plus(Duration::from_secs(seconds));
+        let told = told(|standing| {
+            for seconds in [20, 10, 30] {
+                fail(standing, Failure { cause, retry_after: Some(Duration::from_secs(seconds)) }, now);
+            }
+            for begun in [now, after(1), after(2)] {
+                standing.parts().iter().for_each(|part| part.answered(begun, after(3)));
+            }
+            cool(&standing.credential.health, after(4));
+            standing.reset();
+            standing.reset();
+        });
+        let words = [
+            ("p/a/m", Word::Cools { until: after(20), cause }),
+            ("p/a/m", Word::Cools { until: after(30), cause }),
+            ("p/a/m", Word::Well),
+            ("p/a", Word::Reset),
+        ];
+        assert_eq!(told, words.map(|(id, word)| (id.to_owned(), word)));
+    }
+
+    #[test]
+    fn a_note_cools_what_it_names_for_no_longer_than_the_longest() {
+        let (registry, now) = (Registry::default(), Moment::now());
+        registry.cool_at_most(Duration::from_secs(30));
+        let credential = registry.credential("p/a", "sk");
+        let [one, other] = ["m", "other/m"].map(|model| registry.standing(&credential, model));
+        let note = |id: &str| {
+            let word = Word::Cools { until: now.plus(Duration::from_secs(999)), cause: Cause::Auth };
+            Note { id: id.into(), tag: credential.tag(), word }
+        };
+        registry.hear(&Note { tag: !credential.tag(), ..note("p/a") }, now);
+        registry.hear(&note("p/b"), now);
+        assert_eq!((is_ready(&one, now), is_ready(&other, now)), (true, true));
+        registry.hear(&note("p/a/other/m"), now);
+        assert_eq!((is_ready(&one, now), is_ready(&other, now)), (true, false));
+        registry.hear(&note("p/a"), now);
+        assert_eq!(one.availability(now), Availability::Cooling(now.plus(Duration::from_secs(30))));
     }
 
     #[test]

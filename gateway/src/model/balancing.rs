@@ -92,7 +92,9 @@ impl<'a> Sources<'a> {
 
 impl<'a> Balancing<'a> {
     pub(super) fn new(registry: &'a Arc<Registry>, health: &'a Health, previous: Option<&'a Snapshot>) -> Self {
-        Self { registry, rules: Arc::new(rules(health)), health, previous }
+        let rules = Arc::new(rules(health));
+        registry.cool_at_most(rules.longest);
+        Self { registry, rules, health, previous }
     }
 
     /// The models as all tenants without credentials of their own call them.

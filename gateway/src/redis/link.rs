@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::budget::lease::{Amount, Answer, Claim, Claims, Desk, NodeId, Reason};
 use crate::budget::{Account, Registry};
 use crate::redis::connection::{Connection, Settings};
+use crate::redis::cooldowns::{Clock, Cooldowns};
 use crate::redis::nodes::Nodes;
 
 /// How many accounts may wait for a slice; more wait for their next request.
@@ -62,6 +63,7 @@ pub struct Link {
     desk: Arc<Desk>,
     wishes: Receiver<Arc<Account>>,
     accounts: Arc<Registry>,
+    cooldowns: Cooldowns,
     told: Told,
     counted: Counted,
     nodes: Nodes,
@@ -86,17 +88,18 @@ enum Trouble {
 }
 
 impl Link {
-    /// A link for the accounts of a registry that was made with the same desk. `told` hears `true` when Redis is reached and
+    /// A link for these cooldowns and for the accounts of a registry that was made with the same desk. `told` hears `true` when Redis is reached and
     /// `false` when it is lost.
     #[must_use]
     pub fn new(
         settings: Settings,
         (desk, wishes): (Arc<Desk>, Receiver<Arc<Account>>),
         accounts: Arc<Registry>,
+        cooldowns: Cooldowns,
         told: Told,
     ) -> Self {
         let (counted, nodes, active): (Counted, _, _) = (Arc::new(|| {}), Nodes::default(), HashMap::new());
-        Self { settings, desk, wishes, accounts, told, counted, nodes, lossy: false, active }
+        Self { settings, desk, wishes, accounts, cooldowns, told, counted, nodes, lossy: false, active }
     }
 
     /// The same, that tells when the number of gateways changes.
@@ -150,6 +153,7 @@ impl Link {
             self.tell_all(&connection).await?;
             self.lossy = false;
         }
+        self.hear_cooldowns(&mut connection).await?;
         Ok(connection)
     }
 
@@ -201,6 +205,7 @@ impl Link {
                 () = over.as_mut() => return None,
                 _ = beats.tick() => self.look(connection).await,
                 _ = self.wishes.recv_many(&mut wishes, BATCH) => self.fetch(connection, &mut wishes).await,
+                () = self.cooldowns.noted() => self.tell_cooldowns(connection).await,
             };
             if let Err(trouble) = done {
                 return Some(trouble);
@@ -236,6 +241,22 @@ impl Link {
             // Those who wait for a slice do not wait for all that is looked at.
             let mut wishes: Vec<_> = std::iter::from_fn(|| self.wishes.try_recv().ok()).take(BATCH).collect();
             self.fetch(connection, &mut wishes).await?;
+        }
+        self.hear_cooldowns(connection).await
+    }
+
+    async fn tell_cooldowns(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
+        if let Some(pipeline) = self.cooldowns.telling(Clock::now()) {
+            let () = in_time(connection.run(&pipeline)).await?;
+        }
+        self.cooldowns.told();
+        Ok(())
+    }
+
+    async fn hear_cooldowns(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
+        let (fields,): (Fields,) = in_time(connection.run(&Cooldowns::asking())).await?;
+        if let Some(pipeline) = self.cooldowns.hear(fields, Clock::now()) {
+            let () = in_time(connection.run(&pipeline)).await?;
         }
         Ok(())
     }

@@ -38,6 +38,11 @@
 //! Slots (requests at once) are each node's own. A process that ends by force leaves its claims standing until their
 //! windows end, and has them again if it comes back as the same node.
 //!
+//! # Cooldowns
+//!
+//! [`Cooldowns`] tells the others what cools here, as far as a provider itself said so, and hears the same of them once a
+//! second. It is advice: while Redis is away, or when there is too much of it, each gateway finds out by itself.
+//!
 //! # Ledgers
 //!
 //! [`Ledgers`] holds a copy of each gateway's ledger, each a backend of the store of its own, by which every gateway answers for
@@ -45,6 +50,7 @@
 //! their own: a Redis that is slow at that delays no claim.
 
 mod connection;
+mod cooldowns;
 mod ledgers;
 mod line;
 mod link;
@@ -52,5 +58,6 @@ mod map;
 mod nodes;
 
 pub use connection::{Settings, SettingsError};
+pub use cooldowns::Cooldowns;
 pub use ledgers::Ledgers;
 pub use link::{Counted, Link, MOST_WISHES, Told};
