@@ -197,7 +197,7 @@ impl<'s> Search<'_, '_, 's> {
     /// Waits for a slot, or before a new round, where there is something to wait for.
     async fn wait(&mut self, unpicked: Unpicked) -> Result<bool, Fault> {
         if let Some(queue) = self.queue.take()
-            && self.turn_comes(queue).await?
+            && self.turn_comes(queue, unpicked).await?
         {
             return Ok(true);
         }
@@ -241,13 +241,19 @@ impl<'s> Search<'_, '_, 's> {
 
     /// Waits until a credential whose limits are all that keeps a target from being asked has a slot for this request; false
     /// where there is none, or the wait was in vain.
-    async fn turn_comes(&mut self, queue: Queue) -> Result<bool, Fault> {
+    async fn turn_comes(&mut self, queue: Queue, unpicked: Unpicked) -> Result<bool, Fault> {
         let Some(scopes) = self.instance.busy(room) else {
-            return Ok(false);
+            // The slot that was missing may have come free meanwhile.
+            return Ok(matches!(unpicked, Unpicked::Unavailable { limited: true, .. }));
         };
         self.turn.timer.phase(None, "queue");
-        let admitted = self.turn.wait(pin!(scopes.admit_in_turn(queue))).await?;
-        Ok(admitted.map(|permit| self.turn.record.bill.queued(scopes, permit)).is_ok())
+        let Ok(permit) = self.turn.wait(pin!(scopes.admit_in_turn(queue))).await? else {
+            return Ok(false);
+        };
+        self.turn.record.bill.queued(scopes, permit);
+        // The credential may have been picked before, and lost to another request of that moment.
+        self.tried.forget();
+        Ok(true)
     }
 
     fn circumstances(&self) -> Circumstances {
