@@ -19,6 +19,8 @@ use crate::tls::Certificate;
 pub const PLAIN_COMMANDS: &[&str] =
     &["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-@scripting", "-@transaction"];
 
+const README: &str = include_str!("../../README.md");
+
 /// A running server; killed when this falls.
 #[derive(Debug)]
 pub struct Redis {
@@ -41,6 +43,18 @@ impl Redis {
             }
         }
         panic!("redis-server does not start");
+    }
+
+    /// A server whose user may do what the README says is needed, and nothing else.
+    #[must_use]
+    pub fn with_access_list() -> Self {
+        let (_, said) = README.split_once("A user of an access list needs").unwrap();
+        let mut quoted = said.split('`').skip(1).step_by(2);
+        let (keys, commands) = (format!("~{}", quoted.next().unwrap()), quoted.next().unwrap());
+        let allowed: Vec<_> = commands.split_whitespace().map(|command| format!("+{command}")).collect();
+        let user = ["--user", "default", "on", "nopass", "-@all", &keys];
+        let arguments: Vec<_> = user.into_iter().chain(allowed.iter().map(String::as_str)).collect();
+        Self::start(&arguments)
     }
 
     /// A server with this certificate; gives the URL, which is none of the server's own, since that stays open for the test.

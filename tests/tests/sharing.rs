@@ -15,31 +15,6 @@ use weir_tests::redis::Redis;
 use weir_tests::tls::Certificate;
 use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
 
-/// A user that may do what the README says is needed, and nothing else.
-const ACCESS_LIST: &[&str] = &[
-    "--user",
-    "default",
-    "on",
-    "nopass",
-    "~weir:*",
-    "-@all",
-    "+ping",
-    "+hget",
-    "+hgetall",
-    "+hmget",
-    "+hset",
-    "+hincrby",
-    "+hdel",
-    "+zadd",
-    "+zrem",
-    "+zrangebylex",
-    "+zrevrangebylex",
-    "+expire",
-    "+expireat",
-    "+multi",
-    "+exec",
-];
-
 /// What one answer costs at the price below, in thousandths of a dollar: 6 tokens in, 8 out.
 const COST: u64 = 14;
 
@@ -251,7 +226,7 @@ async fn reset(weir: &Weir) {
 
 #[tokio::test]
 async fn what_a_provider_says_of_a_credential_holds_at_every_gateway_until_it_is_over_or_reset() {
-    let (simulator, redis) = (simulator(), Redis::start(ACCESS_LIST));
+    let (simulator, redis) = (simulator(), Redis::with_access_list());
     let config = config_that_cools(&simulator, &redis);
     let (one, two) = (config.start().await, config.start().await);
     degraded(&one, 0).await;

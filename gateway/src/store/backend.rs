@@ -171,30 +171,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         conforms(&Embedded::open(folder.path()).unwrap());
         conforms(&*Memory::default().backend());
-        let user = ["--user", "default", "on", "nopass", "~weir:*", "-@all"];
-        let (redis, cluster) = (Redis::start(&[user.as_slice(), COMMANDS].concat()), Redis::cluster());
+        let (redis, cluster) = (Redis::with_access_list(), Redis::cluster());
         conforms(&*shared(config::Redis { url: Some(Secret::written(&redis.url())), ..nowhere() }));
         conforms(&*shared(config::Redis { cluster: vec![Secret::written(&cluster.url())], ..nowhere() }));
     }
-
-    /// What a user of Redis must be allowed, as the README says it.
-    const COMMANDS: &[&str] = &[
-        "+ping",
-        "+hget",
-        "+hgetall",
-        "+hmget",
-        "+hset",
-        "+hincrby",
-        "+hdel",
-        "+zadd",
-        "+zrem",
-        "+zrangebylex",
-        "+zrevrangebylex",
-        "+expire",
-        "+expireat",
-        "+multi",
-        "+exec",
-    ];
 
     fn nowhere() -> config::Redis {
         config::Redis { url: None, cluster: Vec::new(), sentinel: None, username: None, password: None }
