@@ -21,6 +21,8 @@ pub const MAX_FIELDS: usize = 1024;
 pub struct Field {
     name: Span,
     escaped: bool,
+    /// Of its name as it was written.
+    hash: u8,
     value: Span,
 }
 
@@ -182,7 +184,7 @@ fn refuse_duplicates(fields: &[Field], bytes: &[u8]) -> Result<(), IndexError> {
     let mut met: u128 = 0;
     for (seen, field) in fields.iter().enumerate() {
         // A name with escapes may be any other's.
-        let bits = if field.escaped { u128::MAX } else { 1 << (hash(slice(bytes, field.name)) % u128::BITS) };
+        let bits = if field.escaped { u128::MAX } else { 1 << field.hash };
         let is_met = met & bits != 0;
         met |= bits;
         if is_met && is_among(field, fields.get(..seen).unwrap_or_default(), bytes) {
@@ -197,12 +199,13 @@ fn is_among(field: &Field, earlier: &[Field], bytes: &[u8]) -> bool {
     earlier.iter().any(|earlier| earlier.is_named(bytes, &name))
 }
 
-/// Of a name's length, its begin and its last byte: enough to tell the names of one object apart.
-fn hash(name: &[u8]) -> u32 {
+/// Of a name's length, its begin and its last byte: enough to tell the names of one object apart. Seven bits.
+fn hash(name: &[u8]) -> u8 {
     let begin = name.first_chunk().map_or(0, |begin| u32::from_le_bytes(*begin));
     let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
     let last = name.last().copied().map_or(0, u32::from);
-    (begin ^ length.rotate_left(16) ^ last.rotate_left(8)).wrapping_mul(0x9E37_79B1) >> 25
+    let [.., top] = (begin ^ length.rotate_left(16) ^ last.rotate_left(8)).wrapping_mul(0x9E37_79B1).to_le_bytes();
+    top >> 1
 }
 
 struct Scanner<'b> {
@@ -250,12 +253,13 @@ impl Scanner<'_> {
             return Err(self.fault("expected a field's name in quotes"));
         }
         let name = self.string()?;
-        let escaped = slice(self.bytes, name).contains(&b'\\');
+        let written = slice(self.bytes, name);
+        let (escaped, hash) = (written.contains(&b'\\'), hash(written));
         self.expect(b':', "expected `:`")?;
         self.peek();
         let start = self.at;
         self.value()?;
-        Ok(Field { name, escaped, value: Span { start, end: self.at } })
+        Ok(Field { name, escaped, hash, value: Span { start, end: self.at } })
     }
 
     fn value(&mut self) -> Result<(), IndexError> {

@@ -309,10 +309,7 @@ pub fn rewrite(bytes: &Bytes, index: &Index, edits: &[Edit<'_>]) -> Body {
 
 /// As [`rewrite`], appended to `out`.
 pub fn rewrite_into(bytes: &[u8], index: &Index, edits: &[Edit<'_>], out: &mut Vec<u8>) {
-    splice(bytes, index, edits, &mut |piece| match piece {
-        Piece::Kept(span) => out.extend_from_slice(bytes.get(span).unwrap_or_default()),
-        Piece::New(new) => out.extend_from_slice(&new),
-    });
+    splice(bytes, index, edits, &mut append(bytes, out));
 }
 
 /// A part of a rewritten object.
@@ -321,33 +318,28 @@ enum Piece {
     New(Bytes),
 }
 
+/// As [`rewrite_into`], of a part of an object: from the start of the first of these fields to `end`. What is not there is not
+/// added.
+pub fn rewrite_part_into(bytes: &[u8], fields: &[Field], end: usize, edits: &[Edit<'_>], out: &mut Vec<u8>) {
+    let first = fields.first().map_or(end, Field::start);
+    let mut splice = Splice { run: first..first, emit: &mut append(bytes, out) };
+    splice.fields(bytes, fields, edits, false);
+    splice.rest(fields, end);
+}
+
+fn append(bytes: &[u8], out: &mut Vec<u8>) -> impl FnMut(Piece) {
+    |piece| match piece {
+        Piece::Kept(span) => out.extend_from_slice(bytes.get(span).unwrap_or_default()),
+        Piece::New(new) => out.extend_from_slice(&new),
+    }
+}
+
 fn splice(bytes: &[u8], index: &Index, edits: &[Edit<'_>], emit: &mut dyn FnMut(Piece)) {
     let first = index.fields().first().map_or(index.end(), Field::start);
     let mut splice = Splice { run: 0..first, emit };
-    let mut any = splice.add_missing(bytes, index, edits);
-    let mut previous_end = first;
-    for field in index.fields() {
-        let separator = std::mem::replace(&mut previous_end, field.value().end);
-        let edit = edits.iter().find(|e| field.is_named(bytes, e.name().as_bytes()));
-        if matches!(edit, Some(Edit::Remove(_))) {
-            continue;
-        }
-        match any {
-            true if separator == first => splice.add(Bytes::from_static(b",")),
-            true => splice.keep(separator..field.start()),
-            false => {}
-        }
-        any = true;
-        match edit {
-            Some(Edit::Set(_, value)) => {
-                splice.keep(field.start()..field.value().start);
-                splice.add(value.clone());
-            }
-            _ => splice.keep(field.start()..field.value().end),
-        }
-    }
-    splice.keep(previous_end..bytes.len());
-    splice.flush();
+    let any = splice.add_missing(bytes, index, edits);
+    splice.fields(bytes, index.fields(), edits, any);
+    splice.rest(index.fields(), bytes.len());
 }
 
 /// Emits spans of the old bytes, joined where they touch, and new bytes between them.
@@ -368,6 +360,39 @@ impl Splice<'_> {
     fn add(&mut self, bytes: Bytes) {
         self.flush();
         (self.emit)(Piece::New(bytes));
+    }
+
+    /// The fields as edited; `any` tells whether there is one before them already.
+    fn fields(&mut self, bytes: &[u8], fields: &[Field], edits: &[Edit<'_>], mut any: bool) {
+        let first = fields.first().map_or(0, Field::start);
+        let mut previous_end = first;
+        for field in fields {
+            let separator = std::mem::replace(&mut previous_end, field.value().end);
+            let edit = edits.iter().find(|e| field.is_named(bytes, e.name().as_bytes()));
+            if matches!(edit, Some(Edit::Remove(_))) {
+                continue;
+            }
+            match any {
+                true if separator == first => self.add(Bytes::from_static(b",")),
+                true => self.keep(separator..field.start()),
+                false => {}
+            }
+            any = true;
+            match edit {
+                Some(Edit::Set(_, value)) => {
+                    self.keep(field.start()..field.value().start);
+                    self.add(value.clone());
+                }
+                _ => self.keep(field.start()..field.value().end),
+            }
+        }
+    }
+
+    /// What stands behind the fields.
+    fn rest(&mut self, fields: &[Field], end: usize) {
+        let behind = fields.last().map_or(self.run.end, |field| field.value().end);
+        self.keep(behind..end);
+        self.flush();
     }
 
     /// Writes the fields that are set and not there yet; true if there were any.

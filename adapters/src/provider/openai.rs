@@ -16,7 +16,7 @@ use crate::index::{Field, Index, IndexError, text_fields};
 use crate::openai::embedding::{Encoding, in_encoding};
 use crate::openai::{error, usage};
 use crate::refusal::Refusal;
-use crate::request::{Edit, Operation, Request, rewrite, rewrite_into};
+use crate::request::{Edit, Operation, Request, rewrite, rewrite_into, rewrite_part_into};
 use crate::usage::ServiceTier;
 
 /// The dialect.
@@ -63,7 +63,7 @@ impl Adapter for OpenAi {
         }
         let tier = tier.map(ServiceTier::read).unwrap_or_default();
         let usage = usage.and_then(|raw| usage::read(raw, tier));
-        let mut edits: Vec<Edit<'_>> = renamed(to).map(|name| Edit::Set("model", name)).into_iter().collect();
+        let mut edits: Vec<Edit<'_>> = renamed(to).map(as_model).into_iter().collect();
         if request.operation() == Operation::Embeddings {
             let wanted = Encoding::asked(request.get("encoding_format"));
             edits.extend(in_encoding(&body, &index, wanted)?.map(|data| Edit::Set("data", data)));
@@ -75,9 +75,7 @@ impl Adapter for OpenAi {
     fn events(&self, request: &Request, to: &Target<'_>) -> Box<dyn EventDecoder> {
         Box::new(PassThrough {
             index: Index::default(),
-            begin: Vec::new(),
-            begin_fields: 0,
-            begin_has_model: false,
+            begin: Begin::default(),
             name: renamed(to),
             wants_usage: request.wants_usage(),
             choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1).max(1),
@@ -142,6 +140,10 @@ fn with_usage(request: &Request) -> Option<Edit<'static>> {
     Some(Edit::Set("stream_options", asked))
 }
 
+fn as_model(name: Bytes) -> Edit<'static> {
+    Edit::Set("model", name)
+}
+
 /// `"encoding_format": null` means what its absence means, but some hosts refuse it.
 fn without_null_encoding(request: &Request) -> Option<Edit<'static>> {
     (request.get("encoding_format") == Some(b"null")).then(|| Edit::Remove("encoding_format".into()))
@@ -161,17 +163,23 @@ fn is_none(raw: &[u8]) -> bool {
 /// A stream in the pivot's own dialect.
 struct PassThrough {
     index: Index,
-    /// What the last chunk said before its choices: the next one begins with the same bytes nearly always.
-    begin: Vec<u8>,
-    /// How many fields that are.
-    begin_fields: usize,
-    /// Whether a model is among them.
-    begin_has_model: bool,
+    begin: Begin,
     name: Option<Bytes>,
     wants_usage: bool,
     choices: usize,
     finished: usize,
     begun: bool,
+}
+
+/// What the last chunk said before its choices: the next one begins with the same bytes nearly always.
+#[derive(Default)]
+struct Begin {
+    said: Vec<u8>,
+    /// The same with the model's name as the caller knows it.
+    told: Vec<u8>,
+    /// How many fields it has; none where it is not worth knowing.
+    fields: usize,
+    has_model: bool,
 }
 
 static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
@@ -192,8 +200,8 @@ impl EventDecoder for PassThrough {
         if event.name == b"error" || is_error(error, object) {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
         }
-        let has_model = model.is_some() || (known > 0 && self.begin_has_model);
-        self.pass(event, Said { has_model, choices: choices.unwrap_or(b"[]"), tier, usage }, out);
+        let has_model = model.is_some() || (known > 0 && self.begin.has_model);
+        self.pass(event, Said { known, has_model, choices: choices.unwrap_or(b"[]"), tier, usage }, out);
         Ok(())
     }
 
@@ -208,6 +216,8 @@ impl EventDecoder for PassThrough {
 
 /// What is looked at of a chunk, as far as the chunk before it did not say the same.
 struct Said<'a> {
+    /// How many fields that one had said.
+    known: usize,
     has_model: bool,
     choices: &'a [u8],
     tier: Option<&'a [u8]>,
@@ -220,61 +230,81 @@ const MOST_BEGIN: usize = 512;
 impl PassThrough {
     /// How many fields it begins with that are those of the chunk before it.
     fn read(&mut self, data: &[u8]) -> Result<usize, IndexError> {
-        let kept = std::mem::take(&mut self.begin_fields);
-        if kept > 0 && data.starts_with(&self.begin) {
-            self.index.read_on(data, kept, self.begin.len())?;
-            self.begin_fields = kept;
+        let kept = std::mem::take(&mut self.begin.fields);
+        if kept > 0 && data.starts_with(&self.begin.said) {
+            self.index.read_on(data, kept, self.begin.said.len())?;
+            self.begin.fields = kept;
             return Ok(kept);
         }
         self.index.read(data)?;
-        self.begin.clear();
+        self.learn_begin(data);
+        Ok(0)
+    }
+
+    fn learn_begin(&mut self, data: &[u8]) {
         let fields = self.index.fields();
         let is_named = |field: &Field, name: &str| field.is_named(data, name.as_bytes());
         // Usage is looked at in every chunk, so one that begins with it is read whole.
         let place = fields.iter().take_while(|field| !is_named(field, "choices") && !is_named(field, "usage")).count();
         let choices = fields.get(place).filter(|field| is_named(field, "choices") && field.start() <= MOST_BEGIN);
-        if let Some(choices) = choices {
-            self.begin_fields = place;
-            self.begin_has_model = fields.iter().take(place).any(|field| is_named(field, "model"));
-            self.begin.extend_from_slice(data.get(..choices.start()).unwrap_or_default());
-        }
-        Ok(0)
+        let (Some(choices), Some((before, _))) = (choices, fields.split_at_checked(place)) else {
+            return;
+        };
+        let Begin { said, told, fields, has_model } = &mut self.begin;
+        said.clear();
+        said.extend_from_slice(data.get(..choices.start()).unwrap_or_default());
+        told.clear();
+        told.extend_from_slice(data.get(..before.first().map_or(choices.start(), Field::start)).unwrap_or_default());
+        rewrite_part_into(data, before, choices.start(), self.name.clone().map(as_model).as_slice(), told);
+        *has_model = before.iter().any(|field| is_named(field, "model"));
+        *fields = place;
     }
 
-    fn pass(&mut self, event: Event<'_>, Said { has_model, choices, tier, usage }: Said<'_>, out: &mut ChunkWriter) {
-        let data = event.data;
+    fn pass(&mut self, event: Event<'_>, said: Said<'_>, out: &mut ChunkWriter) {
+        let Said { choices, tier, usage, .. } = said;
         // Some hosts tell it in the first chunks only.
         if let Some(tier) = tier.filter(|raw| *raw != b"null") {
             out.served_in(ServiceTier::read(tier));
         }
         let counted = usage.filter(|raw| *raw != b"null").and_then(|raw| usage::read(raw, out.tier()));
         if self.wants_usage && !self.begun {
-            self.begin_own_usage(data, out);
-        }
-        let mut edits = Vec::new();
-        if has_model {
-            edits.extend(self.name.clone().map(|name| Edit::Set("model", name)));
+            self.begin_own_usage(event.data, out);
         }
         if let Some(counted) = counted {
             out.usage(counted);
             if is_none(choices) {
-                let mut json = Vec::with_capacity(data.len());
-                rewrite_into(data, &self.index, &edits, &mut json);
+                let mut json = Vec::with_capacity(event.data.len());
+                self.tell(event.data, &said, false, &mut json);
                 return out.usage_event(json);
             }
         }
-        if usage.is_some() && (counted.is_some() || !self.wants_usage) {
-            edits.push(Edit::Remove("usage".into()));
-        }
-        if edits.is_empty() {
-            out.raw(event.raw);
+        let is_only_ours = usage.is_some() && (counted.is_some() || !self.wants_usage);
+        if is_only_ours || (said.has_model && self.name.is_some()) {
+            out.data(|json| self.tell(event.data, &said, is_only_ours, json));
         } else {
-            out.data(|json| rewrite_into(data, &self.index, &edits, json));
+            out.raw(event.raw);
         }
-        self.finished += text_fields(data, &FINISH_REASON);
+        self.finished += text_fields(choices, &FINISH_REASON);
         if out.has_content() || (!is_none(choices) && has_content(choices)) {
             out.content_begun();
         }
+    }
+
+    /// A chunk as the caller is to see it: with its own name for the model, and without usage that it did not ask for.
+    fn tell(&self, data: &[u8], said: &Said<'_>, without_usage: bool, json: &mut Vec<u8>) {
+        let mut edits = Vec::new();
+        if without_usage {
+            edits.push(Edit::Remove("usage".into()));
+        }
+        let rest = self.index.fields().get(said.known..).unwrap_or_default();
+        if said.known > 0 && (self.name.is_none() || self.begin.has_model) {
+            json.extend_from_slice(&self.begin.told);
+            return rewrite_part_into(data, rest, data.len(), &edits, json);
+        }
+        if said.has_model {
+            edits.extend(self.name.clone().map(as_model));
+        }
+        rewrite_into(data, &self.index, &edits, json);
     }
 
     /// Where a host never counts, or in its last chunk of content, the usage chunk at the end is ours, under this stream's
