@@ -48,6 +48,12 @@ impl From<Duration> for std::time::Duration {
     }
 }
 
+impl From<std::time::Duration> for Duration {
+    fn from(duration: std::time::Duration) -> Self {
+        Self(duration)
+    }
+}
+
 /// The units of time with their length in microseconds, the longest first.
 const TIMES: &[(&str, u64)] =
     &[("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
