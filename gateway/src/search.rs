@@ -62,7 +62,7 @@ pub async fn first_answer<'s>(
     let search = Search {
         gateway,
         rounds,
-        tries: retries(turn, instance).begin(),
+        tries: retries(turn.client.headers(), instance).begin(),
         caller: attempt::passed_on(turn.client.headers()),
         turn,
         instance,
@@ -312,8 +312,9 @@ fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
     last
 }
 
-fn retries(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> retry::Policy {
-    let refused = turn.client.headers().get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
+/// How often the targets are tried: as the model says, unless its caller wants one attempt.
+pub(crate) fn retries(caller: &HeaderMap, instance: &ModelInstance<'_>) -> retry::Policy {
+    let refused = caller.get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
     if refused { retry::Policy::NONE } else { instance.model().retries }
 }
 

@@ -433,7 +433,7 @@ fn new_id(now: Timestamp) -> HeaderValue {
 }
 
 /// What a caller names its request with, as far as it is short.
-fn tags(headers: &HeaderMap) -> Vec<String> {
+pub(crate) fn tags(headers: &HeaderMap) -> Vec<String> {
     let Some(text) = headers.get(headers::TAGS).and_then(|value| value.to_str().ok()) else {
         return Vec::new();
     };
