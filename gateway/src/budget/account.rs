@@ -613,6 +613,13 @@ struct Held {
 }
 
 impl Reservation {
+    /// No more than so much is needed any more; the rest is free for others.
+    pub fn shrink(&mut self, to: i64) {
+        let (held, to) = (self.held, to.clamp(0, self.held.worst));
+        self.held.worst = to;
+        self.account.settle(Held { worst: held.worst - to, ..held }, 0);
+    }
+
     /// Replaces what is held by what was used, in the window in which it was held.
     pub fn settle(self, used: i64) -> Charge {
         let used = used.max(0);

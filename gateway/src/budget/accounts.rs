@@ -66,6 +66,11 @@ impl Accounts {
 pub struct Reservations(Vec<Reservation>);
 
 impl Reservations {
+    /// No more than so much is needed any more; the rest is free for others.
+    pub fn shrink(&mut self, to: i64) {
+        self.0.iter_mut().for_each(|reservation| reservation.shrink(to));
+    }
+
     /// Replaces what is held by what was used.
     pub fn settle(self, used: i64) -> Vec<Charge> {
         self.0.into_iter().map(|reservation| reservation.settle(used)).collect()

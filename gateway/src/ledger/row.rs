@@ -61,8 +61,8 @@ impl Row<'_> {
     }
 }
 
-/// How far a count is to be relied on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// How far a count is to be relied on; the least reliable last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Accuracy {
     /// The provider counted, to the end.
@@ -98,6 +98,24 @@ pub struct Attempt<'a> {
     pub status: Option<u16>,
     /// How long it took.
     pub ms: u64,
+    /// What it used though it did not answer: its part of the row's usage and cost. `None` for the one that answered, and
+    /// where the provider refused or was not reached.
+    #[serde(default)]
+    pub spent: Option<Spent>,
+}
+
+/// What an attempt used that did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Input tokens.
+    pub input_tokens: u64,
+    /// Output tokens.
+    pub output_tokens: u64,
+    /// What that cost, in nano-dollars; `None` without a price.
+    #[serde(rename = "cost_usd", with = "dollars")]
+    pub cost: Option<i64>,
+    /// How far the count is to be relied on.
+    pub accuracy: Accuracy,
 }
 
 /// What a request used; input and output as in [`adapters::Usage`].
@@ -269,6 +287,7 @@ pub(super) mod tests {
                 outcome: "ok".into(),
                 status: Some(200),
                 ms: 812,
+                spent: None,
             }],
             started_at: Timestamp::from_microsecond(1_795_406_400_123_456).unwrap(),
             first_byte_ms: Some(301),
@@ -287,7 +306,7 @@ pub(super) mod tests {
             r#""input_tokens":1000,"cached_input_tokens":0,"cache_write_tokens":0,"output_tokens":20,"#,
             r#""reasoning_tokens":0,"audio_tokens":0,"images":0,"characters":0,"seconds":0.0,"search_units":0},"#,
             r#""cost_usd":0.00145,"attempts":[{"target":"openai/gpt-5.5","credential":"oa-1","outcome":"ok","status":200,"#,
-            r#""ms":812}],"started_at":"2026-11-23T04:00:00.123456Z","first_byte_ms":301,"duration_ms":815,"#,
+            r#""ms":812,"spent":null}],"started_at":"2026-11-23T04:00:00.123456Z","first_byte_ms":301,"duration_ms":815,"#,
             r#""tags":["team-a"]}"#,
         );
         assert_eq!(json, expected);

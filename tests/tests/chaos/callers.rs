@@ -24,9 +24,24 @@ pub(crate) enum Deed {
     Hurries,
     /// Asks for what fails at first.
     FailsOver,
+    /// Asks for what is silent at first, and given up: before an answer's head, and after it.
+    GivenUp,
+    Silent,
+    /// Asks for what is slow, and so asked a second time elsewhere.
+    Hedged,
 }
 
-const DEEDS: [Deed; 6] = [Deed::Whole, Deed::Stream, Deed::Leaves, Deed::LeavesCounted, Deed::Hurries, Deed::FailsOver];
+const DEEDS: [Deed; 9] = [
+    Deed::Whole,
+    Deed::Stream,
+    Deed::Leaves,
+    Deed::LeavesCounted,
+    Deed::Hurries,
+    Deed::FailsOver,
+    Deed::GivenUp,
+    Deed::Silent,
+    Deed::Hedged,
+];
 
 /// What the caller heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +92,9 @@ impl Deed {
             Self::LeavesCounted => to.json(&named(stream("counted"))),
             Self::Hurries => to.header("x-weir-timeout-ms", "20").json(&limited(chat("slow"))),
             Self::FailsOver => to.json(&limited(chat("failing"))),
+            Self::GivenUp => to.json(&limited(chat("late"))),
+            Self::Silent => to.json(&limited(stream("silent"))),
+            Self::Hedged => to.json(&limited(chat("hedged"))),
         }
     }
 }

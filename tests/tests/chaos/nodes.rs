@@ -62,6 +62,11 @@ impl Node {
             .model(&model("counted", "claude", "claude-sonnet-4-6~events=40~gap=5ms", ""))
             .model(&model("slow", "openai", "gpt-5.5~delay=150ms", ""))
             .model(&model("failing", "openai", "gpt-5.5~status=500", ", retries: {max: 0}, fallbacks: {any: [m]}"))
+            .model(&model("late", "openai", "gpt-5.5~delay=150ms", ", timeouts: {first_byte: 20ms}, retries: {max: 0}, fallbacks: {any: [m]}"))
+            .model(&model("silent", "openai", "gpt-5.5~first=150ms", ", timeouts: {first_byte: 20ms}, retries: {max: 0}, fallbacks: {any: [m]}"))
+            .model(&format!(
+                "{{name: hedged, targets: [{{provider: openai, model: 'gpt-5.5~delay=150ms'}}, {{tier: 1, provider: openai, model: gpt-5.5}}], hedge: {{after: 20ms, max_extra: 100%}}, pricing: {{input: {INPUT}, output: {OUTPUT}}}}}"
+            ))
             .tenant(&format!(
                 "{{id: acme, limits: {{rpm: 1m, concurrent: 1000}}, budgets: [{{usd: 1000, every: month}}], keys: [{{id: ci, hash: '{KEY_HASH}'}}]}}"
             ));
