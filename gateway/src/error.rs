@@ -1,6 +1,7 @@
 //! What went wrong with a request, whose fault it was, and the one function that makes it HTTP.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -170,6 +171,8 @@ pub struct Fault {
     pub refused: Option<(StatusCode, Class)>,
     /// The kind of scope whose limit was reached.
     pub limit: Option<&'static str>,
+    /// The model that answers instead of one that is too dear.
+    pub instead: Option<Arc<str>>,
 }
 
 impl Fault {
@@ -191,6 +194,7 @@ impl Fault {
             counted: None,
             refused: None,
             limit: None,
+            instead: None,
         }
     }
 
@@ -228,12 +232,13 @@ impl Fault {
 
     /// A budget of the caller's has not enough left.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
     pub fn exhausted(exhausted: Exhausted) -> Self {
         if exhausted.cause == budget::Cause::NoStore {
             return Self::no_limits();
         }
-        Self::new(Kind::PolicyBudget, StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", exhausted.to_string())
+        let (status, message) = (StatusCode::TOO_MANY_REQUESTS, exhausted.to_string());
+        let fault = Self::new(Kind::PolicyBudget, status, "insufficient_quota", message);
+        Self { instead: exhausted.instead, ..fault }
     }
 
     /// What the gateways count together cannot be reached, and nothing that is limited is to go on without it.

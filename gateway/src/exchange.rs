@@ -135,7 +135,9 @@ async fn call<'s>(
     record.asked = asked.as_deref().unwrap_or_default().to_owned();
     record.stream = request.is_stream();
     let mut instance = snapshot.resolve(key, type_of(operation), asked.as_deref())?;
-    if let Some(other) = instead(snapshot, key, operation).filter(|other| other.asked() != instance.asked()) {
+    let low = key.accounts.instead(Timestamp::now());
+    let low = low.and_then(|name| snapshot.resolve(key, type_of(operation), Some(name)).ok());
+    if let Some(other) = low.filter(|other| other.asked() != instance.asked()) {
         record.choices.took_over(other.asked(), instance.asked(), Because::LowBudget);
         instance = other;
     }
@@ -145,12 +147,6 @@ async fn call<'s>(
     let begun = Box::pin(any_answer(gateway, snapshot, &mut turn, instance, key, &request)).await?;
     drop(request);
     relay::answer(&mut turn, begun).await
-}
-
-/// The model that answers while a budget of `key` is low, where the budget names one.
-fn instead<'s>(snapshot: &'s Snapshot, key: &'s Key, operation: Operation) -> Option<ModelInstance<'s>> {
-    let name = key.accounts.instead(Timestamp::now())?;
-    snapshot.resolve(key, type_of(operation), Some(name)).ok()
 }
 
 /// The first answer of the model that was asked for or of one that takes over for it. Each of them is resolved, limited and
@@ -168,10 +164,12 @@ async fn any_answer<'s>(
         Ok(begun) => return Ok(begun),
         Err(fault) => fault,
     };
-    let spent = (fault.kind == Kind::PolicyBudget).then(|| instead(snapshot, key, request.operation())).flatten();
-    let named = retry::takes_over(&model.fallbacks, &fault).iter();
+    // What a budget names first: this model's answer could not even be cut to what is left.
+    let too_dear = fault.instead.clone();
+    let named =
+        too_dear.as_deref().into_iter().chain(retry::takes_over(&model.fallbacks, &fault).iter().map(String::as_str));
     let named = named.filter_map(|name| snapshot.resolve(key, type_of(request.operation()), Some(name)).ok());
-    for mut instance in spent.into_iter().chain(named) {
+    for mut instance in named {
         let is_other = instance.model().name != model.name;
         if turn.is_over() || !is_other || instance.narrow(key, turn.client.headers()).is_err() {
             continue;

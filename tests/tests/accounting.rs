@@ -445,6 +445,49 @@ async fn a_budget_that_runs_low_is_served_by_the_model_that_it_names() {
 }
 
 #[tokio::test]
+async fn a_request_too_dear_for_what_is_left_is_cut_if_that_helps_and_else_answered_by_the_model_that_the_budget_names()
+{
+    let simulator = simulator();
+    let small = |price: u32| {
+        format!(
+            "{{name: small, targets: [{{provider: claude, model: claude-haiku-4-5}}], pricing: {{input: {price}, output: {price}}}}}"
+        )
+    };
+    let instead = "on_exhaust: {model: small}";
+    // What `m` may cost at least is some 0.1 dollars: nothing is used, so neither budget is low.
+    let (tight, ample) =
+        (format!("budgets: [{{usd: 0.02, every: day, {instead}}}]"), "budgets: [{usd: 5, every: week}]");
+    let asked = with(chat("m"), "max_tokens", json!(5000));
+    for (tenant, key, price, status, model, is_cut) in [
+        (String::new(), format!("budgets: [{{usd: 0.5, every: day, {instead}}}]"), 1, 200, "m", true),
+        (String::new(), tight.clone(), 1, 200, "small", false),
+        (String::new(), tight.clone(), 50, 200, "small", true),
+        (String::new(), tight.clone(), 5_000, 429, "small", false),
+        // The one that names a model is not the first that has not enough left.
+        (format!("{tight},"), "budgets: [{usd: 0.02, every: week}]".to_owned(), 1, 200, "small", false),
+        (format!("{tight},"), ample.to_owned(), 1, 200, "small", false),
+        // What names no model refuses.
+        (
+            format!("budgets: [{{usd: 50, every: day, {instead}}}],"),
+            "budgets: [{usd: 0.02, every: week}]".to_owned(),
+            1,
+            429,
+            "m",
+            false,
+        ),
+    ] {
+        let weir = config(&simulator, &tenant, &key).model(&small(price)).start().await;
+        let answer = ask(&weir, &asked).await;
+        let told =
+            (answer.status.as_u16(), answer.header("x-weir-model"), answer.header("x-weir-max-tokens").is_some());
+        assert_eq!(told, (status, Some(model), is_cut), "{tenant} {key} {price}");
+        if model == "small" {
+            assert!(weir.metrics().await.contains(r#"weir_fallbacks_total{from="m",to="small"} 1"#), "{tenant} {key}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_model_without_a_price_is_not_counted_or_refused_as_its_tenant_wants() {
     let simulator = simulator();
     let two =
