@@ -85,6 +85,19 @@ pub enum ServiceTier {
 }
 
 impl ServiceTier {
+    /// Its name in a configuration's prices; none for what is as usual.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Standard => None,
+            Self::Flex => Some("flex"),
+            Self::Priority => Some("priority"),
+            Self::Ultrafast => Some("ultrafast"),
+            Self::Fast => Some("fast"),
+            Self::Batch => Some("batch"),
+        }
+    }
+
     /// OpenAI's word for it, raw as JSON. What is unknown is served as usual.
     pub(crate) fn read(raw: &[u8]) -> Self {
         match raw {

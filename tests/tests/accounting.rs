@@ -180,6 +180,12 @@ async fn a_request_costs_what_its_tier_costs_and_holds_the_dearest_that_it_may_g
     weir.logged(&cut.id()).await;
     let whole = ask(&weir, &asked("default")).await;
     assert_eq!((whole.status.as_u16(), whole.header("x-weir-max-tokens")), (200, None));
+    assert_eq!(row(&weir, &cut.id()).await["service_tier"], "priority");
+    let usual = ask(&weir, &limited(chat("m"))).await;
+    assert_eq!(row(&weir, &usual.id()).await["service_tier"], Value::Null);
+    let told = Call::new(weir.admin(), "GET", "/admin/v1/usage/rows?format=csv&model=t").send().await.text().await;
+    let ends: Vec<&str> = told.lines().map(|line| line.rsplit(',').next().unwrap()).collect();
+    assert_eq!(ends, ["service_tier", "priority", "priority"]);
 }
 
 #[tokio::test]

@@ -123,6 +123,7 @@ impl<'a> Opened<'a> {
             first_byte_ms: None,
             duration_ms: 0,
             tags: Vec::new(),
+            service_tier: None,
         }
     }
 }

@@ -51,6 +51,9 @@ pub struct Row<'a> {
     /// What the caller named it with.
     #[serde(default)]
     pub tags: Vec<Cow<'a, str>>,
+    /// How the provider served it, as far as that has prices of its own: by these it was priced, where there were some.
+    #[serde(default)]
+    pub service_tier: Option<Cow<'a, str>>,
 }
 
 impl Row<'_> {
@@ -293,6 +296,7 @@ pub(super) mod tests {
             first_byte_ms: Some(301),
             duration_ms: 815,
             tags: vec!["team-a".into()],
+            service_tier: Some("priority".into()),
         }
     }
 
@@ -307,13 +311,32 @@ pub(super) mod tests {
             r#""reasoning_tokens":0,"audio_tokens":0,"images":0,"characters":0,"seconds":0.0,"search_units":0},"#,
             r#""cost_usd":0.00145,"attempts":[{"target":"openai/gpt-5.5","credential":"oa-1","outcome":"ok","status":200,"#,
             r#""ms":812,"spent":null}],"started_at":"2026-11-23T04:00:00.123456Z","first_byte_ms":301,"duration_ms":815,"#,
-            r#""tags":["team-a"]}"#,
+            r#""tags":["team-a"],"service_tier":"priority"}"#,
         );
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_str::<Row<'_>>(&json).unwrap(), row);
         let packed = rmp_serde::to_vec(&row).unwrap();
         assert!(packed.len() < 200, "{} bytes", packed.len());
         assert_eq!(rmp_serde::from_slice::<Row<'_>>(&packed).unwrap(), row);
+    }
+
+    #[test]
+    fn a_row_of_before_is_read_with_what_it_did_not_have_left_out() {
+        let new = Row { service_tier: None, ..row("req_1") };
+        let who = ("req_1", "acme", "ci", "gpt-main", "llm", Some(200), None::<&str>, Accuracy::Exact);
+        let counts = [1_000_u64, 0, 0, 20, 0, 0, 0, 0, 0, 0];
+        let what = (Some("openai"), Some("gpt-5.5"), Some("oa-1"), counts, Some(1_450_000));
+        let attempts = [("openai/gpt-5.5", Some("oa-1"), "ok", Some(200), 812)];
+        let when = (1_795_406_400_123_456_i64, Some(301), 815, ["team-a"]);
+        // On the disk all of it is one array of eighteen.
+        let [who, what, when] =
+            [rmp_serde::to_vec(&who), rmp_serde::to_vec(&what), rmp_serde::to_vec(&when)].map(Result::unwrap);
+        let attempts = rmp_serde::to_vec(&attempts).unwrap();
+        let packed = [&[0xdc, 0, 18], &who[1..], &what[1..], &attempts, &when[1..]].concat();
+        assert_eq!(rmp_serde::from_slice::<Row<'_>>(&packed).unwrap(), new);
+        let json = serde_json::to_string(&new).unwrap();
+        let json = json.replace(r#","service_tier":null"#, "").replace(r#","spent":null"#, "");
+        assert_eq!(serde_json::from_str::<Row<'_>>(&json).unwrap(), new);
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(super) fn of<'a>(record: &'a Record<'_>, key: &'a Key) -> Row<'a> {
         first_byte_ms: record.first_content.map(milliseconds),
         duration_ms: milliseconds(record.took()),
         tags: record.tags.iter().map(|tag| tag.as_str().into()).collect(),
+        service_tier: spent.and_then(|spent| spent.usage.tier.name()).map(Into::into),
     }
 }
 
