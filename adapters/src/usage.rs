@@ -39,6 +39,26 @@ impl Usage {
         self.input_tokens.saturating_add(self.output_tokens)
     }
 
+    /// This and what else was used beside it; how it was served is told of this.
+    #[must_use]
+    pub fn and(self, other: &Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.saturating_add(other.input_tokens),
+            cached_input_tokens: self.cached_input_tokens.saturating_add(other.cached_input_tokens),
+            cache_write_tokens: self.cache_write_tokens.saturating_add(other.cache_write_tokens),
+            cache_write_1h_tokens: self.cache_write_1h_tokens.saturating_add(other.cache_write_1h_tokens),
+            audio_input_tokens: self.audio_input_tokens.saturating_add(other.audio_input_tokens),
+            output_tokens: self.output_tokens.saturating_add(other.output_tokens),
+            reasoning_tokens: self.reasoning_tokens.saturating_add(other.reasoning_tokens),
+            audio_output_tokens: self.audio_output_tokens.saturating_add(other.audio_output_tokens),
+            images: self.images.saturating_add(other.images),
+            characters: self.characters.saturating_add(other.characters),
+            audio_ms: self.audio_ms.saturating_add(other.audio_ms),
+            search_units: self.search_units.saturating_add(other.search_units),
+            tier: self.tier,
+        }
+    }
+
     /// Audio in and out together.
     #[must_use]
     pub fn audio_tokens(&self) -> u64 {
@@ -65,6 +85,19 @@ pub enum ServiceTier {
 }
 
 impl ServiceTier {
+    /// Its name in a configuration's prices; none for what is as usual.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Standard => None,
+            Self::Flex => Some("flex"),
+            Self::Priority => Some("priority"),
+            Self::Ultrafast => Some("ultrafast"),
+            Self::Fast => Some("fast"),
+            Self::Batch => Some("batch"),
+        }
+    }
+
     /// OpenAI's word for it, raw as JSON. What is unknown is served as usual.
     pub(crate) fn read(raw: &[u8]) -> Self {
         match raw {

@@ -183,7 +183,8 @@ async fn any_answer<'s>(
     Err(fault)
 }
 
-/// The models that may take over after `model` came to `fault`, in their order.
+/// The models that may take over after `model` came to `fault`, in their order: first what a budget names, since this model's
+/// answer could not even be cut to what is left.
 pub(crate) fn successors<'s>(
     snapshot: &'s Snapshot,
     key: &'s Key,
@@ -191,10 +192,11 @@ pub(crate) fn successors<'s>(
     model: &'s Model,
     fault: &Fault,
 ) -> impl Iterator<Item = ModelInstance<'s>> + use<'s> {
-    let spent = (fault.kind == Kind::PolicyBudget).then(|| instead(snapshot, key, operation)).flatten();
-    let named = retry::takes_over(&model.fallbacks, fault).iter();
-    let named = named.filter_map(move |name| snapshot.resolve(key, type_of(operation), Some(name)).ok());
-    spent.into_iter().chain(named).filter(|instance| instance.model().name != model.name)
+    let too_dear = fault.instead.clone();
+    let resolve = move |name: &str| snapshot.resolve(key, type_of(operation), Some(name)).ok();
+    let too_dear = too_dear.and_then(|name| resolve(&name));
+    let named = retry::takes_over(&model.fallbacks, fault).iter().filter_map(move |name| resolve(name));
+    too_dear.into_iter().chain(named).filter(|instance| instance.model().name != model.name)
 }
 
 /// The first answer of one model.

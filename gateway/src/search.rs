@@ -2,6 +2,7 @@
 //! when to wait, and when to give up.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
@@ -13,11 +14,12 @@ use crate::config::WhenAllCool;
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
-use crate::hedge::{self, Hedge, Raced};
+use crate::hedge::{self, Hedge, Raced, Which};
 use crate::limit::Queue;
 use crate::model::{ModelInstance, Picked, Target};
 use crate::params::Adjusted;
 use crate::reasons::{Chosen, Picking};
+use crate::record::Lost;
 use crate::retry::{self, Circumstances, Step, Tries};
 use crate::turn::Turn;
 
@@ -140,7 +142,8 @@ impl<'s> Search<'_, '_, 's> {
         self.turn.on_disconnect = picked.target.provider.on_disconnect;
         let caller = std::mem::take(&mut self.caller);
         let Self { instance, adjusted, .. } = *self;
-        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller };
+        let sent = &AtomicBool::default();
+        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, sent };
         let asked = match &self.instance.model().hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
             // Boxed, as all that is rare here: every request's future would have room for it.
@@ -157,11 +160,7 @@ impl<'s> Search<'_, '_, 's> {
     }
 
     fn failed(&mut self, failed: Fault) -> Step {
-        self.turn.record.attempt_ended(Err(&failed));
-        // What is cut off has a cost, which is settled at the request's end.
-        if !failed.cuts_off() {
-            self.turn.record.bill.give_back();
-        }
+        self.turn.record.attempt_failed(&failed);
         if failed.is_targets_lack() {
             self.fault.get_or_insert(failed);
             return Step::Next;
@@ -175,23 +174,37 @@ impl<'s> Search<'_, '_, 's> {
     async fn hedged(&mut self, hedge: &Hedge, errand: &Errand<'_, 's>) -> Result<Begun, Fault> {
         hedge.count();
         let upstreams = &self.gateway.upstreams;
+        let given_up = |fault: Fault| fault.of_sent(errand.sent);
         let mut first = pin!(hedge::alone(upstreams, errand));
-        if let Ok(asked) = self.turn.wait(pin!(tokio::time::timeout(hedge.after, &mut first))).await? {
+        let alone = self.turn.wait(pin!(tokio::time::timeout(hedge.after, &mut first))).await;
+        if let Ok(asked) = alone.map_err(given_up)? {
             return asked;
         }
         let Some((picked, held)) = self.pick_beside(hedge) else {
-            return self.turn.wait(first).await?;
+            return self.turn.wait(first).await.map_err(given_up)?;
         };
         let Ok(payable) = self.turn.record.bill.afford_beside(self.key, &picked, errand.request).await else {
-            return self.turn.wait(first).await?;
+            return self.turn.wait(first).await.map_err(given_up)?;
         };
         self.turn.record.attempt(&picked, held);
-        let beside = Errand { picked: &picked, request: &payable.request, ..*errand };
+        let sent = &AtomicBool::default();
+        let beside = Errand { picked: &picked, request: &payable.request, sent, ..*errand };
         let second = pin!(hedge::alone(upstreams, &beside));
-        let Raced { won, answer, failed } = self.turn.wait(pin!(hedge::race(first, second))).await?;
-        self.turn.record.attempt_lost(won.other(), failed.as_ref());
-        self.turn.record.bill.lose(won.other());
-        answer
+        let slower = |sent: &AtomicBool| Lost::Slower { sent: sent.load(Ordering::Relaxed) };
+        match self.turn.wait(pin!(hedge::race(first, second))).await {
+            Ok(Raced { won, answer, failed }) => {
+                let lost = match won {
+                    Which::First => sent,
+                    Which::Second => errand.sent,
+                };
+                self.turn.record.attempt_lost(won.other(), failed.as_ref().map_or_else(|| slower(lost), Lost::Failed));
+                answer
+            }
+            Err(fault) => {
+                self.turn.record.attempt_lost(Which::First, slower(errand.sent));
+                Err(fault.of_sent(sent))
+            }
+        }
     }
 
     /// Waits for a slot, or before a new round, where there is something to wait for.

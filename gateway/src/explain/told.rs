@@ -337,7 +337,9 @@ impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |nanos: Option<i64>| dollars_text(nanos.unwrap_or_default());
         write!(f, "{}: {} USD, of which this request holds {}", self.id, text(self.usd), text(self.reserved_usd))?;
-        self.on_exhaust.iter().try_for_each(|model| write!(f, "; when it is low, {model} answers"))
+        self.on_exhaust
+            .iter()
+            .try_for_each(|model| write!(f, "; when it is low or a request too dear, {model} answers"))
     }
 }
 

@@ -40,7 +40,7 @@ section! {
         every: Every;
         /// The share at which a warning is logged, counted and told to `observability.alerts`, and `on_exhaust` begins to hold.
         soft: Option<Percent> = None;
-        /// What happens when it is spent; by default requests are a 429.
+        /// What happens when it is low or spent, or has not enough left for a request; by default that is a 429.
         on_exhaust: Option<OnExhaust> = None;
     }
 }

@@ -17,6 +17,7 @@ mod shelf;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -104,8 +105,21 @@ impl Upstreams {
         request: Outgoing<'_>,
         connect_timeout: Duration,
     ) -> Result<Answer, Fault> {
+        self.send_noted(endpoint, request, connect_timeout, &AtomicBool::default()).await
+    }
+
+    /// As [`Upstreams::send`]. `sent` becomes true when there is a connection and the request goes out, for whoever may drop
+    /// this before its end and has to know whether the provider was asked.
+    pub async fn send_noted(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: Outgoing<'_>,
+        connect_timeout: Duration,
+        sent: &AtomicBool,
+    ) -> Result<Answer, Fault> {
         check_path(request.path)?;
         let taken = self.pool.line(endpoint, Freshness::Any, connect_timeout).await?;
+        sent.store(true, Ordering::Relaxed);
         let reused = taken.reused;
         match ask(endpoint, &request, taken).await {
             Ok(answer) => Ok(answer),
