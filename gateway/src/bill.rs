@@ -84,16 +84,28 @@ impl Spent {
 
 impl Hold {
     /// The attempt is over: its slot is free, and no more stays held than what it is to be charged.
-    fn given_up(self, spent: &Spent) -> GivenUp {
+    fn given_up(mut self, spent: &Spent) -> GivenUp {
         let tokens = amount(spent.usage.total_tokens());
-        if let Some((_permit, charge)) = self.credential {
-            charge.settle(tokens, Instant::now());
-        }
-        let reservations = self.reservations.zip(spent.cost).map(|(mut held, cost)| {
+        self.leave_credential(tokens);
+        let reservations = self.reservations.take().zip(spent.cost).map(|(mut held, cost)| {
             held.shrink(cost);
             (held, cost)
         });
-        GivenUp { reservations, quota: self.quota.map(|held| (held, tokens)) }
+        GivenUp { reservations, quota: self.quota.take().map(|held| (held, tokens)) }
+    }
+
+    /// The credential is free for others, and has been used so much.
+    fn leave_credential(&mut self, tokens: i64) {
+        if let Some((_permit, charge)) = self.credential.take() {
+            charge.settle(tokens, Instant::now());
+        }
+    }
+}
+
+impl Drop for Hold {
+    /// What was not charged cost nothing, the credential's tokens too: an estimate that stayed there would be everybody's.
+    fn drop(&mut self) {
+        self.leave_credential(0);
     }
 }
 
@@ -350,9 +362,7 @@ impl Bill {
         if let Some(admission) = &mut self.admission {
             admission.settle(amount(tokens.saturating_add(self.given_up_tokens)), now);
         }
-        if let Some((_permit, charge)) = self.hold.credential.take() {
-            charge.settle(amount(tokens), now);
-        }
+        self.hold.leave_credential(amount(tokens));
         self.charges(amount(tokens), answered.and_then(|spent| spent.cost), row.is_some())
     }
 
