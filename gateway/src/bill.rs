@@ -170,7 +170,7 @@ impl Bill {
     /// Counts the request and its tokens, as far as they can be told, under the limits that hold for the model.
     ///
     /// # Errors
-    /// One of them is reached; then the request counts nowhere.
+    /// One of them is reached; then another model may be asked for, else the request counts nowhere.
     pub async fn for_model(&mut self, model: &Model, request: &Request) -> Result<(), Fault> {
         self.request_bytes = request.body().len();
         self.input_bound = None;

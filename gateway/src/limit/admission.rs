@@ -25,24 +25,37 @@ impl Limited {
     pub async fn admit(&self, now: Instant) -> Result<Admission, Rejection> {
         let permit = self.base.admit(now).await?;
         let base = Part::new(self.base.clone(), permit);
-        Ok(Admission { models: Arc::clone(&self.models), base, model: None })
+        Ok(Admission { models: Arc::clone(&self.models), base, model: None, stage: Stage::New })
     }
 }
 
-/// A request that was admitted: part of its record. Slots are given back when it is dropped.
+/// A request that was admitted: part of its record. Slots are given back when it is dropped; and a request that a limit of
+/// its only model, or of all of them, has refused counts nowhere then.
 #[derive(Debug)]
 #[must_use]
 pub struct Admission {
     models: Arc<HashMap<String, Scopes>>,
     base: Part,
     model: Option<Part>,
+    stage: Stage,
+}
+
+/// How far a request has come. Where it counts, it counts under its key and tenant to its end, whichever model answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// No model was asked for.
+    New,
+    /// Each model that was asked for had no room.
+    Refused,
+    /// One of them had.
+    Counts,
 }
 
 impl Admission {
     /// Counts the request for the model of that name in the configuration, in `queue` where there is one.
     ///
     /// # Errors
-    /// A limit of the model is reached. Then the request counts nowhere.
+    /// A limit of the model is reached. Then the request does not count there; another model may be asked for.
     pub async fn for_model(&mut self, name: &str, queue: Option<Queue>, now: Instant) -> Result<(), Rejection> {
         // Another model may have been asked for before this one.
         self.model = None;
@@ -55,7 +68,7 @@ impl Admission {
         };
         match admitted {
             Ok(permit) => self.model = Some(Part::new(scopes, permit)),
-            Err(rejection) => return Err(self.withdrawn(rejection, now)),
+            Err(rejection) => return Err(self.refused(rejection, now)),
         }
         Ok(())
     }
@@ -63,11 +76,14 @@ impl Admission {
     /// Charges an estimate of tokens.
     ///
     /// # Errors
-    /// A limit of tokens is reached. Then the request counts nowhere.
+    /// A limit of tokens is reached. Then the request does not count for the model; another one may be asked for.
     pub async fn charge(&mut self, tokens: i64, now: Instant) -> Result<(), Rejection> {
         match self.charge_parts(tokens, now).await {
-            Ok(()) => Ok(()),
-            Err(rejection) => Err(self.withdrawn(rejection, now)),
+            Ok(()) => {
+                self.stage = Stage::Counts;
+                Ok(())
+            }
+            Err(rejection) => Err(self.refused(rejection, now)),
         }
     }
 
@@ -94,10 +110,21 @@ impl Admission {
         std::iter::once(&mut self.base).chain(&mut self.model)
     }
 
-    fn withdrawn(&mut self, rejection: Rejection, now: Instant) -> Rejection {
+    fn refused(&mut self, rejection: Rejection, now: Instant) -> Rejection {
         self.settle(0, now);
-        self.parts().filter_map(|part| part.permit.take()).for_each(|permit| permit.withdraw(now));
+        self.model.iter_mut().for_each(|model| model.withdraw(now));
+        if self.stage == Stage::New {
+            self.stage = Stage::Refused;
+        }
         rejection
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if self.stage == Stage::Refused {
+            self.base.withdraw(Instant::now());
+        }
     }
 }
 
@@ -117,6 +144,12 @@ impl Part {
     fn settle(&mut self, tokens: i64, now: Instant) {
         if let Some(charge) = self.charge.take() {
             charge.settle(tokens, now);
+        }
+    }
+
+    fn withdraw(&mut self, now: Instant) {
+        if let Some(permit) = self.permit.take() {
+            permit.withdraw(now);
         }
     }
 }

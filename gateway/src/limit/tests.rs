@@ -105,6 +105,34 @@ async fn a_request_that_goes_to_another_model_leaves_the_first() {
 }
 
 #[tokio::test]
+async fn a_request_counts_once_under_its_key_whichever_of_its_models_had_room() {
+    let (registry, now) = (Registry::default(), Instant::now());
+    let tenant = registry.tenant("acme", &written(Limits::default(), &[("full", rpm(0)), ("wide", rpm(9))]), now);
+    let key = registry.key(&tenant, "ci", &written(limits(Some(10), None, Some(1)), &[]), now);
+    for (models, counts) in [
+        (vec!["wide"], true),
+        (vec!["full", "wide"], true),
+        (vec!["wide", "full"], true),
+        (vec!["wide", "full", "other"], true),
+        (vec!["full"], false),
+        (vec!["full", "full"], false),
+        (vec![], true),
+    ] {
+        let left = remaining(&key.base, now).unwrap();
+        let mut admission = key.admit(now).await.unwrap();
+        for model in &models {
+            if admission.for_model(model, None, now).await.is_ok() {
+                admission.charge(1, now).await.unwrap();
+            }
+            assert_eq!(key.base.admit_at_once(now).unwrap_err().what, What::Slots, "{models:?} at {model}");
+        }
+        drop(admission);
+        assert_eq!(remaining(&key.base, now), Some(left - i64::from(counts)), "{models:?}");
+        key.base.admit_at_once(now).unwrap().withdraw(now);
+    }
+}
+
+#[tokio::test]
 async fn a_key_and_its_tenant_may_both_limit_a_model() {
     let (registry, now) = (Registry::default(), Instant::now());
     let tenant = registry.tenant("acme", &written(Limits::default(), &[("big", rpm(3)), ("odd", rpm(1))]), now);
