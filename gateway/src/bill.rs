@@ -23,6 +23,9 @@ const OUTPUT_TOKENS: u64 = 16_384;
 /// A budget that pays for fewer tokens than this is spent: an answer cut so short helps nobody.
 const LEAST_OUTPUT: u64 = 16;
 
+/// The limits of a model that were [waited for](Bill::queue_of), if any were, and what came of it.
+pub type ModelTurn = Option<(Scopes, Result<limit::Permit, limit::Rejection>)>;
+
 /// A request's bill.
 #[derive(Debug, Default)]
 pub struct Bill {
@@ -167,11 +170,19 @@ impl Bill {
         Ok(())
     }
 
-    /// Counts the request and its tokens, as far as they can be told, under the limits that hold for the model.
+    /// The limits that are to be waited for before the model is asked, and how long. What was asked before it is left.
+    pub fn queue_of(&mut self, model: &Model) -> Option<(Scopes, Queue)> {
+        let admission = self.admission.as_mut()?;
+        admission.settle(amount(std::mem::take(&mut self.given_up_tokens)), Instant::now());
+        Some((admission.limits_of(&model.name)?, model.queue?))
+    }
+
+    /// Counts the request and its tokens, as far as they can be told, under the limits that hold for the model, where it has
+    /// had its `turn` at those that are waited for.
     ///
     /// # Errors
     /// One of them is reached; then another model may be asked for, else the request counts nowhere.
-    pub async fn for_model(&mut self, model: &Model, request: &Request) -> Result<(), Fault> {
+    pub async fn for_model(&mut self, model: &Model, request: &Request, turn: ModelTurn) -> Result<(), Fault> {
         self.request_bytes = request.body().len();
         self.input_bound = None;
         self.input_tokens = u64::try_from(model.ratio.estimate(self.request_bytes)).unwrap_or_default();
@@ -179,9 +190,11 @@ impl Bill {
             return Ok(());
         };
         let now = Instant::now();
-        // Another model may have been asked for before this one.
-        admission.settle(amount(std::mem::take(&mut self.given_up_tokens)), now);
-        admission.for_model(&model.name, model.queue, now).await.map_err(Fault::limited)?;
+        let admitted = match turn {
+            Some((scopes, permit)) => admission.admitted(scopes, permit, now),
+            None => admission.for_model(&model.name, now).await,
+        };
+        admitted.map_err(Fault::limited)?;
         let tokens = self.input_tokens.saturating_add(request.output_limit().unwrap_or_default());
         admission.charge(amount(tokens), now).await.map_err(Fault::limited)
     }

@@ -2,6 +2,8 @@
 //! leaves limits, budgets and credentials as they should be.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use simulator::Simulator;
 use weir_tests::ask::{chat, simulator, with};
@@ -46,4 +48,51 @@ async fn a_request_that_its_provider_refused_takes_nothing_of_its_credentials_to
         assert!(ask(&weir, &greedy).await.status.as_u16() >= 400);
         assert_eq!(told(&ask(&weir, &chat("pool/gpt-5.5")).await), (200, None), "after a {status}");
     }
+}
+
+/// A tenant whose model `q` has one slot, which is waited for, and a provider that lets nobody go.
+async fn crowded(simulator: &Simulator) -> (Weir, Provider) {
+    let held = Provider::start(|played| played.hold()).await;
+    let weir = config(simulator, "limits: {per_model: {q: {concurrent: 1}}},", "")
+        .openai("held", &held.url())
+        .model("{name: q, targets: [{provider: held, model: x}], on_busy: {queue: 5s}}")
+        .start()
+        .await;
+    (weir, held)
+}
+
+#[tokio::test]
+async fn who_waits_for_a_models_slot_waits_no_longer_than_its_own_clock_and_is_not_sent_then() {
+    let simulator = simulator();
+    let (weir, held) = crowded(&simulator).await;
+    let first = weir.chat().json(&chat("q")).begin().await;
+    held.asked(1).await;
+    let since = Instant::now();
+    let late = weir.chat().header("x-weir-timeout-ms", "300").json(&chat("q")).send().await;
+    assert_eq!(told(&late), (504, Some("provider_timeout")));
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    let row = row(&weir, &late.id()).await;
+    assert_eq!((&row["attempts"], &row["usage"]["input_tokens"]), (&json!([]), &json!(0)), "{row}");
+    first.leave();
+    assert_eq!(held.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn who_leaves_while_it_waits_for_a_models_slot_is_not_sent() {
+    let simulator = simulator();
+    let (weir, held) = crowded(&simulator).await;
+    let first = weir.chat().json(&chat("q")).begin().await;
+    held.asked(1).await;
+    let waiting = weir.chat().header("x-request-id", "left").json(&chat("q")).begin().await;
+    // Nothing tells when it waits; should it leave before, it is not sent all the same.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    waiting.leave();
+    assert_eq!(weir.logged("left").await["status"], 499);
+    first.leave();
+    held.left(1).await;
+    let next = weir.chat().json(&chat("q")).begin().await;
+    held.asked(2).await;
+    next.leave();
+    held.left(2).await;
+    assert_eq!(held.requests().len(), 2);
 }

@@ -196,7 +196,7 @@ impl<'a> Steps<'a> {
         self.tell_limits(caller.key, instance.model());
         let adjusted = instance.model().adjust(caller.request)?;
         self.told.params.clone_from(&adjusted.changes);
-        bill.for_model(instance.model(), &adjusted.request).await?;
+        bill.for_model(instance.model(), &adjusted.request, None).await?;
         let chosen = self.candidates(bill, caller, &instance, &adjusted).await;
         self.tell_excluded(&instance);
         self.tell_request(&chosen?);

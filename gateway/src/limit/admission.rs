@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::limit::scope::{Charge, Permit, Queue, Rejection, Scopes};
+use crate::limit::scope::{Charge, Permit, Rejection, Scopes};
 use crate::limit::standing::Standing;
 
 /// The limits of a key, with those of its tenant.
@@ -52,20 +52,36 @@ enum Stage {
 }
 
 impl Admission {
-    /// Counts the request for the model of that name in the configuration, in `queue` where there is one.
+    /// The limits of the model of that name in the configuration, which it holds no part of from here on; `None` where it has
+    /// none.
+    pub fn limits_of(&mut self, name: &str) -> Option<Scopes> {
+        // Another model may have been asked for before this one.
+        self.model = None;
+        self.models.get(name).cloned()
+    }
+
+    /// Counts the request for the model of that name in the configuration.
     ///
     /// # Errors
     /// A limit of the model is reached. Then the request does not count there; another model may be asked for.
-    pub async fn for_model(&mut self, name: &str, queue: Option<Queue>, now: Instant) -> Result<(), Rejection> {
-        // Another model may have been asked for before this one.
-        self.model = None;
-        let Some(scopes) = self.models.get(name).cloned() else {
+    pub async fn for_model(&mut self, name: &str, now: Instant) -> Result<(), Rejection> {
+        let Some(scopes) = self.limits_of(name) else {
             return Ok(());
         };
-        let admitted = match queue {
-            None => scopes.admit(now).await,
-            Some(queue) => scopes.admit_in_turn(queue).await,
-        };
+        let admitted = scopes.admit(now).await;
+        self.admitted(scopes, admitted, now)
+    }
+
+    /// As [`Admission::for_model`], where the [limits of the model](Admission::limits_of) were waited for.
+    ///
+    /// # Errors
+    /// The wait was in vain.
+    pub fn admitted(
+        &mut self,
+        scopes: Scopes,
+        admitted: Result<Permit, Rejection>,
+        now: Instant,
+    ) -> Result<(), Rejection> {
         match admitted {
             Ok(permit) => self.model = Some(Part::new(scopes, permit)),
             Err(rejection) => return Err(self.refused(rejection, now)),
