@@ -14,7 +14,7 @@ use crate::error::Fault;
 use crate::hedge::Which;
 use crate::ledger::{Accuracy, Charge};
 use crate::limit::{self, Admission, Queue, Scopes, Standing};
-use crate::model::{Model, Picked};
+use crate::model::{Model, ModelInstance, Picked};
 use crate::price::{Nanos, Price, most_tokens};
 
 /// What a model may answer with at most when neither the caller nor the catalog says: it is only reserved, not asked for.
@@ -171,10 +171,10 @@ impl Bill {
     }
 
     /// The limits that are to be waited for before the model is asked, and how long. What was asked before it is left.
-    pub fn queue_of(&mut self, model: &Model) -> Option<(Scopes, Queue)> {
+    pub fn queue_of(&mut self, instance: &ModelInstance<'_>) -> Option<(Scopes, Queue)> {
         let admission = self.admission.as_mut()?;
         admission.settle(amount(std::mem::take(&mut self.given_up_tokens)), Instant::now());
-        Some((admission.limits_of(&model.name)?, model.queue?))
+        Some((admission.limits_of(instance.limited_as())?, instance.model().queue?))
     }
 
     /// Counts the request and its tokens, as far as they can be told, under the limits that hold for the model, where it has
@@ -182,17 +182,22 @@ impl Bill {
     ///
     /// # Errors
     /// One of them is reached; then another model may be asked for, else the request counts nowhere.
-    pub async fn for_model(&mut self, model: &Model, request: &Request, turn: ModelTurn) -> Result<(), Fault> {
+    pub async fn for_model(
+        &mut self,
+        instance: &ModelInstance<'_>,
+        request: &Request,
+        turn: ModelTurn,
+    ) -> Result<(), Fault> {
         self.request_bytes = request.body().len();
         self.input_bound = None;
-        self.input_tokens = u64::try_from(model.ratio.estimate(self.request_bytes)).unwrap_or_default();
+        self.input_tokens = u64::try_from(instance.model().ratio.estimate(self.request_bytes)).unwrap_or_default();
         let Some(admission) = &mut self.admission else {
             return Ok(());
         };
         let now = Instant::now();
         let admitted = match turn {
             Some((scopes, permit)) => admission.admitted(scopes, permit, now),
-            None => admission.for_model(&model.name, now).await,
+            None => admission.for_model(instance.limited_as(), now).await,
         };
         admitted.map_err(Fault::limited)?;
         let tokens = self.input_tokens.saturating_add(request.output_limit().unwrap_or_default());

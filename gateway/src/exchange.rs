@@ -214,8 +214,8 @@ async fn answer_of<'s>(
     turn.record.model = Some(model);
     instance.relate(key, turn.client.headers(), request);
     let adjusted = model.adjust(request)?;
-    let admitted = turn_at(turn, model).await?;
-    turn.record.bill.for_model(model, &adjusted.request, admitted).await?;
+    let admitted = turn_at(turn, &instance).await?;
+    turn.record.bill.for_model(&instance, &adjusted.request, admitted).await?;
     if turn.record.entry.is_none() {
         turn.record.admit(key);
     }
@@ -223,8 +223,8 @@ async fn answer_of<'s>(
 }
 
 /// Waits for a slot of the model's own limits, where it has such and is to be waited for: no longer than the caller does.
-async fn turn_at(turn: &mut Turn<'_, '_>, model: &Model) -> Result<ModelTurn, Fault> {
-    let Some((scopes, queue)) = turn.record.bill.queue_of(model) else {
+async fn turn_at(turn: &mut Turn<'_, '_>, instance: &ModelInstance<'_>) -> Result<ModelTurn, Fault> {
+    let Some((scopes, queue)) = turn.record.bill.queue_of(instance) else {
         return Ok(None);
     };
     turn.timer.phase(None, "queue");

@@ -96,3 +96,61 @@ async fn who_leaves_while_it_waits_for_a_models_slot_is_not_sent() {
     held.left(2).await;
     assert_eq!(held.requests().len(), 2);
 }
+
+/// A tenant, with a model `m` at one target and a model `w/*` at any of another provider's, both of which have a price.
+fn named_twice(simulator: &Simulator, tenant: &str) -> Config {
+    config(simulator, tenant, "")
+        .openai("other", &format!("http://{}/v1", simulator.addr()))
+        .model(&format!("{{name: 'w/*', targets: [{{provider: other, model: '*'}}], {PRICED}}}"))
+}
+
+#[tokio::test]
+async fn a_target_costs_under_its_providers_name_what_it_costs_under_its_models() {
+    let simulator = simulator();
+    let weir = named_twice(&simulator, "budgets: [{usd: 50, every: day}],")
+        .model("{name: cheap, targets: [{provider: openai, model: gpt-5.5}], pricing: {input: 1, output: 1}}")
+        .start()
+        .await;
+    for name in ["m", "openai/gpt-5.5", "w/gpt-5.5", "other/gpt-5.5"] {
+        assert_eq!(ask(&weir, &chat(name)).await.header("x-weir-cost-usd"), Some("0.014"), "{name}");
+    }
+    assert_ne!(ask(&weir, &chat("openai/gpt-5.5-mini")).await.header("x-weir-cost-usd"), Some("0.014"));
+}
+
+#[tokio::test]
+async fn a_model_that_is_disabled_is_not_to_be_had_by_its_providers_name() {
+    let simulator = simulator();
+    let second = "{name: second, targets: [{provider: openai, model: gpt-5.5}]}";
+    for (disabled, name, status) in [
+        ("m", "openai/gpt-5.5", 403),
+        ("m", "openai/gpt-5.5-mini", 200),
+        ("w/*", "other/gpt-5.5", 403),
+        ("w/gpt-5.5", "other/gpt-5.5", 403),
+        ("w/gpt-5.5", "other/gpt-5.5-mini", 200),
+    ] {
+        let weir = named_twice(&simulator, &format!("disabled_models: ['{disabled}'],")).start().await;
+        let answer = ask(&weir, &chat(name)).await;
+        assert_eq!(answer.status.as_u16(), status, "{name} without {disabled}");
+        assert_eq!(weir.get(&format!("/v1/models/{name}")).send().await.status.as_u16(), status, "{name}");
+    }
+    let weir = named_twice(&simulator, "disabled_models: [m],").model(second).start().await;
+    assert_eq!(ask(&weir, &chat("openai/gpt-5.5")).await.status.as_u16(), 200, "another model goes there too");
+}
+
+#[tokio::test]
+async fn a_limit_of_a_model_holds_under_each_of_its_names() {
+    let simulator = simulator();
+    for (limited, names) in [
+        ("m", ["m", "openai/gpt-5.5"]),
+        ("w/*", ["w/gpt-5.5", "other/gpt-5.5-mini"]),
+        ("w/gpt-5.5", ["w/gpt-5.5", "other/gpt-5.5"]),
+        ("other/gpt-5.5", ["other/gpt-5.5", "other/gpt-5.5"]),
+        ("other/*", ["other/gpt-5.5", "other/gpt-5.5-mini"]),
+    ] {
+        let limit = format!("limits: {{per_model: {{'{limited}': {{rpm: 1}}, 'w/*': {{rpm: 9}}}}}},");
+        let limit = if limited == "w/*" { "limits: {per_model: {'w/*': {rpm: 1}}},".to_owned() } else { limit };
+        let weir = named_twice(&simulator, &limit).start().await;
+        assert_eq!(told(&ask(&weir, &chat(names[0])).await), (200, None), "{limited}");
+        assert_eq!(told(&ask(&weir, &chat(names[1])).await), (429, Some("policy_limit")), "{limited}");
+    }
+}

@@ -13,7 +13,7 @@ use crate::limit::standing::Standing;
 pub struct Limited {
     /// Those of key and tenant.
     pub base: Scopes,
-    /// Those of single models, by their names in the configuration. Shared by the keys of a tenant that have none of their own.
+    /// Those of single models, by the names that they are limited under. Shared by the keys of a tenant that have none of their own.
     pub models: Arc<HashMap<String, Scopes>>,
 }
 
@@ -26,6 +26,20 @@ impl Limited {
         let permit = self.base.admit(now).await?;
         let base = Part::new(self.base.clone(), permit);
         Ok(Admission { models: Arc::clone(&self.models), base, model: None, stage: Stage::New })
+    }
+}
+
+impl Limited {
+    /// All limits of a model that has these names.
+    #[must_use]
+    pub fn of_model<'n>(
+        models: &HashMap<String, Scopes>,
+        names: impl IntoIterator<Item = &'n str>,
+    ) -> Option<Scopes> {
+        if models.is_empty() {
+            return None;
+        }
+        names.into_iter().filter_map(|name| models.get(name)).cloned().reduce(|all, more| all.and(&more))
     }
 }
 
@@ -52,20 +66,23 @@ enum Stage {
 }
 
 impl Admission {
-    /// The limits of the model of that name in the configuration, which it holds no part of from here on; `None` where it has
-    /// none.
-    pub fn limits_of(&mut self, name: &str) -> Option<Scopes> {
+    /// The limits of a model under all of these names, of which it holds no part from here on; `None` where there are none.
+    pub fn limits_of<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) -> Option<Scopes> {
         // Another model may have been asked for before this one.
         self.model = None;
-        self.models.get(name).cloned()
+        Limited::of_model(&self.models, names)
     }
 
-    /// Counts the request for the model of that name in the configuration.
+    /// Counts the request for the model that has these names.
     ///
     /// # Errors
     /// A limit of the model is reached. Then the request does not count there; another model may be asked for.
-    pub async fn for_model(&mut self, name: &str, now: Instant) -> Result<(), Rejection> {
-        let Some(scopes) = self.limits_of(name) else {
+    pub async fn for_model<'n>(
+        &mut self,
+        names: impl IntoIterator<Item = &'n str>,
+        now: Instant,
+    ) -> Result<(), Rejection> {
+        let Some(scopes) = self.limits_of(names) else {
             return Ok(());
         };
         let admitted = scopes.admit(now).await;
