@@ -25,4 +25,5 @@ pub use frame::{Event, Framing};
 pub use refusal::{Class, Refusal};
 pub use request::{Operation, Request};
 pub use stream::{StreamFault, Translator};
+pub use openai::usage::content_length;
 pub use usage::{ServiceTier, Usage};

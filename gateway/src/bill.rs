@@ -52,6 +52,8 @@ struct Hold {
     reservations: Option<Reservations>,
     quota: Option<QuotaReservation>,
     credential: Option<(limit::Permit, limit::Charge)>,
+    /// The most tokens that the attempt is allowed to answer with, where its caller or its budget says.
+    most_output: Option<u64>,
 }
 
 /// What an attempt that did not answer is charged when the request has ended.
@@ -131,6 +133,17 @@ pub struct Payable<'r> {
 impl<'r> Payable<'r> {
     fn whole(request: &'r Request) -> Self {
         Self { request: Cow::Borrowed(request), limited_to: None }
+    }
+
+    /// The most tokens that all of its answers may have together, where that was said.
+    fn most_output(&self) -> Option<u64> {
+        match self.request.operation() {
+            Operation::Embeddings => Some(0),
+            Operation::Chat | Operation::Completions => {
+                let cut = self.limited_to.map(|each| each.saturating_mul(self.request.choices()));
+                cut.or_else(|| self.request.output_limit())
+            }
+        }
     }
 }
 
@@ -216,7 +229,9 @@ impl Bill {
     ) -> Result<Payable<'r>, Fault> {
         self.hold = Hold::default();
         self.take(picked, request).await?;
-        self.reserve(key, picked, request).await
+        let payable = self.reserve(key, picked, request).await?;
+        self.hold.most_output = payable.most_output();
+        Ok(payable)
     }
 
     /// As [`Bill::afford`], for a second attempt beside the one under way.
@@ -363,6 +378,12 @@ impl Bill {
         self.input_tokens
     }
 
+    /// The most tokens that the answer was allowed, where that was said.
+    #[must_use]
+    pub fn most_output(&self) -> Option<u64> {
+        self.hold.most_output
+    }
+
     /// What is left of the caller's limits, for its headers.
     #[must_use]
     pub fn standing(&self) -> Option<Standing> {
@@ -373,7 +394,8 @@ impl Bill {
     /// did not answer; no money is charged unless the row tells it too. Gives what each account is charged with.
     pub fn settle(&mut self, model: Option<&Model>, answered: Option<&Spent>, row: Option<Nanos>) -> Vec<Charge> {
         let now = Instant::now();
-        let tokens = answered.map_or(0, |spent| spent.usage.total_tokens());
+        let answer = answered.map(|spent| spent.usage.total_tokens());
+        let tokens = answer.unwrap_or_default();
         if let (Some(model), Some(spent)) = (model, answered.filter(|spent| spent.accuracy != Accuracy::Estimated)) {
             model.ratio.learn(self.request_bytes, spent.usage.input_tokens);
         }
@@ -381,12 +403,12 @@ impl Bill {
             admission.settle(amount(tokens.saturating_add(self.given_up_tokens)), now);
         }
         self.hold.leave_credential(amount(tokens));
-        self.charges(amount(tokens), answered.and_then(|spent| spent.cost), row.is_some())
+        self.charges(answer.map(amount), answered.and_then(|spent| spent.cost), row.is_some())
     }
 
-    fn charges(&mut self, tokens: i64, cost: Option<Nanos>, priced: bool) -> Vec<Charge> {
+    fn charges(&mut self, tokens: Option<i64>, cost: Option<Nanos>, priced: bool) -> Vec<Charge> {
         let money = self.hold.reservations.take().zip(cost).map(|(held, cost)| held.settle(cost));
-        let quota = self.hold.quota.take().filter(|_| tokens > 0).and_then(|held| held.settle(tokens));
+        let quota = self.hold.quota.take().zip(tokens).and_then(|(held, tokens)| held.settle(tokens));
         let given_up = self.given_up.drain(..).flat_map(|given_up| given_up.settle(priced));
         let charges = money.into_iter().flatten().chain(quota).chain(given_up);
         charges.map(|charge| Charge { account: charge.account, window: charge.window, amount: charge.amount }).collect()

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use adapters::{ChunkWriter, Reply, Translator, Usage};
+use adapters::{ChunkWriter, Reply, Translator, Usage, content_length};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -36,7 +36,7 @@ async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     turn.record.attempt_ended(Ok(()));
     let (usage, accuracy) = match reply.usage {
         Some(counted) => (counted, Accuracy::Exact),
-        None => (turn.estimate(tokens_in(reply.body.len())), Accuracy::Estimated),
+        None => (turn.estimate(tokens_in(content_length(&reply.body.joined()))), Accuracy::Estimated),
     };
     turn.record.used(usage, accuracy);
     turn.record.status = Some(StatusCode::OK);

@@ -154,3 +154,64 @@ async fn a_limit_of_a_model_holds_under_each_of_its_names() {
         assert_eq!(told(&ask(&weir, &chat(names[1])).await), (429, Some("policy_limit")), "{limited}");
     }
 }
+
+/// A chat completion that says `hi`, with this for what is beside that.
+fn says_hi(more: &str) -> String {
+    let choices = r#""choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]"#;
+    format!(r#"{{"id":"c","object":"chat.completion",{choices}{more}}}"#)
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_counted_is_estimated_by_its_content_and_within_its_limit() {
+    let long = "x".repeat(2_000);
+    let simulator = simulator();
+    for (more, limit, most) in [
+        (String::new(), 20, 1),
+        (r#","usage":{}"#.to_owned(), 20, 1),
+        (r#","usage":{"prompt_tokens":null,"completion_tokens":null}"#.to_owned(), 20, 1),
+        (format!(r#","usage":null,"x_unknown":"{long}""#), 1, 1),
+        (format!(r#","choices_before":[{{"message":{{"content":"{long}"}}}}]"#), 20, 1),
+    ] {
+        let provider = Provider::json(&says_hi(&more)).await;
+        let weir = config(&simulator, "budgets: [{usd: 5, every: day}],", "")
+            .openai("odd", &provider.url())
+            .model(&format!("{{name: odd, targets: [{{provider: odd, model: x}}], {PRICED}}}"))
+            .start()
+            .await;
+        let answer = ask(&weir, &with(chat("odd"), "max_tokens", json!(limit))).await;
+        let row = row(&weir, &answer.id()).await;
+        let (input, output) = (&row["usage"]["input_tokens"], row["usage"]["output_tokens"].as_u64().unwrap());
+        assert_eq!(row["accuracy"], "estimated", "{row}");
+        assert!(input.as_u64().unwrap() > 5 && (1..=most).contains(&output), "{row}");
+    }
+    let talkative = format!(r#"{{"choices":[{{"message":{{"content":"{long}"}}}}]}}"#);
+    let provider = Provider::json(&talkative).await;
+    let weir = config(&simulator, "", "")
+        .openai("odd", &provider.url())
+        .model(&format!("{{name: odd, targets: [{{provider: odd, model: x}}], {PRICED}}}"))
+        .start()
+        .await;
+    for (body, output) in [(with(chat("odd"), "max_tokens", json!(7)), 7), (chat("odd"), 500)] {
+        let answer = ask(&weir, &body).await;
+        assert_eq!(row(&weir, &answer.id()).await["usage"]["output_tokens"], output);
+    }
+}
+
+#[tokio::test]
+async fn a_quota_of_calls_counts_each_that_was_answered_whatever_its_tokens() {
+    let simulator = simulator();
+    for usage in [r#","usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#, ""] {
+        let provider = Provider::json(&says_hi(usage)).await;
+        let weir = config(&simulator, "quotas: [{provider: odd, type: trial, unit: times, limit: 2}],", "")
+            .openai("odd", &provider.url())
+            .start()
+            .await;
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            let answer = ask(&weir, &chat("odd/x")).await;
+            statuses.push(answer.status.as_u16());
+            weir.logged(&answer.id()).await;
+        }
+        assert_eq!(statuses, [200, 200, 429, 429], "{usage}");
+    }
+}
