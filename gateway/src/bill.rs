@@ -131,8 +131,10 @@ pub struct Payable<'r> {
 }
 
 impl<'r> Payable<'r> {
-    fn whole(request: &'r Request) -> Self {
-        Self { request: Cow::Borrowed(request), limited_to: None }
+    /// With at most so many tokens in each of its answers, where that was said.
+    fn cut(request: &'r Request, limited_to: Option<u64>) -> Result<Self, Fault> {
+        let cut = limited_to.map(|each| request.limited_to(each)).transpose()?;
+        Ok(Self { request: cut.map_or(Cow::Borrowed(request), Cow::Owned), limited_to })
     }
 
     /// The most tokens that all of its answers may have together, where that was said.
@@ -305,24 +307,22 @@ impl Bill {
         request: &'r Request,
     ) -> Result<Payable<'r>, Fault> {
         let wanted = self.output_bound(picked, request);
-        self.reserve_quota(key, picked, wanted)?;
+        let by_quota = self.reserve_quota(key, picked, request, wanted).await?;
+        let wanted = by_quota.map_or(wanted, |each| each.saturating_mul(request.choices()));
         if key.accounts.is_empty() {
-            return Ok(Payable::whole(request));
+            return Payable::cut(request, by_quota);
         }
         let worst = Worst { input_tokens: self.input_bound(request), tiers: request.service_tiers() };
         let price = picked.price(SystemTime::now());
         let Some((price, whole)) = price.and_then(|price| Some((price, worst.cost(price, wanted)?))) else {
-            return unpriced(key, request);
+            return unpriced(key, request, by_quota);
         };
         let now = Timestamp::now();
         let left = key.accounts.left(now).unwrap_or(Nanos::MAX);
         let cut = if whole <= left { None } else { worst.cut(price, left, request) };
         let held = cut.and_then(|each| worst.cost(price, each.saturating_mul(request.choices()))).unwrap_or(whole);
         self.hold.reservations = Some(key.accounts.reserve(held, now).await.map_err(Fault::exhausted)?);
-        match cut {
-            Some(each) => Ok(Payable { request: Cow::Owned(request.limited_to(each)?), limited_to: Some(each) }),
-            None => Ok(Payable::whole(request)),
-        }
+        Payable::cut(request, cut.or(by_quota))
     }
 
     /// The most tokens that the request can have in all likelihood. Looked for once, and only where money is held for it.
@@ -332,16 +332,38 @@ impl Bill {
         *self.input_bound.get_or_insert_with(|| most_tokens(request.body(), learned))
     }
 
-    fn reserve_quota(&mut self, key: &Key, picked: &Picked<'_>, output: u64) -> Result<(), Fault> {
+    /// Holds the call in a quota; where none has enough for all of its answer, with as much of it as one has. Gives to how many
+    /// tokens each answer is cut then.
+    async fn reserve_quota(
+        &mut self,
+        key: &Key,
+        picked: &Picked<'_>,
+        request: &Request,
+        output: u64,
+    ) -> Result<Option<u64>, Fault> {
         // Quotas are of what the operator pays for.
         let is_systems = picked.target.credential.source == CredentialSource::System;
         let Some(quotas) = key.tenant.quotas.get(&picked.target.provider.name).filter(|_| is_systems) else {
-            return Ok(());
+            return Ok(None);
         };
-        let tokens = amount(self.input_tokens.saturating_add(output));
-        let reserved = quotas.reserve(&picked.upstream_model, tokens, Timestamp::now());
-        self.hold.quota = Some(reserved.map_err(|_| Fault::quota_exceeded())?);
-        Ok(())
+        let (input, now) = (self.input_tokens, Timestamp::now());
+        let hold = async |output: u64| quotas.reserve(&picked.upstream_model, amount(input.saturating_add(output)), now).await;
+        match hold(output).await {
+            Ok(held) => {
+                self.hold.quota = Some(held);
+                return Ok(None);
+            }
+            Err(budget::Cause::NoStore) => return Err(Fault::no_limits()),
+            Err(budget::Cause::Spent) => {}
+        }
+        let left = u64::try_from(quotas.tokens_left(&picked.upstream_model, now)).unwrap_or_default();
+        let each = left.saturating_sub(input) / request.choices();
+        if request.operation() == Operation::Embeddings || each < LEAST_OUTPUT {
+            return Err(Fault::quota_exceeded());
+        }
+        let held = hold(each.saturating_mul(request.choices())).await;
+        self.hold.quota = Some(held.map_err(|_| Fault::quota_exceeded())?);
+        Ok(Some(each))
     }
 
     /// The most tokens that the answer can have.
@@ -416,9 +438,9 @@ impl Bill {
 }
 
 /// No budget can count what the request costs.
-fn unpriced<'r>(key: &Key, request: &'r Request) -> Result<Payable<'r>, Fault> {
+fn unpriced<'r>(key: &Key, request: &'r Request, limited_to: Option<u64>) -> Result<Payable<'r>, Fault> {
     match key.tenant.unpriced {
-        Unpriced::Allow => Ok(Payable::whole(request)),
+        Unpriced::Allow => Payable::cut(request, limited_to),
         Unpriced::Refuse => Err(Fault::unpriced()),
     }
 }

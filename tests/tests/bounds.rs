@@ -215,3 +215,28 @@ async fn a_quota_of_calls_counts_each_that_was_answered_whatever_its_tokens() {
         assert_eq!(statuses, [200, 200, 429, 429], "{usage}");
     }
 }
+
+#[tokio::test]
+async fn a_quota_of_tokens_is_of_use_to_whom_sets_no_limit_and_cuts_its_answer() {
+    let simulator = simulator();
+    let quota = "quotas: [{provider: openai, type: paid, unit: tokens, limit: 100}],";
+    let weir = config(&simulator, quota, "").start().await;
+    let answer = ask(&weir, &chat("m")).await;
+    let cut: u64 = answer.header("x-weir-max-tokens").unwrap().parse().unwrap();
+    assert_eq!((answer.status.as_u16(), (50..100).contains(&cut)), (200, true), "{cut}");
+    assert_eq!(simulator.requests().last().unwrap().json()["max_tokens"], cut);
+    weir.logged(&answer.id()).await;
+    let next = ask(&weir, &with(chat("m"), "max_tokens", json!(20))).await;
+    assert_eq!((next.status.as_u16(), next.header("x-weir-max-tokens")), (200, None));
+    weir.logged(&next.id()).await;
+    // 28 are used, and what is held for the input is more than it comes to.
+    for _ in 0..10 {
+        let last = ask(&weir, &chat("m")).await;
+        weir.logged(&last.id()).await;
+        if last.status == 429 {
+            assert_eq!(last.header("x-weir-error"), Some("policy_budget"));
+            return;
+        }
+    }
+    unreachable!("the quota is never used up");
+}

@@ -298,8 +298,8 @@ fn quota_text(quotas: &str) -> Vec<crate::config::Quota> {
     crate::config::parse_str("test", &text).unwrap().config.tenants.into_iter().next().unwrap().quotas
 }
 
-#[test]
-fn paid_quotas_are_used_before_free_and_free_before_trial_the_soonest_to_expire_first() {
+#[tokio::test]
+async fn paid_quotas_are_used_before_free_and_free_before_trial_the_soonest_to_expire_first() {
     let (registry, now) = (deaf(), at(NOON));
     let written = quota_text(
         "[{provider: p, type: trial, unit: times, limit: 1}, {provider: p, type: free, unit: times, limit: 1}, \
@@ -308,35 +308,49 @@ fn paid_quotas_are_used_before_free_and_free_before_trial_the_soonest_to_expire_
          {provider: p, type: paid, unit: times, limit: 1, expires: 2027-01-01}]",
     );
     let quotas = registry.quotas(&"acme".into(), "p", &written);
-    let order: Vec<_> = (0..5).map(|_| quotas.reserve("m", 9, now).unwrap().settle(9).unwrap().account).collect();
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        order.push(quotas.reserve("m", 9, now).await.unwrap().settle(9).unwrap().account);
+    }
     let ids = ["paid/times/3", "paid/times/2", "paid/times", "free/times", "trial/times"];
     assert_eq!(order, ids.map(|id| Arc::from(format!("quota/acme/p/{id}"))));
-    assert_eq!(quotas.reserve("m", 9, now).unwrap_err(), QuotaState::Exceeded);
+    assert_eq!(quotas.reserve("m", 9, now).await.unwrap_err(), Cause::Spent);
     assert_eq!(quotas.state("m", now), QuotaState::Exceeded);
 }
 
-#[test]
-fn a_quota_counts_calls_tokens_or_credits_for_its_models_until_it_expires() {
+#[tokio::test]
+async fn a_quota_counts_calls_tokens_or_credits_for_its_models_until_it_expires() {
     let (registry, now) = (deaf(), at(NOON));
     let written = quota_text(
         "[{provider: p, type: trial, unit: credits, limit: 10, credits: {big: 4}, restrict_models: [big, 'mid*']}]",
     );
     let quotas = registry.quotas(&"acme".into(), "p", &written);
     assert_eq!(quotas.state("small", now), QuotaState::NotForModel);
-    assert_eq!(quotas.reserve("big", 1000, now).unwrap().settle(1000).unwrap().amount, 4);
-    assert_eq!(quotas.reserve("middle", 1000, now).unwrap().settle(1000).unwrap().amount, 1);
-    drop(quotas.reserve("big", 1000, now).unwrap());
-    assert_eq!(quotas.reserve("big", 1000, now).unwrap().settle(1000).unwrap().amount, 4);
-    assert_eq!(quotas.reserve("big", 1000, now).unwrap_err(), QuotaState::Exceeded);
+    assert_eq!(quotas.reserve("big", 1000, now).await.unwrap().settle(1000).unwrap().amount, 4);
+    assert_eq!(quotas.reserve("middle", 1000, now).await.unwrap().settle(1000).unwrap().amount, 1);
+    drop(quotas.reserve("big", 1000, now).await.unwrap());
+    assert_eq!(quotas.reserve("big", 1000, now).await.unwrap().settle(1000).unwrap().amount, 4);
+    assert_eq!(quotas.reserve("big", 1000, now).await.unwrap_err(), Cause::Spent);
     assert_eq!(quotas.state("middle", now), QuotaState::Valid);
     let written = quota_text("[{provider: p, type: free, unit: tokens, limit: 100, expires: 2027-01-01}]");
     let quotas = registry.quotas(&"other".into(), "p", &written);
-    assert_eq!(quotas.reserve("m", 80, now).unwrap().settle(30).unwrap().amount, 30);
+    assert_eq!(quotas.reserve("m", 80, now).await.unwrap().settle(30).unwrap().amount, 30);
     assert_eq!(quotas.state("m", at("2027-01-01T00:00:00Z")), QuotaState::Exceeded);
     let unlimited =
         registry.quotas(&"x".into(), "p", &quota_text("[{provider: p, type: paid, unit: times, limit: -1}]"));
-    assert!((0..1000).all(|_| unlimited.reserve("m", 1, now).is_ok()));
+    for _ in 0..1000 {
+        drop(unlimited.reserve("m", 1, now).await.unwrap());
+    }
     assert_eq!(registry.quotas(&"x".into(), "q", &written).state("m", now), QuotaState::Unlimited);
+}
+
+#[tokio::test]
+async fn a_quota_without_the_shared_store_is_not_called_spent() {
+    let (desk, _wishes) = Desk::new(1, crate::config::OnRedisLoss::Reject, 1);
+    let registry = Registry::shared(Listener::new(|_| {}), desk);
+    let written = quota_text("[{provider: p, type: paid, unit: times, limit: 5}]");
+    let quotas = registry.quotas(&"acme".into(), "p", &written);
+    assert_eq!(quotas.reserve("m", 1, at(NOON)).await.unwrap_err(), Cause::NoStore);
 }
 
 /// What a proptest does to an account.
