@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use simulator::Simulator;
-use weir_tests::ask::{chat, simulator, with};
+use weir_tests::ask::{chat, simulator, stream, with};
 use weir_tests::client::Answer;
 use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, KEY_HASH, Weir};
@@ -239,4 +239,20 @@ async fn a_quota_of_tokens_is_of_use_to_whom_sets_no_limit_and_cuts_its_answer()
         }
     }
     unreachable!("the quota is never used up");
+}
+
+#[tokio::test]
+async fn a_stream_that_a_shutdown_cuts_is_billed_with_what_it_has_brought() {
+    let simulator = simulator();
+    let settings = config(&simulator, "", "").server("drain: 200ms");
+    let weir = settings.start().await;
+    let mut answer = ask(&weir, &stream("openai/gpt-5.5~events=500~gap=20ms")).await;
+    let id = answer.id();
+    for _ in 0..10 {
+        assert!(answer.event().await.is_some());
+    }
+    let weir = weir.stopped_and_started(&settings).await;
+    let row = row(&weir, &id).await;
+    assert_eq!((&row["error"], &row["accuracy"]), (&json!("gateway_fault"), &json!("estimated")), "{row}");
+    assert!(row["usage"]["output_tokens"].as_u64().unwrap() >= 8, "{row}");
 }

@@ -169,7 +169,7 @@ fn total(nodes: &[Node]) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_of_ten_calls_serves_ten_over_all_nodes_however_many_ask_at_once() {
-    let redis = Redis::start().await;
+    let redis = Redis::start(&[]);
     let nodes = nodes(&redis, OnRedisLoss::Lease).await;
     let text = "version: 1\nproviders: {p: {kind: openai, base_url: 'http://127.0.0.1:1/v1'}}\n\
         models: [{name: m, targets: [{provider: p, model: m}]}]\n\
