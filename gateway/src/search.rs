@@ -39,6 +39,8 @@ struct Search<'a, 'c, 's> {
     patience: Duration,
     /// A wait for a slot, as long as there was none yet.
     queue: Option<Queue>,
+    /// When a second target is asked beside a slow one.
+    hedge: Option<&'s Hedge>,
     /// What the caller is told if nothing comes of it.
     fault: Option<Fault>,
 }
@@ -66,14 +68,15 @@ pub async fn first_answer<'s>(
         rounds,
         tries: retries(turn.client.headers(), instance).begin(),
         caller: attempt::passed_on(turn.client.headers()),
-        turn,
         instance,
         key,
         adjusted,
         tried: Tried::default(),
         patience: instance.model().longest_wait,
         queue: instance.model().queue,
+        hedge: instance.model().hedge.as_deref().filter(|_| !wants_one_attempt(turn.client.headers())),
         fault: None,
+        turn,
     };
     let begun = search.run().await?;
     Ok(Begun { dropped: adjusted.lost(begun.dropped), ..begun })
@@ -145,7 +148,7 @@ impl<'s> Search<'_, '_, 's> {
         let Self { instance, adjusted, .. } = *self;
         let sent = &AtomicBool::default();
         let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, sent };
-        let asked = match &self.instance.model().hedge {
+        let asked = match self.hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
             // Boxed, as all that is rare here: every request's future would have room for it.
             Some(hedge) => Box::pin(self.hedged(hedge, &errand)).await,
@@ -328,8 +331,11 @@ fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
 
 /// How often the targets are tried: as the model says, unless its caller wants one attempt.
 pub(crate) fn retries(caller: &HeaderMap, instance: &ModelInstance<'_>) -> retry::Policy {
-    let refused = caller.get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
-    if refused { retry::Policy::NONE } else { instance.model().retries }
+    if wants_one_attempt(caller) { retry::Policy::NONE } else { instance.model().retries }
+}
+
+fn wants_one_attempt(caller: &HeaderMap) -> bool {
+    caller.get(headers::NO_RETRY).is_some_and(|value| !is_false(value))
 }
 
 fn is_false(value: &HeaderValue) -> bool {

@@ -256,3 +256,17 @@ async fn a_stream_that_a_shutdown_cuts_is_billed_with_what_it_has_brought() {
     assert_eq!((&row["error"], &row["accuracy"]), (&json!("gateway_fault"), &json!("estimated")), "{row}");
     assert!(row["usage"]["output_tokens"].as_u64().unwrap() >= 8, "{row}");
 }
+
+#[tokio::test]
+async fn who_wants_one_attempt_is_not_hedged() {
+    let simulator = simulator();
+    let targets = "[{provider: openai, model: 'gpt-5.5~delay=600ms'}, {tier: 1, provider: openai, model: gpt-5.5}]";
+    let weir = config(&simulator, "", "")
+        .model(&format!("{{name: h, targets: {targets}, hedge: {{after: 50ms, max_extra: 100%}}}}"))
+        .start()
+        .await;
+    for (refused, attempts) in [("1", "1"), ("0", "2")] {
+        let answer = weir.chat().header("x-weir-no-retry", refused).json(&chat("h")).send().await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-attempts")), (200, Some(attempts)));
+    }
+}
