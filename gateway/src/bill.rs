@@ -30,6 +30,8 @@ pub type ModelTurn = Option<(Scopes, Result<limit::Permit, limit::Rejection>)>;
 #[derive(Debug, Default)]
 pub struct Bill {
     admission: Option<Admission>,
+    /// The limits that did not admit it, for its headers.
+    refused_by: Option<Scopes>,
     /// For the attempt under way.
     hold: Hold,
     /// For the one beside it.
@@ -181,7 +183,13 @@ impl Bill {
     /// # Errors
     /// One of them is reached.
     pub async fn admit(&mut self, key: &Key) -> Result<(), Fault> {
-        self.admission = Some(key.limited.admit(Instant::now()).await.map_err(Fault::limited)?);
+        match key.limited.admit(Instant::now()).await {
+            Ok(admission) => self.admission = Some(admission),
+            Err(rejection) => {
+                self.refused_by = Some(key.limited.base.clone());
+                return Err(Fault::limited(rejection));
+            }
+        }
         Ok(())
     }
 
@@ -409,7 +417,9 @@ impl Bill {
     /// What is left of the caller's limits, for its headers.
     #[must_use]
     pub fn standing(&self) -> Option<Standing> {
-        Some(self.admission.as_ref()?.standing(Instant::now()))
+        let now = Instant::now();
+        let admitted = self.admission.as_ref().map(|admission| admission.standing(now));
+        admitted.or_else(|| Some(self.refused_by.as_ref()?.standing(now)))
     }
 
     /// The request has ended: what was held is replaced by what the attempt that answered used, and by what those used that
