@@ -270,3 +270,35 @@ async fn who_wants_one_attempt_is_not_hedged() {
         assert_eq!((answer.status.as_u16(), answer.header("x-weir-attempts")), (200, Some(attempts)));
     }
 }
+
+#[tokio::test]
+async fn another_name_of_the_same_wildcard_may_take_over() {
+    let simulator = simulator();
+    let weir = config(&simulator, "", "")
+        .model("{name: 'x/*', targets: [{provider: openai, model: '*'}], fallbacks: {any: [x/gpt-5.5]}}")
+        .start()
+        .await;
+    let answer = ask(&weir, &chat("x/gpt-5.5~status=500")).await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-model")), (200, Some("x/gpt-5.5")));
+}
+
+#[tokio::test]
+async fn a_named_credential_is_kept_to_where_the_model_that_is_to_answer_instead_has_it_not() {
+    let simulator = simulator();
+    let key = "choose_credential: true, budgets: [{usd: 0.2, every: day, soft: 1%, on_exhaust: {model: cheap}}]";
+    let weir = config(&simulator, "", key)
+        .model("{name: cheap, targets: [{provider: claude, model: claude-haiku-4-5}], pricing: {input: 1, output: 1}}")
+        .start()
+        .await;
+    let named = async |credential: &str| {
+        let answer = weir.chat().header("x-weir-credential", credential).json(&with(chat("m"), "max_tokens", json!(8))).send().await;
+        weir.logged(&answer.id()).await;
+        (answer.status.as_u16(), answer.header("x-weir-model").map(str::to_owned))
+    };
+    for _ in 0..2 {
+        assert_eq!(named("openai-1").await, (200, Some("m".to_owned())));
+    }
+    assert_eq!(named("claude-1").await.0, 400, "the model that was asked for has it not");
+    let usual = ask(&weir, &with(chat("m"), "max_tokens", json!(8))).await;
+    assert_eq!(usual.header("x-weir-model"), Some("cheap"));
+}
