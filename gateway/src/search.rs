@@ -45,6 +45,9 @@ struct Search<'a, 'c, 's> {
     fault: Option<Fault>,
 }
 
+/// When to come again where a provider's limit is reached and nobody says for how long.
+const SOON: Duration = Duration::from_secs(1);
+
 /// What became of a target that was picked.
 enum Asked {
     Begun(Box<Begun>),
@@ -116,6 +119,10 @@ impl<'s> Search<'_, '_, 's> {
         {
             picked = Ok(least_ill);
         }
+        if let Err(Unpicked::Unavailable { after, limited: true }) = &mut picked {
+            // No more than a guess where it was not a cooldown.
+            *after = self.instance.soonest_with_room(&self.tried, now).filter(|wait| !wait.is_zero()).unwrap_or(*after);
+        }
         if let Some(how) = self.tried.strayed() {
             let chosen = if picked.is_ok() { Chosen::Last(how.into()) } else { Chosen::None };
             record.choices.add(self.instance, &self.tried, chosen, room, now);
@@ -163,7 +170,9 @@ impl<'s> Search<'_, '_, 's> {
         }
     }
 
-    fn failed(&mut self, failed: Fault) -> Step {
+    fn failed(&mut self, mut failed: Fault) -> Step {
+        let longest = self.instance.balance().longest_cooldown();
+        failed.retry_after = failed.retry_after.map(|after| after.min(longest));
         self.turn.record.attempt_failed(&failed);
         if failed.is_targets_lack() {
             self.fault.get_or_insert(failed);
@@ -285,7 +294,7 @@ impl<'s> Search<'_, '_, 's> {
         }
         let mut fault = self.fault.unwrap_or_else(|| Fault::internal("a model without targets"));
         if fault.kind == Kind::ProviderLimit && fault.retry_after.is_none() {
-            fault.retry_after = self.instance.soonest(Moment::now());
+            fault.retry_after = self.instance.soonest(Moment::now()).or(Some(SOON));
         }
         fault
     }

@@ -302,3 +302,32 @@ async fn a_named_credential_is_kept_to_where_the_model_that_is_to_answer_instead
     let usual = ask(&weir, &with(chat("m"), "max_tokens", json!(8))).await;
     assert_eq!(usual.header("x-weir-model"), Some("cheap"));
 }
+
+#[tokio::test]
+async fn when_to_come_again_is_when_there_is_room_and_no_later_than_a_target_cools() {
+    let simulator = simulator();
+    let credentials = "[{id: one, api_key: sk-1, rpm: 2}]";
+    let pool = format!("{{kind: openai, base_url: 'http://{}/v1', credentials: {credentials}}}", simulator.addr());
+    let limited = r#"{"error":{"message":"slow down","type":"rate_limit","code":"rate_limit_exceeded"}}"#;
+    let far = Provider::refusing(429, "retry-after: 100000\r\n", limited).await;
+    let silent = Provider::refusing(429, "", limited).await;
+    let after = async |weir: &Weir, model: &str| {
+        let answer = ask(weir, &chat(model)).await;
+        assert_eq!(told(&answer), (429, Some("provider_limit")), "{model}");
+        answer.header("retry-after").unwrap().parse::<u64>().unwrap()
+    };
+    let weir = config(&simulator, "", "")
+        .provider("pool", &pool)
+        .openai("far", &far.url())
+        .openai("silent", &silent.url())
+        .section("health: {cooldown: {rate_limit: 0s}, max_cooldown: 100s}")
+        .start()
+        .await;
+    for _ in 0..2 {
+        assert_eq!(ask(&weir, &chat("pool/gpt-5.5")).await.status, 200);
+    }
+    assert!((25..=30).contains(&after(&weir, "pool/gpt-5.5").await));
+    assert_eq!(after(&weir, "far/x").await, 100);
+    assert!((99..=100).contains(&after(&weir, "far/x").await));
+    assert_eq!(after(&weir, "silent/x").await, 1);
+}
