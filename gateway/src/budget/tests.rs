@@ -130,6 +130,49 @@ fn what_the_ledger_holds_is_counted_once() {
     assert_eq!(account.reserve_at_once(31, now).unwrap_err().left, 30);
 }
 
+#[test]
+fn a_budget_that_is_put_before_another_for_the_same_time_has_used_what_that_one_has() {
+    let (registry, now) = (deaf(), at(NOON));
+    let id = |number: &str| Arc::<str>::from(format!("tenant/acme/usd/day{number}"));
+    let first = registry.account(&id(""), owner(), daily(100));
+    let window = first.reading(now).window.start;
+    registry.restore([], now);
+    let _charge = first.reserve_at_once(30, now).unwrap().settle(30);
+    let before = registry.account(&id(""), owner(), daily(50_000));
+    let small = registry.account(&id("/2"), owner(), daily(100));
+    let kept = [(&*id(""), window, 30), ("tenant/acme/usd/week", window, 99), ("quota/acme/p/paid/times/2", 0, 5)];
+    registry.restore(kept, now);
+    assert_eq!((before.reading(now).used, small.reading(now).used), (30, 30));
+    // From then on each has a counter of its own, which begins later.
+    let again = deaf();
+    let both = [again.account(&id(""), owner(), daily(100)), again.account(&id("/2"), owner(), daily(50_000))];
+    again.restore([(&*id(""), window, 45), (&*id("/2"), window, 15)], now);
+    assert_eq!(both.map(|account| account.reading(now).used), [45, 45]);
+    let quotas = ["quota/acme/p/paid/times", "quota/acme/p/paid/times/2"];
+    let quotas = quotas.map(|id| again.account(&id.into(), owner(), Terms { span: Span::Always, ..daily(9) }));
+    again.restore([("quota/acme/p/paid/times", 0, 5)], now);
+    assert_eq!(quotas.map(|account| account.reading(now).used), [5, 0], "of quotas each counts its own");
+}
+
+#[test]
+fn what_was_spent_outlives_a_change_of_the_time_zone() {
+    let now = at(NOON);
+    let calendar = |zone: &str| Arc::new(Calendar { zone: TimeZone::get(zone).unwrap(), week_start: Weekday::Monday });
+    for every in [Every::Day, Every::Week, Every::Month] {
+        for (from, to) in [("UTC", "Asia/Tokyo"), ("UTC", "America/New_York"), ("America/New_York", "UTC")] {
+            let window = calendar(from).window(every, now).start;
+            let newer = calendar(to).window(every, now).start;
+            let registry = deaf();
+            let terms = Terms { span: Span::Every(every, calendar(to)), ..daily(100) };
+            let account = registry.account(&"tenant/acme/usd/x".into(), owner(), terms);
+            let long_ago = calendar(from).window(every, now - 1000.hours()).start;
+            let kept = [(long_ago, 50), (window, 20), (newer, 3)].map(|(start, used)| ("tenant/acme/usd/x", start, used));
+            registry.restore(kept, now);
+            assert_eq!(account.reading(now).used, 23, "{every} {from} {to}");
+        }
+    }
+}
+
 /// A registry, and what its accounts have told since they were asked last: threshold, used, limit.
 fn heard() -> (Registry, impl Fn() -> Vec<(Threshold, i64, i64)>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
