@@ -224,7 +224,7 @@ async fn a_quota_of_tokens_is_of_use_to_whom_sets_no_limit_and_cuts_its_answer()
     let answer = ask(&weir, &chat("m")).await;
     let cut: u64 = answer.header("x-weir-max-tokens").unwrap().parse().unwrap();
     assert_eq!((answer.status.as_u16(), (50..100).contains(&cut)), (200, true), "{cut}");
-    assert_eq!(simulator.requests().last().unwrap().json()["max_tokens"], cut);
+    assert_eq!(simulator.requests().last().unwrap().json()["max_completion_tokens"], cut);
     weir.logged(&answer.id()).await;
     let next = ask(&weir, &with(chat("m"), "max_tokens", json!(20))).await;
     assert_eq!((next.status.as_u16(), next.header("x-weir-max-tokens")), (200, None));
