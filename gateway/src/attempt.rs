@@ -101,12 +101,23 @@ pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &E
     let native = encode(picked, request, adjusted, &to)?;
     // Of an answer that comes whole its head is the end of the work: that may take as long as all of it.
     patience.begins(timeouts.first_byte.filter(|_| request.is_stream()));
-    let source = ask(upstreams, patience, errand, &native).await?;
+    let source = ask(upstreams, patience, errand, &native).await.map_err(|fault| blamed(fault, request))?;
     let provider_request_id = provider_request_id(&source.headers);
     let answer = begin(patience, errand, &to, source).await;
     let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
     patience.goes_on();
     Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
+}
+
+/// A server that breaks at a body which is no JSON says nothing of itself. Looked at only then: every other body would pay for it.
+fn blamed(fault: Fault, request: &Request) -> Fault {
+    let broke = fault.refused.filter(|(status, _)| status.is_server_error());
+    if broke.is_none() || request.is_valid() {
+        return fault;
+    }
+    let message = "The request's body is not valid JSON in UTF-8 throughout, and the provider failed at it.";
+    let callers = Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message).with_detail(fault.message);
+    Fault { refused: broke, ..callers }
 }
 
 /// Whom a request goes to, as its dialect is told.

@@ -331,3 +331,29 @@ async fn when_to_come_again_is_when_there_is_room_and_no_later_than_a_target_coo
     assert!((99..=100).contains(&after(&weir, "far/x").await));
     assert_eq!(after(&weir, "silent/x").await, 1);
 }
+
+#[tokio::test]
+async fn a_body_that_is_broken_inside_is_its_callers_fault_where_its_provider_breaks_at_it() {
+    let simulator = simulator();
+    // As some servers do with what they cannot parse.
+    let picky = Provider::start(|mut played| async move {
+        let broken = serde_json::from_str::<Value>(&played.request.body).is_err();
+        let body = if broken { r#"{"error":{"message":"parse error"}}"#.to_owned() } else { says_hi("") };
+        let status = if broken { "500 X" } else { "200 OK" };
+        played.write(&format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())).await;
+        played.close().await;
+    })
+    .await;
+    let weir = config(&simulator, "", "")
+        .openai("picky", &picky.url())
+        .section("health: {min_samples: 3, cooldown: {server: 60s}}")
+        .start()
+        .await;
+    assert_eq!(ask(&weir, &chat("picky/x")).await.status, 200);
+    for _ in 0..6 {
+        let broken = r#"{"model":"picky/x","messages":[{"role" "user"}]}"#;
+        let answer = weir.chat().header("content-type", "application/json").body(broken).send().await;
+        assert_eq!((told(&answer), answer.header("x-weir-attempts")), ((400, Some("caller_request")), Some("1")));
+    }
+    assert_eq!(told(&ask(&weir, &chat("picky/x")).await), (200, None), "it cools nothing");
+}
