@@ -22,8 +22,8 @@ pub use adapter::{Adapter, DecodeError, Dropped, EncodeError, EventDecoder, Nati
 pub use body::Body;
 pub use chunk::ChunkWriter;
 pub use frame::{Event, Framing};
+pub use openai::usage::content_length;
 pub use refusal::{Class, Refusal};
 pub use request::{Operation, Request};
 pub use stream::{StreamFault, Translator};
-pub use openai::usage::content_length;
 pub use usage::{ServiceTier, Usage};

@@ -355,7 +355,8 @@ impl Bill {
             return Ok(None);
         };
         let (input, now) = (self.input_tokens, Timestamp::now());
-        let hold = async |output: u64| quotas.reserve(&picked.upstream_model, amount(input.saturating_add(output)), now).await;
+        let hold =
+            async |output: u64| quotas.reserve(&picked.upstream_model, amount(input.saturating_add(output)), now).await;
         match hold(output).await {
             Ok(held) => {
                 self.hold.quota = Some(held);

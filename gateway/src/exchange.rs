@@ -137,7 +137,8 @@ async fn call<'s>(
     record.stream = request.is_stream();
     let mut instance = snapshot.resolve(key, type_of(operation), asked.as_deref())?;
     instance.narrow(key, client.headers())?;
-    if let Some(other) = instead(snapshot, key, operation, client.headers()).filter(|it| it.asked() != instance.asked()) {
+    if let Some(other) = instead(snapshot, key, operation, client.headers()).filter(|it| it.asked() != instance.asked())
+    {
         record.choices.took_over(other.asked(), instance.asked(), Because::LowBudget);
         instance = other;
     }

@@ -166,7 +166,8 @@ fn what_was_spent_outlives_a_change_of_the_time_zone() {
             let terms = Terms { span: Span::Every(every, calendar(to)), ..daily(100) };
             let account = registry.account(&"tenant/acme/usd/x".into(), owner(), terms);
             let long_ago = calendar(from).window(every, now - 1000.hours()).start;
-            let kept = [(long_ago, 50), (window, 20), (newer, 3)].map(|(start, used)| ("tenant/acme/usd/x", start, used));
+            let kept =
+                [(long_ago, 50), (window, 20), (newer, 3)].map(|(start, used)| ("tenant/acme/usd/x", start, used));
             registry.restore(kept, now);
             assert_eq!(account.reading(now).used, 23, "{every} {from} {to}");
         }

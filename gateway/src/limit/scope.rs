@@ -181,7 +181,8 @@ impl Scope {
     /// When it has room for a little more, as far as that can be told.
     fn room_in(&self, now: Instant) -> Duration {
         let rates = [&self.requests, &self.tokens].into_iter().flatten().map(|rate| rate.room_in(now));
-        let is_full = self.slots.as_ref().zip(self.limits.concurrent).is_some_and(|(slots, limit)| slots.taken() >= limit);
+        let is_full =
+            self.slots.as_ref().zip(self.limits.concurrent).is_some_and(|(slots, limit)| slots.taken() >= limit);
         rates.chain(is_full.then_some(SLOT_RETRY)).max().unwrap_or_default()
     }
 
@@ -213,13 +214,13 @@ impl Scope {
     }
 
     fn charge(&self, tokens: i64, now: Instant) -> Result<(), Refused> {
-        let charged = self.tokens.as_ref().map_or(Ok(()), |bucket| bucket.charge(tokens, now));
+        let charged = self.tokens.as_ref().map_or(Ok(()), |bucket| bucket.charge(estimate(tokens, bucket), now));
         charged.map_err(|retry_after| Refused { what: What::Tokens, retry_after })
     }
 
     fn correct(&self, tokens: i64, actual: i64, then: Instant, now: Instant) {
         if let Some(bucket) = &self.tokens {
-            bucket.correct(tokens, actual, then, now);
+            bucket.correct(estimate(tokens, bucket), actual, then, now);
         }
     }
 
@@ -247,6 +248,12 @@ fn renewed(limit: u64, before: Option<&Arc<Bucket>>, now: Instant) -> Arc<Bucket
     let used = before.map_or(0, |bucket| bucket.used(now));
     let new = Bucket::new(limit, used, now);
     before.filter(|bucket| bucket.limit() == new.limit()).cloned().unwrap_or_else(|| new.into())
+}
+
+/// What is only estimated takes no more than all that there is: whoever allows an endless answer would else leave a debt to
+/// everybody for as long as it runs.
+fn estimate(tokens: i64, bucket: &Bucket) -> i64 {
+    tokens.min(bucket.limit())
 }
 
 fn share(used: i64, limit: i64) -> f64 {
