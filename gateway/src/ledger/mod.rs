@@ -124,6 +124,7 @@ impl<'a> Opened<'a> {
             duration_ms: 0,
             tags: Vec::new(),
             service_tier: None,
+            inference_geo: None,
         }
     }
 }
