@@ -123,7 +123,7 @@ impl Cause {
             Class::Quota => Some(Self::Credit),
             Class::Authorization => Some(Self::Auth),
             Class::Server => Some(Self::Server),
-            Class::BadRequest | Class::ContextLength | Class::ContentPolicy | Class::NotFound => None,
+            Class::BadRequest | Class::ContextLength | Class::ContentPolicy | Class::Denied | Class::NotFound => None,
         }
     }
 }
@@ -364,12 +364,20 @@ impl Fault {
         self.kind == Kind::CallerRequest && matches!(&*self.code, "unsupported_parameter" | "unsupported_endpoint")
     }
 
+    /// The kind of a provider's error: a 4xx as its dialect reads it, anything else as the caller is told.
+    fn class(&self) -> Class {
+        match self.refused {
+            Some((status, class)) if status.is_client_error() => class,
+            _ => Class::of_status(self.status),
+        }
+    }
+
     /// Whether another target may do better.
     #[must_use]
     pub fn may_retry_elsewhere(&self) -> bool {
         match self.kind {
             Kind::ProviderLimit | Kind::ProviderAuth | Kind::ProviderTimeout | Kind::ProviderUnreachable => true,
-            Kind::ProviderError => Class::of_status(self.status).may_retry_elsewhere(),
+            Kind::ProviderError => self.class().may_retry_elsewhere(),
             Kind::CallerAuth
             | Kind::CallerRequest
             | Kind::PolicyForbidden
@@ -427,7 +435,7 @@ impl From<Refusal> for Fault {
                 code: Cow::Borrowed("context_length_exceeded"),
                 ..refused(refusal.status, refusal.message, refusal.code)
             },
-            Class::BadRequest | Class::ContentPolicy | Class::NotFound | Class::Server => {
+            Class::BadRequest | Class::ContentPolicy | Class::Denied | Class::NotFound | Class::Server => {
                 refused(refusal.status, refusal.message, refusal.code)
             }
         };
@@ -522,6 +530,16 @@ mod tests {
     fn a_refusal_of_the_request_keeps_its_status_and_is_not_tried_elsewhere() {
         let fault = Fault::from(refusal(422, Class::BadRequest));
         assert_eq!((fault.status.as_u16(), fault.code.as_ref(), fault.may_retry_elsewhere()), (422, "c", false));
+    }
+
+    #[test]
+    fn what_is_not_for_one_credential_may_be_for_another_and_cools_nothing() {
+        for status in [403, 429] {
+            let fault = Fault::from(refusal(status, Class::Denied));
+            let told = (fault.status.as_u16(), fault.kind, fault.cause, fault.may_retry_elsewhere());
+            assert_eq!(told, (status, Kind::ProviderError, None, true));
+        }
+        assert!(!Fault::from(refusal(403, Class::ContentPolicy)).may_retry_elsewhere());
     }
 
     #[test]
