@@ -330,10 +330,12 @@ impl Fault {
         if secret.len() < SHORTEST_SECRET {
             return;
         }
-        for text in [Some(&mut self.message), self.detail.as_mut()].into_iter().flatten() {
-            if text.contains(secret) {
-                *text = text.replace(secret, "***");
-            }
+        let told = [Some(&mut self.message), self.detail.as_mut(), self.error_type.as_mut(), self.param.as_mut()];
+        for text in told.into_iter().flatten().filter(|text| text.contains(secret)) {
+            *text = text.replace(secret, "***");
+        }
+        if self.code.contains(secret) {
+            self.code = Cow::Owned(self.code.replace(secret, "***"));
         }
     }
 

@@ -272,6 +272,30 @@ async fn a_provider_that_refuses_one_request_is_asked_by_everybody_else_as_befor
 }
 
 #[tokio::test]
+async fn no_field_of_a_providers_error_says_the_credential_back() {
+    let secret = "sk-verysecret-0123456789";
+    let fields =
+        format!(r#"{{"error":{{"message":"m {secret}","type":"{secret}","param":"{secret}","code":"{secret}"}}}}"#);
+    let text = format!("{} key={secret}", "no ".repeat(165));
+    let content = weir_tests::ask::chunk("m", &json!({"content": "a"}));
+    let event =
+        format!("HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\n\r\ndata: {content}\n\ndata: {fields}\n\n");
+    let refused = |body: &str| format!("HTTP/1.1 400 X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    for answer in [refused(&fields), refused(&text), event] {
+        let provider = Provider::answering(answer).await;
+        let settings =
+            format!("{{kind: openai, base_url: '{}', credentials: [{{id: a, api_key: {secret}}}]}}", provider.url());
+        let weir = Config::new().provider("p", &settings).start().await;
+        let mut answer = weir.chat().json(&weir_tests::ask::stream("p/m")).send().await;
+        let id = answer.id();
+        let (told, _) = answer.rest().await;
+        let line = weir.logged(&id).await.to_string();
+        assert!(told.contains("error") && !told.contains("verysec"), "{told}");
+        assert!(!line.contains("verysec"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_failure_of_the_providers_is_a_502() {
     let simulator = simulator();
     let weir = Config::of(&simulator).start().await;

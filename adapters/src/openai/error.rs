@@ -131,13 +131,20 @@ fn word(raw: &RawValue) -> Option<String> {
 }
 
 fn shown(status: StatusCode, body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body.get(..body.len().min(SHOWN)).unwrap_or_default());
+    let text = String::from_utf8_lossy(begin(body));
     let text = text.trim();
     let markup = text.starts_with('<');
     if text.is_empty() || markup {
         return format!("The provider answered {status}{}.", if markup { " with a page that is not JSON" } else { "" });
     }
     text.to_owned()
+}
+
+/// As much as is shown. Cut between words: half of a secret would not be known for one any more.
+fn begin(body: &[u8]) -> &[u8] {
+    let Some(cut) = body.get(..SHOWN).filter(|_| body.len() > SHOWN) else { return body };
+    let end = cut.iter().rposition(u8::is_ascii_whitespace).unwrap_or_default();
+    cut.get(..end).unwrap_or_default()
 }
 
 /// Codes of a credential that has nothing left to spend; some come as a 429, some as a 400 or 403.
@@ -271,6 +278,15 @@ mod tests {
             assert_eq!(refusal.message, message);
         }
         assert_eq!(read(StatusCode::BAD_REQUEST, shapes[0].0).code.as_deref(), Some("17"));
+    }
+
+    #[test]
+    fn a_body_that_is_no_json_is_cut_between_words() {
+        let message = |body: String| read(StatusCode::BAD_REQUEST, body.as_bytes()).message;
+        let begin = "bad key, ".repeat(55);
+        assert_eq!(message(format!("{begin} sk-0123456789-0123456789")), begin.trim());
+        assert_eq!(message(format!("{begin} end")), format!("{begin} end"));
+        assert_eq!(message("x".repeat(600)), "The provider answered 400 Bad Request.");
     }
 
     #[test]
