@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use crate::error::{self, Fault, Kind};
 use crate::headers;
 use crate::model::{ModelInstance, Picked};
-use crate::net::upstream::{self, Answer, Cause, Outgoing, Upstreams};
+use crate::net::upstream::{self, Again, Answer, Cause, Outgoing, Upstreams};
 use crate::params::Adjusted;
 
 /// The largest whole answer that is taken: the largest batch of embeddings in decimal fits.
@@ -84,6 +84,8 @@ pub struct Errand<'a, 's> {
     pub adjusted: &'a Adjusted<'a>,
     /// Those of the caller's headers that a dialect may pass on.
     pub caller: &'a HeaderMap,
+    /// Whether it may be asked once more where its connection was lost.
+    pub again: &'a Again,
 }
 
 /// Asks one target.
@@ -91,13 +93,13 @@ pub struct Errand<'a, 's> {
 /// # Errors
 /// What went wrong with this attempt.
 pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &Errand<'_, '_>) -> Result<Begun, Fault> {
-    let Errand { picked, instance, request, adjusted, caller } = errand;
+    let Errand { picked, instance, request, adjusted, caller, again } = errand;
     let provider = &picked.target.provider;
     let timeouts = instance.model().timeouts;
     let to = addressed(picked, instance, caller);
     let native = encode(picked, request, adjusted, &to)?;
     patience.begins(timeouts.first_byte);
-    let source = ask(upstreams, patience, picked, &native, timeouts.connect).await?;
+    let source = ask(upstreams, patience, picked, &native, timeouts.connect, again).await?;
     let provider_request_id = provider_request_id(&source.headers);
     let answer = begin(patience, provider.adapter, request, &to, source).await;
     let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
@@ -151,10 +153,12 @@ async fn ask(
     picked: &Picked<'_>,
     native: &NativeRequest,
     connect: Duration,
+    again: &Again,
 ) -> Result<Answer, Fault> {
     let path = path(picked, native);
     let source = {
-        let sent = pin!(upstreams.send(&picked.target.provider.endpoint, outgoing(picked, native, &path), connect));
+        let (endpoint, outgoing) = (&picked.target.provider.endpoint, outgoing(picked, native, &path));
+        let sent = pin!(upstreams.send_at_most(endpoint, outgoing, connect, again));
         patience.wait(sent).await?.map_err(unreachable)?
     };
     if source.status.is_success() { Ok(source) } else { Err(Box::pin(refused(patience, picked, source)).await?) }
@@ -184,13 +188,13 @@ async fn begin(
 }
 
 /// The caller's headers that a dialect may pass on; none of them is a credential.
-const PASSED_ON: [HeaderName; 2] = [HeaderName::from_static("anthropic-beta"), HeaderName::from_static("openai-beta")];
+static PASSED_ON: [HeaderName; 2] = [HeaderName::from_static("anthropic-beta"), HeaderName::from_static("openai-beta")];
 
 /// One list for all routes, so that no header is lost on some of them and no other ever leaves.
 #[must_use]
 pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
-    let one = |name: HeaderName| headers.get(&name).map(|value| (name, value.clone()));
-    PASSED_ON.into_iter().filter_map(one).collect()
+    let all = |name: &'static HeaderName| headers.get_all(name).iter().map(|value| (name.clone(), value.clone()));
+    PASSED_ON.iter().flat_map(all).collect()
 }
 
 fn refuse_unserved(picked: &Picked<'_>, operation: Operation) -> Result<(), Fault> {

@@ -16,6 +16,7 @@ use crate::headers;
 use crate::hedge::{self, Hedge, Raced};
 use crate::limit::Queue;
 use crate::model::{ModelInstance, Picked, Target};
+use crate::net::upstream::Again;
 use crate::params::Adjusted;
 use crate::reasons::{Chosen, Picking};
 use crate::retry::{self, Circumstances, Step, Tries};
@@ -140,13 +141,19 @@ impl<'s> Search<'_, '_, 's> {
         self.turn.on_disconnect = picked.target.provider.on_disconnect;
         let caller = std::mem::take(&mut self.caller);
         let Self { instance, adjusted, .. } = *self;
-        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller };
-        let asked = match &self.instance.model().hedge {
+        let hedge = instance.model().hedge.as_ref();
+        let again = if hedge.is_none() && self.tries.are_left() { Again::once() } else { Again::never() };
+        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, again: &again };
+        let asked = match hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
             // Boxed, as all that is rare here: every request's future would have room for it.
             Some(hedge) => Box::pin(self.hedged(hedge, &errand)).await,
         };
         self.caller = caller;
+        if again.was_needed() {
+            self.tries.count();
+            self.turn.record.attempt_resent();
+        }
         match asked {
             Ok(begun) => {
                 self.turn.record.attempt_answers(self.instance);

@@ -17,6 +17,7 @@ mod shelf;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -66,6 +67,40 @@ impl Outgoing<'_> {
     }
 }
 
+/// Whether a request may be sent once more, on a new connection, where the one that it went out on had lain idle and ends
+/// without an answer; and whether it was. Its provider closed that connection for lying idle, most likely, but may have
+/// read the request: so it is for whoever asks to allow it, and to count it.
+#[derive(Debug)]
+pub struct Again {
+    may: bool,
+    was: AtomicBool,
+}
+
+impl Again {
+    /// It may.
+    #[must_use]
+    pub const fn once() -> Self {
+        Self { may: true, was: AtomicBool::new(false) }
+    }
+
+    /// It may not.
+    #[must_use]
+    pub const fn never() -> Self {
+        Self { may: false, was: AtomicBool::new(false) }
+    }
+
+    /// Whether it was sent once more.
+    #[must_use]
+    pub fn was_needed(&self) -> bool {
+        self.was.load(Ordering::Relaxed)
+    }
+
+    fn begins(&self) -> bool {
+        self.was.fetch_or(self.may, Ordering::Relaxed);
+        self.may
+    }
+}
+
 /// A provider's answer: its head, and its body as it comes.
 pub struct Answer {
     /// The status, never an interim one.
@@ -95,24 +130,33 @@ impl Upstreams {
     }
 
     /// Sends a request; resolves when the head of the answer is there.
-    ///
-    /// A connection that lay idle and turns out to have been closed meanwhile is replaced once,
-    /// provided that no byte of an answer came and that nobody can have worked on the request.
     pub async fn send(
         &self,
         endpoint: &Arc<Endpoint>,
         request: Outgoing<'_>,
         connect_timeout: Duration,
     ) -> Result<Answer, Fault> {
+        self.send_at_most(endpoint, request, connect_timeout, &Again::once()).await
+    }
+
+    /// The same. A connection that lay idle and turns out to have been closed meanwhile is replaced once, if `again` allows
+    /// it, no byte of an answer came, and the provider hardly had the time to work on the request.
+    pub async fn send_at_most(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: Outgoing<'_>,
+        connect_timeout: Duration,
+        again: &Again,
+    ) -> Result<Answer, Fault> {
         check_path(request.path)?;
         let taken = self.pool.line(endpoint, Freshness::Any, connect_timeout).await?;
         let reused = taken.reused;
         match ask(endpoint, &request, taken).await {
             Ok(answer) => Ok(answer),
-            Err(failed) if failed.stale && reused => {
+            Err(failed) if failed.stale && reused && again.begins() => {
                 let line = self.pool.line(endpoint, Freshness::New, connect_timeout);
-                let again = Box::pin(ask(endpoint, &request, line.await?)).await;
-                again.map_err(|failed| failed.fault)
+                let asked = Box::pin(ask(endpoint, &request, line.await?)).await;
+                asked.map_err(|failed| failed.fault)
             }
             Err(failed) => Err(failed.fault),
         }
