@@ -224,6 +224,12 @@ impl Request {
         each.saturating_mul(self.prompts())
     }
 
+    /// How many answers come: `n` to each prompt.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.number("n").unwrap_or(1).max(1).saturating_mul(self.prompts())
+    }
+
     /// A completion may have a list of prompts, as texts or as lists of tokens; one list of tokens is one prompt.
     fn prompts(&self) -> u64 {
         let prompt = self.get("prompt").filter(|_| self.operation == Operation::Completions).unwrap_or_default();

@@ -212,6 +212,29 @@ impl<'s> Record<'s> {
         });
     }
 
+    /// The attempt that was begun last is the second one there: the connection of the first was lost without an answer.
+    pub fn attempt_resent(&mut self) {
+        let Some(last) = self.attempts.pop() else { return };
+        let (outcome, took) = (Outcome::Failed(Kind::ProviderUnreachable), Duration::ZERO);
+        let Attempt { target, price, started, .. } = last;
+        let upstream_model = last.upstream_model.clone();
+        let lost = Attempt {
+            outcome: Some(outcome),
+            spent: None,
+            status: None,
+            held: None,
+            target,
+            upstream_model,
+            price,
+            started,
+            took,
+        };
+        let credential = target.credential.id.as_deref().unwrap_or("none");
+        let labels = [target.provider.name.as_str(), credential, outcome.into()];
+        self.gateway.metrics.attempts.with_label_values(&labels).inc();
+        self.attempts.extend([lost, last]);
+    }
+
     /// The attempt that was begun last has its first content, or its whole answer.
     pub fn attempt_answers(&mut self, instance: &ModelInstance<'_>) {
         if let Some(held) = self.attempts.last().and_then(|attempt| attempt.held.as_ref()) {
