@@ -81,6 +81,7 @@ pub async fn first_answer<'s>(
 
 impl<'s> Search<'_, '_, 's> {
     async fn run(mut self) -> Result<Begun, Fault> {
+        self.turn.still_wanted()?;
         self.rounds.count(uptime());
         loop {
             match self.pick() {

@@ -456,6 +456,13 @@ impl Scopes {
         Ok(Charge { scopes: self.clone(), tokens, at: now, shared: Vec::new() })
     }
 
+    /// These and those of `more` that are not among them.
+    #[must_use]
+    pub fn and(&self, more: &Self) -> Self {
+        let is_new = |scope: &&Arc<Scope>| !self.iter().any(|known| Arc::ptr_eq(known, scope));
+        self.iter().chain(more.iter().filter(is_new)).cloned().collect()
+    }
+
     /// What is left of the tightest of the scopes.
     #[must_use]
     pub fn standing(&self, now: Instant) -> Standing {
