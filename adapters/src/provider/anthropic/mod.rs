@@ -13,6 +13,7 @@ use crate::refusal::Refusal;
 use crate::request::{Operation, Request};
 
 mod assistant;
+mod beside;
 mod content;
 mod conversation;
 mod decode;
@@ -25,6 +26,7 @@ mod native;
 mod schema;
 mod thinking;
 mod tools;
+mod unnamed;
 mod usage;
 
 pub use encode::{DROPS, TRANSLATES};
