@@ -12,8 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::error::{self, Fault, Kind};
 use crate::headers;
+use crate::ledger::Accuracy;
 use crate::model::{ModelInstance, Picked};
-use crate::net::upstream::{self, Answer, Cause, Outgoing, Upstreams};
+use crate::net::upstream::{self, Answer, Cause, Outgoing, Sending, Upstreams};
 use crate::params::Adjusted;
 
 /// The largest whole answer that is taken: the largest batch of embeddings in decimal fits.
@@ -84,6 +85,8 @@ pub struct Errand<'a, 's> {
     pub adjusted: &'a Adjusted<'a>,
     /// Those of the caller's headers that a dialect may pass on.
     pub caller: &'a HeaderMap,
+    /// Whether it may go out twice, and whether it has gone out.
+    pub sending: &'a Sending,
 }
 
 /// Asks one target.
@@ -91,13 +94,13 @@ pub struct Errand<'a, 's> {
 /// # Errors
 /// What went wrong with this attempt.
 pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &Errand<'_, '_>) -> Result<Begun, Fault> {
-    let Errand { picked, instance, request, adjusted, caller } = errand;
+    let Errand { picked, instance, request, adjusted, caller, .. } = errand;
     let provider = &picked.target.provider;
     let timeouts = instance.model().timeouts;
     let to = addressed(picked, instance, caller);
     let native = encode(picked, request, adjusted, &to)?;
     patience.begins(timeouts.first_byte);
-    let source = ask(upstreams, patience, picked, &native, timeouts.connect).await?;
+    let source = ask(upstreams, patience, errand, &native).await?;
     let provider_request_id = provider_request_id(&source.headers);
     let answer = begin(patience, provider.adapter, request, &to, source).await;
     let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
@@ -148,14 +151,16 @@ pub fn outgoing<'a>(picked: &Picked<'a>, native: &'a NativeRequest, path: &'a st
 async fn ask(
     upstreams: &Upstreams,
     patience: &mut impl Patience,
-    picked: &Picked<'_>,
+    errand: &Errand<'_, '_>,
     native: &NativeRequest,
-    connect: Duration,
 ) -> Result<Answer, Fault> {
-    let path = path(picked, native);
+    let Errand { picked, instance, sending, .. } = errand;
+    let (path, connect) = (path(picked, native), instance.model().timeouts.connect);
     let source = {
-        let sent = pin!(upstreams.send(&picked.target.provider.endpoint, outgoing(picked, native, &path), connect));
-        patience.wait(sent).await?.map_err(unreachable)?
+        let endpoint = &picked.target.provider.endpoint;
+        let answered = pin!(upstreams.send_noted(endpoint, outgoing(picked, native, &path), connect, sending));
+        let answered = patience.wait(answered).await;
+        answered.map_err(|fault| fault.of_sent(sending.times() > 0))?.map_err(unreachable)?
     };
     if source.status.is_success() { Ok(source) } else { Err(Box::pin(refused(patience, picked, source)).await?) }
 }
@@ -173,24 +178,28 @@ async fn begin(
         // All of it was read that is, and a stream may be held for long.
         source.headers = HeaderMap::new();
         let mut stream = Box::new(Stream { source, translator });
-        until_content(patience, &mut stream).await?;
+        if let Err(fault) = until_content(patience, &mut stream).await {
+            return Err(fault.with_counted(stream.translator.writer().counted(), Accuracy::Partial));
+        }
         return Ok(Answering::Stream(stream));
     }
     let body = whole(patience, &mut source).await?;
     source.release().await;
     let reply = adapter.decode(request, to, body)?;
-    refuse_whole_for_stream(request)?;
-    Ok(Answering::Whole(reply))
+    match refuse_whole_for_stream(request) {
+        Ok(()) => Ok(Answering::Whole(reply)),
+        Err(fault) => Err(fault.with_counted(reply.usage, Accuracy::Exact)),
+    }
 }
 
 /// The caller's headers that a dialect may pass on; none of them is a credential.
-const PASSED_ON: [HeaderName; 2] = [HeaderName::from_static("anthropic-beta"), HeaderName::from_static("openai-beta")];
+static PASSED_ON: [HeaderName; 2] = [HeaderName::from_static("anthropic-beta"), HeaderName::from_static("openai-beta")];
 
 /// One list for all routes, so that no header is lost on some of them and no other ever leaves.
 #[must_use]
 pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
-    let one = |name: HeaderName| headers.get(&name).map(|value| (name, value.clone()));
-    PASSED_ON.into_iter().filter_map(one).collect()
+    let all = |name: &'static HeaderName| headers.get_all(name).iter().map(|value| (name.clone(), value.clone()));
+    PASSED_ON.iter().flat_map(all).collect()
 }
 
 fn refuse_unserved(picked: &Picked<'_>, operation: Operation) -> Result<(), Fault> {

@@ -1,6 +1,6 @@
 //! The process: puts the rooms together, listens, and keeps the configuration fresh.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,7 @@ use crate::access_log::{AccessLog, Writer};
 use crate::admin::Admin;
 use crate::alerts::{self, Alerts};
 use crate::balance;
+use crate::budget::lease::Claimants;
 use crate::budget::{self, Alert};
 use crate::cli::{INTERNAL_FAULT, WRONG_INPUT};
 use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
@@ -136,7 +137,8 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     if let Some(fleet) = fleet(&loaded.config)? {
         ledger.share(&fleet).map_err(|error| Refused::Machine(error.to_string()))?;
     }
-    let sharing = share.map(|share| share.start(Arc::clone(&budgets), Arc::clone(&providers.registry), told(&metrics)));
+    let shared: Vec<Arc<dyn Claimants>> = vec![Arc::clone(&budgets) as _, Arc::clone(&providers.limits) as _];
+    let sharing = share.map(|share| share.start(shared, Arc::clone(&providers.registry), told(&metrics)));
     let sharing = sharing.transpose()?;
     store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
     metrics.configured(snapshot.generation, &snapshot.hash);
@@ -174,10 +176,16 @@ fn start_logging(directives: &str) {
         .iter()
         .filter_map(|directive| directive.parse().ok());
     let filter = quiet.fold(filter, tracing_subscriber::EnvFilter::add_directive);
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let logging = logging.with_ansi(wants_colours()).try_init();
     if let Err(error) = logging {
         eprintln!("warning: no log: {error}");
     }
+}
+
+/// Whether somebody sees the log as it comes: a file or a collector would keep the colours' codes.
+fn wants_colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty())
 }
 
 fn start_simulator(config: &Config) -> io::Result<Option<simulator::Simulator>> {
