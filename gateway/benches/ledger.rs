@@ -49,11 +49,13 @@ fn row(request_id: &str, started_at: Timestamp) -> Row<'_> {
             outcome: "ok".into(),
             status: Some(200),
             ms: 812,
+            spent: None,
         }],
         started_at,
         first_byte_ms: Some(301),
         duration_ms: 815,
         tags: Vec::new(),
+        service_tier: None,
     }
 }
 

@@ -12,8 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::error::{self, Fault, Kind};
 use crate::headers;
+use crate::ledger::Accuracy;
 use crate::model::{ModelInstance, Picked};
-use crate::net::upstream::{self, Again, Answer, Cause, Outgoing, Upstreams};
+use crate::net::upstream::{self, Answer, Cause, Outgoing, Sendings, Upstreams};
 use crate::params::Adjusted;
 
 /// The largest whole answer that is taken: the largest batch of embeddings in decimal fits.
@@ -84,8 +85,8 @@ pub struct Errand<'a, 's> {
     pub adjusted: &'a Adjusted<'a>,
     /// Those of the caller's headers that a dialect may pass on.
     pub caller: &'a HeaderMap,
-    /// Whether it may be asked once more where its connection was lost.
-    pub again: &'a Again,
+    /// How often it may go out, and has gone out.
+    pub sendings: &'a Sendings,
 }
 
 /// Asks one target.
@@ -93,13 +94,13 @@ pub struct Errand<'a, 's> {
 /// # Errors
 /// What went wrong with this attempt.
 pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &Errand<'_, '_>) -> Result<Begun, Fault> {
-    let Errand { picked, instance, request, adjusted, caller, again } = errand;
+    let Errand { picked, instance, request, adjusted, caller, .. } = errand;
     let provider = &picked.target.provider;
     let timeouts = instance.model().timeouts;
     let to = addressed(picked, instance, caller);
     let native = encode(picked, request, adjusted, &to)?;
     patience.begins(timeouts.first_byte);
-    let source = ask(upstreams, patience, picked, &native, timeouts.connect, again).await?;
+    let source = ask(upstreams, patience, errand, &native).await?;
     let provider_request_id = provider_request_id(&source.headers);
     let answer = begin(patience, provider.adapter, request, &to, source).await;
     let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
@@ -150,16 +151,16 @@ pub fn outgoing<'a>(picked: &Picked<'a>, native: &'a NativeRequest, path: &'a st
 async fn ask(
     upstreams: &Upstreams,
     patience: &mut impl Patience,
-    picked: &Picked<'_>,
+    errand: &Errand<'_, '_>,
     native: &NativeRequest,
-    connect: Duration,
-    again: &Again,
 ) -> Result<Answer, Fault> {
-    let path = path(picked, native);
+    let Errand { picked, instance, sendings, .. } = errand;
+    let (path, connect) = (path(picked, native), instance.model().timeouts.connect);
     let source = {
-        let (endpoint, outgoing) = (&picked.target.provider.endpoint, outgoing(picked, native, &path));
-        let sent = pin!(upstreams.send_at_most(endpoint, outgoing, connect, again));
-        patience.wait(sent).await?.map_err(unreachable)?
+        let endpoint = &picked.target.provider.endpoint;
+        let answered = pin!(upstreams.send_counted(endpoint, outgoing(picked, native, &path), connect, sendings));
+        let answered = patience.wait(answered).await;
+        answered.map_err(|fault| fault.of_sent(sendings.have_begun()))?.map_err(unreachable)?
     };
     if source.status.is_success() { Ok(source) } else { Err(Box::pin(refused(patience, picked, source)).await?) }
 }
@@ -177,14 +178,18 @@ async fn begin(
         // All of it was read that is, and a stream may be held for long.
         source.headers = HeaderMap::new();
         let mut stream = Box::new(Stream { source, translator });
-        until_content(patience, &mut stream).await?;
+        if let Err(fault) = until_content(patience, &mut stream).await {
+            return Err(fault.with_counted(stream.translator.writer().counted(), Accuracy::Partial));
+        }
         return Ok(Answering::Stream(stream));
     }
     let body = whole(patience, &mut source).await?;
     source.release().await;
     let reply = adapter.decode(request, to, body)?;
-    refuse_whole_for_stream(request)?;
-    Ok(Answering::Whole(reply))
+    match refuse_whole_for_stream(request) {
+        Ok(()) => Ok(Answering::Whole(reply)),
+        Err(fault) => Err(fault.with_counted(reply.usage, Accuracy::Exact)),
+    }
 }
 
 /// The caller's headers that a dialect may pass on; none of them is a credential.

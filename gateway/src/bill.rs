@@ -8,11 +8,11 @@ use adapters::{Operation, Request, ServiceTier, Usage};
 use jiff::Timestamp;
 
 use crate::access::Key;
-use crate::budget::{QuotaReservation, Reservations};
+use crate::budget::{self, QuotaReservation, Reservations};
 use crate::config::{CredentialSource, Unpriced};
 use crate::error::Fault;
 use crate::hedge::Which;
-use crate::ledger::Charge;
+use crate::ledger::{Accuracy, Charge};
 use crate::limit::{self, Admission, Queue, Scopes, Standing};
 use crate::model::{Model, Picked};
 use crate::price::{Nanos, Price, most_tokens};
@@ -33,6 +33,10 @@ pub struct Bill {
     beside: Hold,
     /// A credential's slot that was waited for.
     queued: Option<(Scopes, limit::Permit)>,
+    /// Of attempts that did not answer and may have to be paid for: as many as were begun at most.
+    given_up: Vec<GivenUp>,
+    /// The tokens of those since the last time that a model was asked for.
+    given_up_tokens: u64,
     input_tokens: u64,
     /// The most that they can be.
     input_bound: Option<u64>,
@@ -45,6 +49,60 @@ struct Hold {
     reservations: Option<Reservations>,
     quota: Option<QuotaReservation>,
     credential: Option<(limit::Permit, limit::Charge)>,
+}
+
+/// What an attempt that did not answer is charged when the request has ended.
+#[derive(Debug)]
+struct GivenUp {
+    reservations: Option<(Reservations, Nanos)>,
+    quota: Option<(QuotaReservation, i64)>,
+}
+
+/// What an attempt used, and what that costs at its own price, where that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// What it used.
+    pub usage: Usage,
+    /// How far that is to be relied on.
+    pub accuracy: Accuracy,
+    /// What it costs.
+    pub cost: Option<Nanos>,
+}
+
+impl Spent {
+    /// This and another one together, as far as to be relied on as the less reliable of the two; costs that are not known are
+    /// left out.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let cost = match (self.cost, other.cost) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        Self { usage: self.usage.and(&other.usage), accuracy: self.accuracy.max(other.accuracy), cost }
+    }
+}
+
+impl Hold {
+    /// The attempt is over: its slot is free, and no more stays held than what it is to be charged.
+    fn given_up(self, spent: &Spent) -> GivenUp {
+        let tokens = amount(spent.usage.total_tokens());
+        if let Some((_permit, charge)) = self.credential {
+            charge.settle(tokens, Instant::now());
+        }
+        let reservations = self.reservations.zip(spent.cost).map(|(mut held, cost)| {
+            held.shrink(cost);
+            (held, cost)
+        });
+        GivenUp { reservations, quota: self.quota.map(|held| (held, tokens)) }
+    }
+}
+
+impl GivenUp {
+    fn settle(self, priced: bool) -> impl Iterator<Item = budget::Charge> {
+        let money = self.reservations.filter(|_| priced).map(|(held, cost)| held.settle(cost));
+        let quota = self.quota.and_then(|(held, tokens)| held.settle(tokens));
+        money.into_iter().flatten().chain(quota)
+    }
 }
 
 /// What a request is cut to, so that it can be paid.
@@ -63,7 +121,8 @@ impl<'r> Payable<'r> {
 
 /// The worst that a request can be.
 struct Worst {
-    input_tokens: u64,
+    /// All of it but the output.
+    usage: Usage,
     /// How it may be served.
     tiers: &'static [ServiceTier],
 }
@@ -71,7 +130,7 @@ struct Worst {
 impl Worst {
     /// What it costs with so many tokens of an answer; `None` where that cannot be known.
     fn cost(&self, price: &Price, output_tokens: u64) -> Option<Nanos> {
-        price.bound(&Usage { input_tokens: self.input_tokens, output_tokens, ..Usage::default() }, self.tiers)
+        price.bound(&Usage { output_tokens, ..self.usage }, self.tiers)
     }
 
     /// How many tokens each answer may have for what is left; `None` where that is too few, or the answer's length changes
@@ -80,7 +139,7 @@ impl Worst {
         match request.operation() {
             Operation::Embeddings => None,
             Operation::Chat | Operation::Completions => {
-                let all = price.affordable_output(left, self.input_tokens, self.tiers)?;
+                let all = price.affordable_output(left, &self.usage, self.tiers)?;
                 Some(all / request.choices()).filter(|each| *each >= LEAST_OUTPUT)
             }
         }
@@ -110,7 +169,7 @@ impl Bill {
         };
         let now = Instant::now();
         // Another model may have been asked for before this one.
-        admission.settle(0, now);
+        admission.settle(amount(std::mem::take(&mut self.given_up_tokens)), now);
         admission.for_model(&model.name, model.queue, now).await.map_err(Fault::limited)?;
         let tokens = self.input_tokens.saturating_add(request.output_limit().unwrap_or_default());
         admission.charge(amount(tokens), now).await.map_err(Fault::limited)
@@ -126,7 +185,7 @@ impl Bill {
         picked: &Picked<'_>,
         request: &'r Request,
     ) -> Result<Payable<'r>, Fault> {
-        self.give_back();
+        self.hold = Hold::default();
         self.take(picked, request).await?;
         self.reserve(key, picked, request).await
     }
@@ -148,11 +207,19 @@ impl Bill {
         payable
     }
 
-    /// Of two attempts this one has lost, and costs nothing.
-    pub fn lose(&mut self, which: Which) {
-        let beside = std::mem::take(&mut self.beside);
+    /// Of two attempts this one has lost, having used so much, if anything.
+    pub fn lose(&mut self, which: Which, spent: Option<&Spent>) {
         if which == Which::First {
-            self.hold = beside;
+            std::mem::swap(&mut self.hold, &mut self.beside);
+        }
+        let lost = std::mem::take(&mut self.beside);
+        self.give_up(lost, spent);
+    }
+
+    fn give_up(&mut self, hold: Hold, spent: Option<&Spent>) {
+        if let Some(spent) = spent {
+            self.given_up_tokens = self.given_up_tokens.saturating_add(spent.usage.total_tokens());
+            self.given_up.push(hold.given_up(spent));
         }
     }
 
@@ -198,7 +265,9 @@ impl Bill {
         if key.accounts.is_empty() {
             return Ok(Payable::whole(request));
         }
-        let worst = Worst { input_tokens: self.input_bound(request), tiers: request.service_tiers() };
+        let (input_tokens, web_searches) = (self.input_bound(request), request.web_searches());
+        let usage = Usage { input_tokens, web_searches, in_us: request.may_be_in_us(), ..Usage::default() };
+        let worst = Worst { usage, tiers: request.service_tiers() };
         let price = picked.price(SystemTime::now());
         let Some((price, whole)) = price.and_then(|price| Some((price, worst.cost(price, wanted)?))) else {
             return unpriced(key, request);
@@ -255,9 +324,10 @@ impl Bill {
         self.queued.as_ref().is_some_and(|(waited_for, _)| waited_for.is_same(scopes))
     }
 
-    /// The attempt for which it was held failed, and costs nothing.
-    pub fn give_back(&mut self) {
-        self.hold = Hold::default();
+    /// The attempt for which it was held has failed, having used so much, if anything.
+    pub fn fail(&mut self, spent: Option<&Spent>) {
+        let failed = std::mem::take(&mut self.hold);
+        self.give_up(failed, spent);
     }
 
     /// What the request's input is estimated at.
@@ -272,26 +342,28 @@ impl Bill {
         Some(self.admission.as_ref()?.standing(Instant::now()))
     }
 
-    /// The request has ended: what was held is replaced by what was used. Gives what each account is charged with.
-    pub fn settle(&mut self, model: Option<&Model>, used: Option<&Usage>, cost: Option<Nanos>) -> Vec<Charge> {
+    /// The request has ended: what was held is replaced by what the attempt that answered used, and by what those used that
+    /// did not answer; no money is charged unless the row tells it too. Gives what each account is charged with.
+    pub fn settle(&mut self, model: Option<&Model>, answered: Option<&Spent>, row: Option<Nanos>) -> Vec<Charge> {
         let now = Instant::now();
-        let tokens = amount(used.map_or(0, Usage::total_tokens));
-        if let (Some(model), Some(used)) = (model, used) {
-            model.ratio.learn(self.request_bytes, used.input_tokens);
+        let tokens = answered.map_or(0, |spent| spent.usage.total_tokens());
+        if let (Some(model), Some(spent)) = (model, answered.filter(|spent| spent.accuracy != Accuracy::Estimated)) {
+            model.ratio.learn(self.request_bytes, spent.usage.input_tokens);
         }
         if let Some(admission) = &mut self.admission {
-            admission.settle(tokens, now);
+            admission.settle(amount(tokens.saturating_add(self.given_up_tokens)), now);
         }
         if let Some((_permit, charge)) = self.hold.credential.take() {
-            charge.settle(tokens, now);
+            charge.settle(amount(tokens), now);
         }
-        self.charges(tokens, used.and(cost))
+        self.charges(amount(tokens), answered.and_then(|spent| spent.cost), row.is_some())
     }
 
-    fn charges(&mut self, tokens: i64, cost: Option<Nanos>) -> Vec<Charge> {
+    fn charges(&mut self, tokens: i64, cost: Option<Nanos>, priced: bool) -> Vec<Charge> {
         let money = self.hold.reservations.take().zip(cost).map(|(held, cost)| held.settle(cost));
         let quota = self.hold.quota.take().filter(|_| tokens > 0).and_then(|held| held.settle(tokens));
-        let charges = money.into_iter().flatten().chain(quota);
+        let given_up = self.given_up.drain(..).flat_map(|given_up| given_up.settle(priced));
+        let charges = money.into_iter().flatten().chain(quota).chain(given_up);
         charges.map(|charge| Charge { account: charge.account, window: charge.window, amount: charge.amount }).collect()
     }
 }

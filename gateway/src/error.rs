@@ -1,16 +1,18 @@
 //! What went wrong with a request, whose fault it was, and the one function that makes it HTTP.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use adapters::refusal::Class;
 use adapters::request::RequestError;
-use adapters::{DecodeError, EncodeError, Refusal, StreamFault};
+use adapters::{DecodeError, EncodeError, Refusal, StreamFault, Usage};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 
 use crate::budget::{self, Exhausted};
+use crate::ledger::Accuracy;
 use crate::limit::{Rejection, What};
 
 /// The clock of the whole request, as [`Fault::timeout`] is told of it.
@@ -128,6 +130,15 @@ impl Cause {
     }
 }
 
+/// What a provider counted of an attempt that failed all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// What.
+    pub usage: Usage,
+    /// Whether all of it.
+    pub accuracy: Accuracy,
+}
+
 /// One failure of one request.
 #[derive(Clone, Debug)]
 pub struct Fault {
@@ -151,10 +162,16 @@ pub struct Fault {
     pub cause: Option<Cause>,
     /// Whether the provider had begun to answer, and so may have done what was asked.
     pub begun: bool,
+    /// Whether the request had gone out when it was given up before an answer came.
+    pub sent: bool,
+    /// What the provider had counted by then.
+    pub counted: Option<Box<Counted>>,
     /// The provider's own status, and what kind of refusal it was.
     pub refused: Option<(StatusCode, Class)>,
     /// The kind of scope whose limit was reached.
     pub limit: Option<&'static str>,
+    /// The model that answers instead of one that is too dear.
+    pub instead: Option<Arc<str>>,
 }
 
 impl Fault {
@@ -172,8 +189,11 @@ impl Fault {
             detail: None,
             cause: None,
             begun: false,
+            sent: false,
+            counted: None,
             refused: None,
             limit: None,
+            instead: None,
         }
     }
 
@@ -211,12 +231,13 @@ impl Fault {
 
     /// A budget of the caller's has not enough left.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
     pub fn exhausted(exhausted: Exhausted) -> Self {
         if exhausted.cause == budget::Cause::NoStore {
             return Self::no_limits();
         }
-        Self::new(Kind::PolicyBudget, StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", exhausted.to_string())
+        let (status, message) = (StatusCode::TOO_MANY_REQUESTS, exhausted.to_string());
+        let fault = Self::new(Kind::PolicyBudget, status, "insufficient_quota", message);
+        Self { instead: exhausted.instead, ..fault }
     }
 
     /// What the gateways count together cannot be reached, and nothing that is limited is to go on without it.
@@ -255,15 +276,12 @@ impl Fault {
         Self { cause, ..Self::new(Kind::ProviderTimeout, StatusCode::GATEWAY_TIMEOUT, "provider_timeout", message) }
     }
 
-    /// Whether an attempt that ended so was ended by us or by the caller, while its provider worked on it and counted: the
-    /// caller left, the clock of the whole request ran out, which may be the caller's own, or the process ended.
+    /// Whether the provider may want to be paid for an attempt that failed so, before a word of an answer could be used: it
+    /// was given the request, refused nothing, and was not heard to the end. Not where it closed the connection without any
+    /// answer.
     #[must_use]
-    pub fn cuts_off(&self) -> bool {
-        match self.kind {
-            Kind::CallerGone | Kind::GatewayFault => true,
-            Kind::ProviderTimeout => self.cause.is_none(),
-            _ => false,
-        }
+    pub fn may_cost(&self) -> bool {
+        self.refused.is_none() && (self.begun || self.sent)
     }
 
     /// The ledger cannot be read.
@@ -272,6 +290,18 @@ impl Fault {
         let message = "The ledger cannot be read now.";
         Self::new(Kind::GatewayFault, StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
             .with_detail(error.to_string())
+    }
+
+    /// Of a request that was given up when it had gone out, or before that.
+    #[must_use]
+    pub fn of_sent(self, sent: bool) -> Self {
+        Self { sent, ..self }
+    }
+
+    /// With what the provider had counted by then, if anything.
+    #[must_use]
+    pub fn with_counted(self, usage: Option<Usage>, accuracy: Accuracy) -> Self {
+        Self { counted: usage.map(|usage| Box::new(Counted { usage, accuracy })), ..self }
     }
 
     /// With what it says of the target.

@@ -22,7 +22,7 @@ use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::listing;
-use crate::model::{ModelInstance, Snapshot, type_of};
+use crate::model::{Model, ModelInstance, Snapshot, type_of};
 use crate::net::client::{BodyFault, Client, Head};
 use crate::reasons::Because;
 use crate::record::Record;
@@ -129,7 +129,7 @@ async fn call<'s>(
     record.operation = Some(operation);
     let key = authenticate(snapshot, client, record)?;
     record.bill.admit(key).await?;
-    refuse_encoded(client)?;
+    refuse_encoded(client.headers())?;
     let request = read(snapshot, client, record, operation).await?;
     let asked = request.model()?;
     record.asked = asked.as_deref().unwrap_or_default().to_owned();
@@ -140,7 +140,7 @@ async fn call<'s>(
         instance = other;
     }
     instance.narrow(key, client.headers())?;
-    let mut turn = Turn::new(client, record, timer(client, &instance, &request)?, &request);
+    let mut turn = Turn::new(client, record, timer(client.headers(), &instance, &request)?, &request);
     // Boxed, so that a stream that is held for long does not hold this part's state too.
     let begun = Box::pin(any_answer(gateway, snapshot, &mut turn, instance, key, &request)).await?;
     drop(request);
@@ -148,7 +148,7 @@ async fn call<'s>(
 }
 
 /// The model that answers while a budget of `key` is low, where the budget names one.
-fn instead<'s>(snapshot: &'s Snapshot, key: &'s Key, operation: Operation) -> Option<ModelInstance<'s>> {
+pub(crate) fn instead<'s>(snapshot: &'s Snapshot, key: &'s Key, operation: Operation) -> Option<ModelInstance<'s>> {
     let name = key.accounts.instead(Timestamp::now())?;
     snapshot.resolve(key, type_of(operation), Some(name)).ok()
 }
@@ -168,12 +168,8 @@ async fn any_answer<'s>(
         Ok(begun) => return Ok(begun),
         Err(fault) => fault,
     };
-    let spent = (fault.kind == Kind::PolicyBudget).then(|| instead(snapshot, key, request.operation())).flatten();
-    let named = retry::takes_over(&model.fallbacks, &fault).iter();
-    let named = named.filter_map(|name| snapshot.resolve(key, type_of(request.operation()), Some(name)).ok());
-    for mut instance in spent.into_iter().chain(named) {
-        let is_other = instance.model().name != model.name;
-        if turn.is_over() || !is_other || instance.narrow(key, turn.client.headers()).is_err() {
+    for mut instance in successors(snapshot, key, request.operation(), model, &fault) {
+        if turn.is_over() || instance.narrow(key, turn.client.headers()).is_err() {
             continue;
         }
         turn.record.choices.took_over(instance.asked(), &turn.record.asked, Because::Failed(fault.kind));
@@ -185,6 +181,22 @@ async fn any_answer<'s>(
         }
     }
     Err(fault)
+}
+
+/// The models that may take over after `model` came to `fault`, in their order: first what a budget names, since this model's
+/// answer could not even be cut to what is left.
+pub(crate) fn successors<'s>(
+    snapshot: &'s Snapshot,
+    key: &'s Key,
+    operation: Operation,
+    model: &'s Model,
+    fault: &Fault,
+) -> impl Iterator<Item = ModelInstance<'s>> + use<'s> {
+    let too_dear = fault.instead.clone();
+    let resolve = move |name: &str| snapshot.resolve(key, type_of(operation), Some(name)).ok();
+    let too_dear = too_dear.and_then(|name| resolve(&name));
+    let named = retry::takes_over(&model.fallbacks, fault).iter().filter_map(move |name| resolve(name));
+    too_dear.into_iter().chain(named).filter(|instance| instance.model().name != model.name)
 }
 
 /// The first answer of one model.
@@ -246,14 +258,18 @@ async fn usage(gateway: &Gateway, key: &Key, id: String) -> Result<Bytes, Fault>
     Err(Fault::request(StatusCode::NOT_FOUND, "request_not_found", message))
 }
 
-fn timer(client: &Client, instance: &ModelInstance<'_>, request: &Request) -> Result<Timer, Fault> {
-    let clocks = instance.model().timeouts;
-    let callers = client.headers().get(headers::TIMEOUT).map(milliseconds).transpose()?;
-    let total = match (clocks.total, callers) {
+fn timer(headers: &HeaderMap, instance: &ModelInstance<'_>, request: &Request) -> Result<Timer, Fault> {
+    let keepalive = instance.model().timeouts.keepalive;
+    Ok(Timer::start(longest(headers, instance)?, keepalive.filter(|_| request.is_stream())))
+}
+
+/// How long a request may take: as long as its model allows, and its caller.
+pub(crate) fn longest(headers: &HeaderMap, instance: &ModelInstance<'_>) -> Result<Option<Duration>, Fault> {
+    let callers = headers.get(headers::TIMEOUT).map(milliseconds).transpose()?;
+    Ok(match (instance.model().timeouts.total, callers) {
         (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
         (ours, theirs) => ours.or(theirs),
-    };
-    Ok(Timer::start(total, clocks.keepalive.filter(|_| request.is_stream())))
+    })
 }
 
 fn milliseconds(value: &HeaderValue) -> Result<Duration, Fault> {
@@ -295,10 +311,10 @@ pub(crate) fn too_large(snapshot: &Snapshot) -> Fault {
 
 /// JSON is read whatever the content type says, since many clients say nothing useful; what is surely something else is
 /// refused by name.
-fn refuse_encoded(client: &Client) -> Result<(), Fault> {
+pub(crate) fn refuse_encoded(headers: &HeaderMap) -> Result<(), Fault> {
     let unsupported =
         |message: String| Err(Fault::request(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
-    let text = |name| client.headers().get(name).and_then(|value| value.to_str().ok());
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(encoding) = text(header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
     {
         return unsupported(format!("A body with content-encoding {encoding} is not read; send it as it is."));

@@ -37,6 +37,9 @@ pub const CACHE_AFFINITY: HeaderName = HeaderName::from_static("x-weir-cache-aff
 /// The caller wants one attempt only.
 pub const NO_RETRY: HeaderName = HeaderName::from_static("x-weir-no-retry");
 
+/// Those of Weir's own that a caller may send.
+pub const OF_CALLERS: [HeaderName; 5] = [TAGS, TIMEOUT, NO_RETRY, CREDENTIAL, CACHE_AFFINITY];
+
 /// A whole number as a header's value. The value's own conversion takes two allocations.
 #[must_use]
 pub fn number(number: impl itoa::Integer) -> HeaderValue {

@@ -13,12 +13,13 @@ use crate::config::WhenAllCool;
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
-use crate::hedge::{self, Hedge, Raced};
+use crate::hedge::{self, Hedge, Raced, Which};
 use crate::limit::Queue;
 use crate::model::{ModelInstance, Picked, Target};
-use crate::net::upstream::Again;
+use crate::net::upstream::Sendings;
 use crate::params::Adjusted;
 use crate::reasons::{Chosen, Picking};
+use crate::record::Lost;
 use crate::retry::{self, Circumstances, Step, Tries};
 use crate::turn::Turn;
 
@@ -63,7 +64,7 @@ pub async fn first_answer<'s>(
     let search = Search {
         gateway,
         rounds,
-        tries: retries(turn, instance).begin(),
+        tries: retries(turn.client.headers(), instance).begin(),
         caller: attempt::passed_on(turn.client.headers()),
         turn,
         instance,
@@ -142,15 +143,16 @@ impl<'s> Search<'_, '_, 's> {
         let caller = std::mem::take(&mut self.caller);
         let Self { instance, adjusted, .. } = *self;
         let hedge = instance.model().hedge.as_ref();
-        let again = if hedge.is_none() && self.tries.are_left() { Again::once() } else { Again::never() };
-        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, again: &again };
+        let most = if hedge.is_none() && self.tries.are_left() { 2 } else { 1 };
+        let sendings = &Sendings::at_most(most);
+        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, sendings };
         let asked = match hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
             // Boxed, as all that is rare here: every request's future would have room for it.
             Some(hedge) => Box::pin(self.hedged(hedge, &errand)).await,
         };
         self.caller = caller;
-        if again.was_needed() {
+        if sendings.were_two() {
             self.tries.count();
             self.turn.record.attempt_resent();
         }
@@ -164,11 +166,7 @@ impl<'s> Search<'_, '_, 's> {
     }
 
     fn failed(&mut self, failed: Fault) -> Step {
-        self.turn.record.attempt_ended(Err(&failed));
-        // What is cut off has a cost, which is settled at the request's end.
-        if !failed.cuts_off() {
-            self.turn.record.bill.give_back();
-        }
+        self.turn.record.attempt_failed(&failed);
         if failed.is_targets_lack() {
             self.fault.get_or_insert(failed);
             return Step::Next;
@@ -182,23 +180,37 @@ impl<'s> Search<'_, '_, 's> {
     async fn hedged(&mut self, hedge: &Hedge, errand: &Errand<'_, 's>) -> Result<Begun, Fault> {
         hedge.count();
         let upstreams = &self.gateway.upstreams;
+        let given_up = |fault: Fault| fault.of_sent(errand.sendings.have_begun());
         let mut first = pin!(hedge::alone(upstreams, errand));
-        if let Ok(asked) = self.turn.wait(pin!(tokio::time::timeout(hedge.after, &mut first))).await? {
+        let alone = self.turn.wait(pin!(tokio::time::timeout(hedge.after, &mut first))).await;
+        if let Ok(asked) = alone.map_err(given_up)? {
             return asked;
         }
         let Some((picked, held)) = self.pick_beside(hedge) else {
-            return self.turn.wait(first).await?;
+            return self.turn.wait(first).await.map_err(given_up)?;
         };
         let Ok(payable) = self.turn.record.bill.afford_beside(self.key, &picked, errand.request).await else {
-            return self.turn.wait(first).await?;
+            return self.turn.wait(first).await.map_err(given_up)?;
         };
         self.turn.record.attempt(&picked, held);
-        let beside = Errand { picked: &picked, request: &payable.request, ..*errand };
+        let sendings = &Sendings::at_most(1);
+        let beside = Errand { picked: &picked, request: &payable.request, sendings, ..*errand };
         let second = pin!(hedge::alone(upstreams, &beside));
-        let Raced { won, answer, failed } = self.turn.wait(pin!(hedge::race(first, second))).await?;
-        self.turn.record.attempt_lost(won.other(), failed.as_ref());
-        self.turn.record.bill.lose(won.other());
-        answer
+        let slower = |sendings: &Sendings| Lost::Slower { sent: sendings.have_begun() };
+        match self.turn.wait(pin!(hedge::race(first, second))).await {
+            Ok(Raced { won, answer, failed }) => {
+                let lost = match won {
+                    Which::First => sendings,
+                    Which::Second => errand.sendings,
+                };
+                self.turn.record.attempt_lost(won.other(), failed.as_ref().map_or_else(|| slower(lost), Lost::Failed));
+                answer
+            }
+            Err(fault) => {
+                self.turn.record.attempt_lost(Which::First, slower(errand.sendings));
+                Err(fault.of_sent(sendings.have_begun()))
+            }
+        }
     }
 
     /// Waits for a slot, or before a new round, where there is something to wait for.
@@ -319,8 +331,9 @@ fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
     last
 }
 
-fn retries(turn: &Turn<'_, '_>, instance: &ModelInstance<'_>) -> retry::Policy {
-    let refused = turn.client.headers().get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
+/// How often the targets are tried: as the model says, unless its caller wants one attempt.
+pub(crate) fn retries(caller: &HeaderMap, instance: &ModelInstance<'_>) -> retry::Policy {
+    let refused = caller.get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
     if refused { retry::Policy::NONE } else { instance.model().retries }
 }
 

@@ -1,6 +1,6 @@
 //! The process: puts the rooms together, listens, and keeps the configuration fresh.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -174,10 +174,16 @@ fn start_logging(directives: &str) {
         .iter()
         .filter_map(|directive| directive.parse().ok());
     let filter = quiet.fold(filter, tracing_subscriber::EnvFilter::add_directive);
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let logging = logging.with_ansi(wants_colours()).try_init();
     if let Err(error) = logging {
         eprintln!("warning: no log: {error}");
     }
+}
+
+/// Whether somebody sees the log as it comes: a file or a collector would keep the colours' codes.
+fn wants_colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty())
 }
 
 fn start_simulator(config: &Config) -> io::Result<Option<simulator::Simulator>> {

@@ -38,7 +38,6 @@ pub struct Turn<'c, 's> {
     /// What becomes of the provider's request when the caller leaves.
     pub on_disconnect: OnDisconnect,
     stream: bool,
-    request_tokens: u64,
     left: bool,
 }
 
@@ -71,15 +70,7 @@ impl<'c, 's> Turn<'c, 's> {
     /// The caller of `request`.
     #[must_use]
     pub fn new(client: &'c mut Client, record: &'c mut Record<'s>, timer: Timer, request: &Request) -> Self {
-        Self {
-            client,
-            record,
-            timer,
-            on_disconnect: OnDisconnect::Cancel,
-            stream: request.is_stream(),
-            request_tokens: tokens_in(request.body().len()),
-            left: false,
-        }
+        Self { client, record, timer, on_disconnect: OnDisconnect::Cancel, stream: request.is_stream(), left: false }
     }
 
     async fn wait_unmeasured<T>(&mut self, mut what: impl Future<Output = T> + Unpin) -> Result<T, Fault> {
@@ -114,7 +105,7 @@ impl<'c, 's> Turn<'c, 's> {
     /// What an answer of so many tokens used, where the provider does not say.
     #[must_use]
     pub fn estimate(&self, output_tokens: u64) -> Usage {
-        Usage { input_tokens: self.request_tokens, output_tokens, ..Usage::default() }
+        Usage { input_tokens: self.record.bill.input_tokens(), output_tokens, ..Usage::default() }
     }
 
     /// Begins a streamed answer, if that has not happened yet.

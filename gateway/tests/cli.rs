@@ -319,6 +319,28 @@ fn explain_refuses_as_the_caller_would_be_refused() {
 }
 
 #[test]
+fn explain_takes_headers_as_a_call_would_have_them() {
+    let body = r#"{"model":"gpt-main","messages":[]}"#;
+    let headers = ["-H", "x-weir-tags: blue,green", "--header", "X-Weir-No-Retry: 1", "-H", "x-weir-tag: x"];
+    let output = explain("explain-headers", body, &headers);
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    for part in [
+        "tags       blue, green\n",
+        "at most 1 attempt\n",
+        "no attempt is left for it",
+        "note       x-weir-tag: no header",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let timeout = explain("explain-timeout", body, &["-H", "x-weir-timeout-ms: 1500"]);
+    assert!(out(&timeout).contains("time       1500ms at most\n"), "{}", out(&timeout));
+    let refused = explain("explain-credential", body, &["-H", "x-weir-credential: oa-1"]);
+    assert!(err(&refused).starts_with("refused: 403 policy_forbidden "), "{}", err(&refused));
+    assert_eq!(explain("explain-no-header", body, &["-H", "x-weir-tags"]).status.code(), Some(2));
+}
+
+#[test]
 fn check_finds_no_fault_in_the_configurations_of_the_readme() {
     let readme = fs::read_to_string(repository().join("README.md")).unwrap();
     let hash = "sha256:588b852d2b4dac29462ee96ad379a16fcd87135ffc841ee5f8e797d5f485fc00";

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use gateway::ledger::{Charge, Ledger, Opened, Row, Settings, id};
-use gateway::store::{Patience, Served, Store, StoreFault};
+use gateway::store::{Patience, Raise, Served, Store, StoreFault};
 use jiff::Timestamp;
 
 const SETTINGS: Settings = Settings { commit_within: Duration::from_millis(1), retention: Duration::from_secs(86_400) };
@@ -31,11 +31,13 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// A store with 40 rows of which 8 have ids of their callers', two counters and a configuration.
+/// A store with 40 rows of which 8 have ids of their callers', two counters, a configuration and a raised limit.
 fn store(folder: &Path) {
     let store = Store::open(folder, Patience::None).unwrap();
     store.served(Served { at: Timestamp::now(), hash: "abc".into(), changed: vec!["models".into()] });
     store.history().unwrap();
+    let raise = Raise { account: "a".into(), limit: 9, until: Timestamp::MAX };
+    store.disk().keep_raise(&raise, Timestamp::now()).unwrap();
     let ledger = Ledger::open(store.disk(), SETTINGS, drop).unwrap();
     for number in 0..40 {
         let id = if number % 5 == 0 { format!("own-{number}") } else { id::new(Timestamp::now()) };
@@ -78,12 +80,13 @@ fn a_whole_store_is_counted_and_survives_the_way_out_and_in() {
         "ids             8\n",
         "counters        2\n",
         "configurations  1\n",
+        "raised limits   1\n",
         "no damage",
     ] {
         assert!(told.contains(line), "{line} is not in\n{told}");
     }
     let out = weir("export", folder.path(), b"");
-    assert_eq!((out.status.code(), text(&out.stdout).lines().count()), (Some(0), 43), "{out:?}");
+    assert_eq!((out.status.code(), text(&out.stdout).lines().count()), (Some(0), 44), "{out:?}");
     let copy = tempfile::tempdir().unwrap();
     let imported = weir("import", copy.path(), &out.stdout);
     assert_eq!((imported.status.code(), text(&imported.stderr)), (Some(0), "40 rows\n"));

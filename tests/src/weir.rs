@@ -175,6 +175,19 @@ pub struct Weir {
     printed: Arc<Printed>,
 }
 
+/// What a process that was killed left behind.
+#[derive(Debug)]
+pub struct Killed {
+    folder: PathBuf,
+}
+
+impl Killed {
+    /// Starts the next one on it.
+    pub async fn started(self, config: &Config) -> Weir {
+        Weir::start_in(self.folder, config).await
+    }
+}
+
 /// What the process printed on standard output.
 #[derive(Debug, Default)]
 struct Printed {
@@ -195,11 +208,16 @@ impl Weir {
     }
 
     /// Ends the process as `kill -9` does, and starts the next one on what it left behind.
-    pub async fn killed_and_started(mut self, config: &Config) -> Self {
+    pub async fn killed_and_started(self, config: &Config) -> Self {
+        self.killed().started(config).await
+    }
+
+    /// Ends the process as `kill -9` does.
+    #[must_use]
+    pub fn killed(mut self) -> Killed {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        let folder = std::mem::take(&mut self.folder);
-        Self::start_in(folder, config).await
+        Killed { folder: std::mem::take(&mut self.folder) }
     }
 
     /// Ends the process by SIGTERM, and starts the next one on what it left behind.

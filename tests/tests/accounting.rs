@@ -180,6 +180,12 @@ async fn a_request_costs_what_its_tier_costs_and_holds_the_dearest_that_it_may_g
     weir.logged(&cut.id()).await;
     let whole = ask(&weir, &asked("default")).await;
     assert_eq!((whole.status.as_u16(), whole.header("x-weir-max-tokens")), (200, None));
+    assert_eq!(row(&weir, &cut.id()).await["service_tier"], "priority");
+    let usual = ask(&weir, &limited(chat("m"))).await;
+    assert_eq!(row(&weir, &usual.id()).await["service_tier"], Value::Null);
+    let told = Call::new(weir.admin(), "GET", "/admin/v1/usage/rows?format=csv&model=t").send().await.text().await;
+    let ends: Vec<&str> = told.lines().map(|line| line.rsplit(',').nth(1).unwrap()).collect();
+    assert_eq!(ends, ["service_tier", "priority", "priority"]);
 }
 
 #[tokio::test]
@@ -293,6 +299,112 @@ async fn a_stream_that_is_left_pays_for_what_it_has_brought_though_its_provider_
     assert_charged(&weir, &[id]).await;
 }
 
+/// The parts of a row's usage and cost: what attempts used that did not answer.
+fn spent(row: &Value) -> Vec<Value> {
+    row["attempts"].as_array().unwrap().iter().map(|attempt| attempt["spent"].clone()).collect()
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_given_up_costs_its_input_at_its_own_price_and_one_that_was_refused_nothing() {
+    let simulator = simulator();
+    let clock = "timeouts: {first_byte: 150ms, connect: 100ms}, retries: {max: 0}, fallbacks: {any: [m]}";
+    let model = |name: &str, target: &str| {
+        format!("{{name: {name}, targets: [{target}], {clock}, pricing: {{input: 3000, output: 3000}}}}")
+    };
+    let weir = config(&simulator, "budgets: [{usd: 50, every: day}],", "")
+        .openai("nowhere", "http://127.0.0.1:9/v1")
+        .model(&model("late", "{provider: openai, model: 'gpt-5.5~delay=5s'}"))
+        .model(&model("silent", "{provider: openai, model: 'gpt-5.5~first=5s'}"))
+        .model(&model("counted", "{provider: claude, model: 'claude-sonnet-4-6~first=5s~times=1'}"))
+        .model(&model("broken", "{provider: openai, model: 'gpt-5.5~cut=0'}"))
+        .model(&model("refusing", "{provider: openai, model: 'gpt-5.5~status=500'}"))
+        .model(&model("failing", "{provider: openai, model: 'gpt-5.5~error=500'}"))
+        .model(&model("closed", "{provider: openai, model: 'gpt-5.5~close'}"))
+        .model(&model("gone", "{provider: nowhere, model: gpt-5.5}"))
+        .start()
+        .await;
+    let mut ids = Vec::new();
+    for (name, is_paid) in [
+        ("late", true),
+        ("silent", true),
+        ("counted", true),
+        ("broken", true),
+        ("refusing", false),
+        ("failing", false),
+        ("closed", false),
+        ("gone", false),
+    ] {
+        let answer = ask(&weir, &limited(stream(name))).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-model")), (200, Some("m")), "{name}");
+        ids.push(answer.id());
+        answer.text().await;
+        weir.logged(ids.last().unwrap()).await;
+        let row = row(&weir, ids.last().unwrap()).await;
+        let (input, spent) = (row["usage"]["input_tokens"].as_u64().unwrap(), spent(&row));
+        assert_eq!(row["usage"]["output_tokens"], 8, "{name} {row}");
+        if !is_paid {
+            assert_eq!(
+                (input, &row["accuracy"], &row["cost_usd"]),
+                (6, &json!("exact"), &json!(0.014)),
+                "{name} {row}"
+            );
+            assert_eq!(spent, [Value::Null, Value::Null], "{name}");
+            continue;
+        }
+        let given_up = input - 6;
+        assert!(given_up > 0 && row["accuracy"] == "estimated", "{name} {row}");
+        assert_eq!(
+            (&spent[0]["input_tokens"], &spent[0]["accuracy"]),
+            (&json!(given_up), &json!("estimated")),
+            "{name}"
+        );
+        assert_eq!((spent[0]["output_tokens"].as_u64(), &spent[1]), (Some(0), &Value::Null), "{name}");
+        let cost = row["cost_usd"].as_f64().unwrap();
+        assert!((cost - 0.014 - 0.003 * given_up as f64).abs() < 1e-9, "{name} {row}");
+    }
+    assert_charged(&weir, &ids).await;
+}
+
+#[tokio::test]
+async fn what_a_provider_counted_of_an_attempt_that_failed_is_paid_as_it_was_counted() {
+    let simulator = simulator();
+    let failing =
+        "targets: [{provider: claude, model: 'claude-sonnet-4-6~error=529~error_after=0'}], fallbacks: {any: [m]}";
+    let weir = config(&simulator, "budgets: [{usd: 50, every: day}],", "")
+        .model(&format!("{{name: c, {failing}, retries: {{max: 0}}, {PRICED}}}"))
+        .start()
+        .await;
+    let answer = ask(&weir, &limited(stream("c"))).await;
+    let id = answer.id();
+    answer.text().await;
+    weir.logged(&id).await;
+    let row = row(&weir, &id).await;
+    let account = simulator.account();
+    let of_claude = account.rows.iter().find(|row| row.dialect == "anthropic").unwrap();
+    assert_eq!(spent(&row)[0]["input_tokens"], of_claude.input_tokens, "{row}");
+    assert_eq!((&spent(&row)[0]["accuracy"], &row["accuracy"]), (&json!("partial"), &json!("partial")));
+    assert_eq!(row["usage"]["input_tokens"], account.input_tokens, "{row}");
+    assert_charged(&weir, &[id]).await;
+}
+
+#[tokio::test]
+async fn a_hedges_loser_costs_its_input() {
+    let simulator = simulator();
+    let targets = "[{provider: openai, model: 'gpt-5.5~delay=5s'}, {tier: 1, provider: openai, model: gpt-5.5}]";
+    let weir = config(&simulator, "budgets: [{usd: 50, every: day}],", "")
+        .model(&format!("{{name: h, targets: {targets}, hedge: {{after: 50ms, max_extra: 100%}}, {PRICED}}}"))
+        .start()
+        .await;
+    let answer = ask(&weir, &limited(chat("h"))).await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-attempts")), (200, Some("2")));
+    let told: f64 = answer.header("x-weir-cost-usd").unwrap().parse().unwrap();
+    let row = row(&weir, &answer.id()).await;
+    let lost = spent(&row)[0]["input_tokens"].as_u64().unwrap();
+    assert_eq!((&row["attempts"][0]["outcome"], spent(&row)[1].is_null()), (&json!("abandoned"), true));
+    assert!(lost > 0 && row["usage"]["input_tokens"] == 6 + lost && row["accuracy"] == "estimated", "{row}");
+    assert!((told - assert_charged(&weir, &[answer.id()]).await).abs() < 1e-9, "{told} {row}");
+}
+
 #[tokio::test]
 async fn a_fallback_takes_over_only_where_the_key_may_and_can_pay_for_it() {
     let simulator = simulator();
@@ -339,6 +451,49 @@ async fn a_budget_that_runs_low_is_served_by_the_model_that_it_names() {
 }
 
 #[tokio::test]
+async fn a_request_too_dear_for_what_is_left_is_cut_if_that_helps_and_else_answered_by_the_model_that_the_budget_names()
+{
+    let simulator = simulator();
+    let small = |price: u32| {
+        format!(
+            "{{name: small, targets: [{{provider: claude, model: claude-haiku-4-5}}], pricing: {{input: {price}, output: {price}}}}}"
+        )
+    };
+    let instead = "on_exhaust: {model: small}";
+    // What `m` may cost at least is some 0.1 dollars: nothing is used, so neither budget is low.
+    let (tight, ample) =
+        (format!("budgets: [{{usd: 0.02, every: day, {instead}}}]"), "budgets: [{usd: 5, every: week}]");
+    let asked = with(chat("m"), "max_tokens", json!(5000));
+    for (tenant, key, price, status, model, is_cut) in [
+        (String::new(), format!("budgets: [{{usd: 0.5, every: day, {instead}}}]"), 1, 200, "m", true),
+        (String::new(), tight.clone(), 1, 200, "small", false),
+        (String::new(), tight.clone(), 50, 200, "small", true),
+        (String::new(), tight.clone(), 5_000, 429, "small", false),
+        // The one that names a model is not the first that has not enough left.
+        (format!("{tight},"), "budgets: [{usd: 0.02, every: week}]".to_owned(), 1, 200, "small", false),
+        (format!("{tight},"), ample.to_owned(), 1, 200, "small", false),
+        // What names no model refuses.
+        (
+            format!("budgets: [{{usd: 50, every: day, {instead}}}],"),
+            "budgets: [{usd: 0.02, every: week}]".to_owned(),
+            1,
+            429,
+            "m",
+            false,
+        ),
+    ] {
+        let weir = config(&simulator, &tenant, &key).model(&small(price)).start().await;
+        let answer = ask(&weir, &asked).await;
+        let told =
+            (answer.status.as_u16(), answer.header("x-weir-model"), answer.header("x-weir-max-tokens").is_some());
+        assert_eq!(told, (status, Some(model), is_cut), "{tenant} {key} {price}");
+        if model == "small" {
+            assert!(weir.metrics().await.contains(r#"weir_fallbacks_total{from="m",to="small"} 1"#), "{tenant} {key}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_model_without_a_price_is_not_counted_or_refused_as_its_tenant_wants() {
     let simulator = simulator();
     let two =
@@ -361,6 +516,39 @@ async fn a_model_without_a_price_is_not_counted_or_refused_as_its_tenant_wants()
         let answer = ask(&weir, &limited(chat("two"))).await;
         assert_eq!((answer.status.as_u16(), answer.header("x-weir-provider")), (200, Some(answers)));
         assert!(weir.stderr().contains("no price of `x` is known, so a budget of tenant `acme`"), "{}", weir.stderr());
+    }
+}
+
+#[tokio::test]
+async fn searches_and_where_a_request_was_served_are_in_its_row_and_its_cost() {
+    let usage = r#"{"input_tokens":100,"output_tokens":10,"server_tool_use":{"web_search_requests":2,"web_fetch_requests":0},"inference_geo":"us"}"#;
+    let content = r#"[{"type":"text","text":"Hi"}]"#;
+    let answer = format!(
+        r#"{{"id":"m","type":"message","role":"assistant","model":"c","content":{content},"stop_reason":"end_turn","usage":{usage}}}"#
+    );
+    let (simulator, provider) = (simulator(), Provider::json(&answer).await);
+    let searching = "{kind: anthropic, base_url: 'URL', credentials: [{id: one, api_key: sk-ant}]}"
+        .replace("URL", &provider.root());
+    let asked = |model: &str| {
+        let tools = json!([{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}]);
+        with(limited(chat(model)), "tools", tools)
+    };
+    for (unpriced, status) in [("allow", 200), ("refuse", 403)] {
+        let weir = config(&simulator, &format!("budgets: [{{usd: 50, every: day}}], unpriced: {unpriced},"), "")
+            .provider("searching", &searching)
+            .model(&format!("{{name: known, targets: [{{provider: searching, model: claude-opus-5}}], {PRICED}}}"))
+            .model(&format!("{{name: own, targets: [{{provider: searching, model: x}}], {PRICED}}}"))
+            .start()
+            .await;
+        let known = ask(&weir, &asked("known")).await;
+        assert_eq!(known.status.as_u16(), 200);
+        let told = row(&weir, &known.id()).await;
+        assert_eq!((&told["usage"]["web_searches"], &told["inference_geo"]), (&json!(2), &json!("us")), "{told}");
+        assert_eq!(told["cost_usd"], json!(0.121 + 0.02), "{told}");
+        // Nobody knows what a search costs there.
+        let own = ask(&weir, &asked("own")).await;
+        assert_eq!((own.status.as_u16(), row(&weir, &own.id()).await["cost_usd"].clone()), (status, Value::Null));
+        assert_charged(&weir, &[known.id(), own.id()]).await;
     }
 }
 

@@ -444,12 +444,16 @@ fn meaning(value: &Value) -> Value {
     }
 }
 
-/// Adds a delta as OpenAI's clients do: texts grow, lists with an index grow in their places, other lists get longer.
+/// Adds a delta as OpenAI's clients do: texts grow, lists with an index grow in their places, other lists come once, since
+/// one client breaks off at the second and another forgets the first.
 fn add(to: &mut Value, delta: &Value) {
     match (to, delta) {
         (to, Value::Null) if to.is_null() => {}
         (Value::String(text), Value::String(more)) => text.push_str(more),
-        (Value::Array(items), Value::Array(more)) => more.iter().for_each(|item| add_item(items, item)),
+        (Value::Array(items), Value::Array(more)) => {
+            assert!(more.iter().all(|item| item.get("index").is_some()), "a second list without indices: {more:?}");
+            more.iter().for_each(|item| add_item(items, item));
+        }
         (Value::Object(fields), Value::Object(more)) => {
             for (name, value) in more {
                 match fields.get_mut(name) {

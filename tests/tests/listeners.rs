@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,9 +12,10 @@ use weir_tests::client::Call;
 use weir_tests::http2::Http2;
 use weir_tests::patience::until;
 use weir_tests::process::{Folder, Process};
+use weir_tests::provider::port_that_nobody_listens_at;
 use weir_tests::raw::Raw;
 use weir_tests::tls::Certificate;
-use weir_tests::weir::{Config, KEY};
+use weir_tests::weir::{Config, KEY, Weir, binary};
 
 fn simulator() -> Simulator {
     simulator::start(simulator::Config::default()).unwrap()
@@ -347,4 +349,25 @@ async fn the_quickstart_serves_in_an_empty_folder_and_its_curl_line_works() {
     let output = tokio::process::Command::new("sh").arg("-c").arg(format!("curl -sS {line}")).output().await.unwrap();
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(answer["choices"][0]["message"]["content"].is_string(), "{answer}");
+}
+
+/// How `weir healthcheck` ends for a Weir with this section `server`.
+fn healthcheck(weir: &Weir, server: &str) -> Option<i32> {
+    let file = weir.folder().join("healthcheck.yaml");
+    std::fs::write(&file, format!("server: {server}\n{EMPTY}")).unwrap();
+    Command::new(binary()).arg("healthcheck").arg("--config").arg(file).status().unwrap().code()
+}
+
+#[tokio::test]
+async fn its_own_healthcheck_tells_whether_it_is_ready_whatever_its_listeners_speak() {
+    let weir = Config::new().start().await;
+    let (api, admin) = (weir.api(), weir.admin());
+    let (_kept, nobody) = port_that_nobody_listens_at();
+    assert_eq!(healthcheck(&weir, &format!("{{listen: '{api}', admin: '{admin}'}}")), Some(0));
+    assert_eq!(healthcheck(&weir, &format!("{{listen: '{api}', admin: null}}")), Some(0));
+    assert_eq!(healthcheck(&weir, &format!("{{listen: '{api}', admin: '{nobody}'}}")), Some(1));
+    // Of what only speaks TLS it is known whether it takes connections.
+    let tls = "tls: {cert: c.pem, key: k.pem}";
+    assert_eq!(healthcheck(&weir, &format!("{{listen: '{api}', admin: null, {tls}}}")), Some(0));
+    assert_eq!(healthcheck(&weir, &format!("{{listen: '{nobody}', admin: null, {tls}}}")), Some(1));
 }

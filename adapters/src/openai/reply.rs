@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::usage::Written;
-use crate::chunk::{FinishReason, ThinkingBlock, push_json};
+use crate::chunk::{FinishReason, push_json};
+use crate::handback::ThinkingBlock;
 use crate::usage::Usage;
 
 /// A raw JSON value, the provider's own or made here.

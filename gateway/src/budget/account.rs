@@ -329,7 +329,8 @@ impl Account {
             self.come_to(Threshold::Spent, reading);
         }
         let resets_at = matches!(self.terms.span, Span::Every(..)).then(|| reading.window.ends_at()).flatten();
-        Exhausted { account: Arc::clone(self), cause, left: reading.left(), resets_at }
+        let instead = self.terms.instead.clone();
+        Exhausted { account: Arc::clone(self), cause, left: reading.left(), resets_at, instead }
     }
 
     /// What this node has used of the window, for the claim of the one that it took over from.
@@ -563,6 +564,8 @@ pub struct Exhausted {
     pub left: i64,
     /// When there is more, if ever.
     pub resets_at: Option<Timestamp>,
+    /// The model that may be cheap enough, as an account names it that has not enough left.
+    pub instead: Option<Arc<str>>,
 }
 
 impl fmt::Display for Exhausted {
@@ -613,6 +616,13 @@ struct Held {
 }
 
 impl Reservation {
+    /// No more than so much is needed any more; the rest is free for others.
+    pub fn shrink(&mut self, to: i64) {
+        let (held, to) = (self.held, to.clamp(0, self.held.worst));
+        self.held.worst = to;
+        self.account.settle(Held { worst: held.worst - to, ..held }, 0);
+    }
+
     /// Replaces what is held by what was used, in the window in which it was held.
     pub fn settle(self, used: i64) -> Charge {
         let used = used.max(0);

@@ -30,9 +30,21 @@ impl Accounts {
     pub async fn reserve(&self, worst: i64, now: Timestamp) -> Result<Reservations, Exhausted> {
         let mut reserved = Vec::with_capacity(self.0.len());
         for account in self.0.iter() {
-            reserved.push(account.reserve(worst, now).await?);
+            match account.reserve(worst, now).await {
+                Ok(reservation) => reserved.push(reservation),
+                Err(exhausted) => {
+                    let instead = exhausted.instead.or_else(|| self.instead_of(worst, now).cloned());
+                    return Err(Exhausted { instead, ..exhausted });
+                }
+            }
         }
         Ok(Reservations(reserved))
+    }
+
+    /// The model that is to answer instead of one that may cost `worst`, which an account cannot pay.
+    fn instead_of(&self, worst: i64, now: Timestamp) -> Option<&Arc<str>> {
+        let short = |account: &&Arc<Account>| account.reading(now).left() < worst;
+        self.0.iter().filter(short).find_map(|account| account.terms().instead.as_ref())
     }
 
     /// The least that any of them has left: what a request's worst case may be cut to. `None`: there are none.
@@ -66,6 +78,11 @@ impl Accounts {
 pub struct Reservations(Vec<Reservation>);
 
 impl Reservations {
+    /// No more than so much is needed any more; the rest is free for others.
+    pub fn shrink(&mut self, to: i64) {
+        self.0.iter_mut().for_each(|reservation| reservation.shrink(to));
+    }
+
     /// Replaces what is held by what was used.
     pub fn settle(self, used: i64) -> Vec<Charge> {
         self.0.into_iter().map(|reservation| reservation.settle(used)).collect()

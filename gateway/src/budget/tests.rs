@@ -53,6 +53,22 @@ fn what_is_held_is_replaced_by_what_was_used_or_given_back() {
 }
 
 #[test]
+fn what_is_held_can_shrink_to_what_will_be_used() {
+    let (registry, now) = (deaf(), at(NOON));
+    let account = account(&registry, daily(100));
+    let mut held = account.reserve_at_once(60, now).unwrap();
+    held.shrink(80);
+    assert_eq!(account.reading(now).reserved, 60);
+    held.shrink(25);
+    assert_eq!((account.reading(now).reserved, account.reading(now).left()), (25, 75));
+    assert_eq!(held.settle(25).amount, 25);
+    let mut given_back = account.reserve_at_once(75, now).unwrap();
+    given_back.shrink(0);
+    drop(given_back);
+    assert_eq!((account.reading(now).used, account.reading(now).reserved), (25, 0));
+}
+
+#[test]
 fn a_request_settles_in_the_window_that_admitted_it() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(100));

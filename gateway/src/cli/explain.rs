@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use http::{HeaderName, HeaderValue};
+
 use super::{INTERNAL_FAULT, WRONG_INPUT, check, complain, say};
 use crate::config::{self, Faults};
 use crate::explain::{self, Call, Explanation, Unexplained};
@@ -13,6 +15,14 @@ pub(super) struct Asked {
     pub(super) key: String,
     pub(super) request: PathBuf,
     pub(super) endpoint: String,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// A header as it is written: `name: value`.
+pub(super) fn header(written: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = written.split_once(':').ok_or("a header is written `name: value`")?;
+    let name = HeaderName::try_from(name.trim()).map_err(|error| error.to_string())?;
+    Ok((name, HeaderValue::try_from(value.trim()).map_err(|error| error.to_string())?))
 }
 
 /// For whom it is told.
@@ -36,7 +46,8 @@ pub(super) fn run(file: &Path, asked: &Asked, form: Form) -> ExitCode {
         Ok(loaded) => loaded,
         Err(faults) => return check::refuse(&faults),
     };
-    let call = Call { key: asked.key.clone(), endpoint: asked.endpoint.clone(), body: body.into() };
+    let headers = asked.headers.iter().cloned().collect();
+    let call = Call { key: asked.key.clone(), endpoint: asked.endpoint.clone(), headers, body: body.into() };
     let explained = runtime().and_then(|runtime| Ok(runtime.block_on(explain::explain(loaded, &call))?));
     match explained {
         Ok(explanation) => tell(&explanation, form),

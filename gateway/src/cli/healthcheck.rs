@@ -18,11 +18,11 @@ pub(super) fn run(file: &Path) -> ExitCode {
         Ok(loaded) => loaded,
         Err(faults) => return check::refuse(&faults),
     };
-    let Some(address) = plain_listener(&loaded.config) else {
-        complain("error: no listener without TLS that could be asked\n");
+    let Some((address, speaks)) = listener(&loaded.config) else {
+        complain("error: no listener that could be asked\n");
         return ExitCode::from(WRONG_INPUT);
     };
-    match ask(address) {
+    match ask(address, speaks) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(WRONG_INPUT),
         Err(error) => {
@@ -32,12 +32,21 @@ pub(super) fn run(file: &Path) -> ExitCode {
     }
 }
 
-/// The admin listener, or one of the API's, that speaks plain HTTP.
-fn plain_listener(config: &Config) -> Option<SocketAddr> {
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Speaks {
+    Plain,
+    Tls,
+}
+
+/// The admin listener, or one of the API's; one that speaks plain HTTP if there is any.
+fn listener(config: &Config) -> Option<(SocketAddr, Speaks)> {
     let server = &config.server;
-    let listeners = server.admin.iter().chain(&server.listen.0);
-    let plain = listeners.filter(|listener| listener.tls.is_none() && server.tls.is_none());
-    plain.map(|listener| reachable(listener.address.get())).next()
+    let listeners = server.admin.iter().chain(&server.listen.0).map(|listener| {
+        let is_plain = listener.tls.is_none() && server.tls.is_none();
+        (reachable(listener.address.get()), if is_plain { Speaks::Plain } else { Speaks::Tls })
+    });
+    listeners.min_by_key(|(_, speaks)| *speaks)
 }
 
 /// An address to connect to, for one that listens everywhere.
@@ -50,8 +59,12 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn ask(address: SocketAddr) -> io::Result<bool> {
+/// Whether it is ready; of one that speaks TLS, with whatever certificate, only whether it takes a connection.
+fn ask(address: SocketAddr, speaks: Speaks) -> io::Result<bool> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    if speaks == Speaks::Tls {
+        return Ok(true);
+    }
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n")?;
     let mut status = [0; b"HTTP/1.1 200".len()];

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use crate::serve::Start;
 use clap::{CommandFactory as _, Parser, Subcommand};
+use http::{HeaderName, HeaderValue};
 
 /// The user's input is wrong.
 pub(crate) const WRONG_INPUT: u8 = 1;
@@ -60,6 +61,9 @@ enum Command {
         /// The endpoint: chat, or its path behind /v1/.
         #[arg(long, default_value = "chat")]
         endpoint: String,
+        /// A header of the request, such as 'x-weir-credential: oa-1'; may be given several times. The key is --key's.
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = explain::header)]
+        headers: Vec<(HeaderName, HeaderValue)>,
         /// Tell it as JSON.
         #[arg(long)]
         json: bool,
@@ -154,9 +158,9 @@ impl Cli {
             Command::Check { file, strict } => {
                 check::run(&file, if strict { check::Depth::Strict } else { check::Depth::Text })
             }
-            Command::Explain { file, key, request, endpoint, json } => {
+            Command::Explain { file, key, request, endpoint, headers, json } => {
                 let form = if json { explain::Form::Json } else { explain::Form::Text };
-                explain::run(&file, &explain::Asked { key, request, endpoint }, form)
+                explain::run(&file, &explain::Asked { key, request, endpoint, headers }, form)
             }
             Command::Schema => schema::run(),
             Command::Key(Key::New { tenant }) => key::new(tenant.as_deref()),

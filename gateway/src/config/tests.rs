@@ -511,20 +511,6 @@ fn every_built_in_manifest_is_whole_and_every_file_is_built_in() {
 }
 
 #[test]
-fn a_secret_is_fetched_from_where_it_is_kept() {
-    let folder = Folder::new("secret");
-    folder.write("key", "sk-1\n");
-    folder.write("empty", "\n");
-    let file = |name: &str| Secret::written(&format!("file:{}", folder.path().join(name).display())).resolve();
-    assert_eq!(*file("key").unwrap(), "sk-1");
-    assert!(matches!(file("empty"), Err(SecretError::Empty(_))));
-    assert!(matches!(file("none"), Err(SecretError::Unreadable { .. })));
-    assert!(matches!(Secret::written("env:WEIR_TEST_NOT_SET").resolve(), Err(SecretError::Unset(_))));
-    assert!(!Secret::written("env:PATH").resolve().unwrap().is_empty());
-    assert_eq!(*Secret::written("sk-2").resolve().unwrap(), "sk-2");
-}
-
-#[test]
 fn values_are_read_as_they_are_written() {
     let config = load_text(
         &base()
@@ -629,39 +615,24 @@ proptest! {
             fuzz(format!("{}{put}{}", &EXAMPLE[..at], &EXAMPLE[end..]).as_bytes());
         }
     }
-
-    #[test]
-    fn a_span_of_time_reads_back_as_it_is_shown(millis in 0..1_000_000_000_u64) {
-        let span = Duration::millis(millis);
-        let text = base().replace("- name: gpt", &format!("- name: gpt\n    timeouts: {{total: {span}}}"));
-        prop_assert_eq!(load_text(&text).config.models[0].timeouts.total, span);
-    }
-
-    #[test]
-    fn money_reads_back_exactly(nanos in 0..u64::from(u32::MAX) * 1_000_000_000) {
-        let text = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
-        let text = base().replace("- name: gpt", &format!("- name: gpt\n    pricing: {{input: {text}}}"));
-        let read = load_text(&text).config.models[0].pricing.as_ref().unwrap().input.unwrap();
-        prop_assert_eq!(read.nanos(), nanos);
-    }
 }
 
 /// A folder of its own for one test, gone after it.
-struct Folder(std::path::PathBuf);
+pub(super) struct Folder(std::path::PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("weir-config-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn path(&self) -> &std::path::Path {
+    pub(super) fn path(&self) -> &std::path::Path {
         &self.0
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.0.join(name), text).unwrap();
     }
 }

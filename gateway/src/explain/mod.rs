@@ -20,11 +20,13 @@ use crate::budget;
 use crate::config::{self, Config, Faults, Loaded, Secret};
 use crate::error::{Fault, Kind};
 use crate::exchange;
+use crate::headers;
 use crate::limit;
 use crate::model::source::Offer;
 use crate::model::{Model, ModelInstance, Picked, ProviderManager, Snapshot, type_of};
 use crate::net::proxy::Proxies;
 use crate::params::Adjusted;
+use crate::record;
 use crate::retry::{Step, Tries};
 use crate::route::Route;
 use crate::search;
@@ -39,6 +41,8 @@ pub struct Call {
     pub key: String,
     /// `chat`, or the path of an endpoint behind `/v1/`.
     pub endpoint: String,
+    /// The headers; what carries a key in them gives way to `key`.
+    pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
@@ -113,6 +117,17 @@ struct Steps<'a> {
     told: &'a mut Explanation,
 }
 
+/// Who calls with what.
+#[derive(Clone, Copy)]
+struct Caller<'a, 'r> {
+    key: &'a Key,
+    headers: &'r HeaderMap,
+    request: &'r Request,
+}
+
+/// Why a target that could be asked is not.
+const NO_ATTEMPT_LEFT: &str = "no attempt is left for it when those before it failed";
+
 /// A request that can be sent.
 struct Chosen<'s> {
     picked: Picked<'s>,
@@ -123,18 +138,66 @@ struct Chosen<'s> {
 impl<'a> Steps<'a> {
     async fn all(mut self, call: &Call) -> Result<(), Fault> {
         let operation = self.operation(&call.endpoint)?;
-        let key = self.authenticate(&call.key)?;
+        let headers = &call.headers;
+        let key = self.authenticate(headers, &call.key)?;
         let mut bill = Bill::default();
         bill.admit(key).await?;
-        let request = self.read(operation, &call.body)?;
+        self.tell_headers(headers);
+        exchange::refuse_encoded(headers)?;
+        let request = &self.read(operation, &call.body)?;
+        let caller = Caller { key, headers, request };
         let asked = request.model()?;
-        let instance = self.snapshot.resolve(key, type_of(operation), asked.as_deref())?;
-        self.tell_model(&instance, asked.as_deref());
-        self.tell_limits(key, instance.model());
-        let adjusted = instance.model().adjust(&request)?;
+        let mut instance = self.snapshot.resolve(key, type_of(operation), asked.as_deref())?;
+        if let Some(other) = exchange::instead(self.snapshot, key, operation) {
+            self.told.notes.push(format!("{} answers: a budget is low from its beginning", other.asked()));
+            instance = other;
+        }
+        instance.narrow(key, headers)?;
+        self.told.total = exchange::longest(headers, &instance)?.map(Into::into);
+        self.any_model(&mut bill, instance, asked.as_deref(), caller).await
+    }
+
+    /// The model that was asked for, or the first that takes over for it.
+    async fn any_model(
+        &mut self,
+        bill: &mut Bill,
+        instance: ModelInstance<'a>,
+        asked: Option<&str>,
+        caller: Caller<'a, '_>,
+    ) -> Result<(), Fault> {
+        let model = instance.model();
+        let mut fault = match self.one_model(bill, instance, asked, caller).await {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
+        };
+        let Caller { key, headers, request } = caller;
+        for mut other in exchange::successors(self.snapshot, key, request.operation(), model, &fault) {
+            if other.narrow(key, headers).is_err() {
+                continue;
+            }
+            let name = other.asked().to_owned();
+            self.told.notes.push(format!("{name} takes over from {}: {}", model.name, fault.message));
+            match self.one_model(bill, other, Some(&name), caller).await {
+                Ok(()) => return Ok(()),
+                Err(failed) => fault = failed,
+            }
+        }
+        Err(fault)
+    }
+
+    async fn one_model(
+        &mut self,
+        bill: &mut Bill,
+        instance: ModelInstance<'a>,
+        asked: Option<&str>,
+        caller: Caller<'a, '_>,
+    ) -> Result<(), Fault> {
+        self.tell_model(&instance, asked, caller);
+        self.tell_limits(caller.key, instance.model());
+        let adjusted = instance.model().adjust(caller.request)?;
         self.told.params.clone_from(&adjusted.changes);
         bill.for_model(instance.model(), &adjusted.request).await?;
-        let chosen = self.candidates(&mut bill, key, &instance, &adjusted).await;
+        let chosen = self.candidates(bill, caller, &instance, &adjusted).await;
         self.tell_excluded(&instance);
         self.tell_request(&chosen?);
         Ok(())
@@ -151,9 +214,10 @@ impl<'a> Steps<'a> {
         }
     }
 
-    fn authenticate(&mut self, key: &str) -> Result<&'a Key, Fault> {
-        let carried = HeaderValue::try_from(format!("Bearer {key}")).ok();
-        let headers: HeaderMap = carried.into_iter().map(|value| (header::AUTHORIZATION, value)).collect();
+    fn authenticate(&mut self, headers: &HeaderMap, key: &str) -> Result<&'a Key, Fault> {
+        let mut headers = headers.clone();
+        let carried = HeaderValue::try_from(format!("Bearer {key}"));
+        headers.insert(header::AUTHORIZATION, carried.unwrap_or_else(|_| HeaderValue::from_static("")));
         let key = access::authenticate(&self.snapshot.keys, &headers, SystemTime::now())?;
         self.told.tenant = Some(key.tenant.id.clone());
         self.told.key = Some(key.id.clone());
@@ -171,11 +235,14 @@ impl<'a> Steps<'a> {
     async fn candidates(
         &mut self,
         bill: &mut Bill,
-        key: &Key,
+        caller: Caller<'a, '_>,
         instance: &ModelInstance<'a>,
         adjusted: &Adjusted<'_>,
     ) -> Result<Chosen<'a>, Fault> {
-        let (mut tried, mut tries) = (Tried::default(), instance.model().retries.begin());
+        let Caller { key, headers, .. } = caller;
+        let passed_on = attempt::passed_on(headers);
+        let policy = search::retries(headers, instance);
+        let (mut tried, mut tries, mut sendable) = (Tried::default(), policy.begin(), 0);
         let shares = instance.balance().shares(Moment::now());
         let mut outcome: Option<Result<Chosen<'a>, Fault>> = None;
         let unpicked = loop {
@@ -183,15 +250,20 @@ impl<'a> Steps<'a> {
                 Ok((picked, _held)) => picked,
                 Err(unpicked) => break unpicked,
             };
-            let attempted = dry_run(bill, key, instance, &picked, adjusted).await;
+            let attempted = dry_run(bill, key, instance, &picked, adjusted, &passed_on).await;
             self.tell_unpriced(key, &picked);
+            sendable += u32::from(attempted.is_ok());
             let is_chosen = matches!(outcome, Some(Ok(_)));
             let is_first = attempted.is_ok() && !is_chosen;
             if is_first {
                 self.tell_accounts(key);
             }
             let gives_up = !is_chosen && gives_up(&mut tries, &attempted);
-            self.told.candidates.push(Candidate::picked(&picked, instance, &shares, verdict(&attempted, is_first)));
+            let verdict = match &attempted {
+                Ok(_) if sendable > policy.max.saturating_add(1) => Verdict::Refused(NO_ATTEMPT_LEFT.to_owned()),
+                attempted => verdict(attempted, is_first),
+            };
+            self.told.candidates.push(Candidate::picked(&picked, instance, &shares, verdict));
             if is_first || outcome.is_none() {
                 outcome = Some(attempted);
             }
@@ -199,15 +271,17 @@ impl<'a> Steps<'a> {
                 break Unpicked::Exhausted;
             }
         };
-        self.tell_rest(instance, &tried);
+        self.tell_rest(instance, &tried, &tries);
         outcome.unwrap_or_else(|| Err(search::unavailable(instance.status().fault(instance.asked()), unpicked)))
     }
 
     /// The candidates to which it does not come.
-    fn tell_rest(&mut self, instance: &ModelInstance<'a>, tried: &Tried) {
+    fn tell_rest(&mut self, instance: &ModelInstance<'a>, tried: &Tried, tries: &Tries) {
         let targets = instance.model().targets.iter().enumerate();
         for (_, target) in targets.filter(|(place, _)| !tried.has(*place)) {
             let why = match instance.offer(target) {
+                _ if !instance.is_wanted(target) => "the caller wants another credential",
+                _ if instance.may_use(target) && tries.are_over() => NO_ATTEMPT_LEFT,
                 _ if instance.may_use(target) => "the failure before it is the caller's",
                 Offer::NoQuota => "no quota of the tenant is for this model",
                 Offer::Spent => "the tenant's quota is used up",
@@ -219,7 +293,16 @@ impl<'a> Steps<'a> {
         }
     }
 
-    fn tell_model(&mut self, instance: &ModelInstance<'_>, asked: Option<&str>) {
+    /// What the caller says of its request, and what it says in vain.
+    fn tell_headers(&mut self, headers: &HeaderMap) {
+        self.told.tags = record::tags(headers);
+        let own = headers.keys().filter(|name| name.as_str().starts_with("x-weir-"));
+        for unknown in own.filter(|name| !headers::OF_CALLERS.contains(name)) {
+            self.told.notes.push(format!("{unknown}: no header that a caller sends; weir serve takes no notice of it"));
+        }
+    }
+
+    fn tell_model(&mut self, instance: &ModelInstance<'_>, asked: Option<&str>, caller: Caller<'_, '_>) {
         let model = instance.model();
         let written = self.written(model);
         let affinity = written.and_then(|written| written.affinity.as_ref());
@@ -235,9 +318,10 @@ impl<'a> Steps<'a> {
             resolved,
             model_type: model.model_type,
             balance: written.map_or(config::Balance::Weighted, |written| written.balance),
-            retries: model.retries.max,
+            retries: search::retries(caller.headers, instance).max,
             fallbacks: model.fallbacks.clone(),
             affinity: affinity.iter().flat_map(|affinity| &affinity.by).map(ToString::to_string).collect(),
+            related_by: model.relation.found(caller.key, caller.headers, caller.request),
             hedge: written.and_then(|written| written.hedge.as_ref()).map(|hedge| hedge.after),
             when_all_cool: model.when_all_cool,
         });
@@ -320,10 +404,10 @@ async fn dry_run<'s>(
     instance: &ModelInstance<'s>,
     picked: &Picked<'s>,
     adjusted: &Adjusted<'_>,
+    passed_on: &HeaderMap,
 ) -> Result<Chosen<'s>, Fault> {
     let payable = bill.afford(key, picked, &adjusted.request).await?;
-    let caller = HeaderMap::new();
-    let to = attempt::addressed(picked, instance, &caller);
+    let to = attempt::addressed(picked, instance, passed_on);
     let native = attempt::encode(picked, &payable.request, adjusted, &to)?;
     Ok(Chosen { picked: picked.clone(), native, limited_to: payable.limited_to })
 }

@@ -26,6 +26,8 @@ pub struct Explanation {
     pub(super) endpoint: String,
     pub(super) tenant: Option<String>,
     pub(super) key: Option<String>,
+    /// What the caller names its request with, for the ledger.
+    pub(super) tags: Vec<String>,
     pub(super) model: Option<ModelTold>,
     pub(super) limits: Vec<Scope>,
     pub(super) budgets: Vec<Account>,
@@ -41,6 +43,8 @@ pub struct Explanation {
     pub(super) request: Option<Outgoing>,
     /// What the caller would be told instead of an answer.
     pub refused: Option<Refusal>,
+    /// How long it may take in all.
+    pub(super) total: Option<config::Duration>,
     pub(super) notes: Vec<String>,
 }
 
@@ -58,6 +62,8 @@ pub(super) struct ModelTold {
     pub(super) fallbacks: Fallbacks,
     /// What keeps related requests at one target.
     pub(super) affinity: Vec<String>,
+    /// By which of it, or by what its caller says, this request is related to others.
+    pub(super) related_by: Option<String>,
     /// After how long a second target is asked beside the first.
     pub(super) hedge: Option<config::Duration>,
     /// What becomes of the request when every target cools.
@@ -266,6 +272,10 @@ impl fmt::Display for Explanation {
         self.tenant.iter().try_for_each(|tenant| line("tenant", tenant))?;
         self.key.iter().try_for_each(|key| line("key", key))?;
         self.model.iter().try_for_each(|model| line("model", model))?;
+        self.total.iter().try_for_each(|total| line("time", &format!("{total} at most")))?;
+        if !self.tags.is_empty() {
+            line("tags", &self.tags.join(", "))?;
+        }
         self.limits.iter().try_for_each(|limit| line("limit", limit))?;
         self.budgets.iter().try_for_each(|budget| line("budget", budget))?;
         self.quotas.iter().try_for_each(|quota| line("quota", quota))?;
@@ -287,10 +297,12 @@ impl fmt::Display for ModelTold {
             write!(f, " from {}", self.asked)?;
         }
         self.model_type.iter().try_for_each(|kind| write!(f, "; {kind}"))?;
-        write!(f, "; balance {}, at most {} attempts", self.balance, self.retries.saturating_add(1))?;
+        let attempts = self.retries.saturating_add(1);
+        write!(f, "; balance {}, at most {attempts} attempt{}", self.balance, if attempts == 1 { "" } else { "s" })?;
         if !self.affinity.is_empty() {
             write!(f, "; kept at one target by {}", self.affinity.join(", "))?;
         }
+        self.related_by.iter().try_for_each(|by| write!(f, "; this request is kept with others by {by}"))?;
         self.hedge.iter().try_for_each(|after| write!(f, "; a second target beside it after {after}"))?;
         match self.when_all_cool {
             WhenAllCool::Fail => {}
@@ -325,7 +337,9 @@ impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |nanos: Option<i64>| dollars_text(nanos.unwrap_or_default());
         write!(f, "{}: {} USD, of which this request holds {}", self.id, text(self.usd), text(self.reserved_usd))?;
-        self.on_exhaust.iter().try_for_each(|model| write!(f, "; when it is low, {model} answers"))
+        self.on_exhaust
+            .iter()
+            .try_for_each(|model| write!(f, "; when it is low or a request too dear, {model} answers"))
     }
 }
 

@@ -35,7 +35,7 @@ pub use self::census::Census;
 pub use self::fleet::{Fleet, Member, State};
 pub use self::query::{Cursor, Field, Filter, Reader, Sum, Sums};
 pub(crate) use self::row::dollars::{parse as dollars_parsed, serialize as dollars, text as dollars_text};
-pub use self::row::{Accuracy, Attempt, Charge, Counts, Row};
+pub use self::row::{Accuracy, Attempt, Charge, Counts, Row, Spent};
 use self::shipper::{Bell, Shipper, Shipping};
 use self::waiting::Waiting;
 use self::writer::Writer;
@@ -123,6 +123,8 @@ impl<'a> Opened<'a> {
             first_byte_ms: None,
             duration_ms: 0,
             tags: Vec::new(),
+            service_tier: None,
+            inference_geo: None,
         }
     }
 }

@@ -84,5 +84,7 @@ fn first(row: &Row<'_>, named: bool) -> Row<'static> {
         first_byte_ms: None,
         duration_ms: 0,
         tags: Vec::new(),
+        service_tier: None,
+        inference_geo: None,
     }
 }

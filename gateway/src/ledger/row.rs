@@ -51,6 +51,12 @@ pub struct Row<'a> {
     /// What the caller named it with.
     #[serde(default)]
     pub tags: Vec<Cow<'a, str>>,
+    /// How the provider served it, as far as that has prices of its own: by these it was priced, where there were some.
+    #[serde(default)]
+    pub service_tier: Option<Cow<'a, str>>,
+    /// Where it was served, where that costs more: `us`.
+    #[serde(default)]
+    pub inference_geo: Option<Cow<'a, str>>,
 }
 
 impl Row<'_> {
@@ -61,8 +67,8 @@ impl Row<'_> {
     }
 }
 
-/// How far a count is to be relied on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// How far a count is to be relied on; the least reliable last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Accuracy {
     /// The provider counted, to the end.
@@ -98,6 +104,24 @@ pub struct Attempt<'a> {
     pub status: Option<u16>,
     /// How long it took.
     pub ms: u64,
+    /// What it used though it did not answer: its part of the row's usage and cost. `None` for the one that answered, and
+    /// where the provider refused or was not reached.
+    #[serde(default)]
+    pub spent: Option<Spent>,
+}
+
+/// What an attempt used that did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Input tokens.
+    pub input_tokens: u64,
+    /// Output tokens.
+    pub output_tokens: u64,
+    /// What that cost, in nano-dollars; `None` without a price.
+    #[serde(rename = "cost_usd", with = "dollars")]
+    pub cost: Option<i64>,
+    /// How far the count is to be relied on.
+    pub accuracy: Accuracy,
 }
 
 /// What a request used; input and output as in [`adapters::Usage`].
@@ -124,6 +148,10 @@ pub struct Counts {
     pub seconds: f64,
     /// Units of search, as rerankers count.
     pub search_units: u64,
+    /// Tokens of either kind that were pictures.
+    pub image_tokens: u64,
+    /// Searches of the web that the provider made for the model.
+    pub web_searches: u64,
 }
 
 impl Counts {
@@ -140,6 +168,8 @@ impl Counts {
         add(&mut self.characters, other.characters);
         self.seconds += other.seconds;
         add(&mut self.search_units, other.search_units);
+        add(&mut self.image_tokens, other.image_tokens);
+        add(&mut self.web_searches, other.web_searches);
     }
 }
 
@@ -156,6 +186,8 @@ impl From<adapters::Usage> for Counts {
             characters: usage.characters,
             seconds: Duration::from_millis(usage.audio_ms).as_secs_f64(),
             search_units: usage.search_units,
+            image_tokens: usage.image_tokens(),
+            web_searches: usage.web_searches,
         }
     }
 }
@@ -269,11 +301,14 @@ pub(super) mod tests {
                 outcome: "ok".into(),
                 status: Some(200),
                 ms: 812,
+                spent: None,
             }],
             started_at: Timestamp::from_microsecond(1_795_406_400_123_456).unwrap(),
             first_byte_ms: Some(301),
             duration_ms: 815,
             tags: vec!["team-a".into()],
+            service_tier: Some("priority".into()),
+            inference_geo: None,
         }
     }
 
@@ -285,16 +320,36 @@ pub(super) mod tests {
             r#"{"request_id":"req_1","tenant":"acme","key":"ci","model":"gpt-main","type":"llm","status":200,"error":null,"#,
             r#""accuracy":"exact","provider":"openai","upstream_model":"gpt-5.5","credential":"oa-1","usage":{"#,
             r#""input_tokens":1000,"cached_input_tokens":0,"cache_write_tokens":0,"output_tokens":20,"#,
-            r#""reasoning_tokens":0,"audio_tokens":0,"images":0,"characters":0,"seconds":0.0,"search_units":0},"#,
+            r#""reasoning_tokens":0,"audio_tokens":0,"images":0,"characters":0,"seconds":0.0,"search_units":0,"image_tokens":0,"web_searches":0},"#,
             r#""cost_usd":0.00145,"attempts":[{"target":"openai/gpt-5.5","credential":"oa-1","outcome":"ok","status":200,"#,
-            r#""ms":812}],"started_at":"2026-11-23T04:00:00.123456Z","first_byte_ms":301,"duration_ms":815,"#,
-            r#""tags":["team-a"]}"#,
+            r#""ms":812,"spent":null}],"started_at":"2026-11-23T04:00:00.123456Z","first_byte_ms":301,"duration_ms":815,"#,
+            r#""tags":["team-a"],"service_tier":"priority","#,
+            r#""inference_geo":null}"#,
         );
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_str::<Row<'_>>(&json).unwrap(), row);
         let packed = rmp_serde::to_vec(&row).unwrap();
         assert!(packed.len() < 200, "{} bytes", packed.len());
         assert_eq!(rmp_serde::from_slice::<Row<'_>>(&packed).unwrap(), row);
+    }
+
+    #[test]
+    fn a_row_of_before_is_read_with_what_it_did_not_have_left_out() {
+        let new = Row { service_tier: None, ..row("req_1") };
+        let who = ("req_1", "acme", "ci", "gpt-main", "llm", Some(200), None::<&str>, Accuracy::Exact);
+        let counts = [1_000_u64, 0, 0, 20, 0, 0, 0, 0, 0, 0];
+        let what = (Some("openai"), Some("gpt-5.5"), Some("oa-1"), counts, Some(1_450_000));
+        let attempts = [("openai/gpt-5.5", Some("oa-1"), "ok", Some(200), 812)];
+        let when = (1_795_406_400_123_456_i64, Some(301), 815, ["team-a"]);
+        // On the disk all of it is one array of eighteen.
+        let [who, what, when] =
+            [rmp_serde::to_vec(&who), rmp_serde::to_vec(&what), rmp_serde::to_vec(&when)].map(Result::unwrap);
+        let attempts = rmp_serde::to_vec(&attempts).unwrap();
+        let packed = [&[0xdc, 0, 18], &who[1..], &what[1..], &attempts, &when[1..]].concat();
+        assert_eq!(rmp_serde::from_slice::<Row<'_>>(&packed).unwrap(), new);
+        let json = serde_json::to_string(&new).unwrap();
+        let json = json.replace(r#","service_tier":null,"inference_geo":null"#, "").replace(r#","spent":null"#, "");
+        assert_eq!(serde_json::from_str::<Row<'_>>(&json).unwrap(), new);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! What makes requests related, and which target the related ones go to.
 
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::time::Duration;
 
 use adapters::Request;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use crate::access::Key;
 use crate::balance::{Moment, Pins, beginning};
@@ -38,6 +38,21 @@ impl Relation {
             ttl: written.ttl.get(),
         })
     }
+
+    /// By what this request is related to others, in the words of the configuration; `None`: it is not.
+    #[must_use]
+    pub fn found(&self, key: &Key, headers: &HeaderMap, request: &Request) -> Option<String> {
+        if said(headers).is_some() {
+            return Some(format!("header:{}", headers::CACHE_AFFINITY));
+        }
+        let by = self.by.iter().find(|by| hash(by, key, headers, request, &mut DefaultHasher::new()))?;
+        Some(by.to_string())
+    }
+}
+
+/// What the caller itself says that its related requests have in common.
+fn said(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(headers::CACHE_AFFINITY).filter(|said| !said.is_empty())
 }
 
 impl Affinity {
@@ -52,7 +67,7 @@ impl Affinity {
         headers: &HeaderMap,
         request: &Request,
     ) -> Option<u64> {
-        let said = headers.get(headers::CACHE_AFFINITY).filter(|said| !said.is_empty());
+        let said = said(headers);
         if said.is_none() && relation.by.is_empty() {
             return None;
         }
@@ -81,7 +96,7 @@ impl Affinity {
 fn hash(by: &AffinityBy, key: &Key, headers: &HeaderMap, request: &Request, hasher: &mut impl Hasher) -> bool {
     let mut take = |what: Option<&[u8]>| what.filter(|what| !what.is_empty()).map(|what| what.hash(hasher)).is_some();
     match by {
-        AffinityBy::Header(name) => take(headers.get(name).map(http::HeaderValue::as_bytes)),
+        AffinityBy::Header(name) => take(headers.get(name).map(HeaderValue::as_bytes)),
         AffinityBy::User => take(request.get("user")),
         AffinityBy::Key => take(Some(key.id.as_bytes())),
         AffinityBy::PromptPrefix => {

@@ -229,6 +229,8 @@ impl ShutdownSignalWatch for Signals {
         (self.ready)();
         while ears.next().await == Told::HandOver && !self.hand_over().await {}
         self.drain(&mut ears).await;
+        // Pingora calls it an error when nobody is left to say so.
+        self.stop_admin.send_replace(true);
         ShutdownSignal::GracefulTerminate
     }
 }

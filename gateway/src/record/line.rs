@@ -33,9 +33,9 @@ pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
     if !record.attempts.is_empty() {
         line.list("attempts", &record.attempts, attempt);
     }
-    if let Some(counted) = record.usage {
-        line.object("usage", |line| usage(line, counted));
-        line.text("accuracy", record.accuracy.name());
+    if let Some(spent) = record.spent() {
+        line.object("usage", |line| usage(line, spent.usage));
+        line.text("accuracy", spent.accuracy.name());
     }
     if let Some(cost) = record.cost() {
         line.raw("cost_usd", ledger::dollars_text(cost).as_bytes());

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use crate::access::Key;
 use crate::balance::{self, Failure, Held, Moment};
-use crate::bill::Bill;
-use crate::error::{Fault, Kind};
+use crate::bill::{Bill, Spent};
+use crate::error::{Counted, Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::hedge::Which;
@@ -52,11 +52,8 @@ pub struct Record<'s> {
     pub attempts: Vec<Attempt<'s>>,
     /// Why it went there, where a target was passed over.
     pub choices: Choices,
-    /// What was used.
-    usage: Option<Usage>,
-    /// How far that is to be relied on.
-    accuracy: Accuracy,
-    cost: Option<Nanos>,
+    /// What the attempt that answered used.
+    answered: Option<Spent>,
     /// The status that was sent.
     pub status: Option<StatusCode>,
     /// What went wrong.
@@ -95,14 +92,26 @@ pub struct Attempt<'s> {
     price: Option<&'s Price>,
     /// What became of it; `None` while it runs.
     pub outcome: Option<Outcome>,
-    /// Whether its provider was not heard to the end.
-    cut_off: bool,
+    /// What it used though it did not answer.
+    spent: Option<Box<Spent>>,
     /// The provider's status, where it answered.
     status: Option<StatusCode>,
     /// Its hold on the target, until it ends.
     held: Option<Held>,
     started: Instant,
     took: Duration,
+}
+
+/// How one of two attempts lost its race.
+#[derive(Clone, Copy, Debug)]
+pub enum Lost<'f> {
+    /// It failed.
+    Failed(&'f Fault),
+    /// It was slower, and had gone out or not.
+    Slower {
+        /// Whether it had.
+        sent: bool,
+    },
 }
 
 /// What became of an attempt.
@@ -144,9 +153,7 @@ impl<'s> Record<'s> {
             asked: String::new(),
             attempts: Vec::new(),
             choices: Choices::default(),
-            usage: None,
-            accuracy: Accuracy::Exact,
-            cost: None,
+            answered: None,
             status: None,
             fault: None,
             bill: Bill::default(),
@@ -197,7 +204,7 @@ impl<'s> Record<'s> {
             upstream_model: picked.upstream_model.as_ref().to_owned(),
             price: picked.price(self.began.into()),
             outcome: None,
-            cut_off: false,
+            spent: None,
             status: None,
             held: Some(held),
             started: Instant::now(),
@@ -213,7 +220,7 @@ impl<'s> Record<'s> {
         let upstream_model = last.upstream_model.clone();
         let lost = Attempt {
             outcome: Some(outcome),
-            cut_off: false,
+            spent: None,
             status: None,
             held: None,
             target,
@@ -244,7 +251,6 @@ impl<'s> Record<'s> {
         };
         let outcome = ended.map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok);
         attempt.outcome = Some(outcome);
-        attempt.cut_off = ended.is_err_and(Fault::cuts_off);
         attempt.status = ended.map_or_else(|fault| fault.refused.map(|(status, _)| status), |()| Some(StatusCode::OK));
         attempt.took = attempt.started.elapsed();
         let credential = attempt.target.credential.id.as_deref().unwrap_or("none");
@@ -257,31 +263,50 @@ impl<'s> Record<'s> {
         }
     }
 
-    /// What was used, and so what it costs at the price of who answered, as far as that is known.
-    pub fn used(&mut self, usage: Usage, accuracy: Accuracy) {
-        self.cost = self.attempts.last().and_then(|attempt| attempt.price?.cost(&usage));
-        self.usage = Some(usage);
-        self.accuracy = accuracy;
+    /// The attempt that was begun last has failed before it answered, and what its provider may want for it is paid.
+    pub fn attempt_failed(&mut self, fault: &Fault) {
+        self.attempt_ended(Err(fault));
+        let spent = self.spends(fault.counted.as_deref().copied(), fault.may_cost());
+        self.bill.fail(spent.as_ref());
     }
 
-    /// What the request costs, where that is known.
+    /// What the attempt that was begun last has used without an answer: what its provider counted, else at least the input
+    /// where it was given the request.
+    fn spends(&mut self, counted: Option<Counted>, may_cost: bool) -> Option<Spent> {
+        let input = Usage { input_tokens: self.bill.input_tokens(), ..Usage::default() };
+        let estimated = may_cost.then_some(Counted { usage: input, accuracy: Accuracy::Estimated });
+        let Counted { usage, accuracy } = counted.or(estimated)?;
+        let attempt = self.attempts.last_mut()?;
+        let spent = Spent { usage, accuracy, cost: attempt.price.and_then(|price| price.cost(&usage)) };
+        attempt.spent = Some(Box::new(spent));
+        Some(spent)
+    }
+
+    /// What the attempt that answers used, and so what it costs at its price, as far as that is known.
+    pub fn used(&mut self, usage: Usage, accuracy: Accuracy) {
+        let cost = self.attempts.last().and_then(|attempt| attempt.price?.cost(&usage));
+        self.answered = Some(Spent { usage, accuracy, cost });
+    }
+
+    /// What all attempts used together, those that did not answer too.
+    fn spent(&self) -> Option<Spent> {
+        let beside = self.attempts.iter().filter_map(|attempt| attempt.spent.as_deref());
+        self.answered.iter().chain(beside).copied().reduce(Spent::and)
+    }
+
+    /// What the request costs, where that is known: not where who answered has no price. What an attempt cost that did not
+    /// answer and has none is not known, and left out.
     #[must_use]
     pub fn cost(&self) -> Option<Nanos> {
-        self.cost
-    }
-
-    /// A provider that was asked and not heard to the end has used at least the input.
-    fn estimate(&mut self) {
-        if self.usage.is_none() && self.attempts.last().is_some_and(|attempt| attempt.cut_off) {
-            let usage = Usage { input_tokens: self.bill.input_tokens(), ..Usage::default() };
-            self.used(usage, Accuracy::Estimated);
+        match self.answered {
+            Some(Spent { cost: None, .. }) => None,
+            Some(_) | None => self.spent()?.cost,
         }
     }
 
     /// Replaces what was held by what was used, and writes the ledger's row.
     fn settle(&mut self) {
-        self.estimate();
-        let charges = self.bill.settle(self.model, self.usage.as_ref(), self.cost());
+        let charges = self.bill.settle(self.model, self.answered.as_ref(), self.cost());
         let Some(key) = self.key.filter(|_| self.operation.is_some()) else {
             return;
         };
@@ -299,19 +324,25 @@ impl<'s> Record<'s> {
         self.gateway.ledger.admit(&row::opened(self, key))
     }
 
-    /// Of the two attempts that were begun last this one has lost the race: it failed, or was slower. The other one is the
-    /// last from here on.
-    pub fn attempt_lost(&mut self, which: Which, fault: Option<&Fault>) {
+    /// Of the two attempts that were begun last this one has lost the race. The other one is the last from here on.
+    pub fn attempt_lost(&mut self, which: Which, how: Lost<'_>) {
         let Some(before_last) = self.attempts.len().checked_sub(2) else {
             return;
         };
         if which == Which::First {
             self.attempts.swap(before_last, before_last + 1);
         }
-        match fault {
-            Some(fault) => self.attempt_ended(Err(fault)),
-            None => self.attempt_abandoned(),
-        }
+        let spent = match how {
+            Lost::Failed(fault) => {
+                self.attempt_ended(Err(fault));
+                self.spends(fault.counted.as_deref().copied(), fault.may_cost())
+            }
+            Lost::Slower { sent } => {
+                self.attempt_abandoned();
+                self.spends(None, sent)
+            }
+        };
+        self.bill.lose(which, spent.as_ref());
         self.attempts.swap(before_last, before_last + 1);
     }
 
@@ -353,13 +384,14 @@ impl<'s> Record<'s> {
         if let Some(first) = self.first_content {
             metrics.first_token.with_label_values(&labels).observe(seconds(first));
         }
-        if let Some(usage) = self.usage {
-            self.count_tokens(usage, labels);
+        if let Some(answered) = self.answered {
+            self.count_tokens(answered.usage, labels);
+            self.count_spent(&answered, [provider, model]);
         }
-        if let Some(cost) = self.cost() {
-            let [_, provider, model] = labels;
-            #[expect(clippy::cast_precision_loss, reason = "a counter of dollars needs no exact nano-dollars")]
-            metrics.cost.with_label_values(&[provider, model]).inc_by(cost as f64 / 1e9);
+        for attempt in &self.attempts {
+            if let Some(spent) = attempt.spent.as_deref() {
+                self.count_spent(spent, [&attempt.target.provider.name, model]);
+            }
         }
         if let Some(scope) = self.fault.as_ref().and_then(|fault| fault.limit) {
             metrics.limit_rejections.with_label_values(&[scope]).inc();
@@ -373,15 +405,25 @@ impl<'s> Record<'s> {
             #[expect(clippy::cast_precision_loss, reason = "a histogram needs no exact counts over 2^52")]
             metrics.token_usage.with_label_values(&[operation, provider, model, kind]).observe(count as f64);
         }
-        for (kind, count) in kinds(usage) {
-            if count > 0 {
-                metrics.tokens.with_label_values(&[provider, model, kind]).inc_by(count);
-            }
-        }
         if let (Some(first), 1..) = (self.first_content, usage.output_tokens) {
             let rest = seconds(self.took().saturating_sub(first));
             #[expect(clippy::cast_precision_loss, reason = "a histogram needs no exact counts over 2^52")]
             metrics.per_output_token.with_label_values(&labels).observe(rest / usage.output_tokens as f64);
+        }
+    }
+
+    /// What was used and paid, whether it was for an answer or not.
+    fn count_spent(&self, spent: &Spent, labels: [&str; 2]) {
+        let metrics = &self.gateway.metrics;
+        let [provider, model] = labels;
+        for (kind, count) in kinds(spent.usage) {
+            if count > 0 {
+                metrics.tokens.with_label_values(&[provider, model, kind]).inc_by(count);
+            }
+        }
+        if let Some(cost) = spent.cost.filter(|_| self.cost().is_some()) {
+            #[expect(clippy::cast_precision_loss, reason = "a counter of dollars needs no exact nano-dollars")]
+            metrics.cost.with_label_values(&labels).inc_by(cost as f64 / 1e9);
         }
     }
 
@@ -406,11 +448,15 @@ impl Drop for Record<'_> {
         if let [.., first, _] = self.attempts.as_slice()
             && first.outcome.is_none()
         {
-            self.attempt_lost(Which::First, None);
+            self.attempt_lost(Which::First, Lost::Slower { sent: true });
         }
         if self.attempts.last().is_some_and(|attempt| attempt.outcome.is_none()) {
+            // Cut in the middle, by a drain or a panic: its provider has very likely been asked.
             let fault = self.fault.clone().unwrap_or_else(Fault::gone);
-            self.attempt_ended(Err(&fault));
+            match self.answered {
+                Some(_) => self.attempt_ended(Err(&fault)),
+                None => self.attempt_failed(&Fault { sent: true, ..fault }),
+            }
         }
         self.settle();
         self.gateway.metrics.in_flight.dec();
@@ -456,7 +502,7 @@ fn new_id(now: Timestamp) -> HeaderValue {
 }
 
 /// What a caller names its request with, as far as it is short.
-fn tags(headers: &HeaderMap) -> Vec<String> {
+pub(crate) fn tags(headers: &HeaderMap) -> Vec<String> {
     let Some(text) = headers.get(headers::TAGS).and_then(|value| value.to_str().ok()) else {
         return Vec::new();
     };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Attempt, Record};
 use crate::access::Key;
+use crate::bill::Spent;
 use crate::ledger::{self, Counts, Opened, Row};
 
 /// What the ledger keeps of a request that has only begun.
@@ -20,7 +21,7 @@ pub(super) fn opened<'a>(record: &'a Record<'_>, key: &'a Key) -> Opened<'a> {
 
 /// A request that has ended.
 pub(super) fn of<'a>(record: &'a Record<'_>, key: &'a Key) -> Row<'a> {
-    let last = record.attempts.last();
+    let (last, spent) = (record.attempts.last(), record.spent());
     Row {
         request_id: id(record).into(),
         tenant: key.tenant.id.as_str().into(),
@@ -29,17 +30,19 @@ pub(super) fn of<'a>(record: &'a Record<'_>, key: &'a Key) -> Row<'a> {
         kind: kind(record).into(),
         status: record.status_told().map(|status| status.as_u16()),
         error: record.fault.as_ref().map(|fault| fault.kind.name().into()),
-        accuracy: record.accuracy,
+        accuracy: spent.map_or(ledger::Accuracy::Exact, |spent| spent.accuracy),
         provider: last.map(|attempt| attempt.target.provider.name.as_str().into()),
         upstream_model: last.map(|attempt| attempt.upstream_model.as_str().into()),
         credential: last.and_then(|attempt| credential(attempt)),
-        usage: record.usage.map(Counts::from).unwrap_or_default(),
+        usage: spent.map(|spent| Counts::from(spent.usage)).unwrap_or_default(),
         cost: record.cost(),
         attempts: record.attempts.iter().map(tried).collect(),
         started_at: record.began,
         first_byte_ms: record.first_content.map(milliseconds),
         duration_ms: milliseconds(record.took()),
         tags: record.tags.iter().map(|tag| tag.as_str().into()).collect(),
+        service_tier: spent.and_then(|spent| spent.usage.tier.name()).map(Into::into),
+        inference_geo: spent.filter(|spent| spent.usage.in_us).map(|_| "us".into()),
     }
 }
 
@@ -50,7 +53,13 @@ fn tried<'a>(attempt: &'a Attempt<'_>) -> ledger::Attempt<'a> {
         outcome: attempt.outcome.map_or("none", Into::into).into(),
         status: attempt.status.map(|status| status.as_u16()),
         ms: milliseconds(attempt.took),
+        spent: attempt.spent.as_deref().map(spent),
     }
+}
+
+fn spent(spent: &Spent) -> ledger::Spent {
+    let Spent { usage, accuracy, cost } = *spent;
+    ledger::Spent { input_tokens: usage.input_tokens, output_tokens: usage.output_tokens, cost, accuracy }
 }
 
 fn id<'a>(record: &'a Record<'_>) -> &'a str {

@@ -25,6 +25,16 @@ pub struct Raise {
     pub until: Timestamp,
 }
 
+impl Raise {
+    /// What is kept under `key`, if that is a raise.
+    ///
+    /// # Errors
+    /// It cannot be understood.
+    pub fn kept(key: &[u8], value: &[u8]) -> Result<Option<Self>, StoreFault> {
+        if key.starts_with(TABLE) { read(value).map(Some) } else { Ok(None) }
+    }
+}
+
 impl Disk {
     /// Keeps a raise, in the place of what was kept for its account; those that are over go. Blocks.
     ///

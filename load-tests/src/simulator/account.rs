@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::reply::Usage;
+use super::served::{self, End, Served};
 use super::text::Seed;
 
 /// The requests that are kept.
@@ -190,6 +191,7 @@ pub(crate) struct Books {
     started: Instant,
     rows: Mutex<HashMap<u64, Row>>,
     requests: Mutex<VecDeque<Kept>>,
+    served: Mutex<VecDeque<Served>>,
     counted: Mutex<HashMap<String, u64>>,
     gauges: Gauges,
     changed: Notify,
@@ -213,6 +215,7 @@ impl Books {
             started: Instant::now(),
             rows: Mutex::default(),
             requests: Mutex::default(),
+            served: Mutex::default(),
             counted: Mutex::default(),
             gauges: Gauges::default(),
             changed: Notify::new(),
@@ -244,6 +247,7 @@ impl Books {
     pub(crate) fn reset_account(&self) {
         lock(&self.rows).clear();
         lock(&self.counted).clear();
+        lock(&self.served).clear();
         for total in [&self.gauges.aborted_streams, &self.gauges.aborted_requests, &self.gauges.connections] {
             total.store(0, Ordering::Relaxed);
         }
@@ -292,7 +296,13 @@ impl Books {
     /// Opens a request's receipt.
     pub(crate) fn open(self: &Arc<Self>) -> Receipt {
         add(&self.gauges.in_flight);
-        Receipt { books: self.clone(), row: None, kind: Kind::Whole, end: End::Left, input: 0, output: 0 }
+        let (row, name) = (None, None);
+        Receipt { books: self.clone(), row, name, kind: Kind::Whole, end: End::Left, input: 0, output: 0 }
+    }
+
+    /// What was served of each request that has ended and that its caller named, the oldest first.
+    pub(crate) fn served(&self) -> Vec<Served> {
+        lock(&self.served).iter().cloned().collect()
     }
 
     /// Tells those who wait that something changed.
@@ -352,7 +362,9 @@ impl Drop for Connection {
 pub(crate) struct Receipt {
     books: Arc<Books>,
     row: Option<u64>,
+    name: Option<Box<Name>>,
     kind: Kind,
+    /// [`End::Left`] until the answer has ended.
     end: End,
     input: u64,
     output: u64,
@@ -364,11 +376,12 @@ enum Kind {
     Stream,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    /// The peer left: what holds until the answer has ended.
-    Left,
-    Answered,
+/// A request that is told of by itself.
+#[derive(Debug)]
+struct Name {
+    name: String,
+    model: String,
+    began: Instant,
 }
 
 impl Receipt {
@@ -391,6 +404,12 @@ impl Receipt {
         drop(rows);
         self.row = Some(key);
         self.books.tell();
+    }
+
+    /// Its caller named it, so it is told of by itself.
+    pub(crate) fn named(&mut self, name: &str, model: &str) {
+        let (name, model) = (name.to_owned(), model.to_owned());
+        self.name = Some(Box::new(Name { name, model, began: Instant::now() }));
     }
 
     /// The answer is a stream.
@@ -441,6 +460,12 @@ impl Drop for Receipt {
                 row.input_tokens += input;
                 row.output_tokens += output;
             });
+        }
+        if let Some(name) = self.name.take() {
+            let Name { name, model, began } = *name;
+            let (end, ended) = (self.end, Instant::now());
+            let one = Served { name, model, input_tokens: input, output_tokens: output, end, began, ended };
+            served::keep(&mut lock(&self.books.served), one);
         }
         let gauges = &self.books.gauges;
         if self.end == End::Left {

@@ -19,6 +19,7 @@ use super::dialect::{Answer, Ask, DIALECTS, Dialect, Refusal};
 use super::fault::{self, Fault, RetryAfter};
 use super::reply::Usage;
 use super::script::{self, Play, TRUNCATED_BY};
+use super::served;
 use super::text::Seed;
 
 /// The largest body that is read.
@@ -113,6 +114,9 @@ impl Turn<'_> {
         let full = full.unwrap_or_default().to_owned();
         let credential = self.dialect.credential(self.head).unwrap_or_default();
         self.receipt.name(self.dialect.name(), &full, credential);
+        if let Some(name) = json.as_ref().ok().and_then(served::name) {
+            self.receipt.named(name, &full);
+        }
         let fault = match self.fault(&full, credential) {
             Ok(fault) => fault,
             Err(bad) => {

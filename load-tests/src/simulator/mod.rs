@@ -13,7 +13,7 @@
 //! | `dialect` | what a dialect is, and the table of them |
 //! | `openai`, `anthropic` | the dialects |
 //! | `reply`, `schema`, `text` | what is said and how it is counted |
-//! | `account`, `control` | what was served, in process and under `/_sim/` |
+//! | `account`, `served`, `control` | what was served, in process and under `/_sim/` |
 
 mod account;
 mod anthropic;
@@ -25,6 +25,7 @@ mod openai;
 mod reply;
 mod schema;
 mod script;
+mod served;
 mod server;
 mod text;
 
@@ -35,6 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use account::{Account, Recorded, Row};
 pub use fault::{BadDirective, Encoding, Fault, HEADER, RetryAfter, UsageReport};
+pub use served::{End, Served};
 pub use server::{Config, Simulator, Tls, start};
 
 /// Serves on `listen` until SIGTERM or SIGINT; when it listens it says so on standard output.

@@ -21,6 +21,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::account::{Account, Books, Recorded};
 use super::exchange::exchange;
+use super::served::Served;
 
 /// Connections that may wait to be accepted: thousands of streams begin at once in a load test.
 const BACKLOG: u32 = 4096;
@@ -101,6 +102,12 @@ impl Simulator {
     /// The last 256 requests, the oldest first.
     pub fn requests(&self) -> Vec<Recorded> {
         self.books.requests()
+    }
+
+    /// What was served of each request that has ended and that its caller named, by `user` or `metadata.user_id`; the last
+    /// hundred thousand, the oldest first.
+    pub fn served(&self) -> Vec<Served> {
+        self.books.served()
     }
 
     /// Waits until the account is as `wanted`, and returns it. It waits for ever if that never comes.

@@ -11,7 +11,25 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
+#[path = "../../../gateway/src/config/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the gateway uses the rest")]
+mod config;
+
 const OPERATIONS: &[Operation] = &[Operation::Chat, Operation::Completions, Operation::Embeddings];
+
+/// Any text is a configuration or faults, and a configuration that is written out reads back the same.
+pub fn config(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let loaded = match config::parse_str("fuzz.yaml", &text) {
+        Ok(loaded) => loaded,
+        Err(faults) => return assert!(!faults.to_string().is_empty()),
+    };
+    let written = serde_json::to_string(&loaded.config).expect("a configuration is JSON");
+    match config::parse_str("written.yaml", &written) {
+        Ok(again) => assert_eq!(serde_json::to_string(&again.config).ok(), Some(written)),
+        Err(faults) => panic!("{written}\nhas faults:\n{faults}"),
+    }
+}
 
 /// An object that JSON takes is indexed field by field, and a rewrite changes the named field alone.
 pub fn index(data: &[u8]) {

@@ -9,7 +9,8 @@ use super::format::ANSWER_TOOL;
 use super::usage::Told;
 use super::{error, is_legacy};
 use crate::adapter::{DecodeError, Reply, Target};
-use crate::chunk::{FinishReason, ThinkingBlock};
+use crate::chunk::FinishReason;
+use crate::handback::ThinkingBlock;
 use crate::openai::reply::{
     Annotation, Completion, FileCitation, Function, FunctionKind, Message, Raw, ToolCall, UrlCitation,
 };

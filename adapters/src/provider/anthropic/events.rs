@@ -7,8 +7,9 @@ use super::decode::{Block, Calls, StopDetails, annotation, finish_reason, refusa
 use super::usage::Told;
 use super::{error, is_legacy};
 use crate::adapter::{DecodeError, EventDecoder, Target};
-use crate::chunk::{ChunkWriter, ThinkingBlock, ToolStart};
+use crate::chunk::{ChunkWriter, ToolStart};
 use crate::frame::Event;
+use crate::handback::ThinkingBlock;
 use crate::index::Index;
 use crate::openai::text::Text;
 use crate::request::{Edit, Request, rewrite_into};
@@ -208,11 +209,9 @@ impl Decoder {
             return Sink::Function;
         }
         self.calls = Calls::Tools;
-        let index = out.tool_start(ToolStart { id: block.id.as_deref().unwrap_or_default(), name });
-        if let Some(extra) = block.extra() {
-            out.tool_extra(index, &extra);
-        }
-        Sink::Tool(index)
+        let id = block.id.as_deref().unwrap_or_default();
+        let extra = block.extra();
+        Sink::Tool(out.tool_start(ToolStart { id, name, extra_content: extra.as_deref() }))
     }
 
     /// Some hosts put the first piece, or all of it, into the block's start.
@@ -288,18 +287,15 @@ impl Decoder {
         let (_, open) = self.open.swap_remove(at);
         match open {
             Open::Text { start, citations } => {
-                let annotations: Vec<_> =
-                    citations.iter().filter_map(|raw| annotation(raw, start, self.chars)).collect();
-                if !annotations.is_empty() {
-                    out.annotations(&annotations);
-                }
+                let annotations = citations.iter().filter_map(|raw| annotation(raw, start, self.chars));
+                annotations.for_each(|annotation| out.annotation(&annotation));
             }
             Open::Thinking { text, signature } if !signature.is_empty() => {
                 out.thinking_block(ThinkingBlock::Thinking { thinking: &text, signature: &signature });
             }
             Open::Thinking { .. } | Open::Call { any: true, .. } => {}
             Open::Call { sink, given, any: false } => sink.write(given.as_deref().map_or("{}", RawValue::get), out),
-            Open::Other { block, input } => out.provider_block(&with_input(block.get().as_bytes(), input)),
+            Open::Other { block, input } => out.provider_block(&with_input(block, input)),
         }
     }
 
@@ -327,13 +323,12 @@ fn string(raw: Option<&RawValue>) -> Option<Text<'_>> {
 }
 
 /// A block with the arguments that followed its start.
-fn with_input(block: &[u8], input: String) -> Vec<u8> {
-    let mut whole = Vec::with_capacity(block.len() + input.len());
-    match Index::of(block) {
-        Ok(index) if serde_json::from_str::<&RawValue>(&input).is_ok() => {
-            rewrite_into(block, &index, &[Edit::Set("input", input.into())], &mut whole);
-        }
-        _ => whole.extend_from_slice(block),
-    }
-    whole
+fn with_input(block: Box<RawValue>, input: String) -> Box<RawValue> {
+    let bytes = block.get().as_bytes();
+    let (Ok(index), true) = (Index::of(bytes), serde_json::from_str::<&RawValue>(&input).is_ok()) else {
+        return block;
+    };
+    let mut whole = Vec::with_capacity(bytes.len() + input.len());
+    rewrite_into(bytes, &index, &[Edit::Set("input", input.into())], &mut whole);
+    String::from_utf8(whole).ok().and_then(|json| RawValue::from_string(json).ok()).unwrap_or(block)
 }

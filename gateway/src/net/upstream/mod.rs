@@ -17,7 +17,7 @@ mod shelf;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,37 +67,39 @@ impl Outgoing<'_> {
     }
 }
 
-/// Whether a request may be sent once more, on a new connection, where the one that it went out on had lain idle and ends
-/// without an answer; and whether it was. Its provider closed that connection for lying idle, most likely, but may have
+/// How often a request may go out, and how often it has. It goes out a second time where the connection that it went out on
+/// had lain idle and ends without an answer. Its provider closed that connection for lying idle, most likely, but may have
 /// read the request: so it is for whoever asks to allow it, and to count it.
 #[derive(Debug)]
-pub struct Again {
-    may: bool,
-    was: AtomicBool,
+pub struct Sendings {
+    most: u8,
+    so_far: AtomicU8,
 }
 
-impl Again {
-    /// It may.
+impl Sendings {
+    /// None so far.
     #[must_use]
-    pub const fn once() -> Self {
-        Self { may: true, was: AtomicBool::new(false) }
+    pub const fn at_most(most: u8) -> Self {
+        Self { most, so_far: AtomicU8::new(0) }
     }
 
-    /// It may not.
+    /// Whether there was a connection, and the request has gone out.
     #[must_use]
-    pub const fn never() -> Self {
-        Self { may: false, was: AtomicBool::new(false) }
+    pub fn have_begun(&self) -> bool {
+        self.so_far.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether it was sent once more.
+    /// Whether it has gone out again.
     #[must_use]
-    pub fn was_needed(&self) -> bool {
-        self.was.load(Ordering::Relaxed)
+    pub fn were_two(&self) -> bool {
+        self.so_far.load(Ordering::Relaxed) > 1
     }
 
-    fn begins(&self) -> bool {
-        self.was.fetch_or(self.may, Ordering::Relaxed);
-        self.may
+    /// One more; false where there may be no more.
+    fn begin(&self) -> bool {
+        let may = self.so_far.load(Ordering::Relaxed) < self.most;
+        self.so_far.fetch_add(u8::from(may), Ordering::Relaxed);
+        may
     }
 }
 
@@ -136,24 +138,26 @@ impl Upstreams {
         request: Outgoing<'_>,
         connect_timeout: Duration,
     ) -> Result<Answer, Fault> {
-        self.send_at_most(endpoint, request, connect_timeout, &Again::once()).await
+        self.send_counted(endpoint, request, connect_timeout, &Sendings::at_most(2)).await
     }
 
-    /// The same. A connection that lay idle and turns out to have been closed meanwhile is replaced once, if `again` allows
-    /// it, no byte of an answer came, and the provider hardly had the time to work on the request.
-    pub async fn send_at_most(
+    /// The same, counted for whoever may drop this before its end and has to know whether the provider was asked. A connection
+    /// that lay idle and turns out to have been closed meanwhile is replaced once, if the request may go out twice, no byte of
+    /// an answer came, and the provider hardly had the time to work on it.
+    pub async fn send_counted(
         &self,
         endpoint: &Arc<Endpoint>,
         request: Outgoing<'_>,
         connect_timeout: Duration,
-        again: &Again,
+        sendings: &Sendings,
     ) -> Result<Answer, Fault> {
         check_path(request.path)?;
         let taken = self.pool.line(endpoint, Freshness::Any, connect_timeout).await?;
+        sendings.begin();
         let reused = taken.reused;
         match ask(endpoint, &request, taken).await {
             Ok(answer) => Ok(answer),
-            Err(failed) if failed.stale && reused && again.begins() => {
+            Err(failed) if failed.stale && reused && sendings.begin() => {
                 let line = self.pool.line(endpoint, Freshness::New, connect_timeout);
                 let asked = Box::pin(ask(endpoint, &request, line.await?)).await;
                 asked.map_err(|failed| failed.fault)
