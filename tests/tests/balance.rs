@@ -544,3 +544,27 @@ async fn all_that_wait_for_a_cooling_target_are_served_once_one_of_them_has_foun
     }
     assert_eq!(simulator.account().requests, 21);
 }
+
+#[tokio::test]
+async fn without_a_token_the_admin_api_is_for_no_other_hosts_pages() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).start().await;
+    let port = weir.admin().port();
+    let own = format!("127.0.0.1:{port}");
+    let page = format!("http://{own}");
+    for (host, origin, status) in [
+        (own.as_str(), None, 200),
+        (own.as_str(), Some(page.as_str()), 200),
+        ("localhost", None, 200),
+        ("[::1]:8081", None, 200),
+        ("evil.example", None, 403),
+        ("127.0.0.1.evil.example:8081", None, 403),
+        (own.as_str(), Some("http://evil.example"), 403),
+        (own.as_str(), Some("null"), 403),
+        (own.as_str(), Some("http://127.0.0.1:1"), 403),
+    ] {
+        let call = Call::new(weir.admin(), "POST", "/admin/v1/config/reload").header("host", host);
+        let call = origin.iter().fold(call, |call, origin| call.header("origin", origin));
+        assert_eq!(call.send().await.status, status, "{host} {origin:?}");
+    }
+}
