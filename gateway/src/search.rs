@@ -166,7 +166,11 @@ impl<'s> Search<'_, '_, 's> {
     }
 
     fn failed(&mut self, failed: Fault) -> Step {
-        self.turn.record.attempt_failed(&failed);
+        if failed.kind == Kind::CallerRequest {
+            self.turn.record.attempt_unsaid();
+        } else {
+            self.turn.record.attempt_failed(&failed);
+        }
         if failed.is_targets_lack() {
             self.fault.get_or_insert(failed);
             return Step::Next;
