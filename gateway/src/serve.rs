@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::access_log::{AccessLog, Writer};
-use crate::admin::Admin;
+use crate::admin::{Access, Admin};
 use crate::alerts::{self, Alerts};
 use crate::balance;
 use crate::budget::lease::Claimants;
@@ -160,7 +160,9 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let origin = loaded.origin.clone();
     let identities = settings.api.iter().chain(&settings.admin).filter_map(|listening| listening.identity.clone());
     let reloader = Arc::new(Reloader::new(Arc::clone(&gateway), providers, loaded, identities.collect()));
-    let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&reloader), token.as_ref().map(|token| token.as_str()));
+    let address = settings.admin.as_ref().map(|listening| listening.address.ip());
+    let access = Access::of(token.as_ref().map(|token| token.as_str()), address);
+    let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&reloader), access);
     let _watching = keep_fresh(&origin, &reloader)?;
     let sockets = bound.map_or_else(|| take_over(&mut settings), Ok)?;
     let announced = settings.clone();
