@@ -23,6 +23,7 @@ pub use adapter::{Adapter, DecodeError, Dropped, EncodeError, EventDecoder, Nati
 pub use body::Body;
 pub use chunk::ChunkWriter;
 pub use frame::{Event, Framing};
+pub use openai::usage::content_length;
 pub use refusal::{Class, Refusal};
 pub use request::{Operation, Request};
 pub use stream::{StreamFault, Translator};

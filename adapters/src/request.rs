@@ -165,6 +165,12 @@ impl Request {
         &self.body
     }
 
+    /// Whether the body is JSON throughout: when it came, only what was needed of it was looked at.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        std::str::from_utf8(&self.body).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+    }
+
     /// Whether a stream was asked for.
     #[must_use]
     pub fn is_stream(&self) -> bool {

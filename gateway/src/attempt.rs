@@ -66,7 +66,7 @@ pub trait Patience: Send {
         what: impl Future<Output = T> + Send + Unpin,
     ) -> impl Future<Output = Result<T, Fault>> + Send;
 
-    /// The answer must begin within `limit`.
+    /// The answer must begin within `limit` from now.
     fn begins(&mut self, limit: Option<Duration>);
 
     /// The answer comes: from here on, silence is what is timed.
@@ -95,17 +95,28 @@ pub struct Errand<'a, 's> {
 /// What went wrong with this attempt.
 pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &Errand<'_, '_>) -> Result<Begun, Fault> {
     let Errand { picked, instance, request, adjusted, caller, .. } = errand;
-    let provider = &picked.target.provider;
     let timeouts = instance.model().timeouts;
     let to = addressed(picked, instance, caller);
     let native = encode(picked, request, adjusted, &to)?;
-    patience.begins(timeouts.first_byte);
-    let source = ask(upstreams, patience, errand, &native).await?;
+    // Of an answer that comes whole its head is the end of the work: that may take as long as all of it.
+    patience.begins(timeouts.first_byte.filter(|_| request.is_stream()));
+    let source = ask(upstreams, patience, errand, &native).await.map_err(|fault| blamed(fault, request))?;
     let provider_request_id = provider_request_id(&source.headers);
-    let answer = begin(patience, provider.adapter, request, &to, source).await;
+    let answer = begin(patience, errand, &to, source).await;
     let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
     patience.goes_on();
     Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
+}
+
+/// A server that breaks at a body which is no JSON says nothing of itself. Looked at only then: every other body would pay for it.
+fn blamed(fault: Fault, request: &Request) -> Fault {
+    let broke = fault.refused.filter(|(status, _)| status.is_server_error());
+    if broke.is_none() || request.is_valid() {
+        return fault;
+    }
+    let message = "The request's body is not valid JSON in UTF-8 throughout, and the provider failed at it.";
+    let callers = Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message).with_detail(fault.message);
+    Fault { refused: broke, ..callers }
 }
 
 /// Whom a request goes to, as its dialect is told.
@@ -168,17 +179,18 @@ async fn ask(
 /// Reads as much of a success as the caller can be answered with.
 async fn begin(
     patience: &mut impl Patience,
-    adapter: &dyn Adapter,
-    request: &Request,
+    errand: &Errand<'_, '_>,
     to: &Target<'_>,
     mut source: Answer,
 ) -> Result<Answering, Fault> {
+    let Errand { picked, instance, request, .. } = errand;
+    let adapter: &dyn Adapter = picked.target.provider.adapter;
     if request.is_stream() && is_event_stream(&source) {
         let translator = Translator::new(adapter.framing(), adapter.events(request, to), request.wants_usage());
         // All of it was read that is, and a stream may be held for long.
         source.headers = HeaderMap::new();
         let mut stream = Box::new(Stream { source, translator });
-        if let Err(fault) = until_content(patience, &mut stream).await {
+        if let Err(fault) = until_content(patience, &mut stream, instance.model().timeouts.first_byte).await {
             return Err(fault.with_counted(stream.translator.writer().counted(), Accuracy::Partial));
         }
         return Ok(Answering::Stream(stream));
@@ -225,14 +237,19 @@ fn is_event_stream(source: &Answer) -> bool {
     kind.is_none_or(|kind| !kind.to_ascii_lowercase().starts_with(b"application/json"))
 }
 
-/// Reads a stream until it says more than that it lives.
-async fn until_content(patience: &mut impl Patience, stream: &mut Stream) -> Result<(), Fault> {
+/// Reads a stream until it says more than that it lives. As long as it does say that, nobody is silent.
+async fn until_content(
+    patience: &mut impl Patience,
+    stream: &mut Stream,
+    silence: Option<Duration>,
+) -> Result<(), Fault> {
     let Stream { source, translator } = stream;
     loop {
         match patience.wait(pin!(source.read())).await?.map_err(broken)? {
             Some(bytes) => translator.feed(&bytes)?,
             None => translator.end()?,
         }
+        patience.begins(silence);
         let writer = translator.writer();
         if writer.has_content() || writer.pending().len() > MOST_HELD {
             return Ok(());

@@ -30,6 +30,8 @@ pub type ModelTurn = Option<(Scopes, Result<limit::Permit, limit::Rejection>)>;
 #[derive(Debug, Default)]
 pub struct Bill {
     admission: Option<Admission>,
+    /// The limits that did not admit it, for its headers.
+    refused_by: Option<Scopes>,
     /// For the attempt under way.
     hold: Hold,
     /// For the one beside it.
@@ -52,6 +54,8 @@ struct Hold {
     reservations: Option<Reservations>,
     quota: Option<QuotaReservation>,
     credential: Option<(limit::Permit, limit::Charge)>,
+    /// The most tokens that the attempt is allowed to answer with, where its caller or its budget says.
+    most_output: Option<u64>,
 }
 
 /// What an attempt that did not answer is charged when the request has ended.
@@ -129,8 +133,21 @@ pub struct Payable<'r> {
 }
 
 impl<'r> Payable<'r> {
-    fn whole(request: &'r Request) -> Self {
-        Self { request: Cow::Borrowed(request), limited_to: None }
+    /// With at most so many tokens in each of its answers, where that was said.
+    fn cut(request: &'r Request, limited_to: Option<u64>) -> Result<Self, Fault> {
+        let cut = limited_to.map(|each| request.limited_to(each)).transpose()?;
+        Ok(Self { request: cut.map_or(Cow::Borrowed(request), Cow::Owned), limited_to })
+    }
+
+    /// The most tokens that all of its answers may have together, where that was said.
+    fn most_output(&self) -> Option<u64> {
+        match self.request.operation() {
+            Operation::Embeddings => Some(0),
+            Operation::Chat | Operation::Completions => {
+                let cut = self.limited_to.map(|each| each.saturating_mul(self.request.choices()));
+                cut.or_else(|| self.request.output_limit())
+            }
+        }
     }
 }
 
@@ -167,7 +184,13 @@ impl Bill {
     /// # Errors
     /// One of them is reached.
     pub async fn admit(&mut self, key: &Key) -> Result<(), Fault> {
-        self.admission = Some(key.limited.admit(Instant::now()).await.map_err(Fault::limited)?);
+        match key.limited.admit(Instant::now()).await {
+            Ok(admission) => self.admission = Some(admission),
+            Err(rejection) => {
+                self.refused_by = Some(key.limited.base.clone());
+                return Err(Fault::limited(rejection));
+            }
+        }
         Ok(())
     }
 
@@ -217,7 +240,9 @@ impl Bill {
     ) -> Result<Payable<'r>, Fault> {
         self.hold = Hold::default();
         self.take(picked, request).await?;
-        self.reserve(key, picked, request).await
+        let payable = self.reserve(key, picked, request).await?;
+        self.hold.most_output = payable.most_output();
+        Ok(payable)
     }
 
     /// As [`Bill::afford`], for a second attempt beside the one under way.
@@ -291,26 +316,24 @@ impl Bill {
         request: &'r Request,
     ) -> Result<Payable<'r>, Fault> {
         let wanted = self.output_bound(picked, request);
-        self.reserve_quota(key, picked, wanted)?;
+        let by_quota = self.reserve_quota(key, picked, request, wanted).await?;
+        let wanted = by_quota.map_or(wanted, |each| each.saturating_mul(request.choices()));
         if key.accounts.is_empty() {
-            return Ok(Payable::whole(request));
+            return Payable::cut(request, by_quota);
         }
         let (input_tokens, web_searches) = (self.input_bound(request), request.web_searches());
         let usage = Usage { input_tokens, web_searches, in_us: request.may_be_in_us(), ..Usage::default() };
         let worst = Worst { usage, tiers: request.service_tiers() };
         let price = picked.price(SystemTime::now());
         let Some((price, whole)) = price.and_then(|price| Some((price, worst.cost(price, wanted)?))) else {
-            return unpriced(key, request);
+            return unpriced(key, request, by_quota);
         };
         let now = Timestamp::now();
         let left = key.accounts.left(now).unwrap_or(Nanos::MAX);
         let cut = if whole <= left { None } else { worst.cut(price, left, request) };
         let held = cut.and_then(|each| worst.cost(price, each.saturating_mul(request.choices()))).unwrap_or(whole);
         self.hold.reservations = Some(key.accounts.reserve(held, now).await.map_err(Fault::exhausted)?);
-        match cut {
-            Some(each) => Ok(Payable { request: Cow::Owned(request.limited_to(each)?), limited_to: Some(each) }),
-            None => Ok(Payable::whole(request)),
-        }
+        Payable::cut(request, cut.or(by_quota))
     }
 
     /// The most tokens that the request can have in all likelihood. Looked for once, and only where money is held for it.
@@ -320,16 +343,39 @@ impl Bill {
         *self.input_bound.get_or_insert_with(|| most_tokens(request.body(), learned))
     }
 
-    fn reserve_quota(&mut self, key: &Key, picked: &Picked<'_>, output: u64) -> Result<(), Fault> {
+    /// Holds the call in a quota; where none has enough for all of its answer, with as much of it as one has. Gives to how many
+    /// tokens each answer is cut then.
+    async fn reserve_quota(
+        &mut self,
+        key: &Key,
+        picked: &Picked<'_>,
+        request: &Request,
+        output: u64,
+    ) -> Result<Option<u64>, Fault> {
         // Quotas are of what the operator pays for.
         let is_systems = picked.target.credential.source == CredentialSource::System;
         let Some(quotas) = key.tenant.quotas.get(&picked.target.provider.name).filter(|_| is_systems) else {
-            return Ok(());
+            return Ok(None);
         };
-        let tokens = amount(self.input_tokens.saturating_add(output));
-        let reserved = quotas.reserve(&picked.upstream_model, tokens, Timestamp::now());
-        self.hold.quota = Some(reserved.map_err(|_| Fault::quota_exceeded())?);
-        Ok(())
+        let (input, now) = (self.input_tokens, Timestamp::now());
+        let hold =
+            async |output: u64| quotas.reserve(&picked.upstream_model, amount(input.saturating_add(output)), now).await;
+        match hold(output).await {
+            Ok(held) => {
+                self.hold.quota = Some(held);
+                return Ok(None);
+            }
+            Err(budget::Cause::NoStore) => return Err(Fault::no_limits()),
+            Err(budget::Cause::Spent) => {}
+        }
+        let left = u64::try_from(quotas.tokens_left(&picked.upstream_model, now)).unwrap_or_default();
+        let each = left.saturating_sub(input) / request.choices();
+        if request.operation() == Operation::Embeddings || each < LEAST_OUTPUT {
+            return Err(Fault::quota_exceeded());
+        }
+        let held = hold(each.saturating_mul(request.choices())).await;
+        self.hold.quota = Some(held.map_err(|_| Fault::quota_exceeded())?);
+        Ok(Some(each))
     }
 
     /// The most tokens that the answer can have.
@@ -366,17 +412,26 @@ impl Bill {
         self.input_tokens
     }
 
+    /// The most tokens that the answer was allowed, where that was said.
+    #[must_use]
+    pub fn most_output(&self) -> Option<u64> {
+        self.hold.most_output
+    }
+
     /// What is left of the caller's limits, for its headers.
     #[must_use]
     pub fn standing(&self) -> Option<Standing> {
-        Some(self.admission.as_ref()?.standing(Instant::now()))
+        let now = Instant::now();
+        let admitted = self.admission.as_ref().map(|admission| admission.standing(now));
+        admitted.or_else(|| Some(self.refused_by.as_ref()?.standing(now)))
     }
 
     /// The request has ended: what was held is replaced by what the attempt that answered used, and by what those used that
     /// did not answer; no money is charged unless the row tells it too. Gives what each account is charged with.
     pub fn settle(&mut self, model: Option<&Model>, answered: Option<&Spent>, row: Option<Nanos>) -> Vec<Charge> {
         let now = Instant::now();
-        let tokens = answered.map_or(0, |spent| spent.usage.total_tokens());
+        let answer = answered.map(|spent| spent.usage.total_tokens());
+        let tokens = answer.unwrap_or_default();
         if let (Some(model), Some(spent)) = (model, answered.filter(|spent| spent.accuracy != Accuracy::Estimated)) {
             model.ratio.learn(self.request_bytes, spent.usage.input_tokens);
         }
@@ -384,12 +439,12 @@ impl Bill {
             admission.settle(amount(tokens.saturating_add(self.given_up_tokens)), now);
         }
         self.hold.leave_credential(amount(tokens));
-        self.charges(amount(tokens), answered.and_then(|spent| spent.cost), row.is_some())
+        self.charges(answer.map(amount), answered.and_then(|spent| spent.cost), row.is_some())
     }
 
-    fn charges(&mut self, tokens: i64, cost: Option<Nanos>, priced: bool) -> Vec<Charge> {
+    fn charges(&mut self, tokens: Option<i64>, cost: Option<Nanos>, priced: bool) -> Vec<Charge> {
         let money = self.hold.reservations.take().zip(cost).map(|(held, cost)| held.settle(cost));
-        let quota = self.hold.quota.take().filter(|_| tokens > 0).and_then(|held| held.settle(tokens));
+        let quota = self.hold.quota.take().zip(tokens).and_then(|(held, tokens)| held.settle(tokens));
         let given_up = self.given_up.drain(..).flat_map(|given_up| given_up.settle(priced));
         let charges = money.into_iter().flatten().chain(quota).chain(given_up);
         charges.map(|charge| Charge { account: charge.account, window: charge.window, amount: charge.amount }).collect()
@@ -397,9 +452,9 @@ impl Bill {
 }
 
 /// No budget can count what the request costs.
-fn unpriced<'r>(key: &Key, request: &'r Request) -> Result<Payable<'r>, Fault> {
+fn unpriced<'r>(key: &Key, request: &'r Request, limited_to: Option<u64>) -> Result<Payable<'r>, Fault> {
     match key.tenant.unpriced {
-        Unpriced::Allow => Ok(Payable::whole(request)),
+        Unpriced::Allow => Payable::cut(request, limited_to),
         Unpriced::Refuse => Err(Fault::unpriced()),
     }
 }

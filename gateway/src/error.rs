@@ -241,7 +241,8 @@ impl Fault {
     }
 
     /// What the gateways count together cannot be reached, and nothing that is limited is to go on without it.
-    fn no_limits() -> Self {
+    #[must_use]
+    pub fn no_limits() -> Self {
         let message = "The store that holds the limits cannot be reached.";
         let fault = Self::new(Kind::GatewayFault, StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message);
         Self { retry_after: Some(Duration::from_secs(1)), ..fault }

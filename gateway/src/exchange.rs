@@ -137,11 +137,12 @@ async fn call<'s>(
     record.asked = asked.as_deref().unwrap_or_default().to_owned();
     record.stream = request.is_stream();
     let mut instance = snapshot.resolve(key, type_of(operation), asked.as_deref())?;
-    if let Some(other) = instead(snapshot, key, operation).filter(|other| other.asked() != instance.asked()) {
+    instance.narrow(key, client.headers())?;
+    if let Some(other) = instead(snapshot, key, operation, client.headers()).filter(|it| it.asked() != instance.asked())
+    {
         record.choices.took_over(other.asked(), instance.asked(), Because::LowBudget);
         instance = other;
     }
-    instance.narrow(key, client.headers())?;
     let mut turn = Turn::new(client, record, timer(client.headers(), &instance, &request)?, &request);
     // Boxed, so that a stream that is held for long does not hold this part's state too.
     let begun = Box::pin(any_answer(gateway, snapshot, &mut turn, instance, key, &request)).await?;
@@ -149,10 +150,17 @@ async fn call<'s>(
     relay::answer(&mut turn, begun).await
 }
 
-/// The model that answers while a budget of `key` is low, where the budget names one.
-pub(crate) fn instead<'s>(snapshot: &'s Snapshot, key: &'s Key, operation: Operation) -> Option<ModelInstance<'s>> {
+/// The model that answers while a budget of `key` is low, where the budget names one and the credential that the caller names
+/// serves it.
+pub(crate) fn instead<'s>(
+    snapshot: &'s Snapshot,
+    key: &'s Key,
+    operation: Operation,
+    headers: &HeaderMap,
+) -> Option<ModelInstance<'s>> {
     let name = key.accounts.instead(Timestamp::now())?;
-    snapshot.resolve(key, type_of(operation), Some(name)).ok()
+    let mut other = snapshot.resolve(key, type_of(operation), Some(name)).ok()?;
+    other.narrow(key, headers).ok().map(|()| other)
 }
 
 /// The first answer of the model that was asked for or of one that takes over for it. Each of them is resolved, limited and
@@ -170,7 +178,8 @@ async fn any_answer<'s>(
         Ok(begun) => return Ok(begun),
         Err(fault) => fault,
     };
-    for mut instance in successors(snapshot, key, request.operation(), model, &fault) {
+    let asked = turn.record.asked.clone();
+    for mut instance in successors(snapshot, key, request.operation(), (model, asked), &fault) {
         if turn.is_over() || instance.narrow(key, turn.client.headers()).is_err() {
             continue;
         }
@@ -185,20 +194,20 @@ async fn any_answer<'s>(
     Err(fault)
 }
 
-/// The models that may take over after `model` came to `fault`, in their order: first what a budget names, since this model's
+/// The models that may take over after one, that was asked for under a name, came to `fault`, in their order: first what a budget names, since this model's
 /// answer could not even be cut to what is left.
 pub(crate) fn successors<'s>(
     snapshot: &'s Snapshot,
     key: &'s Key,
     operation: Operation,
-    model: &'s Model,
+    (model, asked): (&'s Model, String),
     fault: &Fault,
 ) -> impl Iterator<Item = ModelInstance<'s>> + use<'s> {
     let too_dear = fault.instead.clone();
     let resolve = move |name: &str| snapshot.resolve(key, type_of(operation), Some(name)).ok();
     let too_dear = too_dear.and_then(|name| resolve(&name));
     let named = retry::takes_over(&model.fallbacks, fault).iter().filter_map(move |name| resolve(name));
-    too_dear.into_iter().chain(named).filter(|instance| instance.model().name != model.name)
+    too_dear.into_iter().chain(named).filter(move |instance| instance.asked() != asked)
 }
 
 /// The first answer of one model.

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use adapters::{ChunkWriter, Reply, Translator, Usage};
+use adapters::{ChunkWriter, Reply, Translator, Usage, content_length};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -36,7 +36,7 @@ async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     turn.record.attempt_ended(Ok(()));
     let (usage, accuracy) = match reply.usage {
         Some(counted) => (counted, Accuracy::Exact),
-        None => (turn.estimate(tokens_in(reply.body.len())), Accuracy::Estimated),
+        None => (turn.estimate(tokens_in(content_length(&reply.body.joined()))), Accuracy::Estimated),
     };
     turn.record.used(usage, accuracy);
     turn.record.status = Some(StatusCode::OK);
@@ -45,14 +45,29 @@ async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     turn.client.send(head, reply.body.segments()).await.map_err(|_| Fault::gone())
 }
 
+/// A stream that is relayed. However that ends, also where nobody waits for it any more, what it has brought is counted.
+struct Relayed<'t, 'c, 's> {
+    turn: &'t mut Turn<'c, 's>,
+    translator: &'t mut Translator,
+    is_complete: bool,
+}
+
+impl Drop for Relayed<'_, '_, '_> {
+    fn drop(&mut self) {
+        count(self.turn, self.translator.writer_mut(), self.is_complete);
+    }
+}
+
 /// The stream stays in its box: a connection that is held for long keeps no room for it twice.
 async fn stream(turn: &mut Turn<'_, '_>, mut stream: Box<Stream>) -> Result<(), Fault> {
     turn.record.content_begun();
     let Stream { source, translator } = &mut *stream;
-    let pumped = pump(turn, source, translator).await;
-    let writer = translator.writer_mut();
-    count(turn, writer, pumped.is_ok());
+    let mut relayed = Relayed { turn, translator, is_complete: false };
+    let pumped = pump(relayed.turn, source, relayed.translator).await;
+    relayed.is_complete = pumped.is_ok();
+    drop(relayed);
     pumped?;
+    let writer = stream.translator.writer_mut();
     writer.close(route(turn.record).as_deref());
     turn.push(writer.take()).await?;
     stream.source.release().await;

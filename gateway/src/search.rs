@@ -39,9 +39,14 @@ struct Search<'a, 'c, 's> {
     patience: Duration,
     /// A wait for a slot, as long as there was none yet.
     queue: Option<Queue>,
+    /// When a second target is asked beside a slow one.
+    hedge: Option<&'s Hedge>,
     /// What the caller is told if nothing comes of it.
     fault: Option<Fault>,
 }
+
+/// When to come again where a provider's limit is reached and nobody says for how long.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What became of a target that was picked.
 enum Asked {
@@ -66,14 +71,15 @@ pub async fn first_answer<'s>(
         rounds,
         tries: retries(turn.client.headers(), instance).begin(),
         caller: attempt::passed_on(turn.client.headers()),
-        turn,
         instance,
         key,
         adjusted,
         tried: Tried::default(),
         patience: instance.model().longest_wait,
         queue: instance.model().queue,
+        hedge: instance.model().hedge.as_deref().filter(|_| !wants_one_attempt(turn.client.headers())),
         fault: None,
+        turn,
     };
     let begun = search.run().await?;
     Ok(Begun { dropped: adjusted.lost(begun.dropped), ..begun })
@@ -113,6 +119,10 @@ impl<'s> Search<'_, '_, 's> {
         {
             picked = Ok(least_ill);
         }
+        if let Err(Unpicked::Unavailable { after, limited: true }) = &mut picked {
+            // No more than a guess where it was not a cooldown.
+            *after = self.instance.soonest_with_room(&self.tried, now).filter(|wait| !wait.is_zero()).unwrap_or(*after);
+        }
         if let Some(how) = self.tried.strayed() {
             let chosen = if picked.is_ok() { Chosen::Last(how.into()) } else { Chosen::None };
             record.choices.add(self.instance, &self.tried, chosen, room, now);
@@ -143,11 +153,10 @@ impl<'s> Search<'_, '_, 's> {
         self.turn.on_disconnect = picked.target.provider.on_disconnect;
         let caller = std::mem::take(&mut self.caller);
         let Self { instance, adjusted, .. } = *self;
-        let hedge = instance.model().hedge.as_ref();
-        let most = if hedge.is_none() && self.tries.are_left() { 2 } else { 1 };
+        let most = if self.hedge.is_none() && self.tries.are_left() { 2 } else { 1 };
         let sendings = &Sendings::at_most(most);
         let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, sendings };
-        let asked = match hedge {
+        let asked = match self.hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
             // Boxed, as all that is rare here: every request's future would have room for it.
             Some(hedge) => Box::pin(self.hedged(hedge, &errand)).await,
@@ -166,7 +175,9 @@ impl<'s> Search<'_, '_, 's> {
         }
     }
 
-    fn failed(&mut self, failed: Fault) -> Step {
+    fn failed(&mut self, mut failed: Fault) -> Step {
+        let longest = self.instance.balance().longest_cooldown();
+        failed.retry_after = failed.retry_after.map(|after| after.min(longest));
         if failed.kind == Kind::CallerRequest {
             self.turn.record.attempt_unsaid();
         } else {
@@ -292,7 +303,7 @@ impl<'s> Search<'_, '_, 's> {
         }
         let mut fault = self.fault.unwrap_or_else(|| Fault::internal("a model without targets"));
         if fault.kind == Kind::ProviderLimit && fault.retry_after.is_none() {
-            fault.retry_after = self.instance.soonest(Moment::now());
+            fault.retry_after = self.instance.soonest(Moment::now()).or(Some(SOON));
         }
         fault
     }
@@ -338,8 +349,11 @@ fn worse(before: Option<Fault>, mut last: Fault) -> Fault {
 
 /// How often the targets are tried: as the model says, unless its caller wants one attempt.
 pub(crate) fn retries(caller: &HeaderMap, instance: &ModelInstance<'_>) -> retry::Policy {
-    let refused = caller.get(headers::NO_RETRY).is_some_and(|value| !is_false(value));
-    if refused { retry::Policy::NONE } else { instance.model().retries }
+    if wants_one_attempt(caller) { retry::Policy::NONE } else { instance.model().retries }
+}
+
+fn wants_one_attempt(caller: &HeaderMap) -> bool {
+    caller.get(headers::NO_RETRY).is_some_and(|value| !is_false(value))
 }
 
 fn is_false(value: &HeaderValue) -> bool {

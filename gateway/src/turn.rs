@@ -21,10 +21,10 @@ const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 /// English text has about four bytes a token.
 const BYTES_A_TOKEN: usize = 4;
 
-/// About how many tokens so many bytes of JSON are.
+/// About how many tokens so many bytes of text are.
 #[must_use]
 pub fn tokens_in(bytes: usize) -> u64 {
-    u64::try_from(bytes / BYTES_A_TOKEN).unwrap_or(u64::MAX)
+    u64::try_from(bytes.div_ceil(BYTES_A_TOKEN)).unwrap_or(u64::MAX)
 }
 
 /// One call's caller.
@@ -114,10 +114,12 @@ impl<'c, 's> Turn<'c, 's> {
         self.left
     }
 
-    /// What an answer of so many tokens used, where the provider does not say.
+    /// What an answer of about so many tokens used, where the provider does not say: no more than it was allowed.
     #[must_use]
     pub fn estimate(&self, output_tokens: u64) -> Usage {
-        Usage { input_tokens: self.record.bill.input_tokens(), output_tokens, ..Usage::default() }
+        let bill = &self.record.bill;
+        let output_tokens = bill.most_output().map_or(output_tokens, |most| output_tokens.min(most));
+        Usage { input_tokens: bill.input_tokens(), output_tokens, ..Usage::default() }
     }
 
     /// Begins a streamed answer, if that has not happened yet.

@@ -51,6 +51,8 @@ async fn a_limit_of_requests_is_told_with_each_answer_and_refuses_what_is_over()
     }
     let refused = ask(&weir, &chat("m")).await;
     assert_eq!((refused.status.as_u16(), refused.header("x-weir-error")), (429, Some("policy_limit")));
+    let told = ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests"].map(|name| refused.header(name));
+    assert_eq!(told, [Some("2"), Some("0")]);
     let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&after), "{after}");
     let id = refused.id();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use simulator::Simulator;
-use weir_tests::ask::{chat, simulator, with};
+use weir_tests::ask::{chat, simulator, stream, with};
 use weir_tests::client::Answer;
 use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, KEY_HASH, Weir};
@@ -153,4 +153,207 @@ async fn a_limit_of_a_model_holds_under_each_of_its_names() {
         assert_eq!(told(&ask(&weir, &chat(names[0])).await), (200, None), "{limited}");
         assert_eq!(told(&ask(&weir, &chat(names[1])).await), (429, Some("policy_limit")), "{limited}");
     }
+}
+
+/// A chat completion that says `hi`, with this for what is beside that.
+fn says_hi(more: &str) -> String {
+    let choices = r#""choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]"#;
+    format!(r#"{{"id":"c","object":"chat.completion",{choices}{more}}}"#)
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_counted_is_estimated_by_its_content_and_within_its_limit() {
+    let long = "x".repeat(2_000);
+    let simulator = simulator();
+    for (more, limit, most) in [
+        (String::new(), 20, 1),
+        (r#","usage":{}"#.to_owned(), 20, 1),
+        (r#","usage":{"prompt_tokens":null,"completion_tokens":null}"#.to_owned(), 20, 1),
+        (format!(r#","usage":null,"x_unknown":"{long}""#), 1, 1),
+        (format!(r#","choices_before":[{{"message":{{"content":"{long}"}}}}]"#), 20, 1),
+    ] {
+        let provider = Provider::json(&says_hi(&more)).await;
+        let weir = config(&simulator, "budgets: [{usd: 5, every: day}],", "")
+            .openai("odd", &provider.url())
+            .model(&format!("{{name: odd, targets: [{{provider: odd, model: x}}], {PRICED}}}"))
+            .start()
+            .await;
+        let answer = ask(&weir, &with(chat("odd"), "max_tokens", json!(limit))).await;
+        let row = row(&weir, &answer.id()).await;
+        let (input, output) = (&row["usage"]["input_tokens"], row["usage"]["output_tokens"].as_u64().unwrap());
+        assert_eq!(row["accuracy"], "estimated", "{row}");
+        assert!(input.as_u64().unwrap() > 5 && (1..=most).contains(&output), "{row}");
+    }
+    let talkative = format!(r#"{{"choices":[{{"message":{{"content":"{long}"}}}}]}}"#);
+    let provider = Provider::json(&talkative).await;
+    let weir = config(&simulator, "", "")
+        .openai("odd", &provider.url())
+        .model(&format!("{{name: odd, targets: [{{provider: odd, model: x}}], {PRICED}}}"))
+        .start()
+        .await;
+    for (body, output) in [(with(chat("odd"), "max_tokens", json!(7)), 7), (chat("odd"), 500)] {
+        let answer = ask(&weir, &body).await;
+        assert_eq!(row(&weir, &answer.id()).await["usage"]["output_tokens"], output);
+    }
+}
+
+#[tokio::test]
+async fn a_quota_of_calls_counts_each_that_was_answered_whatever_its_tokens() {
+    let simulator = simulator();
+    for usage in [r#","usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#, ""] {
+        let provider = Provider::json(&says_hi(usage)).await;
+        let weir = config(&simulator, "quotas: [{provider: odd, type: trial, unit: times, limit: 2}],", "")
+            .openai("odd", &provider.url())
+            .start()
+            .await;
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            let answer = ask(&weir, &chat("odd/x")).await;
+            statuses.push(answer.status.as_u16());
+            weir.logged(&answer.id()).await;
+        }
+        assert_eq!(statuses, [200, 200, 429, 429], "{usage}");
+    }
+}
+
+#[tokio::test]
+async fn a_quota_of_tokens_is_of_use_to_whom_sets_no_limit_and_cuts_its_answer() {
+    let simulator = simulator();
+    let quota = "quotas: [{provider: openai, type: paid, unit: tokens, limit: 100}],";
+    let weir = config(&simulator, quota, "").start().await;
+    let answer = ask(&weir, &chat("m")).await;
+    let cut: u64 = answer.header("x-weir-max-tokens").unwrap().parse().unwrap();
+    assert_eq!((answer.status.as_u16(), (50..100).contains(&cut)), (200, true), "{cut}");
+    assert_eq!(simulator.requests().last().unwrap().json()["max_completion_tokens"], cut);
+    weir.logged(&answer.id()).await;
+    let next = ask(&weir, &with(chat("m"), "max_tokens", json!(20))).await;
+    assert_eq!((next.status.as_u16(), next.header("x-weir-max-tokens")), (200, None));
+    weir.logged(&next.id()).await;
+    // 28 are used, and what is held for the input is more than it comes to.
+    for _ in 0..10 {
+        let last = ask(&weir, &chat("m")).await;
+        weir.logged(&last.id()).await;
+        if last.status == 429 {
+            assert_eq!(last.header("x-weir-error"), Some("policy_budget"));
+            return;
+        }
+    }
+    unreachable!("the quota is never used up");
+}
+
+#[tokio::test]
+async fn a_stream_that_a_shutdown_cuts_is_billed_with_what_it_has_brought() {
+    let simulator = simulator();
+    let settings = config(&simulator, "", "").server("drain: 200ms");
+    let weir = settings.start().await;
+    let mut answer = ask(&weir, &stream("openai/gpt-5.5~events=500~gap=20ms")).await;
+    let id = answer.id();
+    for _ in 0..10 {
+        assert!(answer.event().await.is_some());
+    }
+    let weir = weir.stopped_and_started(&settings).await;
+    let row = row(&weir, &id).await;
+    assert_eq!((&row["error"], &row["accuracy"]), (&json!("gateway_fault"), &json!("estimated")), "{row}");
+    assert!(row["usage"]["output_tokens"].as_u64().unwrap() >= 8, "{row}");
+}
+
+#[tokio::test]
+async fn who_wants_one_attempt_is_not_hedged() {
+    let simulator = simulator();
+    let targets = "[{provider: openai, model: 'gpt-5.5~delay=600ms'}, {tier: 1, provider: openai, model: gpt-5.5}]";
+    let weir = config(&simulator, "", "")
+        .model(&format!("{{name: h, targets: {targets}, hedge: {{after: 50ms, max_extra: 100%}}}}"))
+        .start()
+        .await;
+    for (refused, attempts) in [("1", "1"), ("0", "2")] {
+        let answer = weir.chat().header("x-weir-no-retry", refused).json(&chat("h")).send().await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-attempts")), (200, Some(attempts)));
+    }
+}
+
+#[tokio::test]
+async fn another_name_of_the_same_wildcard_may_take_over() {
+    let simulator = simulator();
+    let weir = config(&simulator, "", "")
+        .model("{name: 'x/*', targets: [{provider: openai, model: '*'}], fallbacks: {any: [x/gpt-5.5]}}")
+        .start()
+        .await;
+    let answer = ask(&weir, &chat("x/gpt-5.5~status=500")).await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-model")), (200, Some("x/gpt-5.5")));
+}
+
+#[tokio::test]
+async fn a_named_credential_is_kept_to_where_the_model_that_is_to_answer_instead_has_it_not() {
+    let simulator = simulator();
+    let key = "choose_credential: true, budgets: [{usd: 0.2, every: day, soft: 1%, on_exhaust: {model: cheap}}]";
+    let weir = config(&simulator, "", key)
+        .model("{name: cheap, targets: [{provider: claude, model: claude-haiku-4-5}], pricing: {input: 1, output: 1}}")
+        .start()
+        .await;
+    let named = async |credential: &str| {
+        let answer = weir.chat().header("x-weir-credential", credential).json(&with(chat("m"), "max_tokens", json!(8))).send().await;
+        weir.logged(&answer.id()).await;
+        (answer.status.as_u16(), answer.header("x-weir-model").map(str::to_owned))
+    };
+    for _ in 0..2 {
+        assert_eq!(named("openai-1").await, (200, Some("m".to_owned())));
+    }
+    assert_eq!(named("claude-1").await.0, 400, "the model that was asked for has it not");
+    let usual = ask(&weir, &with(chat("m"), "max_tokens", json!(8))).await;
+    assert_eq!(usual.header("x-weir-model"), Some("cheap"));
+}
+
+#[tokio::test]
+async fn when_to_come_again_is_when_there_is_room_and_no_later_than_a_target_cools() {
+    let simulator = simulator();
+    let credentials = "[{id: one, api_key: sk-1, rpm: 2}]";
+    let pool = format!("{{kind: openai, base_url: 'http://{}/v1', credentials: {credentials}}}", simulator.addr());
+    let limited = r#"{"error":{"message":"slow down","type":"rate_limit","code":"rate_limit_exceeded"}}"#;
+    let far = Provider::refusing(429, "retry-after: 100000\r\n", limited).await;
+    let silent = Provider::refusing(429, "", limited).await;
+    let after = async |weir: &Weir, model: &str| {
+        let answer = ask(weir, &chat(model)).await;
+        assert_eq!(told(&answer), (429, Some("provider_limit")), "{model}");
+        answer.header("retry-after").unwrap().parse::<u64>().unwrap()
+    };
+    let weir = config(&simulator, "", "")
+        .provider("pool", &pool)
+        .openai("far", &far.url())
+        .openai("silent", &silent.url())
+        .section("health: {cooldown: {rate_limit: 0s}, max_cooldown: 100s}")
+        .start()
+        .await;
+    for _ in 0..2 {
+        assert_eq!(ask(&weir, &chat("pool/gpt-5.5")).await.status, 200);
+    }
+    assert!((25..=30).contains(&after(&weir, "pool/gpt-5.5").await));
+    assert_eq!(after(&weir, "far/x").await, 100);
+    assert!((99..=100).contains(&after(&weir, "far/x").await));
+    assert_eq!(after(&weir, "silent/x").await, 1);
+}
+
+#[tokio::test]
+async fn a_body_that_is_broken_inside_is_its_callers_fault_where_its_provider_breaks_at_it() {
+    let simulator = simulator();
+    // As some servers do with what they cannot parse.
+    let picky = Provider::start(|mut played| async move {
+        let broken = serde_json::from_str::<Value>(&played.request.body).is_err();
+        let body = if broken { r#"{"error":{"message":"parse error"}}"#.to_owned() } else { says_hi("") };
+        let status = if broken { "500 X" } else { "200 OK" };
+        played.write(&format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())).await;
+        played.close().await;
+    })
+    .await;
+    let weir = config(&simulator, "", "")
+        .openai("picky", &picky.url())
+        .section("health: {min_samples: 3, cooldown: {server: 60s}}")
+        .start()
+        .await;
+    assert_eq!(ask(&weir, &chat("picky/x")).await.status, 200);
+    for _ in 0..6 {
+        let broken = r#"{"model":"picky/x","messages":[{"role" "user"}]}"#;
+        let answer = weir.chat().header("content-type", "application/json").body(broken).send().await;
+        assert_eq!((told(&answer), answer.header("x-weir-attempts")), ((400, Some("caller_request")), Some("1")));
+    }
+    assert_eq!(told(&ask(&weir, &chat("picky/x")).await), (200, None), "it cools nothing");
 }

@@ -118,7 +118,7 @@ async fn a_target_that_nobody_listens_at_is_left_for_the_next_one() {
 #[tokio::test]
 async fn a_silent_target_is_left_when_its_first_byte_is_due() {
     let simulator = simulator();
-    for directives in ["delay=10s", "first=10s", "pings=1~silence=0", "pings=80~gap=50ms"] {
+    for directives in ["delay=10s", "first=10s", "pings=1~silence=0"] {
         let timeouts = ", timeouts: {first_byte: 2s, keepalive: 0s}";
         let weir = pair(&simulator, Dialect::OpenAi, directives, timeouts).start().await;
         let mut waited = Vec::new();
@@ -130,6 +130,22 @@ async fn a_silent_target_is_left_when_its_first_byte_is_due() {
         assert!(waited.iter().all(|waited| *waited > 1900), "{directives}: {waited:?}");
         assert!(waited.last() < Some(&2200), "{directives}: {waited:?}");
     }
+}
+
+#[tokio::test]
+async fn a_target_that_shows_that_it_lives_is_waited_for_and_one_that_answers_whole_has_all_the_time() {
+    let simulator = simulator();
+    for (directives, request) in [("pings=30~gap=50ms", stream("m")), ("delay=1500ms", chat("m"))] {
+        let timeouts = ", timeouts: {first_byte: 500ms, keepalive: 0s}";
+        let weir = pair(&simulator, Dialect::OpenAi, directives, timeouts).start().await;
+        let answer = weir.chat().json(&request).send().await;
+        let told = (answer.status.as_u16(), answer.header("x-weir-provider"), answer.header("x-weir-attempts"));
+        assert_eq!(told, (200, Some("openai"), Some("1")), "{directives}");
+    }
+    let total = ", timeouts: {first_byte: 500ms, total: 1s, keepalive: 0s}";
+    let weir = pair(&simulator, Dialect::OpenAi, "pings=100~gap=50ms", total).start().await;
+    let answer = weir.chat().json(&stream("m")).send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-error")), (504, Some("provider_timeout")));
 }
 
 async fn milliseconds_to_the_next_target(simulator: &Simulator, weir: &Weir) -> u128 {
@@ -222,7 +238,8 @@ async fn when_all_targets_fail_the_caller_gets_the_last_ones_status() {
     ] {
         let model = model(first, second).replace("]}", "], timeouts: {first_byte: 300ms}, retries: {max: 1}}");
         let weir = Config::of(&simulator).model(&model).start().await;
-        for request in [chat("m"), stream("m")] {
+        let asked = if first == "delay=5s" { vec![stream("m")] } else { vec![chat("m"), stream("m")] };
+        for request in asked {
             let answer = weir.chat().json(&request).send().await;
             assert_eq!(
                 (answer.status.as_u16(), answer.header("x-weir-attempts")),
@@ -306,7 +323,8 @@ async fn what_a_provider_began_to_answer_or_is_silent_about_is_not_asked_of_it_a
             "{{name: m, targets: [{{provider: openai, model: 'gpt-5.5~{directives}~retry_after=1'}}], {settings}}}"
         );
         let weir = Config::of(&simulator).model(&model).start().await;
-        let answer = weir.chat().json(&chat("m")).send().await;
+        let request = if status == 504 { stream("m") } else { chat("m") };
+        let answer = weir.chat().json(&request).send().await;
         assert_eq!((answer.status.as_u16(), answer.header("x-weir-attempts")), (status, Some("1")), "{directives}");
     }
 }

@@ -169,6 +169,32 @@ fn total(nodes: &[Node]) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_quota_of_ten_calls_serves_ten_over_all_nodes_however_many_ask_at_once() {
+    let redis = Redis::start(&[]);
+    let nodes = nodes(&redis, OnRedisLoss::Lease).await;
+    let text = "version: 1\nproviders: {p: {kind: openai, base_url: 'http://127.0.0.1:1/v1'}}\n\
+        models: [{name: m, targets: [{provider: p, model: m}]}]\n\
+        tenants: [{id: acme, quotas: [{provider: p, type: trial, unit: times, limit: 10}]}]";
+    let tenant = config::parse_str("test", text).unwrap().config.tenants.into_iter().next().unwrap();
+    let quotas: Vec<_> = nodes.iter().map(|node| node.accounts.quotas(&"acme".into(), "p", &tenant.quotas)).collect();
+    let asked = quotas.iter().cycle().take(40).cloned().map(|quotas| {
+        tokio::spawn(async move { Some(quotas.reserve("m", 1, Timestamp::now()).await.ok()?.settle(1)?.amount) })
+    });
+    let mut served = 0;
+    for asked in asked.collect::<Vec<_>>() {
+        served += asked.await.unwrap().unwrap_or_default();
+    }
+    // Who found none left because others asked at that moment may ask again.
+    for quotas in quotas.iter().cycle().take(40) {
+        if let Ok(held) = quotas.reserve("m", 1, Timestamp::now()).await {
+            served += held.settle(1).unwrap().amount;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(served, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn four_nodes_spend_a_budget_and_no_more() {
     let redis = Redis::start(PLAIN_COMMANDS);
     let nodes = nodes(&redis, OnRedisLoss::Lease).await;

@@ -1,71 +1,130 @@
 //! OpenAI's usage object, both ways. It counts inclusively: cached tokens are prompt tokens, reasoning is output.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
+use crate::index::Index;
 use crate::usage::{ServiceTier, Usage};
 
-/// As a provider writes it; hosts of the same dialect leave out or null what they do not count.
+/// No request has more tokens than this; what says so counts something else.
+const MOST_TOKENS: u64 = 1_000_000_000_000;
+
+/// A raw value; `None` where it is left out.
+type Value<'a> = Option<&'a [u8]>;
+
+/// A value that is no count.
+struct Odd;
+
+/// Hosts of this dialect leave out or null what they do not count.
+fn count(raw: Value<'_>) -> Result<Option<u64>, Odd> {
+    let Some(raw) = raw.filter(|raw| *raw != b"null") else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(raw).map_err(|_| Odd)?;
+    let count = text.parse().ok().or_else(|| fraction(text)).filter(|count| *count <= MOST_TOKENS);
+    count.map(Some).ok_or(Odd)
+}
+
+/// Some hosts write their counts with a point.
+fn fraction(text: &str) -> Option<u64> {
+    let count = serde_json::from_str::<f64>(text).ok().filter(|count| (0.0..=MOST_TOKENS as f64).contains(count))?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was seen to be in range")]
+    Some(count.ceil() as u64)
+}
+
+/// A count that says more of another one: where it is odd, that one holds all the same.
+fn detail(raw: Value<'_>) -> Option<u64> {
+    count(raw).ok().flatten()
+}
+
+/// The details of these names in an object, of whatever shape it is.
+fn details<const N: usize>(raw: Value<'_>, names: [&str; N]) -> [Option<u64>; N] {
+    let Some((raw, index)) = raw.and_then(|raw| Some((raw, Index::of(raw).ok()?))) else {
+        return [None; N];
+    };
+    index.values(raw, names).map(detail)
+}
+
+/// Reads a raw usage object of an answer that was served in this tier; `None` where it is null, counts nothing, or has another
+/// shape.
+#[must_use]
+pub fn read(raw: &[u8], tier: ServiceTier) -> Option<Usage> {
+    let index = Index::of(raw).ok()?;
+    let [prompt, completion, total] = index.values(raw, ["prompt_tokens", "completion_tokens", "total_tokens"]);
+    let (prompt, completion, total) = (count(prompt).ok()?, count(completion).ok()?, detail(total));
+    prompt.or(completion).or(total)?;
+    let rest = |of: Option<u64>| total.map(|total| total.saturating_sub(of.unwrap_or_default()));
+    let [input, output, hits] =
+        index.values(raw, ["prompt_tokens_details", "completion_tokens_details", "prompt_cache_hit_tokens"]);
+    let [cached, written, audio_input, image_input] =
+        details(input, ["cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens"]);
+    let [reasoning, audio_output, image_output] = details(output, ["reasoning_tokens", "audio_tokens", "image_tokens"]);
+    // OpenRouter's, who has it from Anthropic, and Perplexity's.
+    let [tools, queries] = index.values(raw, ["server_tool_use", "num_search_queries"]);
+    let [searches] = details(tools, ["web_search_requests"]);
+    Some(Usage {
+        tier,
+        input_tokens: prompt.or_else(|| rest(completion)).unwrap_or_default(),
+        cached_input_tokens: cached.or_else(|| detail(hits)).unwrap_or_default(),
+        cache_write_tokens: written.unwrap_or_default(),
+        output_tokens: completion.or_else(|| rest(prompt).filter(|_| prompt.is_some())).unwrap_or_default(),
+        reasoning_tokens: reasoning.unwrap_or_default(),
+        audio_input_tokens: audio_input.unwrap_or_default(),
+        audio_output_tokens: audio_output.unwrap_or_default(),
+        image_input_tokens: image_input.unwrap_or_default(),
+        image_output_tokens: image_output.unwrap_or_default(),
+        web_searches: searches.or_else(|| detail(queries)).unwrap_or_default(),
+        ..Usage::default()
+    })
+}
+
+/// A part of it, of whatever shape; `None` where it is left out or null.
+type Raw<'a> = Option<&'a RawValue>;
+
+/// An answer, as far as it says something.
 #[derive(Debug, Default, Deserialize)]
-pub struct Read {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    total_tokens: Option<u64>,
-    prompt_tokens_details: Option<PromptDetails>,
-    completion_tokens_details: Option<CompletionDetails>,
-    prompt_cache_hit_tokens: Option<u64>,
-    /// OpenRouter's, who has it from Anthropic.
-    server_tool_use: Option<ServerTools>,
-    /// Perplexity's.
-    num_search_queries: Option<u64>,
+#[serde(default)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    choices: Vec<Choice<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct ServerTools {
-    web_search_requests: Option<u64>,
+#[serde(default)]
+struct Choice<'a> {
+    #[serde(borrow)]
+    message: Option<Message<'a>>,
+    text: Raw<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct PromptDetails {
-    cached_tokens: Option<u64>,
-    cache_write_tokens: Option<u64>,
-    audio_tokens: Option<u64>,
-    image_tokens: Option<u64>,
+#[serde(default)]
+struct Message<'a> {
+    #[serde(borrow)]
+    content: Raw<'a>,
+    reasoning_content: Raw<'a>,
+    refusal: Raw<'a>,
+    tool_calls: Raw<'a>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct CompletionDetails {
-    reasoning_tokens: Option<u64>,
-    audio_tokens: Option<u64>,
-    image_tokens: Option<u64>,
-}
-
-impl From<Read> for Usage {
-    fn from(read: Read) -> Self {
-        let prompt = read.prompt_tokens_details.unwrap_or_default();
-        let completion = read.completion_tokens_details.unwrap_or_default();
-        let searches = read.server_tool_use.and_then(|tools| tools.web_search_requests).or(read.num_search_queries);
-        let input_tokens = read.prompt_tokens.or(read.total_tokens).unwrap_or_default();
-        Self {
-            input_tokens,
-            cached_input_tokens: prompt.cached_tokens.or(read.prompt_cache_hit_tokens).unwrap_or_default(),
-            cache_write_tokens: prompt.cache_write_tokens.unwrap_or_default(),
-            output_tokens: read.completion_tokens.unwrap_or_default(),
-            reasoning_tokens: completion.reasoning_tokens.unwrap_or_default(),
-            audio_input_tokens: prompt.audio_tokens.unwrap_or_default(),
-            audio_output_tokens: completion.audio_tokens.unwrap_or_default(),
-            image_input_tokens: prompt.image_tokens.unwrap_or_default(),
-            image_output_tokens: completion.image_tokens.unwrap_or_default(),
-            web_searches: searches.unwrap_or_default(),
-            ..Self::default()
-        }
+impl Choice<'_> {
+    fn length(&self) -> usize {
+        let said = |message: &Message<'_>| {
+            [message.content, message.reasoning_content, message.refusal, message.tool_calls].map(length).iter().sum()
+        };
+        length(self.text) + self.message.as_ref().map_or(0, said)
     }
 }
 
-/// Reads a raw usage object of an answer that was served in this tier; `None` where it is null or has another shape.
+fn length(raw: Raw<'_>) -> usize {
+    raw.map_or(0, |raw| raw.get().trim_matches('"').len())
+}
+
+/// How many bytes of a whole answer the model has written: what its tokens are estimated by where nobody counted them.
 #[must_use]
-pub fn read(raw: &[u8], tier: ServiceTier) -> Option<Usage> {
-    let read = serde_json::from_slice::<Option<Read>>(raw).ok().flatten()?;
-    Some(Usage { tier, ..Usage::from(read) })
+pub fn content_length(answer: &[u8]) -> usize {
+    let answer = serde_json::from_slice::<Answer<'_>>(answer).unwrap_or_default();
+    answer.choices.iter().map(Choice::length).sum()
 }
 
 /// As Weir writes it for providers of other dialects.
@@ -101,5 +160,61 @@ impl From<Usage> for Written {
             },
             completion_tokens_details: WrittenCompletion { reasoning_tokens: usage.reasoning_tokens },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tokens in, cached, and out.
+    fn counts(raw: &str) -> Option<(u64, u64, u64)> {
+        let usage = read(raw.as_bytes(), ServiceTier::Standard)?;
+        Some((usage.input_tokens, usage.cached_input_tokens, usage.output_tokens))
+    }
+
+    #[test]
+    fn a_usage_that_counts_nothing_is_none_and_an_explicit_zero_is_one() {
+        for nothing in [
+            "null",
+            "{}",
+            "[]",
+            r#"{"prompt_tokens":null,"completion_tokens":null,"total_tokens":null}"#,
+            r#"{"prompt_tokens_details":{"cached_tokens":3}}"#,
+            r#"{"prompt_tokens":-1,"completion_tokens":5}"#,
+            r#"{"prompt_tokens":10,"completion_tokens":"5"}"#,
+            r#"{"prompt_tokens":18446744073709551615,"completion_tokens":5}"#,
+            r#"{"prompt_tokens":1e300,"completion_tokens":5}"#,
+        ] {
+            assert_eq!(counts(nothing), None, "{nothing}");
+        }
+        assert_eq!(counts(r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#), Some((0, 0, 0)));
+        assert_eq!(counts(r#"{"total_tokens":15}"#), Some((15, 0, 0)));
+        assert_eq!(counts(r#"{"prompt_tokens":10,"total_tokens":15}"#), Some((10, 0, 5)));
+        assert_eq!(counts(r#"{"completion_tokens":5,"total_tokens":15}"#), Some((10, 0, 5)));
+    }
+
+    #[test]
+    fn what_a_model_has_written_is_its_content_and_not_what_is_around_it() {
+        let call = r#"[{"function":{"name":"f","arguments":"{}"}}]"#;
+        for (answer, length) in [
+            (r#"{"id":"c","choices":[{"message":{"role":"assistant","content":"hi"}}],"x_unknown":"a long text"}"#, 2),
+            (r#"{"choices":[{"text":"one"},{"text":"three"}]}"#, 8),
+            (r#"{"choices":[{"message":{"content":null,"reasoning_content":"so"}}]}"#, 2),
+            (r#"{"object":"list","data":[{"embedding":[0.1,0.2]}]}"#, 0),
+            (&format!(r#"{{"choices":[{{"message":{{"content":"","tool_calls":{call}}}}}]}}"#), call.len()),
+        ] {
+            assert_eq!(content_length(answer.as_bytes()), length, "{answer}");
+        }
+    }
+
+    #[test]
+    fn an_odd_detail_leaves_the_rest_as_it_is() {
+        for odd in ["[]", "7", "\"x\"", "null", r#"{"cached_tokens":-3}"#, r#"{"cached_tokens":[1]}"#] {
+            let raw = format!(r#"{{"prompt_tokens":10,"completion_tokens":5.0,"prompt_tokens_details":{odd}}}"#);
+            assert_eq!(counts(&raw), Some((10, 0, 5)), "{raw}");
+        }
+        let raw = r#"{"prompt_tokens":10.0,"completion_tokens":4.2,"total_tokens":"x","prompt_tokens_details":{"cached_tokens":8,"audio_tokens":"x"}}"#;
+        assert_eq!(counts(raw), Some((10, 8, 5)));
     }
 }

@@ -282,6 +282,11 @@ impl PassThrough {
         if self.wants_usage && !self.begun {
             self.begin_own_usage(event.data, out);
         }
+        let is_usage_alone = is_none(choices) && usage.is_some_and(|raw| raw != b"null");
+        if is_usage_alone && counted.is_none() {
+            // What counts nothing is nothing to the caller, who gets the estimate.
+            return;
+        }
         if let Some(counted) = counted {
             out.usage(counted);
             if is_none(choices) {

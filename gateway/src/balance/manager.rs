@@ -432,6 +432,25 @@ impl LbModelManager {
         })
     }
 
+    /// The longest that a target is made to cool.
+    #[must_use]
+    pub fn longest_cooldown(&self) -> Duration {
+        self.rules.longest
+    }
+
+    /// When the soonest of all targets that were not `tried` may be used, where its own limits have no room before what
+    /// `room_in` says of it; `None`: that one may not be used at all.
+    #[must_use]
+    pub fn soonest_with_room(
+        &self,
+        tried: &Tried,
+        now: Moment,
+        room_in: impl Fn(usize) -> Option<Duration>,
+    ) -> Option<Duration> {
+        let left = self.candidates.iter().enumerate().filter(|(place, _)| !tried.has(*place));
+        left.filter_map(|(place, candidate)| Some(room_in(place)?.max(candidate.standing.wait(now).after))).min()
+    }
+
     /// When the soonest of all targets that `may` be used may be, tried or not; `None` where one may be at once.
     #[must_use]
     pub fn soonest(&self, now: Moment, may: impl Fn(usize) -> bool) -> Option<Duration> {

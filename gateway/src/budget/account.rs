@@ -353,15 +353,28 @@ impl Account {
         self.locked().raise.as_ref().map(|raise| raise.until).filter(|until| now < *until)
     }
 
-    /// Adds what was used of `window` before this process began, once. The figure must hold nothing that this process has
-    /// charged. Where this process takes over from another node, that one's claims in the shared store hold it already.
-    pub fn restore(&self, window: i64, used: i64, now: Timestamp) {
+    /// What of this is of the window around `now`: windows by their first second, of whatever calendar, and what was used of each.
+    #[must_use]
+    pub(super) fn used_of(&self, windows: &[(i64, i64)], now: Timestamp) -> i64 {
+        let current = self.counter(now).window;
+        let is_current = |start: i64| match &self.terms.span {
+            Span::Every(every, calendar) => calendar.window_of(*every, start) == Some(current),
+            Span::Until(_) | Span::Always => start == current.start,
+        };
+        let used = windows.iter().filter(|(start, _)| is_current(*start)).map(|(_, used)| (*used).max(0));
+        used.fold(0, i64::saturating_add)
+    }
+
+    /// Adds what was used of the window around `now` before this process began, once. The figure must hold nothing that this
+    /// process has charged. Where this process takes over from another node, that one's claims in the shared store hold it
+    /// already.
+    pub fn restore(&self, used: i64, now: Timestamp) {
         let claimed = self.desk.as_ref().is_some_and(|desk| desk.heir_of().is_some());
         let mut counter = self.counter(now);
-        if claimed || counter.window.start != window || std::mem::replace(&mut counter.restored, true) {
+        if claimed || std::mem::replace(&mut counter.restored, true) {
             return;
         }
-        counter.used = counter.used.saturating_add(used.max(0));
+        counter.used = counter.used.saturating_add(used);
         // Who was told before the restart is not told again.
         let (limit, used) = (counter.limit(&self.terms, now), counter.used);
         let told = |threshold: i64| (used >= threshold).then_some(limit);

@@ -13,6 +13,7 @@ mod raises;
 mod tests;
 mod window;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -180,14 +181,21 @@ impl Registry {
     }
 
     /// Gives accounts that were made since the last time what they had used before: before this process began, or before a
-    /// reload took them away. What is of another window, or of an account that is no more, is passed over.
+    /// reload took them away. What is of another window, or of an account that is no more, is passed over. An owner's budgets
+    /// for the same time are charged the same, so one that is new has used what the others have, whichever stood first before.
     pub fn restore<'c>(&self, counters: impl IntoIterator<Item = (&'c str, i64, i64)>, now: Timestamp) {
+        let mut kept: HashMap<&str, HashMap<&str, Vec<(i64, i64)>>> = HashMap::new();
         for (id, window, used) in counters {
-            if let Some(account) = self.accounts.get(id) {
-                account.restore(window, used, now);
-            }
+            kept.entry(family(id)).or_default().entry(id).or_default().push((window, used));
         }
-        self.accounts.all().iter().for_each(|account| account.restored());
+        for account in self.accounts.all() {
+            let same = kept.get(family(account.id())).into_iter().flat_map(HashMap::values);
+            let used = same.map(|windows| account.used_of(windows, now)).max();
+            if let Some(used) = used.filter(|used| *used > 0) {
+                account.restore(used, now);
+            }
+            account.restored();
+        }
     }
 
     /// The account of that id.
@@ -224,6 +232,13 @@ impl Owner {
             Self::Limit => "limit".to_owned(),
         }
     }
+}
+
+/// An id without the number that tells an owner's budgets for the same time apart.
+fn family(id: &str) -> &str {
+    let numbered = id.rsplit_once('/').filter(|(_, number)| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let of_money = |(id, _): &(&str, &str)| id.rsplit_once('/').is_some_and(|(owner, _)| owner.ends_with("/usd"));
+    numbered.filter(of_money).map_or(id, |(id, _)| id)
 }
 
 fn terms(budget: &config::Budget, calendar: &Arc<Calendar>) -> Terms {

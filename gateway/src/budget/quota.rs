@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::budget::account::{Account, Charge, Reservation};
+use crate::budget::account::{Account, Cause, Charge, Reservation};
 use crate::config::{QuotaType, QuotaUnit};
 use crate::model::pattern::Patterns;
 
@@ -65,26 +65,34 @@ impl Quotas {
         if valid { QuotaState::Valid } else { QuotaState::Exceeded }
     }
 
-    /// Holds one call of `model` with at most `tokens` in the first quota that has so much left.
+    /// Holds one call of `model` with at most `tokens` in the first quota that has so much left; in none where there are none.
+    /// Waits for a slice of what is shared with other nodes, as [`Account::reserve`] does.
     ///
     /// # Errors
-    /// [`QuotaState::Exceeded`] and [`QuotaState::NotForModel`].
-    pub fn reserve(&self, model: &str, tokens: i64, now: Timestamp) -> Result<QuotaReservation, QuotaState> {
-        let fitting = self.0.iter().filter(|quota| quota.is_for(model));
-        let mut held = fitting.filter_map(|quota| {
-            let reservation = quota.account.reserve_at_once(quota.amount(model, tokens), now).ok()?;
-            Some(QuotaReservation(Some(Held { reservation, unit: quota.unit, call: quota.amount(model, 0) })))
-        });
-        held.next().map_or_else(|| self.refused(model, now), Ok)
+    /// No quota for this model has so much left, or nobody knows without the shared store.
+    pub async fn reserve(&self, model: &str, tokens: i64, now: Timestamp) -> Result<QuotaReservation, Cause> {
+        if self.0.is_empty() {
+            return Ok(QuotaReservation(None));
+        }
+        let mut cause = Cause::Spent;
+        for quota in self.0.iter().filter(|quota| quota.is_for(model)) {
+            match quota.account.reserve(quota.amount(model, tokens), now).await {
+                Ok(reservation) => {
+                    let call = quota.amount(model, 0);
+                    return Ok(QuotaReservation(Some(Held { reservation, unit: quota.unit, call })));
+                }
+                Err(exhausted) if exhausted.cause == Cause::NoStore => cause = Cause::NoStore,
+                Err(_) => {}
+            }
+        }
+        Err(cause)
     }
 
-    fn refused(&self, model: &str, now: Timestamp) -> Result<QuotaReservation, QuotaState> {
-        match self.state(model, now) {
-            QuotaState::Unlimited => Ok(QuotaReservation(None)),
-            QuotaState::NotForModel => Err(QuotaState::NotForModel),
-            // Something is left, but not enough for this request.
-            QuotaState::Valid | QuotaState::Exceeded => Err(QuotaState::Exceeded),
-        }
+    /// The most tokens that a call of `model` may have in any quota of tokens.
+    #[must_use]
+    pub fn tokens_left(&self, model: &str, now: Timestamp) -> i64 {
+        let of_tokens = self.0.iter().filter(|quota| quota.unit == QuotaUnit::Tokens && quota.is_for(model));
+        of_tokens.map(|quota| quota.account.reading(now).left()).max().unwrap_or_default()
     }
 
     /// Each account.

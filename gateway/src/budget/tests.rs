@@ -134,6 +134,50 @@ fn what_the_ledger_holds_is_counted_once() {
     assert_eq!(account.reserve_at_once(31, now).unwrap_err().left, 30);
 }
 
+#[test]
+fn a_budget_that_is_put_before_another_for_the_same_time_has_used_what_that_one_has() {
+    let (registry, now) = (deaf(), at(NOON));
+    let id = |number: &str| Arc::<str>::from(format!("tenant/acme/usd/day{number}"));
+    let first = registry.account(&id(""), owner(), daily(100));
+    let window = first.reading(now).window.start;
+    registry.restore([], now);
+    let _charge = first.reserve_at_once(30, now).unwrap().settle(30);
+    let before = registry.account(&id(""), owner(), daily(50_000));
+    let small = registry.account(&id("/2"), owner(), daily(100));
+    let kept = [(&*id(""), window, 30), ("tenant/acme/usd/week", window, 99), ("quota/acme/p/paid/times/2", 0, 5)];
+    registry.restore(kept, now);
+    assert_eq!((before.reading(now).used, small.reading(now).used), (30, 30));
+    // From then on each has a counter of its own, which begins later.
+    let again = deaf();
+    let both = [again.account(&id(""), owner(), daily(100)), again.account(&id("/2"), owner(), daily(50_000))];
+    again.restore([(&*id(""), window, 45), (&*id("/2"), window, 15)], now);
+    assert_eq!(both.map(|account| account.reading(now).used), [45, 45]);
+    let quotas = ["quota/acme/p/paid/times", "quota/acme/p/paid/times/2"];
+    let quotas = quotas.map(|id| again.account(&id.into(), owner(), Terms { span: Span::Always, ..daily(9) }));
+    again.restore([("quota/acme/p/paid/times", 0, 5)], now);
+    assert_eq!(quotas.map(|account| account.reading(now).used), [5, 0], "of quotas each counts its own");
+}
+
+#[test]
+fn what_was_spent_outlives_a_change_of_the_time_zone() {
+    let now = at(NOON);
+    let calendar = |zone: &str| Arc::new(Calendar { zone: TimeZone::get(zone).unwrap(), week_start: Weekday::Monday });
+    for every in [Every::Day, Every::Week, Every::Month] {
+        for (from, to) in [("UTC", "Asia/Tokyo"), ("UTC", "America/New_York"), ("America/New_York", "UTC")] {
+            let window = calendar(from).window(every, now).start;
+            let newer = calendar(to).window(every, now).start;
+            let registry = deaf();
+            let terms = Terms { span: Span::Every(every, calendar(to)), ..daily(100) };
+            let account = registry.account(&"tenant/acme/usd/x".into(), owner(), terms);
+            let long_ago = calendar(from).window(every, now - 1000.hours()).start;
+            let kept =
+                [(long_ago, 50), (window, 20), (newer, 3)].map(|(start, used)| ("tenant/acme/usd/x", start, used));
+            registry.restore(kept, now);
+            assert_eq!(account.reading(now).used, 23, "{every} {from} {to}");
+        }
+    }
+}
+
 /// A registry, and what its accounts have told since they were asked last: threshold, used, limit.
 fn heard() -> (Registry, impl Fn() -> Vec<(Threshold, i64, i64)>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -302,8 +346,8 @@ fn quota_text(quotas: &str) -> Vec<crate::config::Quota> {
     crate::config::parse_str("test", &text).unwrap().config.tenants.into_iter().next().unwrap().quotas
 }
 
-#[test]
-fn paid_quotas_are_used_before_free_and_free_before_trial_the_soonest_to_expire_first() {
+#[tokio::test]
+async fn paid_quotas_are_used_before_free_and_free_before_trial_the_soonest_to_expire_first() {
     let (registry, now) = (deaf(), at(NOON));
     let written = quota_text(
         "[{provider: p, type: trial, unit: times, limit: 1}, {provider: p, type: free, unit: times, limit: 1}, \
@@ -312,35 +356,49 @@ fn paid_quotas_are_used_before_free_and_free_before_trial_the_soonest_to_expire_
          {provider: p, type: paid, unit: times, limit: 1, expires: 2027-01-01}]",
     );
     let quotas = registry.quotas(&"acme".into(), "p", &written);
-    let order: Vec<_> = (0..5).map(|_| quotas.reserve("m", 9, now).unwrap().settle(9).unwrap().account).collect();
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        order.push(quotas.reserve("m", 9, now).await.unwrap().settle(9).unwrap().account);
+    }
     let ids = ["paid/times/3", "paid/times/2", "paid/times", "free/times", "trial/times"];
     assert_eq!(order, ids.map(|id| Arc::from(format!("quota/acme/p/{id}"))));
-    assert_eq!(quotas.reserve("m", 9, now).unwrap_err(), QuotaState::Exceeded);
+    assert_eq!(quotas.reserve("m", 9, now).await.unwrap_err(), Cause::Spent);
     assert_eq!(quotas.state("m", now), QuotaState::Exceeded);
 }
 
-#[test]
-fn a_quota_counts_calls_tokens_or_credits_for_its_models_until_it_expires() {
+#[tokio::test]
+async fn a_quota_counts_calls_tokens_or_credits_for_its_models_until_it_expires() {
     let (registry, now) = (deaf(), at(NOON));
     let written = quota_text(
         "[{provider: p, type: trial, unit: credits, limit: 10, credits: {big: 4}, restrict_models: [big, 'mid*']}]",
     );
     let quotas = registry.quotas(&"acme".into(), "p", &written);
     assert_eq!(quotas.state("small", now), QuotaState::NotForModel);
-    assert_eq!(quotas.reserve("big", 1000, now).unwrap().settle(1000).unwrap().amount, 4);
-    assert_eq!(quotas.reserve("middle", 1000, now).unwrap().settle(1000).unwrap().amount, 1);
-    drop(quotas.reserve("big", 1000, now).unwrap());
-    assert_eq!(quotas.reserve("big", 1000, now).unwrap().settle(1000).unwrap().amount, 4);
-    assert_eq!(quotas.reserve("big", 1000, now).unwrap_err(), QuotaState::Exceeded);
+    assert_eq!(quotas.reserve("big", 1000, now).await.unwrap().settle(1000).unwrap().amount, 4);
+    assert_eq!(quotas.reserve("middle", 1000, now).await.unwrap().settle(1000).unwrap().amount, 1);
+    drop(quotas.reserve("big", 1000, now).await.unwrap());
+    assert_eq!(quotas.reserve("big", 1000, now).await.unwrap().settle(1000).unwrap().amount, 4);
+    assert_eq!(quotas.reserve("big", 1000, now).await.unwrap_err(), Cause::Spent);
     assert_eq!(quotas.state("middle", now), QuotaState::Valid);
     let written = quota_text("[{provider: p, type: free, unit: tokens, limit: 100, expires: 2027-01-01}]");
     let quotas = registry.quotas(&"other".into(), "p", &written);
-    assert_eq!(quotas.reserve("m", 80, now).unwrap().settle(30).unwrap().amount, 30);
+    assert_eq!(quotas.reserve("m", 80, now).await.unwrap().settle(30).unwrap().amount, 30);
     assert_eq!(quotas.state("m", at("2027-01-01T00:00:00Z")), QuotaState::Exceeded);
     let unlimited =
         registry.quotas(&"x".into(), "p", &quota_text("[{provider: p, type: paid, unit: times, limit: -1}]"));
-    assert!((0..1000).all(|_| unlimited.reserve("m", 1, now).is_ok()));
+    for _ in 0..1000 {
+        drop(unlimited.reserve("m", 1, now).await.unwrap());
+    }
     assert_eq!(registry.quotas(&"x".into(), "q", &written).state("m", now), QuotaState::Unlimited);
+}
+
+#[tokio::test]
+async fn a_quota_without_the_shared_store_is_not_called_spent() {
+    let (desk, _wishes) = Desk::new(1, crate::config::OnRedisLoss::Reject, 1);
+    let registry = Registry::shared(Listener::new(|_| {}), desk);
+    let written = quota_text("[{provider: p, type: paid, unit: times, limit: 5}]");
+    let quotas = registry.quotas(&"acme".into(), "p", &written);
+    assert_eq!(quotas.reserve("m", 1, at(NOON)).await.unwrap_err(), Cause::NoStore);
 }
 
 /// What a proptest does to an account.

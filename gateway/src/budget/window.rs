@@ -59,6 +59,20 @@ impl Calendar {
         }
     }
 
+    /// The window to which one belongs that began at `start` by whatever calendar: the one in which its middle lies. So what
+    /// was counted before a change of the time zone, or of the first day of a week, is counted once after it.
+    #[must_use]
+    pub fn window_of(&self, every: Every, start: i64) -> Option<Window> {
+        let half = match every {
+            Every::Minute => 30,
+            Every::Hour => 1_800,
+            Every::Day => 43_200,
+            Every::Week => 302_400,
+            Every::Month => 14 * 86_400,
+        };
+        Some(self.window(every, Timestamp::from_second(start.checked_add(half)?).ok()?))
+    }
+
     /// `None` only where the calendar ends: in the year 9999.
     fn of_days(&self, every: Every, now: Timestamp) -> Option<Window> {
         let today = now.to_zoned(self.zone.clone()).date();

@@ -173,11 +173,11 @@ impl<'a> Steps<'a> {
         let caller = Caller { key, headers, request };
         let asked = request.model()?;
         let mut instance = self.snapshot.resolve(key, type_of(operation), asked.as_deref())?;
-        if let Some(other) = exchange::instead(self.snapshot, key, operation) {
+        instance.narrow(key, headers)?;
+        if let Some(other) = exchange::instead(self.snapshot, key, operation, headers) {
             self.told.notes.push(format!("{} answers: a budget is low from its beginning", other.asked()));
             instance = other;
         }
-        instance.narrow(key, headers)?;
         self.told.total = exchange::longest(headers, &instance)?.map(Into::into);
         self.any_model(&mut bill, instance, asked.as_deref(), caller).await
     }
@@ -190,13 +190,13 @@ impl<'a> Steps<'a> {
         asked: Option<&str>,
         caller: Caller<'a, '_>,
     ) -> Result<(), Fault> {
-        let model = instance.model();
+        let (model, first) = (instance.model(), instance.asked().to_owned());
         let mut fault = match self.one_model(bill, instance, asked, caller).await {
             Ok(()) => return Ok(()),
             Err(fault) => fault,
         };
         let Caller { key, headers, request } = caller;
-        for mut other in exchange::successors(self.snapshot, key, request.operation(), model, &fault) {
+        for mut other in exchange::successors(self.snapshot, key, request.operation(), (model, first), &fault) {
             if other.narrow(key, headers).is_err() {
                 continue;
             }

@@ -98,7 +98,10 @@ impl Admission {
     ) -> Result<(), Rejection> {
         match admitted {
             Ok(permit) => self.model = Some(Part::new(scopes, permit)),
-            Err(rejection) => return Err(self.refused(rejection, now)),
+            Err(rejection) => {
+                self.model = Some(Part { scopes, permit: None, charge: None });
+                return Err(self.refused(rejection, now));
+            }
         }
         Ok(())
     }

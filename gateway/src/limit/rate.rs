@@ -51,11 +51,28 @@ impl Bucket {
         self.drains_to(self.line.load(Ordering::Relaxed), now)
     }
 
+    /// When a unit can be charged, unless something else is.
+    pub(super) fn room_in(&self, now: Instant) -> Duration {
+        let drained = self.drained(now);
+        let (line, room) = (self.line.load(Ordering::Relaxed), self.room(1, drained));
+        if line <= room { Duration::ZERO } else { self.until(line, room, now) }
+    }
+
+    /// Up to where the line may be for `units` more.
+    fn room(&self, units: i64, drained: i64) -> i64 {
+        self.limit.saturating_sub(units.min(self.limit)).saturating_add(drained)
+    }
+
+    /// How long until a `line` that is over the `room` of now is not.
+    fn until(&self, line: i64, room: i64, now: Instant) -> Duration {
+        self.drains_to(line.saturating_sub(room).saturating_add(self.drained(now)), now)
+    }
+
     /// Charges `units`, or says how long to wait for room. More than the limit waits for an empty bucket and leaves a
     /// debt, so that what is only estimated is not refused for ever.
     pub(super) fn charge(&self, units: i64, now: Instant) -> Result<(), Duration> {
         let drained = self.drained(now);
-        let room = self.limit.saturating_sub(units.min(self.limit)).saturating_add(drained);
+        let room = self.room(units, drained);
         let charged = self.line.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |line| {
             let fits = line <= room && self.limit >= units.min(1);
             fits.then(|| line.max(drained).saturating_add(units))
@@ -65,7 +82,7 @@ impl Bucket {
                 self.note_empty(before, drained);
                 Ok(())
             }
-            Err(line) => Err(self.drains_to(line.saturating_sub(room).saturating_add(drained), now)),
+            Err(line) => Err(self.until(line, room, now)),
         }
     }
 
@@ -218,8 +235,11 @@ mod tests {
         fn a_refusal_says_when_there_is_room(limit in 1_u64..100_000, used in 0_i64..200_000, units in 1_i64..200_000) {
             let now = Instant::now();
             let bucket = Bucket::new(limit, used, now);
+            let room_in = bucket.room_in(now);
+            prop_assert_eq!(room_in.is_zero(), bucket.left(now) > 0);
             if let Err(wait) = bucket.charge(units, now) {
                 prop_assert!(wait > Duration::ZERO);
+                prop_assert!(room_in <= wait && bucket.left(now + room_in) > 0);
                 let early = now + wait.saturating_sub(Duration::from_nanos(1));
                 prop_assert!(bucket.charge(units, early).is_err());
                 prop_assert!(bucket.charge(units, now + wait).is_ok());

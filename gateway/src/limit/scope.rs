@@ -189,6 +189,14 @@ impl Scope {
         self.slots.clone()
     }
 
+    /// When it has room for a little more, as far as that can be told.
+    fn room_in(&self, now: Instant) -> Duration {
+        let rates = [&self.requests, &self.tokens].into_iter().flatten().map(|rate| rate.room_in(now));
+        let is_full =
+            self.slots.as_ref().zip(self.limits.concurrent).is_some_and(|(slots, limit)| slots.load(limit) >= 1.0);
+        rates.chain(is_full.then_some(SLOT_RETRY)).max().unwrap_or_default()
+    }
+
     fn admit(&self, asker: Asker, now: Instant) -> Result<(), Refused> {
         if let (Some(slots), Some(limit)) = (&self.slots, self.limits.concurrent)
             && let Err(full) = slots.take(limit, asker)
@@ -530,6 +538,12 @@ impl Scopes {
     #[must_use]
     pub fn load(&self, now: Instant) -> f64 {
         self.0.iter().map(|scope| scope.load(now)).fold(0.0, f64::max)
+    }
+
+    /// When all of them have room for a little more.
+    #[must_use]
+    pub fn room_in(&self, now: Instant) -> Duration {
+        self.0.iter().map(|scope| scope.room_in(now)).max().unwrap_or_default()
     }
 
     /// Whether these are the same, and not only alike.

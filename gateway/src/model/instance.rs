@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use adapters::Request;
 use http::{HeaderMap, StatusCode};
@@ -166,6 +166,16 @@ impl<'s> ModelInstance<'s> {
     pub fn soonest(&self, now: Moment) -> Option<Duration> {
         let may = |target: &Target| self.is_wanted(target) && self.may_use(target);
         self.balance().soonest(now, |place| self.model.targets.get(place).is_some_and(may))
+    }
+
+    /// When the soonest of the targets that were not `tried` may be used, by its cooldown and by its own limits.
+    #[must_use]
+    pub fn soonest_with_room(&self, tried: &Tried, now: Moment) -> Option<Duration> {
+        let may = |target: &&Target| self.is_wanted(target) && self.may_use(target);
+        self.balance().soonest_with_room(tried, now, |place| {
+            let target = self.model.targets.get(place).filter(may)?;
+            Some(target.credential.scopes.room_in(Instant::now()))
+        })
     }
 
     /// As if `target`, one of the model's, were picked.

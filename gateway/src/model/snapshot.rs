@@ -117,7 +117,7 @@ pub struct Model {
 pub struct Clocks {
     /// To connect, TLS included.
     pub connect: Duration,
-    /// Until the first byte of content.
+    /// The longest silence of a stream before its first content.
     pub first_byte: Option<Duration>,
     /// Between two reads of the answer.
     pub idle: Option<Duration>,

@@ -113,7 +113,7 @@ section! {
     pub struct Timeouts {
         /// To connect, TLS included.
         connect: Duration = Duration::secs(3);
-        /// Until the first byte of content.
+        /// How long a stream may be silent before its first content: a ping, or an event without content, starts it anew. An answer that is not streamed has until `total`.
         first_byte: Duration = Duration::secs(60);
         /// Between two bytes of the answer.
         idle: Duration = Duration::secs(60);
