@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use super::{WRONG_INPUT, complain, say};
 use crate::ledger::{self, ArchiveFault, Census};
-use crate::store::{Patience, Served, Store, StoreFault, tools};
+use crate::store::tools::{self, Own};
+use crate::store::{Patience, Store, StoreFault};
 
 /// How many damaged values are told one by one.
 const MOST_TOLD: u64 = 20;
@@ -17,6 +18,7 @@ const MOST_TOLD: u64 = 20;
 struct Findings {
     ledger: Census,
     configurations: u64,
+    raises: u64,
     damaged: u64,
 }
 
@@ -24,7 +26,7 @@ impl Findings {
     fn see(&mut self, key: &[u8], value: Result<Vec<u8>, StoreFault>) {
         let seen = value.and_then(|value| match self.ledger.count(key, &value)? {
             true => Ok(()),
-            false => self.configuration(&value),
+            false => self.own(key, &value),
         });
         if let Err(error) = seen {
             self.damaged += 1;
@@ -34,10 +36,12 @@ impl Findings {
         }
     }
 
-    fn configuration(&mut self, value: &[u8]) -> Result<(), StoreFault> {
-        let read = serde_json::from_slice::<Served>(value);
-        self.configurations += 1;
-        read.map(drop).map_err(|error| StoreFault::Damaged(format!("a configuration that was served: {error}")))
+    fn own(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreFault> {
+        match Own::read(key, value)? {
+            Own::Configuration => self.configurations += 1,
+            Own::Raise => self.raises += 1,
+        }
+        Ok(())
     }
 
     fn text(&self) -> String {
@@ -48,6 +52,7 @@ impl Findings {
         }
         _ = write!(text, "\nopen requests   {open}\nids             {ids}\ncounters        {counters}\n");
         _ = writeln!(text, "configurations  {}", self.configurations);
+        _ = writeln!(text, "raised budgets  {}", self.raises);
         text
     }
 }
@@ -55,12 +60,16 @@ impl Findings {
 pub(super) fn check(path: &Path) -> ExitCode {
     let mut findings = Findings::default();
     let walked = tools::walk(path, |key, value| findings.see(key, value));
-    say(&findings.text());
-    match walked {
-        Err(StoreFault::Damaged(why)) => complain(&format!("damage: {why}\n")),
+    let damaged = match walked {
+        Ok(()) => None,
+        Err(StoreFault::Damaged(why)) => Some(why),
         Err(error) => return refuse(path, &error),
-        Ok(()) if findings.damaged == 0 => return say("no damage\n"),
-        Ok(()) => complain(&format!("{} values are damaged\n", findings.damaged)),
+    };
+    say(&findings.text());
+    match damaged {
+        Some(why) => complain(&format!("damage: {why}; above is what a repair would keep\n")),
+        None if findings.damaged == 0 => return say("no damage\n"),
+        None => complain(&format!("{} values are damaged\n", findings.damaged)),
     }
     complain(&format!("help: `weir store repair {}` makes it anew of what can be read\n", path.display()));
     ExitCode::from(WRONG_INPUT)

@@ -9,7 +9,7 @@ use super::disk::Disk;
 use super::{StoreFault, failed};
 
 /// The table's prefix.
-const TABLE: &[u8] = b"b";
+pub(super) const TABLE: &[u8] = b"b";
 
 /// How many are kept: raises are made by hand.
 const MOST: usize = 10_000;
@@ -59,7 +59,7 @@ impl Disk {
     }
 }
 
-fn read(value: &[u8]) -> Result<Raise, StoreFault> {
+pub(super) fn read(value: &[u8]) -> Result<Raise, StoreFault> {
     serde_json::from_slice(value).map_err(|error| StoreFault::Damaged(format!("a raised limit: {error}")))
 }
 
