@@ -16,6 +16,7 @@ use crate::budget::lease::{Desk, NodeId};
 use crate::budget::{Account, Registry};
 use crate::config::OnRedisLoss;
 use crate::redis::{Cooldowns, Link, MOST_WISHES, Settings, Told};
+use crate::vital;
 
 /// How long a start waits for Redis.
 const FIRST_TRY: Duration = Duration::from_secs(1);
@@ -101,8 +102,7 @@ impl Share {
             // A sender that is gone ends it too.
             let _told_or_gone = ended.await;
         };
-        let thread = std::thread::Builder::new().name("redis".to_owned());
-        let thread = thread.spawn(move || runtime.block_on(link.run(ended)))?;
+        let thread = vital::vital("redis", move || runtime.block_on(link.run(ended)))?;
         // Until it has, the gateway does not know what the others have used.
         let _in_vain = tried.recv_timeout(FIRST_TRY);
         Ok(Sharing { over, thread })
