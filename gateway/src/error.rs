@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use adapters::refusal::Class;
@@ -126,7 +125,7 @@ impl Cause {
             Class::Quota => Some(Self::Credit),
             Class::Authorization => Some(Self::Auth),
             Class::Server => Some(Self::Server),
-            Class::BadRequest | Class::ContextLength | Class::ContentPolicy | Class::NotFound => None,
+            Class::BadRequest | Class::ContextLength | Class::ContentPolicy | Class::Denied | Class::NotFound => None,
         }
     }
 }
@@ -295,8 +294,8 @@ impl Fault {
 
     /// Of a request that was given up when it had gone out, or before that.
     #[must_use]
-    pub fn of_sent(self, sent: &AtomicBool) -> Self {
-        Self { sent: sent.load(Ordering::Relaxed), ..self }
+    pub fn of_sent(self, sent: bool) -> Self {
+        Self { sent, ..self }
     }
 
     /// With what the provider had counted by then, if anything.
@@ -361,10 +360,12 @@ impl Fault {
         if secret.len() < SHORTEST_SECRET {
             return;
         }
-        for text in [Some(&mut self.message), self.detail.as_mut()].into_iter().flatten() {
-            if text.contains(secret) {
-                *text = text.replace(secret, "***");
-            }
+        let told = [Some(&mut self.message), self.detail.as_mut(), self.error_type.as_mut(), self.param.as_mut()];
+        for text in told.into_iter().flatten().filter(|text| text.contains(secret)) {
+            *text = text.replace(secret, "***");
+        }
+        if self.code.contains(secret) {
+            self.code = Cow::Owned(self.code.replace(secret, "***"));
         }
     }
 
@@ -395,12 +396,20 @@ impl Fault {
         self.kind == Kind::CallerRequest && matches!(&*self.code, "unsupported_parameter" | "unsupported_endpoint")
     }
 
+    /// The kind of a provider's error: a 4xx as its dialect reads it, anything else as the caller is told.
+    fn class(&self) -> Class {
+        match self.refused {
+            Some((status, class)) if status.is_client_error() => class,
+            _ => Class::of_status(self.status),
+        }
+    }
+
     /// Whether another target may do better.
     #[must_use]
     pub fn may_retry_elsewhere(&self) -> bool {
         match self.kind {
             Kind::ProviderLimit | Kind::ProviderAuth | Kind::ProviderTimeout | Kind::ProviderUnreachable => true,
-            Kind::ProviderError => Class::of_status(self.status).may_retry_elsewhere(),
+            Kind::ProviderError => self.class().may_retry_elsewhere(),
             Kind::CallerAuth
             | Kind::CallerRequest
             | Kind::PolicyForbidden
@@ -458,7 +467,7 @@ impl From<Refusal> for Fault {
                 code: Cow::Borrowed("context_length_exceeded"),
                 ..refused(refusal.status, refusal.message, refusal.code)
             },
-            Class::BadRequest | Class::ContentPolicy | Class::NotFound | Class::Server => {
+            Class::BadRequest | Class::ContentPolicy | Class::Denied | Class::NotFound | Class::Server => {
                 refused(refusal.status, refusal.message, refusal.code)
             }
         };
@@ -553,6 +562,16 @@ mod tests {
     fn a_refusal_of_the_request_keeps_its_status_and_is_not_tried_elsewhere() {
         let fault = Fault::from(refusal(422, Class::BadRequest));
         assert_eq!((fault.status.as_u16(), fault.code.as_ref(), fault.may_retry_elsewhere()), (422, "c", false));
+    }
+
+    #[test]
+    fn what_is_not_for_one_credential_may_be_for_another_and_cools_nothing() {
+        for status in [403, 429] {
+            let fault = Fault::from(refusal(status, Class::Denied));
+            let told = (fault.status.as_u16(), fault.kind, fault.cause, fault.may_retry_elsewhere());
+            assert_eq!(told, (status, Kind::ProviderError, None, true));
+        }
+        assert!(!Fault::from(refusal(403, Class::ContentPolicy)).may_retry_elsewhere());
     }
 
     #[test]

@@ -184,7 +184,7 @@ async fn a_request_costs_what_its_tier_costs_and_holds_the_dearest_that_it_may_g
     let usual = ask(&weir, &limited(chat("m"))).await;
     assert_eq!(row(&weir, &usual.id()).await["service_tier"], Value::Null);
     let told = Call::new(weir.admin(), "GET", "/admin/v1/usage/rows?format=csv&model=t").send().await.text().await;
-    let ends: Vec<&str> = told.lines().map(|line| line.rsplit(',').next().unwrap()).collect();
+    let ends: Vec<&str> = told.lines().map(|line| line.rsplit(',').nth(1).unwrap()).collect();
     assert_eq!(ends, ["service_tier", "priority", "priority"]);
 }
 
@@ -406,6 +406,36 @@ async fn a_hedges_loser_costs_its_input() {
 }
 
 #[tokio::test]
+async fn a_stream_that_the_end_of_the_process_cuts_pays_for_what_it_had_brought() {
+    let simulator = simulator();
+    let model = |name: &str, target: &str| format!("{{name: {name}, targets: [{target}], {PRICED}}}");
+    let settings = config(&simulator, "budgets: [{usd: 50, every: month}],", "")
+        .server("drain: 100ms")
+        .model(&model("o", "{provider: openai, model: 'gpt-5.5~events=900~gap=10ms'}"))
+        .model(&model("c", "{provider: claude, model: 'claude-sonnet-4-6~events=900~gap=10ms'}"));
+    let mut weir = settings.start().await;
+    let (mut ids, mut answers) = (Vec::new(), Vec::new());
+    for name in ["o", "c"] {
+        let mut answer = ask(&weir, &stream(name)).await;
+        ids.push(answer.id());
+        let mut read = String::new();
+        while read.matches("\"content\":").count() < 8 {
+            read.push_str(&String::from_utf8_lossy(&answer.piece().await.unwrap()));
+        }
+        answers.push(answer);
+    }
+    weir = weir.stopped_and_started(&settings).await;
+    for (id, accuracy) in ids.iter().zip(["estimated", "partial"]) {
+        let row = row(&weir, id).await;
+        assert_eq!((&row["accuracy"], &row["error"]), (&json!(accuracy), &json!("gateway_fault")), "{row}");
+        assert!(row["usage"]["input_tokens"].as_u64().unwrap() > 0, "{row}");
+        assert!(row["usage"]["output_tokens"].as_u64().unwrap() >= 7, "{row}");
+        assert!(row["cost_usd"].as_f64().unwrap() > 0.012, "{row}");
+    }
+    assert_charged(&weir, &ids).await;
+}
+
+#[tokio::test]
 async fn a_fallback_takes_over_only_where_the_key_may_and_can_pay_for_it() {
     let simulator = simulator();
     let failing = |name: &str, to: &str| {
@@ -516,6 +546,39 @@ async fn a_model_without_a_price_is_not_counted_or_refused_as_its_tenant_wants()
         let answer = ask(&weir, &limited(chat("two"))).await;
         assert_eq!((answer.status.as_u16(), answer.header("x-weir-provider")), (200, Some(answers)));
         assert!(weir.stderr().contains("no price of `x` is known, so a budget of tenant `acme`"), "{}", weir.stderr());
+    }
+}
+
+#[tokio::test]
+async fn searches_and_where_a_request_was_served_are_in_its_row_and_its_cost() {
+    let usage = r#"{"input_tokens":100,"output_tokens":10,"server_tool_use":{"web_search_requests":2,"web_fetch_requests":0},"inference_geo":"us"}"#;
+    let content = r#"[{"type":"text","text":"Hi"}]"#;
+    let answer = format!(
+        r#"{{"id":"m","type":"message","role":"assistant","model":"c","content":{content},"stop_reason":"end_turn","usage":{usage}}}"#
+    );
+    let (simulator, provider) = (simulator(), Provider::json(&answer).await);
+    let searching = "{kind: anthropic, base_url: 'URL', credentials: [{id: one, api_key: sk-ant}]}"
+        .replace("URL", &provider.root());
+    let asked = |model: &str| {
+        let tools = json!([{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}]);
+        with(limited(chat(model)), "tools", tools)
+    };
+    for (unpriced, status) in [("allow", 200), ("refuse", 403)] {
+        let weir = config(&simulator, &format!("budgets: [{{usd: 50, every: day}}], unpriced: {unpriced},"), "")
+            .provider("searching", &searching)
+            .model(&format!("{{name: known, targets: [{{provider: searching, model: claude-opus-5}}], {PRICED}}}"))
+            .model(&format!("{{name: own, targets: [{{provider: searching, model: x}}], {PRICED}}}"))
+            .start()
+            .await;
+        let known = ask(&weir, &asked("known")).await;
+        assert_eq!(known.status.as_u16(), 200);
+        let told = row(&weir, &known.id()).await;
+        assert_eq!((&told["usage"]["web_searches"], &told["inference_geo"]), (&json!(2), &json!("us")), "{told}");
+        assert_eq!(told["cost_usd"], json!(0.121 + 0.02), "{told}");
+        // Nobody knows what a search costs there.
+        let own = ask(&weir, &asked("own")).await;
+        assert_eq!((own.status.as_u16(), row(&weir, &own.id()).await["cost_usd"].clone()), (status, Value::Null));
+        assert_charged(&weir, &[known.id(), own.id()]).await;
     }
 }
 

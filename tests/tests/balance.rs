@@ -73,11 +73,22 @@ async fn a_limit_cools_one_model_of_one_credential() {
 #[tokio::test]
 async fn a_refused_credential_cools_for_all_models() {
     let simulator = simulator();
-    for status in [401, 403, 402] {
+    for status in [401, 402] {
         let weir = two_credentials(&simulator, &format!("status={status}"), HEALTH).start().await;
         assert_eq!(asked(&weir, "m").await, at("b", "2"), "{status}");
         assert_eq!(asked(&weir, "other").await, at("b", "1"), "{status}");
     }
+}
+
+#[tokio::test]
+async fn what_a_credential_may_not_ask_goes_to_another_one_and_cools_nothing() {
+    let simulator = simulator();
+    let weir = two_credentials(&simulator, "status=403", HEALTH).start().await;
+    for _ in 0..3 {
+        assert_eq!(asked(&weir, "m").await, at("b", "2"));
+        assert_eq!(asked(&weir, "other").await, at("a", "1"));
+    }
+    assert!(targets(&weir).await.iter().all(|target| target["state"] == "ready"));
 }
 
 #[tokio::test]

@@ -13,6 +13,15 @@ pub struct Read {
     prompt_tokens_details: Option<PromptDetails>,
     completion_tokens_details: Option<CompletionDetails>,
     prompt_cache_hit_tokens: Option<u64>,
+    /// OpenRouter's, who has it from Anthropic.
+    server_tool_use: Option<ServerTools>,
+    /// Perplexity's.
+    num_search_queries: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ServerTools {
+    web_search_requests: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -20,18 +29,21 @@ struct PromptDetails {
     cached_tokens: Option<u64>,
     cache_write_tokens: Option<u64>,
     audio_tokens: Option<u64>,
+    image_tokens: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct CompletionDetails {
     reasoning_tokens: Option<u64>,
     audio_tokens: Option<u64>,
+    image_tokens: Option<u64>,
 }
 
 impl From<Read> for Usage {
     fn from(read: Read) -> Self {
         let prompt = read.prompt_tokens_details.unwrap_or_default();
         let completion = read.completion_tokens_details.unwrap_or_default();
+        let searches = read.server_tool_use.and_then(|tools| tools.web_search_requests).or(read.num_search_queries);
         let input_tokens = read.prompt_tokens.or(read.total_tokens).unwrap_or_default();
         Self {
             input_tokens,
@@ -41,6 +53,9 @@ impl From<Read> for Usage {
             reasoning_tokens: completion.reasoning_tokens.unwrap_or_default(),
             audio_input_tokens: prompt.audio_tokens.unwrap_or_default(),
             audio_output_tokens: completion.audio_tokens.unwrap_or_default(),
+            image_input_tokens: prompt.image_tokens.unwrap_or_default(),
+            image_output_tokens: completion.image_tokens.unwrap_or_default(),
+            web_searches: searches.unwrap_or_default(),
             ..Self::default()
         }
     }

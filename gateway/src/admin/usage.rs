@@ -257,7 +257,7 @@ fn jsonl(row: &Row<'_>, to: &mut Vec<u8>) {
 }
 
 /// The columns of a spreadsheet; each row is read as JSON and has them by these names.
-const COLUMNS: [&str; 21] = [
+const COLUMNS: [&str; 22] = [
     "request_id",
     "tenant",
     "key",
@@ -279,6 +279,7 @@ const COLUMNS: [&str; 21] = [
     "first_byte_ms",
     "duration_ms",
     "service_tier",
+    "inference_geo",
 ];
 
 fn csv_head() -> String {
@@ -310,6 +311,7 @@ fn csv(row: &Row<'_>, to: &mut Vec<u8>) {
         number(row.first_byte_ms),
         row.duration_ms.to_string(),
         text(&row.service_tier),
+        text(&row.inference_geo),
     ];
     let mut writer = csv::WriterBuilder::new().buffer_capacity(LINE).terminator(csv::Terminator::CRLF).from_writer(to);
     if let Err(error) = writer.write_record(columns.map(inert)) {
@@ -406,6 +408,7 @@ mod tests {
             duration_ms: 7,
             tags: Vec::new(),
             service_tier: None,
+            inference_geo: None,
         }
     }
 
@@ -470,7 +473,7 @@ mod tests {
         assert_eq!(
             table.lines().last().unwrap(),
             "r0,acme,ci,a,llm,200,,exact,openai,\"gpt-5.5, the large one\",oa-1,10,0,0,2,0,1.500000001,\
-             2026-11-23T04:00:00Z,,7,"
+             2026-11-23T04:00:00Z,,7,,"
         );
         assert_eq!(ask.json("/admin/v1/usage/rows/r7").await["model"], "b");
     }

@@ -7,8 +7,7 @@ use std::process::ExitCode;
 
 use super::{WRONG_INPUT, complain, say};
 use crate::ledger::{self, ArchiveFault, Census};
-use crate::store::tools::{self, Own};
-use crate::store::{Patience, Store, StoreFault};
+use crate::store::{Patience, Raise, Served, Store, StoreFault, tools};
 
 /// How many damaged values are told one by one.
 const MOST_TOLD: u64 = 20;
@@ -24,11 +23,7 @@ struct Findings {
 
 impl Findings {
     fn see(&mut self, key: &[u8], value: Result<Vec<u8>, StoreFault>) {
-        let seen = value.and_then(|value| match self.ledger.count(key, &value)? {
-            true => Ok(()),
-            false => self.own(key, &value),
-        });
-        if let Err(error) = seen {
+        if let Err(error) = value.and_then(|value| self.count(key, &value)) {
             self.damaged += 1;
             if self.damaged <= MOST_TOLD {
                 complain(&format!("damage: {}\n", plain(&error)));
@@ -36,12 +31,21 @@ impl Findings {
         }
     }
 
-    fn own(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreFault> {
-        match Own::read(key, value)? {
-            Own::Configuration => self.configurations += 1,
-            Own::Raise => self.raises += 1,
+    fn count(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreFault> {
+        if self.ledger.count(key, value)? {
+            return Ok(());
         }
-        Ok(())
+        if Raise::kept(key, value)?.is_some() {
+            self.raises += 1;
+            return Ok(());
+        }
+        self.configuration(value)
+    }
+
+    fn configuration(&mut self, value: &[u8]) -> Result<(), StoreFault> {
+        let read = serde_json::from_slice::<Served>(value);
+        self.configurations += 1;
+        read.map(drop).map_err(|error| StoreFault::Damaged(format!("a configuration that was served: {error}")))
     }
 
     fn text(&self) -> String {
@@ -51,8 +55,7 @@ impl Findings {
             _ = write!(text, ", {first} to {last}");
         }
         _ = write!(text, "\nopen requests   {open}\nids             {ids}\ncounters        {counters}\n");
-        _ = writeln!(text, "configurations  {}", self.configurations);
-        _ = writeln!(text, "raised budgets  {}", self.raises);
+        _ = write!(text, "configurations  {}\nraised limits   {}\n", self.configurations, self.raises);
         text
     }
 }

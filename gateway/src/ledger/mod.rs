@@ -125,6 +125,7 @@ impl<'a> Opened<'a> {
             duration_ms: 0,
             tags: Vec::new(),
             service_tier: None,
+            inference_geo: None,
         }
     }
 }

@@ -212,6 +212,29 @@ impl<'s> Record<'s> {
         });
     }
 
+    /// The attempt that was begun last is the second one there: the connection of the first was lost without an answer.
+    pub fn attempt_resent(&mut self) {
+        let Some(last) = self.attempts.pop() else { return };
+        let (outcome, took) = (Outcome::Failed(Kind::ProviderUnreachable), Duration::ZERO);
+        let Attempt { target, price, started, .. } = last;
+        let upstream_model = last.upstream_model.clone();
+        let lost = Attempt {
+            outcome: Some(outcome),
+            spent: None,
+            status: None,
+            held: None,
+            target,
+            upstream_model,
+            price,
+            started,
+            took,
+        };
+        let credential = target.credential.id.as_deref().unwrap_or("none");
+        let labels = [target.provider.name.as_str(), credential, outcome.into()];
+        self.gateway.metrics.attempts.with_label_values(&labels).inc();
+        self.attempts.extend([lost, last]);
+    }
+
     /// The attempt that was begun last has its first content, or its whole answer.
     pub fn attempt_answers(&mut self, instance: &ModelInstance<'_>) {
         if let Some(held) = self.attempts.last().and_then(|attempt| attempt.held.as_ref()) {
@@ -263,6 +286,11 @@ impl<'s> Record<'s> {
     pub fn used(&mut self, usage: Usage, accuracy: Accuracy) {
         let cost = self.attempts.last().and_then(|attempt| attempt.price?.cost(&usage));
         self.answered = Some(Spent { usage, accuracy, cost });
+    }
+
+    /// The same of a stream that goes on, for when it is cut; it is priced then.
+    pub fn used_so_far(&mut self, usage: Usage, accuracy: Accuracy) {
+        self.answered = Some(Spent { usage, accuracy, cost: None });
     }
 
     /// What all attempts used together, those that did not answer too.
@@ -431,7 +459,10 @@ impl Drop for Record<'_> {
             // Cut in the middle, by a drain or a panic: its provider has very likely been asked.
             let fault = self.fault.clone().unwrap_or_else(Fault::gone);
             match self.answered {
-                Some(_) => self.attempt_ended(Err(&fault)),
+                Some(Spent { usage, accuracy, .. }) => {
+                    self.used(usage, accuracy);
+                    self.attempt_ended(Err(&fault));
+                }
                 None => self.attempt_failed(&Fault { sent: true, ..fault }),
             }
         }

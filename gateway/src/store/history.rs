@@ -22,7 +22,7 @@ const MOST: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The table's prefix.
-pub(super) const TABLE: &[u8] = b"h";
+const TABLE: &[u8] = b"h";
 
 /// A configuration that was served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,10 +117,5 @@ fn add(disk: &Disk, served: &Served) -> Result<(), StoreFault> {
 
 fn read(disk: &Disk) -> Result<Vec<Served>, StoreFault> {
     let newest_first = disk.range(&Span::under(TABLE), Direction::Down, MOST)?;
-    newest_first.iter().map(|(_, value)| read_one(value)).collect()
-}
-
-pub(super) fn read_one(value: &[u8]) -> Result<Served, StoreFault> {
-    serde_json::from_slice(value)
-        .map_err(|error| StoreFault::Damaged(format!("a configuration that was served: {error}")))
+    newest_first.iter().map(|(_, value)| serde_json::from_slice(value).map_err(failed)).collect()
 }

@@ -9,7 +9,7 @@ use super::disk::Disk;
 use super::{StoreFault, failed};
 
 /// The table's prefix.
-pub(super) const TABLE: &[u8] = b"b";
+const TABLE: &[u8] = b"b";
 
 /// How many are kept: raises are made by hand.
 const MOST: usize = 10_000;
@@ -23,6 +23,16 @@ pub struct Raise {
     pub limit: i64,
     /// Until when.
     pub until: Timestamp,
+}
+
+impl Raise {
+    /// What is kept under `key`, if that is a raise.
+    ///
+    /// # Errors
+    /// It cannot be understood.
+    pub fn kept(key: &[u8], value: &[u8]) -> Result<Option<Self>, StoreFault> {
+        if key.starts_with(TABLE) { read(value).map(Some) } else { Ok(None) }
+    }
 }
 
 impl Disk {
@@ -59,7 +69,7 @@ impl Disk {
     }
 }
 
-pub(super) fn read(value: &[u8]) -> Result<Raise, StoreFault> {
+fn read(value: &[u8]) -> Result<Raise, StoreFault> {
     serde_json::from_slice(value).map_err(|error| StoreFault::Damaged(format!("a raised limit: {error}")))
 }
 

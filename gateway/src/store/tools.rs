@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::backend::{Backend as _, Batch, Direction, Span};
 use super::sled::salvage::Salvaged;
 use super::sled::{self, Embedded};
-use super::{StoreFault, failed, format, history, raises, seal};
+use super::{StoreFault, failed, format, seal};
 
 /// How many pairs are read at a time.
 const PAGE: usize = 64;
@@ -123,29 +123,6 @@ impl Kept {
         backend.apply(&batch)?;
         backend.flush()?;
         Ok(kept)
-    }
-}
-
-/// What a value of the store's own tables is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Own {
-    /// A configuration that was served.
-    Configuration,
-    /// A budget's limit that was raised.
-    Raise,
-}
-
-impl Own {
-    /// What is under `key`.
-    ///
-    /// # Errors
-    /// It cannot be understood, or there is no such table.
-    pub fn read(key: &[u8], value: &[u8]) -> Result<Self, StoreFault> {
-        match key.get(..1) {
-            Some(history::TABLE) => history::read_one(value).map(|_| Self::Configuration),
-            Some(raises::TABLE) => raises::read(value).map(|_| Self::Raise),
-            _ => Err(StoreFault::Damaged(format!("nobody knows what is under {}", key.escape_ascii()))),
-        }
     }
 }
 

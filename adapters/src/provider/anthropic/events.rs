@@ -7,8 +7,9 @@ use super::decode::{Block, Calls, StopDetails, annotation, finish_reason, refusa
 use super::usage::Told;
 use super::{error, is_legacy};
 use crate::adapter::{DecodeError, EventDecoder, Target};
-use crate::chunk::{ChunkWriter, ThinkingBlock, ToolStart};
+use crate::chunk::{ChunkWriter, ToolStart};
 use crate::frame::Event;
+use crate::handback::{Piece, ThinkingBlock};
 use crate::index::Index;
 use crate::openai::text::Text;
 use crate::request::{Edit, Request, rewrite_into};
@@ -63,8 +64,8 @@ enum Sink {
     Tool(u32),
     /// Into the one function call of the older form.
     Function,
-    /// They are the answer.
-    Answer,
+    /// They are the answer; its text was so long before.
+    Answer(usize),
 }
 
 impl Sink {
@@ -72,7 +73,7 @@ impl Sink {
         match self {
             Self::Tool(index) => out.tool_arguments(index, piece),
             Self::Function => out.function_arguments(piece),
-            Self::Answer => out.text(piece),
+            Self::Answer(_) => out.text(piece),
         }
     }
 }
@@ -169,6 +170,7 @@ impl Decoder {
         if self.open.len() == MAX_OPEN {
             return Err(malformed("too many open blocks"));
         }
+        self.kept = self.kept.saturating_add(size_of::<Piece>());
         out.begin("", self.created, &self.model);
         if let Some(open) = self.opened(raw, &block, out) {
             self.open.push((index, open));
@@ -183,6 +185,7 @@ impl Decoder {
             "thinking" => Open::Thinking { text: String::new(), signature: String::new() },
             "redacted_thinking" => {
                 if let Some(data) = string(block.data) {
+                    self.kept = self.kept.saturating_add(data.len());
                     out.thinking_block(ThinkingBlock::RedactedThinking { data: &data });
                 }
                 return None;
@@ -199,7 +202,7 @@ impl Decoder {
 
     fn sink(&mut self, block: &Block<'_>, out: &mut ChunkWriter) -> Sink {
         if block.is_answer() {
-            return Sink::Answer;
+            return Sink::Answer(self.chars);
         }
         let name = block.name.as_deref().unwrap_or_default();
         if self.legacy && self.calls == Calls::None {
@@ -208,11 +211,9 @@ impl Decoder {
             return Sink::Function;
         }
         self.calls = Calls::Tools;
-        let index = out.tool_start(ToolStart { id: block.id.as_deref().unwrap_or_default(), name });
-        if let Some(extra) = block.extra() {
-            out.tool_extra(index, &extra);
-        }
-        Sink::Tool(index)
+        let id = block.id.as_deref().unwrap_or_default();
+        let extra = block.extra();
+        Sink::Tool(out.tool_start(ToolStart { id, name, extra_content: extra.as_deref() }))
     }
 
     /// Some hosts put the first piece, or all of it, into the block's start.
@@ -258,6 +259,9 @@ impl Decoder {
             Open::Call { sink, any, .. } => {
                 let piece = delta.partial_json.unwrap_or_default();
                 *any |= !piece.is_empty();
+                if matches!(sink, Sink::Answer(_)) {
+                    self.chars += piece.chars().count();
+                }
                 sink.write(&piece, out);
             }
             Open::Other { input, .. } => {
@@ -288,18 +292,25 @@ impl Decoder {
         let (_, open) = self.open.swap_remove(at);
         match open {
             Open::Text { start, citations } => {
-                let annotations: Vec<_> =
-                    citations.iter().filter_map(|raw| annotation(raw, start, self.chars)).collect();
-                if !annotations.is_empty() {
-                    out.annotations(&annotations);
-                }
+                let annotations = citations.iter().filter_map(|raw| annotation(raw, start, self.chars));
+                annotations.for_each(|annotation| out.annotation(&annotation));
+                out.text_ends(self.chars - start);
             }
             Open::Thinking { text, signature } if !signature.is_empty() => {
                 out.thinking_block(ThinkingBlock::Thinking { thinking: &text, signature: &signature });
             }
-            Open::Thinking { .. } | Open::Call { any: true, .. } => {}
-            Open::Call { sink, given, any: false } => sink.write(given.as_deref().map_or("{}", RawValue::get), out),
-            Open::Other { block, input } => out.provider_block(&with_input(block.get().as_bytes(), input)),
+            Open::Thinking { .. } => {}
+            Open::Call { sink, given, any } => {
+                let given = given.as_deref().map_or("{}", RawValue::get);
+                if !any {
+                    sink.write(given, out);
+                }
+                if let Sink::Answer(start) = sink {
+                    self.chars += if any { 0 } else { given.chars().count() };
+                    out.text_ends(self.chars - start);
+                }
+            }
+            Open::Other { block, input } => out.provider_block(&with_input(block, input)),
         }
     }
 
@@ -327,13 +338,12 @@ fn string(raw: Option<&RawValue>) -> Option<Text<'_>> {
 }
 
 /// A block with the arguments that followed its start.
-fn with_input(block: &[u8], input: String) -> Vec<u8> {
-    let mut whole = Vec::with_capacity(block.len() + input.len());
-    match Index::of(block) {
-        Ok(index) if serde_json::from_str::<&RawValue>(&input).is_ok() => {
-            rewrite_into(block, &index, &[Edit::Set("input", input.into())], &mut whole);
-        }
-        _ => whole.extend_from_slice(block),
-    }
-    whole
+fn with_input(block: Box<RawValue>, input: String) -> Box<RawValue> {
+    let bytes = block.get().as_bytes();
+    let (Ok(index), true) = (Index::of(bytes), serde_json::from_str::<&RawValue>(&input).is_ok()) else {
+        return block;
+    };
+    let mut whole = Vec::with_capacity(bytes.len() + input.len());
+    rewrite_into(bytes, &index, &[Edit::Set("input", input.into())], &mut whole);
+    String::from_utf8(whole).ok().and_then(|json| RawValue::from_string(json).ok()).unwrap_or(block)
 }

@@ -17,7 +17,7 @@ mod shelf;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +67,43 @@ impl Outgoing<'_> {
     }
 }
 
+/// How often a request may go out, and how often it did. Twice: once more on a new connection, where the one that it went out
+/// on had lain idle and ends without an answer. Its provider closed that one for lying idle, most likely, but may have read
+/// the request: so it is for whoever asks to allow it, and to count it.
+#[derive(Debug)]
+pub struct Sending {
+    most: u8,
+    times: AtomicU8,
+}
+
+impl Sending {
+    /// It may go out once.
+    #[must_use]
+    pub const fn once() -> Self {
+        Self { most: 1, times: AtomicU8::new(0) }
+    }
+
+    /// It may go out twice.
+    #[must_use]
+    pub const fn twice() -> Self {
+        Self { most: 2, times: AtomicU8::new(0) }
+    }
+
+    /// How often it went out.
+    #[must_use]
+    pub fn times(&self) -> u8 {
+        self.times.load(Ordering::Relaxed)
+    }
+
+    fn may_go_out(&self) -> bool {
+        self.times() < self.most
+    }
+
+    fn goes_out(&self) {
+        self.times.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// A provider's answer: its head, and its body as it comes.
 pub struct Answer {
     /// The status, never an interim one.
@@ -96,36 +133,36 @@ impl Upstreams {
     }
 
     /// Sends a request; resolves when the head of the answer is there.
-    ///
-    /// A connection that lay idle and turns out to have been closed meanwhile is replaced once,
-    /// provided that no byte of an answer came and that nobody can have worked on the request.
     pub async fn send(
         &self,
         endpoint: &Arc<Endpoint>,
         request: Outgoing<'_>,
         connect_timeout: Duration,
     ) -> Result<Answer, Fault> {
-        self.send_noted(endpoint, request, connect_timeout, &AtomicBool::default()).await
+        self.send_noted(endpoint, request, connect_timeout, &Sending::twice()).await
     }
 
-    /// As [`Upstreams::send`]. `sent` becomes true when there is a connection and the request goes out, for whoever may drop
-    /// this before its end and has to know whether the provider was asked.
+    /// The same, and `sending` tells whether it went out, for whoever may drop this before its end and has to know whether the
+    /// provider was asked. A connection that lay idle and turns out to have been closed meanwhile is replaced once, if
+    /// `sending` allows it, no byte of an answer came, and the provider hardly had the time to work on the request.
     pub async fn send_noted(
         &self,
         endpoint: &Arc<Endpoint>,
         request: Outgoing<'_>,
         connect_timeout: Duration,
-        sent: &AtomicBool,
+        sending: &Sending,
     ) -> Result<Answer, Fault> {
         check_path(request.path)?;
         let taken = self.pool.line(endpoint, Freshness::Any, connect_timeout).await?;
-        sent.store(true, Ordering::Relaxed);
+        sending.goes_out();
         let reused = taken.reused;
         match ask(endpoint, &request, taken).await {
             Ok(answer) => Ok(answer),
-            Err(failed) if failed.stale && reused => {
+            Err(failed) if failed.stale && reused && sending.may_go_out() => {
                 let line = self.pool.line(endpoint, Freshness::New, connect_timeout);
-                let again = Box::pin(ask(endpoint, &request, line.await?)).await;
+                let line = line.await?;
+                sending.goes_out();
+                let again = Box::pin(ask(endpoint, &request, line)).await;
                 again.map_err(|failed| failed.fault)
             }
             Err(failed) => Err(failed.fault),
