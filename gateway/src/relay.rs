@@ -42,6 +42,10 @@ async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     turn.record.status = Some(StatusCode::OK);
     let mut head = head(turn.record, StatusCode::OK);
     head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    turn.record.pay();
+    if turn.has_left() {
+        return Err(Fault::gone());
+    }
     turn.client.send(head, reply.body.segments()).await.map_err(|_| Fault::gone())
 }
 
@@ -67,6 +71,7 @@ async fn stream(turn: &mut Turn<'_, '_>, mut stream: Box<Stream>) -> Result<(), 
     relayed.is_complete = pumped.is_ok();
     drop(relayed);
     pumped?;
+    turn.record.pay();
     let writer = stream.translator.writer_mut();
     writer.close(route(turn.record).as_deref());
     turn.push(writer.take()).await?;

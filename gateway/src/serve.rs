@@ -16,7 +16,7 @@ use crate::alerts::{self, Alerts};
 use crate::balance;
 use crate::budget::lease::Claimants;
 use crate::budget::{self, Alert};
-use crate::cli::{INTERNAL_FAULT, WRONG_INPUT};
+use crate::cli::{INTERNAL_FAULT, WRONG_INPUT, complain};
 use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
 use crate::gateway::{self, Gateway};
 use crate::ledger::{self, Ledger};
@@ -35,6 +35,7 @@ use crate::redis;
 use crate::reload::Reloader;
 use crate::sharing::{self, Share};
 use crate::store::{Disk, Patience, Served, Store};
+use crate::vital;
 
 /// How a process starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,15 +76,15 @@ pub fn serve(loaded: Loaded, start: Start) -> ExitCode {
     match run(loaded, start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Refused::Faults(faults)) => {
-            eprintln!("error: the configuration cannot be served\n{faults}");
+            complain(&format!("error: the configuration cannot be served\n{faults}\n"));
             ExitCode::from(WRONG_INPUT)
         }
         Err(Refused::Input(why)) => {
-            eprintln!("error: {why}");
+            complain(&format!("error: {why}\n"));
             ExitCode::from(WRONG_INPUT)
         }
         Err(Refused::Machine(why)) => {
-            eprintln!("error: {why}");
+            complain(&format!("error: {why}\n"));
             ExitCode::from(INTERNAL_FAULT)
         }
     }
@@ -96,7 +97,7 @@ pub fn simulate(listen: SocketAddr) -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: the simulator cannot run on {listen}: {error}");
+            complain(&format!("error: the simulator cannot run on {listen}: {error}\n"));
             ExitCode::from(INTERNAL_FAULT)
         }
     }
@@ -180,9 +181,10 @@ fn start_logging(directives: &str) {
         .filter_map(|directive| directive.parse().ok());
     let filter = quiet.fold(filter, tracing_subscriber::EnvFilter::add_directive);
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let logging = logging.with_ansi(wants_colours()).try_init();
+    // Told of a line that cannot be written, it would print to standard error, and panic where that cannot be written.
+    let logging = logging.with_ansi(wants_colours()).log_internal_errors(false).try_init();
     if let Err(error) = logging {
-        eprintln!("warning: no log: {error}");
+        complain(&format!("warning: no log: {error}\n"));
     }
 }
 
@@ -353,7 +355,7 @@ fn open_access_log(wanted: &config::AccessLog) -> Result<(AccessLog, Option<Writ
 fn keep_fresh(origin: &Origin, reloader: &Arc<Reloader>) -> io::Result<Option<config::WatchGuard>> {
     let on_signal = Arc::clone(reloader);
     let (listening, listens) = sync_channel(1);
-    std::thread::Builder::new().name("sighup".to_owned()).spawn(move || reload_on_signal(&on_signal, &listening))?;
+    vital::tireless("sighup", move || reload_on_signal(&on_signal, &listening))?;
     // Until then a SIGHUP would end the process. An error was logged by the thread.
     let _listens = listens.recv();
     let Origin::Path(path) = origin else { return Ok(None) };

@@ -15,6 +15,7 @@ use crate::balance::{self, Note, Outbox};
 use crate::budget::lease::{Claimants, Desk, NodeId, Wishes};
 use crate::config::OnRedisLoss;
 use crate::redis::{Cooldowns, Link, MOST_WISHES, Raised, Settings, Told};
+use crate::vital;
 
 /// How long a start waits for Redis.
 const FIRST_TRY: Duration = Duration::from_secs(1);
@@ -107,8 +108,7 @@ impl Share {
             // A sender that is gone ends it too.
             let _told_or_gone = ended.await;
         };
-        let thread = std::thread::Builder::new().name("redis".to_owned());
-        let thread = thread.spawn(move || runtime.block_on(link.run(ended)))?;
+        let thread = vital::vital("redis", move || runtime.block_on(link.run(ended)))?;
         // Until it has, the gateway does not know what the others have used.
         let _in_vain = tried.recv_timeout(FIRST_TRY);
         Ok(Sharing { over, thread })

@@ -119,6 +119,7 @@ fn a_damaged_store_is_refused_with_the_way_out_which_works() {
     store(folder.path());
     let log = OpenOptions::new().write(true).open(folder.path().join("store").join("db")).unwrap();
     log.set_len(4_096).unwrap();
+    let damaged = fs::read(folder.path().join("store").join("db")).unwrap();
     for _ in 0..2 {
         // sled lets a lock go some time after it was closed.
         let mut opened = (0..).map(|_| Store::open(folder.path(), Patience::None));
@@ -128,6 +129,10 @@ fn a_damaged_store_is_refused_with_the_way_out_which_works() {
         let checked = weir("check", folder.path(), b"");
         assert_eq!(checked.status.code(), Some(1), "{checked:?}");
         let told = text(&checked.stderr);
+        assert!(text(&checked.stdout).starts_with("rows "), "{checked:?}");
+        let exported = weir("export", folder.path(), b"");
+        assert_eq!(exported.status.code(), Some(1), "{exported:?}");
+        assert_eq!(fs::read(folder.path().join("store").join("db")).unwrap(), damaged, "a damaged log was changed");
         assert!(told.contains("damage: ") && told.contains("weir store repair /"), "{told}");
     }
     let repaired = weir("repair", folder.path(), b"");

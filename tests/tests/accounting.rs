@@ -792,3 +792,22 @@ async fn a_locked_configuration_lets_nobody_raise_a_budget() {
     assert_eq!((status, &told["error"]["code"]), (403, &json!("locked")));
     assert_eq!(admin(&weir, "DELETE", "/admin/v1/budgets/tenant/acme/usd/day/raise", &json!({})).await.0, 403);
 }
+
+/// Standard error on a disk that is full is what a full disk does to most.
+#[tokio::test]
+async fn who_cannot_write_its_log_serves_keeps_and_tells_all_the_same() {
+    let simulator = simulator();
+    let settings = config(&simulator, "budgets: [{usd: 5, every: month}],", "");
+    let weir = settings.start().await;
+    let log = weir.folder().join("stderr");
+    std::fs::remove_file(&log).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &log).unwrap();
+    let mut weir = weir.stopped_and_started(&settings).await;
+    assert_eq!(admin(&weir, "POST", "/admin/v1/config/reload", &json!({})).await.0, 200);
+    let terms = json!({"usd": 6, "until": "2999-01-01T00:00:00Z"});
+    assert_eq!(admin(&weir, "PUT", "/admin/v1/budgets/tenant/acme/usd/month/raise", &terms).await.0, 200);
+    let id = ask(&weir, &limited(chat("m"))).await.id();
+    assert_eq!(row(&weir, &id).await["status"], 200);
+    weir.signal("TERM");
+    assert_eq!(weir.ended().await.code(), Some(0));
+}

@@ -291,7 +291,12 @@ async fn a_named_credential_is_kept_to_where_the_model_that_is_to_answer_instead
         .start()
         .await;
     let named = async |credential: &str| {
-        let answer = weir.chat().header("x-weir-credential", credential).json(&with(chat("m"), "max_tokens", json!(8))).send().await;
+        let answer = weir
+            .chat()
+            .header("x-weir-credential", credential)
+            .json(&with(chat("m"), "max_tokens", json!(8)))
+            .send()
+            .await;
         weir.logged(&answer.id()).await;
         (answer.status.as_u16(), answer.header("x-weir-model").map(str::to_owned))
     };
@@ -340,7 +345,9 @@ async fn a_body_that_is_broken_inside_is_its_callers_fault_where_its_provider_br
         let broken = serde_json::from_str::<Value>(&played.request.body).is_err();
         let body = if broken { r#"{"error":{"message":"parse error"}}"#.to_owned() } else { says_hi("") };
         let status = if broken { "500 X" } else { "200 OK" };
-        played.write(&format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())).await;
+        played
+            .write(&format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()))
+            .await;
         played.close().await;
     })
     .await;

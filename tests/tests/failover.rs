@@ -380,6 +380,27 @@ async fn nothing_more_is_tried_for_a_caller_that_left() {
 }
 
 #[tokio::test]
+async fn a_whole_answer_that_is_read_to_its_end_for_a_caller_that_left_is_told_as_such() {
+    let simulator = simulator();
+    let url = format!("http://{}/v1", simulator.addr());
+    let weir = Config::new()
+        .provider(
+            "p",
+            &format!(
+                "{{kind: openai, base_url: '{url}', on_disconnect: drain, credentials: [{{id: a, api_key: sk-a}}]}}"
+            ),
+        )
+        .model("{name: m, targets: [{provider: p, model: 'gpt-5.5~delay=500ms'}]}")
+        .start()
+        .await;
+    let pending = weir.chat().json(&chat("m")).begin().await;
+    within("the provider's request", simulator.until(|account| account.requests == 1)).await;
+    pending.leave();
+    let line = weir.logged_where(|line| line["operation"] == "chat").await;
+    assert_eq!((&line["status"], &line["error"]), (&json!(499), &json!("caller_gone")), "{line}");
+}
+
+#[tokio::test]
 async fn the_next_credential_of_a_provider_is_tried_as_the_next_target_is() {
     let simulator = simulator();
     let url = format!("http://{}/v1", simulator.addr());

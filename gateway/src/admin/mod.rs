@@ -2,6 +2,7 @@
 //! delays a stream.
 
 mod budgets;
+mod quotas;
 mod requests;
 mod targets;
 mod usage;
@@ -79,6 +80,7 @@ impl Admin {
             .route("/admin/v1/config/reload", post(reload))
             .route("/admin/v1/budgets", get(budgets::list))
             .route("/admin/v1/budgets/{*rest}", put(budgets::raise).delete(budgets::end))
+            .route("/admin/v1/quotas", get(quotas::list))
             .route("/admin/v1/requests/{id}", get(requests::one))
             .route("/admin/v1/targets", get(targets::list))
             .route("/admin/v1/targets/{*rest}", post(targets::reset))
@@ -87,7 +89,7 @@ impl Admin {
             .layer(middleware::from_fn_with_state(control.clone(), authorize));
         let open =
             Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthz)).route("/readyz", get(readyz));
-        Self(open.merge(api).with_state(control))
+        Self(open.merge(api).method_not_allowed_fallback(unfit).with_state(control))
     }
 
     /// Serves one connection.
@@ -162,8 +164,9 @@ fn is_from_elsewhere(headers: &HeaderMap, host: Option<&str>) -> bool {
 fn carries(headers: &HeaderMap, token: &[u8]) -> bool {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     value
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .is_some_and(|given| Sha256::digest(given.trim()).as_slice() == token)
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .is_some_and(|(_, given)| Sha256::digest(given.trim()).as_slice() == token)
 }
 
 async fn reload(State(control): State<Control>) -> Response {
@@ -211,6 +214,11 @@ async fn readyz(State(control): State<Control>) -> Response {
         false => (StatusCode::OK, "ready"),
     };
     (status, Json(serde_json::json!({"status": word}))).into_response()
+}
+
+async fn unfit(request: Request) -> Response {
+    let message = format!("{} is not for {}; see `allow`.", request.uri().path(), request.method());
+    problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message, Vec::new())
 }
 
 async fn unknown(request: Request) -> Response {

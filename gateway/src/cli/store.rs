@@ -63,12 +63,16 @@ impl Findings {
 pub(super) fn check(path: &Path) -> ExitCode {
     let mut findings = Findings::default();
     let walked = tools::walk(path, |key, value| findings.see(key, value));
-    say(&findings.text());
-    match walked {
-        Err(StoreFault::Damaged(why)) => complain(&format!("damage: {why}\n")),
+    let damaged = match walked {
+        Ok(()) => None,
+        Err(StoreFault::Damaged(why)) => Some(why),
         Err(error) => return refuse(path, &error),
-        Ok(()) if findings.damaged == 0 => return say("no damage\n"),
-        Ok(()) => complain(&format!("{} values are damaged\n", findings.damaged)),
+    };
+    say(&findings.text());
+    match damaged {
+        Some(why) => complain(&format!("damage: {why}; above is what a repair would keep\n")),
+        None if findings.damaged == 0 => return say("no damage\n"),
+        None => complain(&format!("{} values are damaged\n", findings.damaged)),
     }
     complain(&format!("help: `weir store repair {}` makes it anew of what can be read\n", path.display()));
     ExitCode::from(WRONG_INPUT)

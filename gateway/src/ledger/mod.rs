@@ -41,6 +41,7 @@ use self::waiting::Waiting;
 use self::writer::Writer;
 use crate::error::Kind;
 use crate::store::{Disk, StoreFault};
+use crate::vital;
 
 /// How the ledger is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +186,7 @@ impl Ledger {
                 Err(error) => tracing::error!(%error, "the ledger cannot be opened; nothing is kept"),
             })
         };
-        let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(work)?;
+        let thread = vital::vital("ledger", work)?;
         *ledger.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(ledger)
     }

@@ -65,6 +65,12 @@ impl Row<'_> {
     pub fn cost_usd(&self) -> Option<String> {
         self.cost.map(dollars::text)
     }
+
+    /// Whether something was answered or used for which there was no price. Who was refused before a provider was asked, or
+    /// by a provider that did nothing, used nothing.
+    pub(super) fn is_unpriced(&self) -> bool {
+        self.cost.is_none() && (self.error.is_none() || self.usage != Counts::default())
+    }
 }
 
 /// How far a count is to be relied on; the least reliable last.
