@@ -269,10 +269,11 @@ async fn usage(gateway: &Gateway, key: &Key, id: String) -> Result<Bytes, Fault>
         let found = tokio::task::spawn_blocking(find).await.map_err(|error| Fault::internal(error.to_string()))?;
         // It may have ended just now. What is not there at all is not worth the whole wait.
         let committed = look > 0 && gateway.ledger.lag().is_zero();
+        let copied = committed && (look >= COPY_LOOKS || !gateway.ledger.is_shared());
         match found {
             Ok(Some(row)) => return Ok(row.into()),
-            Err(error) if committed || look + 1 == ROW_LOOKS => return Err(Fault::store(&error)),
-            Ok(None) if committed && (look >= COPY_LOOKS || !gateway.ledger.is_shared()) => break,
+            Err(error) if copied || look + 1 == ROW_LOOKS => return Err(Fault::store(&error)),
+            Ok(None) if copied => break,
             Ok(None) | Err(_) => {}
         }
         tokio::time::sleep(ROW_WAIT).await;

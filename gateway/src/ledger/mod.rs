@@ -32,7 +32,7 @@ use jiff::Timestamp;
 pub use self::archive::{ArchiveFault, export, import};
 use self::books::Counters;
 pub use self::census::Census;
-pub use self::fleet::{Fleet, Member, State};
+pub use self::fleet::{Fleet, Member, Others, State};
 pub use self::query::{Cursor, Field, Filter, Reader, Sum, Sums};
 pub(crate) use self::row::dollars::{parse as dollars_parsed, serialize as dollars, text as dollars_text};
 pub use self::row::{Accuracy, Attempt, Charge, Counts, Row, Spent};

@@ -202,12 +202,13 @@ impl Reader {
         let busy = || StoreFault::Unreached("too many wait for it".to_owned());
         let _asking = self.asking.try_acquire().map_err(|_| busy())?;
         let begun = Instant::now();
-        let mut whole = Ok(());
-        for member in fleet.others()? {
+        let others = fleet.others()?;
+        let mut whole = others.state.whole();
+        for member in others.members {
             if begun.elapsed() >= LONGEST_FIND {
                 return Err(StoreFault::Unreached("it answers too slowly".to_owned()));
             }
-            whole = whole.and(member.whole());
+            whole = whole.and(member.state.whole());
             sought.in_one(&member.read()?, with)?;
         }
         whole

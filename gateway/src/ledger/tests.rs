@@ -396,7 +396,7 @@ impl Fleet for InMemory {
         Arc::new(Safe(copy.clone()))
     }
 
-    fn others(&self) -> Result<Vec<Member>, StoreFault> {
+    fn others(&self) -> Result<Others, StoreFault> {
         self.reach()?;
         let copies = self.copies.lock().unwrap();
         let others = copies.iter().filter(|(node, _)| **node != self.node);
@@ -405,7 +405,7 @@ impl Fleet for InMemory {
             state: *state,
             backend: Arc::new(Safe(copy.clone())),
         };
-        Ok(others.map(member).collect())
+        Ok(Others { members: others.map(member).collect(), state: State::Whole })
     }
 
     fn note(&self, state: State, _: Duration, _: Timestamp) -> Result<(), StoreFault> {
