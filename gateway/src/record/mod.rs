@@ -297,11 +297,6 @@ impl<'s> Record<'s> {
         self.answered = Some(Spent { usage, accuracy, cost });
     }
 
-    /// The same of a stream that goes on, for when it is cut; it is priced then.
-    pub fn used_so_far(&mut self, usage: Usage, accuracy: Accuracy) {
-        self.answered = Some(Spent { usage, accuracy, cost: None });
-    }
-
     /// What all attempts used together, those that did not answer too.
     fn spent(&self) -> Option<Spent> {
         let beside = self.attempts.iter().filter_map(|attempt| attempt.spent.as_deref());
