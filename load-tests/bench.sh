@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures Weir beside nginx and beside no gateway, and writes load-tests/RESULTS.md.
-# Needs a Rust toolchain; installs nginx and taskset by apt-get where they are missing. Arguments go to `load bench`:
+# Needs a Rust toolchain; installs nginx, redis-server and taskset by apt-get where they are missing. Arguments go to `load bench`:
 #   load-tests/bench.sh --rounds 5 --seconds 5
 #   load-tests/bench.sh --only json
 set -euo pipefail
@@ -13,6 +13,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 install_missing() {
     local packages=() sudo=()
     has nginx || [ -x /usr/sbin/nginx ] || packages+=(nginx)
+    has redis-server || packages+=(redis-server)
     has taskset || packages+=(util-linux)
     [ ${#packages[@]} -gt 0 ] || return 0
     has apt-get || { say "these are missing, and there is no apt-get to install them with: ${packages[*]}"; exit 1; }

@@ -5,7 +5,9 @@
 //! knows whether content has begun.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
+use crate::handback::{Handback, Piece, ThinkingBlock};
 use crate::usage::{ServiceTier, Usage};
 
 /// Room for one usual chunk, so that it is not grown into step by step.
@@ -20,6 +22,7 @@ pub struct ChunkWriter {
     usage: Option<Usage>,
     tier: ServiceTier,
     usage_event: Option<Vec<u8>>,
+    handback: Handback,
     wants_usage: bool,
     content_events: u64,
     tools: u32,
@@ -61,24 +64,8 @@ pub struct ToolStart<'a> {
     pub id: &'a str,
     /// The function's name.
     pub name: &'a str,
-}
-
-/// A block of reasoning that must be handed back as it is.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum ThinkingBlock<T> {
-    /// Text and its signature.
-    Thinking {
-        /// The text; may be empty where the provider omits it.
-        thinking: T,
-        /// What proves it.
-        signature: T,
-    },
-    /// Encrypted.
-    RedactedThinking {
-        /// The provider's bytes.
-        data: T,
-    },
+    /// What the provider wants handed back with the call.
+    pub extra_content: Option<&'a RawValue>,
 }
 
 impl ChunkWriter {
@@ -127,25 +114,39 @@ impl ChunkWriter {
 
     /// A whole block of reasoning, to be handed back by the caller.
     pub fn thinking_block(&mut self, block: ThinkingBlock<&str>) {
-        self.content_delta(|out| {
-            out.extend_from_slice(b"\"thinking_blocks\":[");
-            push_json(out, &block);
-            out.push(b']');
-        });
+        self.handback.thinking_blocks.push(&block);
+        self.handback.block_order.push(Piece::Thinking);
+        self.gathered();
     }
 
-    /// Annotations of the text, as a raw JSON array.
-    pub fn annotations(&mut self, array: &impl Serialize) {
-        self.content_delta(|out| {
-            out.extend_from_slice(b"\"annotations\":");
-            push_json(out, array);
-        });
+    /// A block of text of so many characters has ended.
+    pub fn text_ends(&mut self, chars: usize) {
+        self.handback.block_order.push(Piece::Text(chars));
+    }
+
+    /// Where the text before it has its facts from.
+    pub fn annotation(&mut self, annotation: &impl Serialize) {
+        self.handback.annotations.push(annotation);
+        self.gathered();
+    }
+
+    /// A block that OpenAI's format has no word for, to be handed back by the caller.
+    pub fn provider_block(&mut self, block: &RawValue) {
+        self.handback.provider_blocks.push(block);
+        self.handback.block_order.push(Piece::Provider);
+        self.gathered();
+    }
+
+    /// What the provider tells beside its blocks, for the message's `extra_content`.
+    pub fn extra_content(&mut self, json: Box<RawValue>) {
+        self.handback.extra_content = Some(json);
     }
 
     /// A tool call begins; the index is what its arguments are written under.
     pub fn tool_start(&mut self, start: ToolStart<'_>) -> u32 {
         let index = self.tools;
         self.tools += 1;
+        self.handback.block_order.push(Piece::Call);
         self.content_delta(|out| {
             out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
             push_json(out, &index);
@@ -153,7 +154,12 @@ impl ChunkWriter {
             push_json(out, start.id);
             out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
             push_json(out, start.name);
-            out.extend_from_slice(b",\"arguments\":\"\"}}]");
+            out.extend_from_slice(b",\"arguments\":\"\"}");
+            if let Some(extra) = start.extra_content {
+                out.extend_from_slice(b",\"extra_content\":");
+                push_json(out, extra);
+            }
+            out.extend_from_slice(b"}]");
         });
         index
     }
@@ -172,19 +178,9 @@ impl ChunkWriter {
         });
     }
 
-    /// What the provider wants handed back with a tool call.
-    pub fn tool_extra(&mut self, index: u32, extra_content: &impl Serialize) {
-        self.content_delta(|out| {
-            out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
-            push_json(out, &index);
-            out.extend_from_slice(b",\"extra_content\":");
-            push_json(out, extra_content);
-            out.extend_from_slice(b"}]");
-        });
-    }
-
     /// A function call begins, for a caller that uses the older form.
     pub fn function_start(&mut self, name: &str) {
+        self.handback.block_order.push(Piece::Call);
         self.content_delta(|out| {
             out.extend_from_slice(b"\"function_call\":{\"name\":");
             push_json(out, name);
@@ -204,18 +200,10 @@ impl ChunkWriter {
         });
     }
 
-    /// A block that OpenAI's format has no word for, as raw JSON, to be handed back by the caller.
-    pub fn provider_block(&mut self, json: &[u8]) {
-        self.content_delta(|out| {
-            out.extend_from_slice(b"\"provider_blocks\":[");
-            out.extend_from_slice(json);
-            out.push(b']');
-        });
-    }
-
     /// The choice has ended.
     pub fn finish(&mut self, reason: FinishReason) {
         self.role();
+        self.hand_back();
         self.out.extend_from_slice(&self.head);
         self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":");
         push_json(&mut self.out, &reason);
@@ -339,6 +327,20 @@ impl ChunkWriter {
         Some(json)
     }
 
+    /// What gathers is content, though it is written at the end.
+    fn gathered(&mut self) {
+        self.role();
+        self.content_begun();
+    }
+
+    fn hand_back(&mut self) {
+        let mut fields = std::mem::take(&mut self.handback).into_fields();
+        if !fields.is_empty() {
+            on_one_line(&mut fields, 0);
+            self.delta(&fields);
+        }
+    }
+
     fn text_field(&mut self, name: &[u8], text: &str) {
         if text.is_empty() {
             return;
@@ -396,13 +398,17 @@ fn on_one_line(out: &mut [u8], start: usize) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     #[test]
     fn json_over_several_lines_stays_one_event() {
         let mut writer = ChunkWriter::new(true);
         writer.begin("id", 1, "m");
-        writer.provider_block(b"{\n \"a\":\r\n1}");
+        let block: &RawValue = serde_json::from_str("{\n \"a\":\r\n1}").unwrap();
+        writer.provider_block(block);
+        writer.finish(FinishReason::Stop);
         writer.data(|out| out.extend_from_slice(b"{\n}"));
         writer.usage_event(b"{\n}".to_vec());
         writer.close(None);

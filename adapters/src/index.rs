@@ -471,16 +471,16 @@ fn is_scalar(word: &[u8]) -> bool {
     }
 }
 
-/// How many fields `name` with a string for a value stand in `bytes`, at any depth. Quotes inside of strings are escaped, so
-/// the search cannot be fooled by text.
+/// Whether a field `name` with a string that is not empty stands in `bytes`, at any depth. Quotes inside of strings are
+/// escaped, so the search cannot be fooled by text.
 #[must_use]
-pub fn text_fields(bytes: &[u8], name: &memchr::memmem::Finder<'_>) -> usize {
-    let has_text = |at: &usize| {
-        let rest = bytes.get(at + name.needle().len()..).unwrap_or_default();
-        let rest = rest.trim_ascii_start();
-        rest.first() == Some(&b':') && rest.get(1..).unwrap_or_default().trim_ascii_start().first() == Some(&b'"')
+pub fn has_text_field(bytes: &[u8], name: &memchr::memmem::Finder<'_>) -> bool {
+    let has_text = |at: usize| {
+        let behind = bytes.get(at + name.needle().len()..).unwrap_or_default().trim_ascii_start();
+        let value = behind.strip_prefix(b":").unwrap_or_default().trim_ascii_start();
+        value.starts_with(b"\"") && !value.starts_with(b"\"\"")
     };
-    name.find_iter(bytes).filter(has_text).count()
+    name.find_iter(bytes).any(has_text)
 }
 
 /// The text of a raw JSON string, borrowed where it has no escapes. `None` for another type or invalid UTF-8.
@@ -577,9 +577,10 @@ mod tests {
     #[test]
     fn a_text_field_is_told_from_null_and_from_text_that_looks_like_one() {
         let finder = memchr::memmem::Finder::new("\"finish_reason\"");
-        let count = |text: &str| text_fields(text.as_bytes(), &finder);
-        assert_eq!(count(r#"{"choices":[{"finish_reason" : "stop"},{"finish_reason":"length"}]}"#), 2);
-        assert_eq!(count(r#"{"choices":[{"finish_reason":null}]}"#), 0);
-        assert_eq!(count(r#"{"content":"\"finish_reason\":\"stop\""}"#), 0);
+        let is_there = |text: &str| has_text_field(text.as_bytes(), &finder);
+        assert!(is_there(r#"{"choices":[{"finish_reason":null},{"finish_reason" : "length"}]}"#));
+        assert!(!is_there(r#"{"choices":[{"finish_reason":null}]}"#));
+        assert!(!is_there(r#"{"choices":[{"finish_reason": ""}]}"#));
+        assert!(!is_there(r#"{"content":"\"finish_reason\":\"stop\""}"#));
     }
 }

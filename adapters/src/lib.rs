@@ -10,6 +10,7 @@ pub mod adapter;
 pub mod body;
 pub mod chunk;
 pub mod frame;
+pub mod handback;
 pub mod index;
 pub mod openai;
 pub mod provider;

@@ -1,4 +1,4 @@
-//! A provider's error, told in five classes, with what it said kept for the caller.
+//! A provider's error, told in a few classes, with what it said kept for the caller.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,9 @@ pub enum Class {
     Quota,
     /// The credential was refused.
     Authorization,
+    /// The credential is well, but what was asked is not for it: a model, an endpoint, a region, more at once than it is
+    /// allowed. Another one's may be.
+    Denied,
     /// The model or the path is not there for this credential.
     NotFound,
     /// The provider failed, or is overloaded.
@@ -30,7 +33,9 @@ impl Class {
     #[must_use]
     pub fn of_status(status: StatusCode) -> Self {
         match status.as_u16() {
-            401 | 403 => Self::Authorization,
+            401 => Self::Authorization,
+            // Of itself it says nothing of the credential: one request, or one model, is refused so.
+            403 => Self::Denied,
             402 => Self::Quota,
             404 => Self::NotFound,
             429 => Self::RateLimit,
@@ -43,7 +48,7 @@ impl Class {
     #[must_use]
     pub fn may_retry_elsewhere(self) -> bool {
         match self {
-            Self::RateLimit | Self::Quota | Self::Authorization | Self::Server => true,
+            Self::RateLimit | Self::Quota | Self::Authorization | Self::Denied | Self::Server => true,
             Self::BadRequest | Self::ContextLength | Self::ContentPolicy | Self::NotFound => false,
         }
     }

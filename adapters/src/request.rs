@@ -54,6 +54,21 @@ pub enum RequestError {
     },
 }
 
+/// How the types of tools begin that search the web.
+const WEB_SEARCH: &str = "web_search";
+
+/// About how often such a tool is used at most where nobody says: each answer is read before the next search.
+const SEARCHES: u64 = 10;
+
+/// A tool, as far as it may be one that the provider itself uses.
+#[derive(Deserialize)]
+struct ServerTool<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default)]
+    max_uses: Option<u64>,
+}
+
 /// A change of one top-level field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit<'n> {
@@ -215,6 +230,12 @@ impl Request {
         each.saturating_mul(self.prompts())
     }
 
+    /// How many answers come: `n` to each prompt.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.number("n").unwrap_or(1).max(1).saturating_mul(self.prompts())
+    }
+
     /// A completion may have a list of prompts, as texts or as lists of tokens; one list of tokens is one prompt.
     fn prompts(&self) -> u64 {
         let prompt = self.get("prompt").filter(|_| self.operation == Operation::Completions).unwrap_or_default();
@@ -239,6 +260,28 @@ impl Request {
             Some(b"\"ultrafast\"") => &[ServiceTier::Ultrafast, ServiceTier::Priority],
             Some(_) | None => &[ServiceTier::Priority, ServiceTier::Flex],
         }
+    }
+
+    /// Whether it may be served in the US and nowhere else: it asks for that, or leaves it to the account's own setting.
+    #[must_use]
+    pub fn may_be_in_us(&self) -> bool {
+        self.get("inference_geo").is_none_or(|geo| geo != b"\"global\"")
+    }
+
+    /// How often the provider may search the web for it: as often as its tools say, where they do.
+    #[must_use]
+    pub fn web_searches(&self) -> u64 {
+        let Some(tools) =
+            self.get("tools").filter(|tools| memchr::memmem::find(tools, WEB_SEARCH.as_bytes()).is_some())
+        else {
+            return 0;
+        };
+        let Ok(tools) = serde_json::from_slice::<Vec<ServerTool<'_>>>(tools) else {
+            return SEARCHES;
+        };
+        let searching =
+            tools.iter().filter(|tool| tool.kind.as_deref().is_some_and(|kind| kind.starts_with(WEB_SEARCH)));
+        searching.fold(0, |sum: u64, tool| sum.saturating_add(tool.max_uses.unwrap_or(SEARCHES)))
     }
 
     /// The same request, each of whose answers may have `tokens` tokens at most.
@@ -446,6 +489,20 @@ mod tests {
 
     fn remove(name: &'static str) -> Edit<'static> {
         Edit::Remove(name.into())
+    }
+
+    #[test]
+    fn the_searches_that_a_request_may_lead_to_are_as_many_as_its_tools_say() {
+        let searches = |tools: &str| {
+            let body = format!(r#"{{"tools":{tools}}}"#);
+            Request::parse(Operation::Chat, Bytes::from(body)).unwrap().web_searches()
+        };
+        assert_eq!(searches(r#"[{"type":"function","function":{"name":"web_search"}}]"#), 0);
+        let limited = r#"{"type":"web_search_20250305","name":"web_search","max_uses":3}"#;
+        assert_eq!(searches(&format!("[{limited},{limited}]")), 6);
+        assert_eq!(searches(r#"[{"type":"web_search_20260209"}]"#), SEARCHES);
+        assert_eq!(searches(r#"[{"type":"web_search_20250305","max_uses":-1}]"#), SEARCHES);
+        assert_eq!(searches("null"), 0);
     }
 
     #[test]

@@ -76,12 +76,19 @@ impl Translator {
         Ok(())
     }
 
-    /// The provider's body has ended.
+    /// The provider's body has ended. Some hosts leave out the empty line behind the last event; one that was cut in its
+    /// middle cannot be read.
     ///
     /// # Errors
     /// It ended before the answer was complete.
     pub fn end(&mut self) -> Result<(), StreamFault> {
-        if !self.writer.is_complete() && !self.framer.has_rest() {
+        if self.framer.has_rest() {
+            self.feed(b"\n\n").map_err(|fault| match fault {
+                StreamFault::Malformed(_) => StreamFault::Incomplete,
+                fault => fault,
+            })?;
+        }
+        if !self.writer.is_complete() {
             self.decoder.end(&mut self.writer)?;
         }
         if self.writer.is_complete() { Ok(()) } else { Err(StreamFault::Incomplete) }

@@ -14,12 +14,16 @@ pub struct Usage {
     pub cache_write_1h_tokens: u64,
     /// Input tokens that were audio.
     pub audio_input_tokens: u64,
+    /// Input tokens that were pictures.
+    pub image_input_tokens: u64,
     /// All output tokens, reasoning included.
     pub output_tokens: u64,
     /// Output tokens that were spent on reasoning.
     pub reasoning_tokens: u64,
     /// Output tokens that were audio.
     pub audio_output_tokens: u64,
+    /// Output tokens that were pictures.
+    pub image_output_tokens: u64,
     /// Images made.
     pub images: u64,
     /// Characters spoken.
@@ -28,6 +32,10 @@ pub struct Usage {
     pub audio_ms: u64,
     /// Units of search, as rerankers count.
     pub search_units: u64,
+    /// Searches of the web that the provider made for the model.
+    pub web_searches: u64,
+    /// Whether it was served in the US and nowhere else, as the provider says.
+    pub in_us: bool,
     /// How it was served.
     pub tier: ServiceTier,
 }
@@ -39,7 +47,7 @@ impl Usage {
         self.input_tokens.saturating_add(self.output_tokens)
     }
 
-    /// This and what else was used beside it; how it was served is told of this.
+    /// This and what else was used beside it; how and where it was served is told of this.
     #[must_use]
     pub fn and(self, other: &Self) -> Self {
         Self {
@@ -48,15 +56,25 @@ impl Usage {
             cache_write_tokens: self.cache_write_tokens.saturating_add(other.cache_write_tokens),
             cache_write_1h_tokens: self.cache_write_1h_tokens.saturating_add(other.cache_write_1h_tokens),
             audio_input_tokens: self.audio_input_tokens.saturating_add(other.audio_input_tokens),
+            image_input_tokens: self.image_input_tokens.saturating_add(other.image_input_tokens),
             output_tokens: self.output_tokens.saturating_add(other.output_tokens),
             reasoning_tokens: self.reasoning_tokens.saturating_add(other.reasoning_tokens),
             audio_output_tokens: self.audio_output_tokens.saturating_add(other.audio_output_tokens),
+            image_output_tokens: self.image_output_tokens.saturating_add(other.image_output_tokens),
             images: self.images.saturating_add(other.images),
             characters: self.characters.saturating_add(other.characters),
             audio_ms: self.audio_ms.saturating_add(other.audio_ms),
             search_units: self.search_units.saturating_add(other.search_units),
+            web_searches: self.web_searches.saturating_add(other.web_searches),
+            in_us: self.in_us,
             tier: self.tier,
         }
+    }
+
+    /// Pictures in and out together.
+    #[must_use]
+    pub fn image_tokens(&self) -> u64 {
+        self.image_input_tokens.saturating_add(self.image_output_tokens)
     }
 
     /// Audio in and out together.

@@ -34,6 +34,8 @@ RATES = {
     "cache_write_1h": "cache_creation_input_token_cost_above_1hr",
     "audio_input": "input_cost_per_audio_token",
     "audio_output": "output_cost_per_audio_token",
+    "image_input": "input_cost_per_image_token",
+    "image_output": "output_cost_per_image_token",
 }
 # What is priced by something else than tokens, where tokens have no price.
 UNITS = {"per_second": "input_cost_per_second", "per_character": "input_cost_per_character"}
@@ -90,6 +92,13 @@ def pricing(entry):
         parts = [f"{name}: {exact(entry[cost])}" for name, cost in UNITS.items() if entry.get(cost) is not None]
     if found := services(entry):
         parts.append(f"service_tiers: {{{', '.join(found)}}}")
+    # A search costs the same however much of the pages is read; where it does not, no one price is right.
+    searches = set((entry.get("search_context_cost_per_query") or {}).values())
+    if parts and len(searches) == 1:
+        parts.append(f"per_web_search: {exact(searches.pop())}")
+    # What is served in the US and nowhere else is told as a factor of all prices of tokens.
+    if parts and (times := entry.get("provider_specific_entry", {}).get("us")):
+        parts.append(f"us_inference: {format((Decimal(times) * 100 - 100).normalize(), 'f')}%")
     return ", ".join(parts)
 
 

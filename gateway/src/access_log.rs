@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::vital;
+
 /// How much may wait to be written.
 const MOST_WAITING: usize = 8 * 1024 * 1024;
 
@@ -65,10 +67,10 @@ impl AccessLog {
         Self::to(OpenOptions::new().create(true).append(true).open(path)?)
     }
 
-    fn to(sink: impl Write + Send + 'static) -> io::Result<(Self, Writer)> {
+    fn to(mut sink: impl Write + Send + 'static) -> io::Result<(Self, Writer)> {
         let waiting = Arc::new(Waiting::default());
         let shared = Arc::clone(&waiting);
-        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || shared.write_to(sink))?;
+        let thread = vital::tireless("access-log", move || shared.write_to(&mut sink))?;
         Ok((Self { waiting: Some(Arc::clone(&waiting)) }, Writer { waiting, thread }))
     }
 

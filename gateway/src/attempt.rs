@@ -3,7 +3,6 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use adapters::refusal::{self, Class};
@@ -15,7 +14,7 @@ use crate::error::{self, Fault, Kind};
 use crate::headers;
 use crate::ledger::Accuracy;
 use crate::model::{ModelInstance, Picked};
-use crate::net::upstream::{self, Answer, Cause, Outgoing, Upstreams};
+use crate::net::upstream::{self, Answer, Cause, Outgoing, Sendings, Upstreams};
 use crate::params::Adjusted;
 
 /// The largest whole answer that is taken: the largest batch of embeddings in decimal fits.
@@ -86,8 +85,8 @@ pub struct Errand<'a, 's> {
     pub adjusted: &'a Adjusted<'a>,
     /// Those of the caller's headers that a dialect may pass on.
     pub caller: &'a HeaderMap,
-    /// Whether it has gone out.
-    pub sent: &'a AtomicBool,
+    /// How often it may go out, and has gone out.
+    pub sendings: &'a Sendings,
 }
 
 /// Asks one target.
@@ -166,13 +165,13 @@ async fn ask(
     errand: &Errand<'_, '_>,
     native: &NativeRequest,
 ) -> Result<Answer, Fault> {
-    let Errand { picked, instance, sent, .. } = errand;
+    let Errand { picked, instance, sendings, .. } = errand;
     let (path, connect) = (path(picked, native), instance.model().timeouts.connect);
     let source = {
         let endpoint = &picked.target.provider.endpoint;
-        let answered = pin!(upstreams.send_noted(endpoint, outgoing(picked, native, &path), connect, sent));
+        let answered = pin!(upstreams.send_counted(endpoint, outgoing(picked, native, &path), connect, sendings));
         let answered = patience.wait(answered).await;
-        answered.map_err(|fault| fault.of_sent(sent))?.map_err(unreachable)?
+        answered.map_err(|fault| fault.of_sent(sendings.have_begun()))?.map_err(unreachable)?
     };
     if source.status.is_success() { Ok(source) } else { Err(Box::pin(refused(patience, picked, source)).await?) }
 }
@@ -206,13 +205,13 @@ async fn begin(
 }
 
 /// The caller's headers that a dialect may pass on; none of them is a credential.
-const PASSED_ON: [HeaderName; 2] = [HeaderName::from_static("anthropic-beta"), HeaderName::from_static("openai-beta")];
+static PASSED_ON: [HeaderName; 2] = [HeaderName::from_static("anthropic-beta"), HeaderName::from_static("openai-beta")];
 
 /// One list for all routes, so that no header is lost on some of them and no other ever leaves.
 #[must_use]
 pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
-    let one = |name: HeaderName| headers.get(&name).map(|value| (name, value.clone()));
-    PASSED_ON.into_iter().filter_map(one).collect()
+    let all = |name: &'static HeaderName| headers.get_all(name).iter().map(|value| (name.clone(), value.clone()));
+    PASSED_ON.iter().flat_map(all).collect()
 }
 
 fn refuse_unserved(picked: &Picked<'_>, operation: Operation) -> Result<(), Fault> {

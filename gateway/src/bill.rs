@@ -153,7 +153,8 @@ impl<'r> Payable<'r> {
 
 /// The worst that a request can be.
 struct Worst {
-    input_tokens: u64,
+    /// All of it but the output.
+    usage: Usage,
     /// How it may be served.
     tiers: &'static [ServiceTier],
 }
@@ -161,7 +162,7 @@ struct Worst {
 impl Worst {
     /// What it costs with so many tokens of an answer; `None` where that cannot be known.
     fn cost(&self, price: &Price, output_tokens: u64) -> Option<Nanos> {
-        price.bound(&Usage { input_tokens: self.input_tokens, output_tokens, ..Usage::default() }, self.tiers)
+        price.bound(&Usage { output_tokens, ..self.usage }, self.tiers)
     }
 
     /// How many tokens each answer may have for what is left; `None` where that is too few, or the answer's length changes
@@ -170,7 +171,7 @@ impl Worst {
         match request.operation() {
             Operation::Embeddings => None,
             Operation::Chat | Operation::Completions => {
-                let all = price.affordable_output(left, self.input_tokens, self.tiers)?;
+                let all = price.affordable_output(left, &self.usage, self.tiers)?;
                 Some(all / request.choices()).filter(|each| *each >= LEAST_OUTPUT)
             }
         }
@@ -320,7 +321,9 @@ impl Bill {
         if key.accounts.is_empty() {
             return Payable::cut(request, by_quota);
         }
-        let worst = Worst { input_tokens: self.input_bound(request), tiers: request.service_tiers() };
+        let (input_tokens, web_searches) = (self.input_bound(request), request.web_searches());
+        let usage = Usage { input_tokens, web_searches, in_us: request.may_be_in_us(), ..Usage::default() };
+        let worst = Worst { usage, tiers: request.service_tiers() };
         let price = picked.price(SystemTime::now());
         let Some((price, whole)) = price.and_then(|price| Some((price, worst.cost(price, wanted)?))) else {
             return unpriced(key, request, by_quota);

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use adapters::refusal::Class;
@@ -126,7 +125,7 @@ impl Cause {
             Class::Quota => Some(Self::Credit),
             Class::Authorization => Some(Self::Auth),
             Class::Server => Some(Self::Server),
-            Class::BadRequest | Class::ContextLength | Class::ContentPolicy | Class::NotFound => None,
+            Class::BadRequest | Class::ContextLength | Class::ContentPolicy | Class::Denied | Class::NotFound => None,
         }
     }
 }
@@ -296,8 +295,8 @@ impl Fault {
 
     /// Of a request that was given up when it had gone out, or before that.
     #[must_use]
-    pub fn of_sent(self, sent: &AtomicBool) -> Self {
-        Self { sent: sent.load(Ordering::Relaxed), ..self }
+    pub fn of_sent(self, sent: bool) -> Self {
+        Self { sent, ..self }
     }
 
     /// With what the provider had counted by then, if anything.
@@ -362,16 +361,28 @@ impl Fault {
         if secret.len() < SHORTEST_SECRET {
             return;
         }
-        for text in [Some(&mut self.message), self.detail.as_mut()].into_iter().flatten() {
-            if text.contains(secret) {
-                *text = text.replace(secret, "***");
+        let told = [Some(&mut self.message), self.detail.as_mut(), self.error_type.as_mut(), self.param.as_mut()];
+        for text in told.into_iter().flatten().filter(|text| text.contains(secret)) {
+            *text = text.replace(secret, "***");
+        }
+        if self.code.contains(secret) {
+            self.code = Cow::Owned(self.code.replace(secret, "***"));
+        }
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self, dialect: Dialect) -> Bytes {
+        match dialect {
+            Dialect::OpenAi => self.openai(),
+            Dialect::Anthropic => {
+                let error = AnthropicInner { kind: anthropic_type(self.status), message: &self.message };
+                serde_json::to_vec(&AnthropicEnvelope { kind: "error", error }).unwrap_or_default().into()
             }
         }
     }
 
-    /// The body, in OpenAI's shape.
-    #[must_use]
-    pub fn body(&self) -> Bytes {
+    fn openai(&self) -> Bytes {
         let error = Inner {
             message: &self.message,
             kind: self.error_type.as_deref().unwrap_or_else(|| default_type(self.status, &self.code)),
@@ -385,7 +396,7 @@ impl Fault {
     #[must_use]
     pub fn event(&self) -> Bytes {
         let mut event = b"data: ".to_vec();
-        event.extend_from_slice(&self.body());
+        event.extend_from_slice(&self.openai());
         event.extend_from_slice(b"\n\n");
         event.into()
     }
@@ -396,12 +407,20 @@ impl Fault {
         self.kind == Kind::CallerRequest && matches!(&*self.code, "unsupported_parameter" | "unsupported_endpoint")
     }
 
+    /// The kind of a provider's error: a 4xx as its dialect reads it, anything else as the caller is told.
+    fn class(&self) -> Class {
+        match self.refused {
+            Some((status, class)) if status.is_client_error() => class,
+            _ => Class::of_status(self.status),
+        }
+    }
+
     /// Whether another target may do better.
     #[must_use]
     pub fn may_retry_elsewhere(&self) -> bool {
         match self.kind {
             Kind::ProviderLimit | Kind::ProviderAuth | Kind::ProviderTimeout | Kind::ProviderUnreachable => true,
-            Kind::ProviderError => Class::of_status(self.status).may_retry_elsewhere(),
+            Kind::ProviderError => self.class().may_retry_elsewhere(),
             Kind::CallerAuth
             | Kind::CallerRequest
             | Kind::PolicyForbidden
@@ -410,6 +429,43 @@ impl Fault {
             | Kind::CallerGone
             | Kind::GatewayFault => false,
         }
+    }
+}
+
+/// Whose shape an error has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI's.
+    OpenAi,
+    /// Anthropic's.
+    Anthropic,
+}
+
+#[derive(Serialize)]
+struct AnthropicEnvelope<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    error: AnthropicInner<'a>,
+}
+
+#[derive(Serialize)]
+struct AnthropicInner<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message: &'a str,
+}
+
+fn anthropic_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        504 => "timeout_error",
+        400..=499 => "invalid_request_error",
+        _ => "api_error",
     }
 }
 
@@ -459,7 +515,7 @@ impl From<Refusal> for Fault {
                 code: Cow::Borrowed("context_length_exceeded"),
                 ..refused(refusal.status, refusal.message, refusal.code)
             },
-            Class::BadRequest | Class::ContentPolicy | Class::NotFound | Class::Server => {
+            Class::BadRequest | Class::ContentPolicy | Class::Denied | Class::NotFound | Class::Server => {
                 refused(refusal.status, refusal.message, refusal.code)
             }
         };
@@ -557,6 +613,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_for_one_credential_may_be_for_another_and_cools_nothing() {
+        for status in [403, 429] {
+            let fault = Fault::from(refusal(status, Class::Denied));
+            let told = (fault.status.as_u16(), fault.kind, fault.cause, fault.may_retry_elsewhere());
+            assert_eq!(told, (status, Kind::ProviderError, None, true));
+        }
+        assert!(!Fault::from(refusal(403, Class::ContentPolicy)).may_retry_elsewhere());
+    }
+
+    #[test]
     fn a_refused_credential_is_never_a_401() {
         let fault = Fault::from(refusal(401, Class::Authorization));
         assert_eq!((fault.status.as_u16(), fault.kind), (502, Kind::ProviderAuth));
@@ -565,8 +631,10 @@ mod tests {
 
     #[test]
     fn the_body_has_openais_shape_and_a_string_for_a_code() {
-        let body = Fault::auth("no").body();
+        let body = Fault::auth("no").body(Dialect::OpenAi);
         let want = br#"{"error":{"message":"no","type":"authentication_error","param":null,"code":"invalid_api_key"}}"#;
         assert_eq!(body.as_ref(), want);
+        let body = Fault::auth("no").body(Dialect::Anthropic);
+        assert_eq!(body.as_ref(), br#"{"type":"error","error":{"type":"authentication_error","message":"no"}}"#);
     }
 }

@@ -44,3 +44,4 @@ pub mod shelf;
 pub mod store;
 pub mod timer;
 pub mod turn;
+pub mod vital;

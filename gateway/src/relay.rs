@@ -42,6 +42,10 @@ async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     turn.record.status = Some(StatusCode::OK);
     let mut head = head(turn.record, StatusCode::OK);
     head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    turn.record.pay();
+    if turn.has_left() {
+        return Err(Fault::gone());
+    }
     turn.client.send(head, reply.body.segments()).await.map_err(|_| Fault::gone())
 }
 
@@ -67,6 +71,7 @@ async fn stream(turn: &mut Turn<'_, '_>, mut stream: Box<Stream>) -> Result<(), 
     relayed.is_complete = pumped.is_ok();
     drop(relayed);
     pumped?;
+    turn.record.pay();
     let writer = stream.translator.writer_mut();
     writer.close(route(turn.record).as_deref());
     turn.push(writer.take()).await?;
@@ -92,7 +97,7 @@ async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Tra
     Ok(())
 }
 
-/// What the stream used: as the provider counted, or by an estimate where it did not.
+/// What a stream used: as the provider counted, or by an estimate where it did not.
 fn count(turn: &mut Turn<'_, '_>, writer: &mut ChunkWriter, complete: bool) {
     let counted = writer.counted();
     let estimated = || Usage { tier: writer.tier(), ..turn.estimate(writer.content_events()) };
@@ -101,12 +106,12 @@ fn count(turn: &mut Turn<'_, '_>, writer: &mut ChunkWriter, complete: bool) {
         // Some providers count at the beginning and again at the end, which has not come.
         usage.output_tokens = usage.output_tokens.max(writer.content_events());
     }
-    writer.usage(usage);
     let accuracy = match (counted, complete) {
         (None, _) => Accuracy::Estimated,
         (Some(_), true) => Accuracy::Exact,
         (Some(_), false) => Accuracy::Partial,
     };
+    writer.usage(usage);
     turn.record.used(usage, accuracy);
 }
 

@@ -84,8 +84,19 @@ impl Tries {
     /// What follows the failure of one more attempt, if there is a target that was not tried.
     #[must_use]
     pub fn after(&mut self, fault: &Fault) -> Step {
-        self.attempts = self.attempts.saturating_add(1);
+        self.count();
         if self.attempts > self.policy.max || !fault.may_retry_elsewhere() { Step::GiveUp } else { Step::Next }
+    }
+
+    /// One more attempt was made.
+    pub fn count(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// Whether one more attempt may follow the one that is under way.
+    #[must_use]
+    pub fn are_left(&self) -> bool {
+        self.attempts < self.policy.max
     }
 
     /// Whether no attempt is left.

@@ -2,7 +2,6 @@
 //! when to wait, and when to give up.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
@@ -17,6 +16,7 @@ use crate::headers;
 use crate::hedge::{self, Hedge, Raced, Which};
 use crate::limit::Queue;
 use crate::model::{ModelInstance, Picked, Target};
+use crate::net::upstream::Sendings;
 use crate::params::Adjusted;
 use crate::reasons::{Chosen, Picking};
 use crate::record::Lost;
@@ -153,14 +153,19 @@ impl<'s> Search<'_, '_, 's> {
         self.turn.on_disconnect = picked.target.provider.on_disconnect;
         let caller = std::mem::take(&mut self.caller);
         let Self { instance, adjusted, .. } = *self;
-        let sent = &AtomicBool::default();
-        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, sent };
+        let most = if self.hedge.is_none() && self.tries.are_left() { 2 } else { 1 };
+        let sendings = &Sendings::at_most(most);
+        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, sendings };
         let asked = match self.hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
             // Boxed, as all that is rare here: every request's future would have room for it.
             Some(hedge) => Box::pin(self.hedged(hedge, &errand)).await,
         };
         self.caller = caller;
+        if sendings.were_two() {
+            self.tries.count();
+            self.turn.record.attempt_resent();
+        }
         match asked {
             Ok(begun) => {
                 self.turn.record.attempt_answers(self.instance);
@@ -173,7 +178,11 @@ impl<'s> Search<'_, '_, 's> {
     fn failed(&mut self, mut failed: Fault) -> Step {
         let longest = self.instance.balance().longest_cooldown();
         failed.retry_after = failed.retry_after.map(|after| after.min(longest));
-        self.turn.record.attempt_failed(&failed);
+        if failed.kind == Kind::CallerRequest {
+            self.turn.record.attempt_unsaid();
+        } else {
+            self.turn.record.attempt_failed(&failed);
+        }
         if failed.is_targets_lack() {
             self.fault.get_or_insert(failed);
             return Step::Next;
@@ -187,7 +196,7 @@ impl<'s> Search<'_, '_, 's> {
     async fn hedged(&mut self, hedge: &Hedge, errand: &Errand<'_, 's>) -> Result<Begun, Fault> {
         hedge.count();
         let upstreams = &self.gateway.upstreams;
-        let given_up = |fault: Fault| fault.of_sent(errand.sent);
+        let given_up = |fault: Fault| fault.of_sent(errand.sendings.have_begun());
         let mut first = pin!(hedge::alone(upstreams, errand));
         let alone = self.turn.wait(pin!(tokio::time::timeout(hedge.after, &mut first))).await;
         if let Ok(asked) = alone.map_err(given_up)? {
@@ -200,22 +209,22 @@ impl<'s> Search<'_, '_, 's> {
             return self.turn.wait(first).await.map_err(given_up)?;
         };
         self.turn.record.attempt(&picked, held);
-        let sent = &AtomicBool::default();
-        let beside = Errand { picked: &picked, request: &payable.request, sent, ..*errand };
+        let sendings = &Sendings::at_most(1);
+        let beside = Errand { picked: &picked, request: &payable.request, sendings, ..*errand };
         let second = pin!(hedge::alone(upstreams, &beside));
-        let slower = |sent: &AtomicBool| Lost::Slower { sent: sent.load(Ordering::Relaxed) };
+        let slower = |sendings: &Sendings| Lost::Slower { sent: sendings.have_begun() };
         match self.turn.wait(pin!(hedge::race(first, second))).await {
             Ok(Raced { won, answer, failed }) => {
                 let lost = match won {
-                    Which::First => sent,
-                    Which::Second => errand.sent,
+                    Which::First => sendings,
+                    Which::Second => errand.sendings,
                 };
                 self.turn.record.attempt_lost(won.other(), failed.as_ref().map_or_else(|| slower(lost), Lost::Failed));
                 answer
             }
             Err(fault) => {
-                self.turn.record.attempt_lost(Which::First, slower(errand.sent));
-                Err(fault.of_sent(sent))
+                self.turn.record.attempt_lost(Which::First, slower(errand.sendings));
+                Err(fault.of_sent(sendings.have_begun()))
             }
         }
     }

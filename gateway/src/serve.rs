@@ -11,11 +11,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::access_log::{AccessLog, Writer};
-use crate::admin::Admin;
+use crate::admin::{Access, Admin};
 use crate::alerts::{self, Alerts};
 use crate::balance;
+use crate::budget::lease::Claimants;
 use crate::budget::{self, Alert};
-use crate::cli::{INTERNAL_FAULT, WRONG_INPUT};
+use crate::cli::{INTERNAL_FAULT, WRONG_INPUT, complain};
 use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
 use crate::gateway::{self, Gateway};
 use crate::ledger::{self, Ledger};
@@ -33,7 +34,8 @@ use crate::reasons::Reasons;
 use crate::redis;
 use crate::reload::Reloader;
 use crate::sharing::{self, Share};
-use crate::store::{Patience, Served, Store};
+use crate::store::{Disk, Patience, Served, Store};
+use crate::vital;
 
 /// How a process starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,15 +76,15 @@ pub fn serve(loaded: Loaded, start: Start) -> ExitCode {
     match run(loaded, start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Refused::Faults(faults)) => {
-            eprintln!("error: the configuration cannot be served\n{faults}");
+            complain(&format!("error: the configuration cannot be served\n{faults}\n"));
             ExitCode::from(WRONG_INPUT)
         }
         Err(Refused::Input(why)) => {
-            eprintln!("error: {why}");
+            complain(&format!("error: {why}\n"));
             ExitCode::from(WRONG_INPUT)
         }
         Err(Refused::Machine(why)) => {
-            eprintln!("error: {why}");
+            complain(&format!("error: {why}\n"));
             ExitCode::from(INTERNAL_FAULT)
         }
     }
@@ -95,7 +97,7 @@ pub fn simulate(listen: SocketAddr) -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: the simulator cannot run on {listen}: {error}");
+            complain(&format!("error: the simulator cannot run on {listen}: {error}\n"));
             ExitCode::from(INTERNAL_FAULT)
         }
     }
@@ -136,7 +138,9 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     if let Some(fleet) = fleet(&loaded.config)? {
         ledger.share(&fleet).map_err(|error| Refused::Machine(error.to_string()))?;
     }
-    let sharing = share.map(|share| share.start(Arc::clone(&budgets), Arc::clone(&providers.registry), told(&metrics)));
+    let shared: Vec<Arc<dyn Claimants>> = vec![Arc::clone(&budgets) as _, Arc::clone(&providers.limits) as _];
+    let raised = redis::Raised::new(Arc::clone(&budgets), keep_raises(store.disk()));
+    let sharing = share.map(|share| share.start(shared, Arc::clone(&providers.registry), raised, told(&metrics)));
     let sharing = sharing.transpose()?;
     store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
     metrics.configured(snapshot.generation, &snapshot.hash);
@@ -157,7 +161,9 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let origin = loaded.origin.clone();
     let identities = settings.api.iter().chain(&settings.admin).filter_map(|listening| listening.identity.clone());
     let reloader = Arc::new(Reloader::new(Arc::clone(&gateway), providers, loaded, identities.collect()));
-    let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&reloader), token.as_ref().map(|token| token.as_str()));
+    let address = settings.admin.as_ref().map(|listening| listening.address.ip());
+    let access = Access::of(token.as_ref().map(|token| token.as_str()), address);
+    let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&reloader), access);
     let _watching = keep_fresh(&origin, &reloader)?;
     let sockets = bound.map_or_else(|| take_over(&mut settings), Ok)?;
     let announced = settings.clone();
@@ -175,9 +181,10 @@ fn start_logging(directives: &str) {
         .filter_map(|directive| directive.parse().ok());
     let filter = quiet.fold(filter, tracing_subscriber::EnvFilter::add_directive);
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let logging = logging.with_ansi(wants_colours()).try_init();
+    // Told of a line that cannot be written, it would print to standard error, and panic where that cannot be written.
+    let logging = logging.with_ansi(wants_colours()).log_internal_errors(false).try_init();
     if let Err(error) = logging {
-        eprintln!("warning: no log: {error}");
+        complain(&format!("warning: no log: {error}\n"));
     }
 }
 
@@ -305,6 +312,18 @@ fn redis_settings(written: &config::Redis) -> Result<redis::Settings, Refused> {
     redis::Settings::of(written).map_err(|error| Refused::Input(format!("store.redis: {error}")))
 }
 
+/// Keeps what other gateways raised. What the disk refuses is heard again after a restart.
+fn keep_raises(disk: &Arc<Disk>) -> redis::Keep {
+    let disk = Arc::clone(disk);
+    Arc::new(move |raises| {
+        for raise in raises {
+            if let Err(error) = disk.keep_raise(raise, jiff::Timestamp::now()) {
+                tracing::warn!(%error, account = raise.account, "a limit that another gateway raised cannot be kept");
+            }
+        }
+    })
+}
+
 /// Shows in the metrics whether Redis is there.
 fn told(metrics: &Metrics) -> redis::Told {
     let lost = Arc::clone(&metrics.redis_lost);
@@ -336,7 +355,7 @@ fn open_access_log(wanted: &config::AccessLog) -> Result<(AccessLog, Option<Writ
 fn keep_fresh(origin: &Origin, reloader: &Arc<Reloader>) -> io::Result<Option<config::WatchGuard>> {
     let on_signal = Arc::clone(reloader);
     let (listening, listens) = sync_channel(1);
-    std::thread::Builder::new().name("sighup".to_owned()).spawn(move || reload_on_signal(&on_signal, &listening))?;
+    vital::tireless("sighup", move || reload_on_signal(&on_signal, &listening))?;
     // Until then a SIGHUP would end the process. An error was logged by the thread.
     let _listens = listens.recv();
     let Origin::Path(path) = origin else { return Ok(None) };

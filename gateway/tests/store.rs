@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use gateway::budget::Raise;
 use gateway::ledger::{Charge, Ledger, Opened, Row, Settings, id};
 use gateway::store::{Patience, Served, Store, StoreFault};
 use jiff::Timestamp;
@@ -31,11 +32,13 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// A store with 40 rows of which 8 have ids of their callers', two counters and a configuration.
+/// A store with 40 rows of which 8 have ids of their callers', two counters, a configuration and a raised limit.
 fn store(folder: &Path) {
     let store = Store::open(folder, Patience::None).unwrap();
     store.served(Served { at: Timestamp::now(), hash: "abc".into(), changed: vec!["models".into()] });
     store.history().unwrap();
+    let raise = Raise { account: "a".into(), limit: 9, until: Timestamp::MAX, said: 0, ended: false };
+    store.disk().keep_raise(&raise, Timestamp::now()).unwrap();
     let ledger = Ledger::open(store.disk(), SETTINGS, drop).unwrap();
     for number in 0..40 {
         let id = if number % 5 == 0 { format!("own-{number}") } else { id::new(Timestamp::now()) };
@@ -78,12 +81,13 @@ fn a_whole_store_is_counted_and_survives_the_way_out_and_in() {
         "ids             8\n",
         "counters        2\n",
         "configurations  1\n",
+        "raised limits   1\n",
         "no damage",
     ] {
         assert!(told.contains(line), "{line} is not in\n{told}");
     }
     let out = weir("export", folder.path(), b"");
-    assert_eq!((out.status.code(), text(&out.stdout).lines().count()), (Some(0), 43), "{out:?}");
+    assert_eq!((out.status.code(), text(&out.stdout).lines().count()), (Some(0), 44), "{out:?}");
     let copy = tempfile::tempdir().unwrap();
     let imported = weir("import", copy.path(), &out.stdout);
     assert_eq!((imported.status.code(), text(&imported.stderr)), (Some(0), "40 rows\n"));
@@ -115,6 +119,7 @@ fn a_damaged_store_is_refused_with_the_way_out_which_works() {
     store(folder.path());
     let log = OpenOptions::new().write(true).open(folder.path().join("store").join("db")).unwrap();
     log.set_len(4_096).unwrap();
+    let damaged = fs::read(folder.path().join("store").join("db")).unwrap();
     for _ in 0..2 {
         // sled lets a lock go some time after it was closed.
         let mut opened = (0..).map(|_| Store::open(folder.path(), Patience::None));
@@ -124,6 +129,10 @@ fn a_damaged_store_is_refused_with_the_way_out_which_works() {
         let checked = weir("check", folder.path(), b"");
         assert_eq!(checked.status.code(), Some(1), "{checked:?}");
         let told = text(&checked.stderr);
+        assert!(text(&checked.stdout).starts_with("rows "), "{checked:?}");
+        let exported = weir("export", folder.path(), b"");
+        assert_eq!(exported.status.code(), Some(1), "{exported:?}");
+        assert_eq!(fs::read(folder.path().join("store").join("db")).unwrap(), damaged, "a damaged log was changed");
         assert!(told.contains("damage: ") && told.contains("weir store repair /"), "{told}");
     }
     let repaired = weir("repair", folder.path(), b"");

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::Bench;
-use crate::beside::Beside;
+use crate::beside::{Beside, Within};
 use crate::drive;
-use crate::gateway::{Gateway, Kind, Size};
+use crate::gateway::{self, Gateway, Kind, Rules, Size};
 use crate::machine::{Machine, load_average};
 use crate::process::{Meter, Process};
 use crate::reload;
 use crate::report::{self, Measured, Row};
 use crate::scenario::{self, Load, Scenario};
-use crate::targets::{LARGE_WITHIN, MANAGED_WITHIN};
+use crate::targets::{LARGE_WITHIN, MANAGED_LATENCY, MANAGED_WITHIN};
 
 /// Measures what was asked for, prints the table and writes it.
 pub(crate) async fn run(bench: &Bench) -> io::Result<()> {
@@ -61,13 +61,9 @@ async fn start_simulator(machine: &Machine) -> io::Result<(Process, SocketAddr)>
     Ok((process, address))
 }
 
-fn weir_of(gateways: &[Gateway]) -> Option<&Gateway> {
-    gateways.iter().find(|gateway| gateway.kind == Kind::Weir)
-}
-
-/// The scenario that configurations are compared by.
-fn plain() -> Option<Scenario> {
-    scenario::all(0).into_iter().find(|scenario| scenario.name == "json-1k-c64")
+/// A scenario that configurations are compared by.
+fn named(name: &str) -> Option<Scenario> {
+    scenario::all(0).into_iter().find(|scenario| scenario.name == name)
 }
 
 struct Run<'a> {
@@ -93,10 +89,10 @@ impl Run<'_> {
                 .extend([Kind::Weir, Kind::Nginx, Kind::Direct].into_iter().filter_map(|kind| measured.failures(kind)));
         }
         if self.wants("managed") {
-            rows.extend(self.managed(&gateways).await?);
+            rows.extend(self.managed().await?);
         }
         if self.wants("large") || self.wants("reload") {
-            rows.extend(self.large(&gateways).await?);
+            rows.extend(self.large().await?);
         }
         for gateway in gateways {
             gateway.end().await;
@@ -148,45 +144,68 @@ impl Run<'_> {
         Ok(Measured { scenario, rounds })
     }
 
-    /// Limits, budgets and prices beside a configuration without.
-    async fn managed(&self, gateways: &[Gateway]) -> io::Result<Vec<Row>> {
-        let (Some(weir), Some(managed), Some(scenario)) = (&self.bench.weir, weir_of(gateways), plain()) else {
-            return Ok(Vec::new());
-        };
-        let room = self.room.join("bare-weir");
-        let bare = Gateway::weir(weir, &room, self.provider, Size::BARE, self.machine.gateway()).await?;
-        let beside = Beside {
-            title: "limits, budgets and prices beside none",
-            names: ["none", "all"],
-            gateways: [&bare, managed],
-            within: MANAGED_WITHIN,
-        };
-        let row = beside.measure(&scenario, self.bench.rounds, self.bench.time()).await?;
-        bare.end().await;
-        Ok(vec![row])
+    /// Limits, budgets and prices beside a configuration without: this gateway's own, and shared ones.
+    async fn managed(&self) -> io::Result<Vec<Row>> {
+        let mut rows = self.ruled("limits, budgets and prices beside none", Rules::Own).await?;
+        if self.bench.redis != "none" {
+            let (redis, address) = gateway::redis(&self.bench.redis, self.machine.simulator()).await?;
+            let shared = self.ruled("the same, shared through a Redis", Rules::Shared(address)).await;
+            redis.end().await;
+            rows.extend(shared?);
+        }
+        Ok(rows)
     }
 
-    async fn large(&self, gateways: &[Gateway]) -> io::Result<Vec<Row>> {
-        let (Some(weir), Some(small), Some(scenario)) = (&self.bench.weir, weir_of(gateways), plain()) else {
+    async fn ruled(&self, title: &'static str, rules: Rules) -> io::Result<Vec<Row>> {
+        let (Some(free), Some(ruled)) =
+            (self.fresh("free", Size::SMALL).await?, self.fresh("ruled", Size::under(rules)).await?)
+        else {
             return Ok(Vec::new());
         };
-        let room = self.room.join("large-weir");
-        let size = Size { keys: self.bench.keys, models: self.bench.models, managed: true };
+        let beside = Beside { title, names: ["off", "on"], gateways: [&free, &ruled] };
+        let mut rows = Vec::new();
+        for (scenario, within) in
+            [("json-1k-c64", Within::Cpu(MANAGED_WITHIN)), ("open-1000", Within::Latency(MANAGED_LATENCY))]
+        {
+            if let Some(scenario) = named(scenario) {
+                rows.push(beside.measure(&scenario, within, self.bench.rounds, self.bench.time()).await?);
+            }
+        }
+        free.end().await;
+        ruled.end().await;
+        Ok(rows)
+    }
+
+    /// A Weir that has served nothing yet.
+    async fn fresh(&self, name: &str, size: Size) -> io::Result<Option<Gateway>> {
+        let Some(weir) = &self.bench.weir else {
+            return Ok(None);
+        };
+        let room = self.room.join(name);
+        // What another one left there is not this one's.
+        let _ = fs::remove_dir_all(&room);
+        Gateway::weir(weir, &room, self.provider, size, self.machine.gateway()).await.map(Some)
+    }
+
+    async fn large(&self) -> io::Result<Vec<Row>> {
+        let size = Size { keys: self.bench.keys, models: self.bench.models, ..Size::SMALL };
         eprintln!("load: large configuration: {} keys, {} models", size.keys, size.models);
         let begun = Instant::now();
-        let large = Gateway::weir(weir, &room, self.provider, size, self.machine.gateway()).await?;
+        let Some((large, scenario)) = self.fresh("large", size).await?.zip(named("json-1k-c64")) else {
+            return Ok(Vec::new());
+        };
         let mut rows = vec![reload::start(size, begun.elapsed())];
-        if self.wants("large") {
-            let beside = Beside {
-                title: "large configuration beside the small one",
-                names: ["small", "large"],
-                gateways: [small, &large],
-                within: LARGE_WITHIN,
-            };
-            rows.push(beside.measure(&scenario, self.bench.rounds, self.bench.time()).await?);
+        if self.wants("large")
+            && let Some(small) = self.fresh("small", Size::SMALL).await?
+        {
+            let title = "large configuration beside the small one";
+            let beside = Beside { title, names: ["small", "large"], gateways: [&small, &large] };
+            let within = Within::Cpu(LARGE_WITHIN);
+            rows.push(beside.measure(&scenario, within, self.bench.rounds, self.bench.time()).await?);
+            small.end().await;
         }
         if self.wants("reload") {
-            rows.extend(reload::under_load(&large, &room, &scenario).await?);
+            rows.extend(reload::under_load(&large, &self.room.join("large"), &scenario).await?);
         }
         large.end().await;
         Ok(rows)

@@ -45,22 +45,31 @@ pub(crate) struct Gateway {
     process: Option<Process>,
 }
 
-/// How large Weir's configuration is.
+/// What Weir's configuration has beside the models of the scenarios and one key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) keys: usize,
     pub(crate) models: usize,
-    /// Whether it has limits, budgets and prices.
-    pub(crate) managed: bool,
+    pub(crate) rules: Rules,
+}
+
+/// Limits, budgets and prices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rules {
+    None,
+    Own,
+    /// Shared through the Redis at this address.
+    Shared(SocketAddr),
 }
 
 impl Size {
-    /// One key, and the models of the scenarios.
-    pub(crate) const SMALL: Self = Self { keys: 0, models: 0, managed: true };
+    /// A key and nothing else that a request pays for but its ledger, metrics and log: as near to an open relay as Weir comes.
+    pub(crate) const SMALL: Self = Self { keys: 0, models: 0, rules: Rules::None };
 
-    /// The same with a key and nothing else that a request pays for but its ledger and log: as near to an open relay as Weir
-    /// comes.
-    pub(crate) const BARE: Self = Self { managed: false, ..Self::SMALL };
+    /// The same under rules.
+    pub(crate) fn under(rules: Rules) -> Self {
+        Self { rules, ..Self::SMALL }
+    }
 }
 
 impl Gateway {
@@ -174,9 +183,10 @@ fn nginx_conf(room: &Path, listen: SocketAddr, upstream: SocketAddr) -> String {
     )
 }
 
-/// Everything that a request may pay for is on: a key, limits, a budget with prices, ledger, metrics, access log.
+/// Key, aliases, ledger, metrics and access log are on in all.
 pub(crate) fn weir_yaml(room: &Path, upstream: SocketAddr, size: Size) -> String {
-    let mut yaml = head(room, upstream);
+    let managed = size.rules != Rules::None;
+    let mut yaml = head(room, upstream, size.rules);
     yaml.push_str("models:\n");
     for scenario in crate::scenario::all(0) {
         let provider = match scenario.upstream {
@@ -184,7 +194,7 @@ pub(crate) fn weir_yaml(room: &Path, upstream: SocketAddr, size: Size) -> String
             Upstream::Anthropic => "sim-claude",
         };
         let (name, model) = (scenario.alias(), scenario.model);
-        let pricing = if size.managed { ", pricing: {input: 1.25, output: 10}" } else { "" };
+        let pricing = if managed { ", pricing: {input: 1.25, output: 10}" } else { "" };
         yaml.push_str(&format!(
             "  - {{name: {name}, targets: [{{provider: {provider}, model: \"{model}\"}}]{pricing}}}\n"
         ));
@@ -195,13 +205,13 @@ pub(crate) fn weir_yaml(room: &Path, upstream: SocketAddr, size: Size) -> String
         ));
     }
     yaml.push_str("tenants:\n  - id: load\n");
-    if size.managed {
+    if managed {
         yaml.push_str(
             "    limits: {rpm: 1000000000, tpm: 1000000000000, concurrent: 100000}\n\
              \x20   budgets: [{usd: 100000000, every: month}]\n",
         );
     }
-    let limits = if size.managed { ", limits: {rpm: 1000000000}" } else { "" };
+    let limits = if managed { ", limits: {rpm: 1000000000}" } else { "" };
     yaml.push_str(&format!("    keys:\n      - {{id: main, hash: \"sha256:{KEY_HASH}\"{limits}}}\n"));
     for index in 0..size.keys {
         let hash = spread(index as u64);
@@ -220,16 +230,31 @@ fn spread(index: u64) -> String {
     format!("{:016x}{:016x}{:016x}{:016x}", word(), word(), word(), word())
 }
 
-fn head(room: &Path, upstream: SocketAddr) -> String {
+fn head(room: &Path, upstream: SocketAddr, rules: Rules) -> String {
     let room = room.display();
+    let redis = match rules {
+        Rules::Shared(redis) => format!(", redis: \"redis://{redis}\""),
+        Rules::None | Rules::Own => String::new(),
+    };
     format!(
         "version: 1\nserver: {{listen: \"127.0.0.1:0\", admin: \"127.0.0.1:0\", threads: 1, max_body: 64MiB, drain: 1s}}\n\
-         store: {{path: {room}/data}}\n\
+         store: {{path: {room}/data{redis}}}\n\
          observability: {{log: warn, access_log: \"file:{room}/access.log\"}}\n\
          providers:\n\
          \x20 sim-openai: {{kind: openai, base_url: \"http://{upstream}/v1\", credentials: [{{id: oa, api_key: \"env:LOAD_UPSTREAM_KEY\"}}]}}\n\
          \x20 sim-claude: {{kind: anthropic, base_url: \"http://{upstream}\", credentials: [{{id: an, api_key: \"env:LOAD_UPSTREAM_KEY\"}}]}}\n"
     )
+}
+
+/// A Redis that keeps nothing on a disk.
+pub(crate) async fn redis(program: &str, pin: Pin) -> io::Result<(Process, SocketAddr)> {
+    let address = free_address()?;
+    let port = address.port().to_string();
+    let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+    let mut process = Process::start(Path::new(program), &arguments, pin, &[])?;
+    process.forget_output();
+    until_it_accepts(address).await?;
+    Ok((process, address))
 }
 
 fn is_root() -> bool {
@@ -251,7 +276,7 @@ mod tests {
     #[test]
     fn a_large_configuration_has_as_many_lines_as_it_says() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let yaml = weir_yaml(Path::new("room"), address, Size { keys: 30, models: 20, managed: true });
+        let yaml = weir_yaml(Path::new("room"), address, Size { keys: 30, models: 20, rules: Rules::Own });
         assert_eq!(yaml.matches("{id: key-").count(), 30);
         assert_eq!(yaml.matches("{name: model-").count(), 20);
     }

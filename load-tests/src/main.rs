@@ -55,6 +55,9 @@ pub(crate) struct Bench {
     /// nginx's binary; `none` leaves it out
     #[arg(long, default_value = "nginx")]
     nginx: String,
+    /// Redis's binary; `none` leaves out what is shared through it
+    #[arg(long, default_value = "redis-server")]
+    redis: String,
     /// How often each gateway is measured in each scenario, in turn; medians are reported
     #[arg(long, default_value_t = 3)]
     rounds: usize,

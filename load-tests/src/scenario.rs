@@ -93,6 +93,12 @@ pub(crate) fn all(held: usize) -> Vec<Scenario> {
     let stream = Scenario { answer: Answer::Streamed, watch: Watch::Events, ..plain.clone() };
     vec![
         Scenario { name: "json-1k-c1", title: "1 kB JSON chat, 1 connection", load: Load::Closed(1), ..plain.clone() },
+        Scenario {
+            name: "json-1k-c32",
+            title: "1 kB JSON chat, 32 connections",
+            load: Load::Closed(32),
+            ..plain.clone()
+        },
         plain.clone(),
         Scenario {
             name: "json-1k-c256",

@@ -22,7 +22,7 @@ pub(crate) fn of(scenario: &str, measure: Measure) -> Option<Target> {
         ReadinessHigh,
     };
     match (scenario, measure) {
-        ("json-1k-c1" | "json-1k-c64" | "json-1k-c256", CpuPerRequest) => Some(Target::TimesNginx(1.8)),
+        ("json-1k-c1" | "json-1k-c32" | "json-1k-c64" | "json-1k-c256", CpuPerRequest) => Some(Target::TimesNginx(1.8)),
         ("body-200k" | "body-2m", CpuPerRequest) => Some(Target::TimesNginx(2.0)),
         ("sse-64", CpuPerEvent) => Some(Target::TimesNginx(1.25)),
         ("anthropic-json", CpuPerRequest) => Some(Target::TimesNginx(2.5)),
@@ -43,3 +43,6 @@ pub(crate) const LARGE_WITHIN: f64 = 0.05;
 
 /// How much more limits, budgets and prices may.
 pub(crate) const MANAGED_WITHIN: f64 = 0.15;
+
+/// What they may add to the median latency, in microseconds.
+pub(crate) const MANAGED_LATENCY: f64 = 30.0;

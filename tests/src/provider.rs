@@ -195,6 +195,13 @@ impl Played {
         self.write(&format!("data: {data}\n\n")).await;
     }
 
+    /// The next request on the same connection; none when the peer has gone.
+    pub async fn next(&mut self) -> Option<Seen> {
+        let request = read_request(&mut self.stream).await?;
+        self.books.note(&request);
+        Some(request)
+    }
+
     /// Ends the connection in order.
     pub async fn close(mut self) {
         let _ = self.stream.shutdown().await;

@@ -48,18 +48,35 @@ impl Redis {
     /// A server whose user may do what the README says is needed, and nothing else.
     #[must_use]
     pub fn with_access_list() -> Self {
+        Self::start(&Self::access_list("default", "nopass").iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The arguments that let `user` do no more than that, with a rule for its password.
+    fn access_list(user: &str, password: &str) -> Vec<String> {
         let (_, said) = README.split_once("A user of an access list needs").unwrap();
         let mut quoted = said.split('`').skip(1).step_by(2);
         let (keys, commands) = (format!("~{}", quoted.next().unwrap()), quoted.next().unwrap());
-        let allowed: Vec<_> = commands.split_whitespace().map(|command| format!("+{command}")).collect();
-        let user = ["--user", "default", "on", "nopass", "-@all", &keys];
-        let arguments: Vec<_> = user.into_iter().chain(allowed.iter().map(String::as_str)).collect();
-        Self::start(&arguments)
+        let allowed = commands.split_whitespace().map(|command| format!("+{command}"));
+        let user = ["--user", user, "on", password, "-@all", &keys].map(str::to_owned);
+        user.into_iter().chain(allowed).collect()
     }
 
     /// A server with this certificate; gives the URL, which is none of the server's own, since that stays open for the test.
     #[must_use]
     pub fn secure(certificate: &Certificate) -> (Self, String) {
+        Self::secure_with(certificate, &[])
+    }
+
+    /// The same, which lets in only a user `weir` with the password `open`, for what the README says is needed.
+    #[must_use]
+    pub fn secure_with_access_list(certificate: &Certificate) -> (Self, String) {
+        // Nobody else is let in by TLS or without; the test itself asks nothing but whether it is up.
+        let others = ["--user", "default", "on", "nopass", "-@all", "+ping"].map(str::to_owned);
+        let list = [Self::access_list("weir", ">open"), others.to_vec()].concat();
+        Self::secure_with(certificate, &list.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn secure_with(certificate: &Certificate, more: &[&str]) -> (Self, String) {
         let folder = PathBuf::from(folder());
         let file = |name: &str, text: &str| {
             let path = folder.join(name);
@@ -70,7 +87,8 @@ impl Redis {
         let port = free_port();
         let files = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-auth-clients", "no"];
         let port_of_tls = port.to_string();
-        let arguments: Vec<_> = ["--tls-port", &port_of_tls].into_iter().chain(files).collect();
+        let arguments: Vec<_> =
+            ["--tls-port", &port_of_tls].into_iter().chain(files).chain(more.iter().copied()).collect();
         (Self::start(&arguments), format!("rediss://127.0.0.1:{port}"))
     }
 

@@ -186,7 +186,7 @@ async fn a_request_costs_what_its_tier_costs_and_holds_the_dearest_that_it_may_g
     let usual = ask(&weir, &limited(chat("m"))).await;
     assert_eq!(row(&weir, &usual.id()).await["service_tier"], Value::Null);
     let told = Call::new(weir.admin(), "GET", "/admin/v1/usage/rows?format=csv&model=t").send().await.text().await;
-    let ends: Vec<&str> = told.lines().map(|line| line.rsplit(',').next().unwrap()).collect();
+    let ends: Vec<&str> = told.lines().map(|line| line.rsplit(',').nth(1).unwrap()).collect();
     assert_eq!(ends, ["service_tier", "priority", "priority"]);
 }
 
@@ -408,6 +408,36 @@ async fn a_hedges_loser_costs_its_input() {
 }
 
 #[tokio::test]
+async fn a_stream_that_the_end_of_the_process_cuts_pays_for_what_it_had_brought() {
+    let simulator = simulator();
+    let model = |name: &str, target: &str| format!("{{name: {name}, targets: [{target}], {PRICED}}}");
+    let settings = config(&simulator, "budgets: [{usd: 50, every: month}],", "")
+        .server("drain: 100ms")
+        .model(&model("o", "{provider: openai, model: 'gpt-5.5~events=900~gap=10ms'}"))
+        .model(&model("c", "{provider: claude, model: 'claude-sonnet-4-6~events=900~gap=10ms'}"));
+    let mut weir = settings.start().await;
+    let (mut ids, mut answers) = (Vec::new(), Vec::new());
+    for name in ["o", "c"] {
+        let mut answer = ask(&weir, &stream(name)).await;
+        ids.push(answer.id());
+        let mut read = String::new();
+        while read.matches("\"content\":").count() < 8 {
+            read.push_str(&String::from_utf8_lossy(&answer.piece().await.unwrap()));
+        }
+        answers.push(answer);
+    }
+    weir = weir.stopped_and_started(&settings).await;
+    for (id, accuracy) in ids.iter().zip(["estimated", "partial"]) {
+        let row = row(&weir, id).await;
+        assert_eq!((&row["accuracy"], &row["error"]), (&json!(accuracy), &json!("gateway_fault")), "{row}");
+        assert!(row["usage"]["input_tokens"].as_u64().unwrap() > 0, "{row}");
+        assert!(row["usage"]["output_tokens"].as_u64().unwrap() >= 7, "{row}");
+        assert!(row["cost_usd"].as_f64().unwrap() > 0.012, "{row}");
+    }
+    assert_charged(&weir, &ids).await;
+}
+
+#[tokio::test]
 async fn a_fallback_takes_over_only_where_the_key_may_and_can_pay_for_it() {
     let simulator = simulator();
     let failing = |name: &str, to: &str| {
@@ -518,6 +548,39 @@ async fn a_model_without_a_price_is_not_counted_or_refused_as_its_tenant_wants()
         let answer = ask(&weir, &limited(chat("two"))).await;
         assert_eq!((answer.status.as_u16(), answer.header("x-weir-provider")), (200, Some(answers)));
         assert!(weir.stderr().contains("no price of `x` is known, so a budget of tenant `acme`"), "{}", weir.stderr());
+    }
+}
+
+#[tokio::test]
+async fn searches_and_where_a_request_was_served_are_in_its_row_and_its_cost() {
+    let usage = r#"{"input_tokens":100,"output_tokens":10,"server_tool_use":{"web_search_requests":2,"web_fetch_requests":0},"inference_geo":"us"}"#;
+    let content = r#"[{"type":"text","text":"Hi"}]"#;
+    let answer = format!(
+        r#"{{"id":"m","type":"message","role":"assistant","model":"c","content":{content},"stop_reason":"end_turn","usage":{usage}}}"#
+    );
+    let (simulator, provider) = (simulator(), Provider::json(&answer).await);
+    let searching = "{kind: anthropic, base_url: 'URL', credentials: [{id: one, api_key: sk-ant}]}"
+        .replace("URL", &provider.root());
+    let asked = |model: &str| {
+        let tools = json!([{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}]);
+        with(limited(chat(model)), "tools", tools)
+    };
+    for (unpriced, status) in [("allow", 200), ("refuse", 403)] {
+        let weir = config(&simulator, &format!("budgets: [{{usd: 50, every: day}}], unpriced: {unpriced},"), "")
+            .provider("searching", &searching)
+            .model(&format!("{{name: known, targets: [{{provider: searching, model: claude-opus-5}}], {PRICED}}}"))
+            .model(&format!("{{name: own, targets: [{{provider: searching, model: x}}], {PRICED}}}"))
+            .start()
+            .await;
+        let known = ask(&weir, &asked("known")).await;
+        assert_eq!(known.status.as_u16(), 200);
+        let told = row(&weir, &known.id()).await;
+        assert_eq!((&told["usage"]["web_searches"], &told["inference_geo"]), (&json!(2), &json!("us")), "{told}");
+        assert_eq!(told["cost_usd"], json!(0.121 + 0.02), "{told}");
+        // Nobody knows what a search costs there.
+        let own = ask(&weir, &asked("own")).await;
+        assert_eq!((own.status.as_u16(), row(&weir, &own.id()).await["cost_usd"].clone()), (status, Value::Null));
+        assert_charged(&weir, &[known.id(), own.id()]).await;
     }
 }
 
@@ -678,6 +741,28 @@ async fn a_raised_budget_outlives_a_kill_and_ends_when_it_should() {
 }
 
 #[tokio::test]
+async fn a_raise_is_ended_before_its_time_and_stays_so_over_a_kill() {
+    let simulator = simulator();
+    let settings = config(&simulator, "budgets: [{usd: 0.02, every: month}],", "");
+    let weir = settings.start().await;
+    let raise = "/admin/v1/budgets/tenant/acme/usd/month/raise";
+    let (status, told) = admin(&weir, "DELETE", raise, &json!({})).await;
+    assert_eq!((status, &told["error"]["code"]), (404, &json!("not_found")), "{told}");
+    assert_eq!(admin(&weir, "PUT", raise, &json!({"usd": 5, "until": "2999-01-01T00:00:00Z"})).await.0, 200);
+    let (status, told) = admin(&weir, "DELETE", raise, &json!({})).await;
+    assert_eq!((status, &told["limit_usd"], &told["raised_until"]), (200, &json!(0.02), &Value::Null));
+    assert_eq!(admin(&weir, "DELETE", raise, &json!({})).await.0, 404);
+    let weir = weir.killed_and_started(&settings).await;
+    let (_, told) = admin(&weir, "GET", "/admin/v1/budgets", &json!({})).await;
+    assert_eq!(told["budgets"][0]["limit_usd"], json!(0.02));
+    assert_eq!(admin(&weir, "DELETE", "/admin/v1/budgets/tenant/none/usd/month/raise", &json!({})).await.0, 404);
+    assert_eq!(
+        admin(&weir, "PUT", raise, &json!({"usd": 7, "until": "2999-01-01T00:00:00Z"})).await.1["limit_usd"],
+        json!(7)
+    );
+}
+
+#[tokio::test]
 async fn a_budget_that_a_reload_takes_away_and_brings_back_is_as_spent_as_before() {
     let simulator = simulator();
     let settings = config(&simulator, "budgets: [{usd: 0.084, every: month}],", "");
@@ -705,4 +790,24 @@ async fn a_locked_configuration_lets_nobody_raise_a_budget() {
     let terms = json!({"usd": 2, "until": "2999-01-01T00:00:00Z"});
     let (status, told) = admin(&weir, "PUT", "/admin/v1/budgets/tenant/acme/usd/day/raise", &terms).await;
     assert_eq!((status, &told["error"]["code"]), (403, &json!("locked")));
+    assert_eq!(admin(&weir, "DELETE", "/admin/v1/budgets/tenant/acme/usd/day/raise", &json!({})).await.0, 403);
+}
+
+/// Standard error on a disk that is full is what a full disk does to most.
+#[tokio::test]
+async fn who_cannot_write_its_log_serves_keeps_and_tells_all_the_same() {
+    let simulator = simulator();
+    let settings = config(&simulator, "budgets: [{usd: 5, every: month}],", "");
+    let weir = settings.start().await;
+    let log = weir.folder().join("stderr");
+    std::fs::remove_file(&log).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &log).unwrap();
+    let mut weir = weir.stopped_and_started(&settings).await;
+    assert_eq!(admin(&weir, "POST", "/admin/v1/config/reload", &json!({})).await.0, 200);
+    let terms = json!({"usd": 6, "until": "2999-01-01T00:00:00Z"});
+    assert_eq!(admin(&weir, "PUT", "/admin/v1/budgets/tenant/acme/usd/month/raise", &terms).await.0, 200);
+    let id = ask(&weir, &limited(chat("m"))).await.id();
+    assert_eq!(row(&weir, &id).await["status"], 200);
+    weir.signal("TERM");
+    assert_eq!(weir.ended().await.code(), Some(0));
 }

@@ -68,8 +68,9 @@ async fn a_failing_target_is_left_for_the_next_one() {
             ("close", "provider_unreachable"),
             ("html", "provider_error"),
         ] {
-            let weir = pair(&simulator, first, directives, "").start().await;
             for request in [chat("m"), stream("m")] {
+                // Each with new connections: where one was used before, a request that is lost with it goes out again.
+                let weir = pair(&simulator, first, directives, "").start().await;
                 let answer = weir.chat().json(&request).send().await;
                 assert_answered_by(&weir, answer, other(first), outcome).await;
             }
@@ -379,6 +380,27 @@ async fn nothing_more_is_tried_for_a_caller_that_left() {
 }
 
 #[tokio::test]
+async fn a_whole_answer_that_is_read_to_its_end_for_a_caller_that_left_is_told_as_such() {
+    let simulator = simulator();
+    let url = format!("http://{}/v1", simulator.addr());
+    let weir = Config::new()
+        .provider(
+            "p",
+            &format!(
+                "{{kind: openai, base_url: '{url}', on_disconnect: drain, credentials: [{{id: a, api_key: sk-a}}]}}"
+            ),
+        )
+        .model("{name: m, targets: [{provider: p, model: 'gpt-5.5~delay=500ms'}]}")
+        .start()
+        .await;
+    let pending = weir.chat().json(&chat("m")).begin().await;
+    within("the provider's request", simulator.until(|account| account.requests == 1)).await;
+    pending.leave();
+    let line = weir.logged_where(|line| line["operation"] == "chat").await;
+    assert_eq!((&line["status"], &line["error"]), (&json!(499), &json!("caller_gone")), "{line}");
+}
+
+#[tokio::test]
 async fn the_next_credential_of_a_provider_is_tried_as_the_next_target_is() {
     let simulator = simulator();
     let url = format!("http://{}/v1", simulator.addr());
@@ -398,7 +420,10 @@ async fn the_next_credential_of_a_provider_is_tried_as_the_next_target_is() {
 
 #[tokio::test]
 async fn a_connection_that_its_provider_closed_while_idle_costs_no_attempt() {
-    let provider = Provider::json(r#"{"id":"x","object":"chat.completion","model":"m","choices":[]}"#).await;
+    let provider = Provider::json(
+        r#"{"id":"x","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"content":"ok"}}]}"#,
+    )
+    .await;
     let weir = Config::new().openai("p", &provider.url()).start().await;
     for _ in 0..20 {
         let answer = weir.chat().json(&chat("p/m")).send().await;
@@ -457,4 +482,52 @@ async fn a_second_target_that_fails_leaves_the_first_its_time() {
     let outcomes: Vec<&Value> =
         line["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
     assert_eq!(outcomes, [&json!("provider_error"), &json!("ok")]);
+}
+
+/// A provider that reads a whole request on a connection that had lain idle, and closes it without an answer.
+async fn forgetful() -> Provider {
+    Provider::start(|mut played| async move {
+        let body = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"ok"},"finish_reason":"stop"}]}"#;
+        played.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
+        let _lost = played.next().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_whose_connection_was_lost_is_sent_again_only_where_retries_are_allowed_and_counted() {
+    for (retries, no_retry, seen, status) in [(2, "0", 3, 200), (2, "1", 2, 502), (0, "0", 2, 502)] {
+        let provider = forgetful().await;
+        let weir = Config::new()
+            .openai("p", &provider.url())
+            .model(&format!("{{name: m, targets: [{{provider: p, model: m}}], retries: {{max: {retries}}}}}"))
+            .start()
+            .await;
+        assert_eq!(weir.chat().json(&chat("m")).send().await.status, 200);
+        let answer = weir.chat().json(&chat("m")).header("x-weir-no-retry", no_retry).send().await;
+        assert_eq!(answer.status, status, "{retries} {no_retry}");
+        let attempts = (provider.requests().len() - 1).to_string();
+        assert_eq!((provider.requests().len(), answer.header("x-weir-attempts")), (seen, Some(attempts.as_str())));
+        let id = answer.id();
+        let line = weir.logged(&id).await;
+        assert_eq!(line["attempts"].as_array().unwrap().len(), seen - 1);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_choices_is_left_for_the_next_target() {
+    let simulator = simulator();
+    for empty in ["{}", r#"{"choices":null}"#, r#"{"id":"x","choices":[ ]}"#] {
+        for is_stream in [false, true] {
+            let (body, request) = if is_stream { ("data: [DONE]\n\n", stream("m")) } else { (empty, chat("m")) };
+            let kind = if is_stream { "text/event-stream" } else { "application/json" };
+            let provider = Provider::refusing(200, &format!("content-type: {kind}\r\n"), body).await;
+            let weir = Config::of(&simulator)
+                .openai("empty", &provider.url())
+                .model("{name: m, targets: [{provider: empty, model: x}, {tier: 1, provider: claude, model: claude-sonnet-4-6}]}")
+                .start()
+                .await;
+            assert_answered_by(&weir, weir.chat().json(&request).send().await, "claude", "provider_error").await;
+        }
+    }
 }

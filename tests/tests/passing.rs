@@ -3,9 +3,10 @@
 
 use serde_json::Value;
 use weir_tests::provider::{Provider, STREAM};
+use weir_tests::raw::Raw;
 use weir_tests::weir::{Config, KEY, Weir};
 
-const REPLY: &str = r#"{"id":"x","object":"chat.completion","model":"m","choices":[],"usage":null}"#;
+const REPLY: &str = r#"{"id":"x","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"content":"ok"}}],"usage":null}"#;
 
 /// Odd in every way that JSON allows: order, blanks, escapes, numbers, unknown fields, deep names that are like ours.
 const ODD: &str = "{ \"zeta\" :\t[1, 2.50, 1E+5, -0.0, 12345678901234567890123],\r\n \"messages\":[{\"content\":\"\\u00e9\\/\u{e9}\u{2028}\\ud83d\\ude00\",\"role\":\"user\",\"model\":\"inner\",\"stream\":true}], \"model\" : \"m\" ,\"x_unknown\":{\"b\":1,\"a\":{},\"model\":\"m\"},\"seed\":12345678901234567890123,\"\":null }";
@@ -120,4 +121,23 @@ async fn a_header_is_passed_on_to_anthropic_as_to_openai() {
     let seen = provider.requests().pop().unwrap();
     assert_eq!((seen.header("anthropic-beta"), seen.header("x-api-key")), (Some("context-1m"), Some("sk-ant-1")));
     assert!(seen.header("anthropic-version").is_some() && !seen.head.contains(KEY), "{}", seen.head);
+}
+
+#[tokio::test]
+async fn all_lines_of_a_header_are_passed_on() {
+    for (kind, name) in [("openai", "openai-beta"), ("anthropic", "anthropic-beta")] {
+        let provider = Provider::refusing(400, "", "{}").await;
+        let settings =
+            format!("{{kind: {kind}, base_url: '{}', credentials: [{{id: a, api_key: k}}]}}", provider.url());
+        let weir = Config::new().provider("p", &settings).start().await;
+        let headers = format!("authorization: Bearer {KEY}\r\n{name}: one\r\n{name}: two\r\n");
+        let body = weir_tests::ask::chat("p/claude-sonnet-4-6").to_string();
+        let mut caller = Raw::connect(weir.api()).await;
+        caller.post("/v1/chat/completions", &headers, body).await;
+        assert_eq!(caller.answer().await.status, 400);
+        let head = provider.requests().pop().unwrap().head.to_ascii_lowercase();
+        let values = head.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let values = values.collect::<Vec<_>>().join(",");
+        assert!(values.contains("one") && values.contains("two"), "{kind}: {head}");
+    }
 }

@@ -9,11 +9,11 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 /// Dollars for a million tokens, all of them different.
-const OPENAI: &str = "{input: 2.5, cached_input: 0.25, cache_write: 3.125, output: 15, audio_input: 40, audio_output: 80, \
+const OPENAI: &str = "{input: 2.5, cached_input: 0.25, cache_write: 3.125, output: 15, audio_input: 40, audio_output: 80, image_input: 3.5, \
     tiers: [{above: 272k, input: 5, cached_input: 0.5, cache_write: 6.25, output: 22.5}], service_tiers: {\
     flex: {input: 1.25, cached_input: 0.13, output: 7.5, tiers: [{above: 272k, input: 2.5, cached_input: 0.25, output: 11.25}]}, \
     priority: {input: 5, cached_input: 0.5, output: 30}}}";
-const ANTHROPIC: &str = "{input: 3, cached_input: 0.3, cache_write: 3.75, cache_write_1h: 6, output: 15, service_tiers: {\
+const ANTHROPIC: &str = "{input: 3, cached_input: 0.3, cache_write: 3.75, cache_write_1h: 6, output: 15, per_web_search: 0.01, us_inference: 10%, service_tiers: {\
     batch: {input: 1.5, cached_input: 0.15, cache_write: 1.875, cache_write_1h: 3, output: 7.5}, fast: {input: 30, output: 150}}}";
 
 fn price(pricing: &str) -> Price {
@@ -97,6 +97,7 @@ fn openais_usage_costs_what_its_tier_and_kinds_cost() {
         "completion_tokens_details": {"audio_tokens": 200, "text_tokens": 30, "reasoning_tokens": 0}});
     let long = json!({"prompt_tokens": 300_000, "completion_tokens": 1_000, "total_tokens": 301_000,
         "prompt_tokens_details": {"cached_tokens": 200_000}});
+    let pictures = json!({"prompt_tokens": 1_000, "completion_tokens": 100, "prompt_tokens_details": {"text_tokens": 400, "image_tokens": 600}});
     let null = json!({"prompt_tokens": 10, "completion_tokens": 0, "prompt_tokens_details": null});
     for (tier, usage, expected) in [
         (json!("default"), &short, 2_500_000 + 1_500_000),
@@ -113,6 +114,7 @@ fn openais_usage_costs_what_its_tier_and_kinds_cost() {
         // Of long prompts priority says nothing: the dearer of its price and the usual one for them.
         (json!("priority"), &long, 100_000 * 5_000 + 200_000 * 500 + 1_000 * 30_000),
         (json!("default"), &null, 25_000),
+        (json!("default"), &pictures, 400 * 2_500 + 600 * 3_500 + 1_500_000),
     ] {
         assert_cost(&price, openai(&tier, usage), expected, &json!([tier, usage]));
     }
@@ -144,8 +146,17 @@ fn anthropics_usage_costs_what_its_tier_and_kinds_cost() {
             "service_tier": tier, "speed": speed})
     };
     let standard = 86 * 3_000 + 1_920 * 300 + 1_000 * 3_750 + 100 * 6_000 + 300 * 15_000;
+    let with = |name: &str, value: Value| {
+        let mut usage = usage("standard", Value::Null);
+        usage[name] = value;
+        usage
+    };
+    let searched = json!({"web_search_requests": 3, "web_fetch_requests": 7});
     for (usage, expected) in [
         (usage("standard", Value::Null), standard),
+        (with("server_tool_use", searched), standard + 30_000_000),
+        (with("inference_geo", json!("us")), standard / 10 * 11),
+        (with("inference_geo", json!("eu")), standard),
         // It has no price of its own.
         (usage("priority", json!("standard")), standard),
         (usage("batch", Value::Null), standard / 2),

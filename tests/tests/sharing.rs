@@ -363,6 +363,72 @@ async fn each_gateway_tells_of_the_requests_of_all() {
     tells_of(&one, 9).await;
 }
 
+/// Two gateways that share by way of this Redis: each answers for a request of the other, by its id and in its sums.
+async fn each_answers_for_the_other(config: &Config) {
+    let (one, two) = (config.start().await, config.start().await);
+    degraded(&one, 0).await;
+    degraded(&two, 0).await;
+    for (served, other) in [(&one, &two), (&two, &one)] {
+        let asked = served.chat().json(&chat("m")).send().await;
+        assert_eq!(asked.status, 200);
+        let id = asked.id();
+        asked.text().await;
+        let told = other.get(&format!("/v1/usage/{id}")).send().await;
+        assert_eq!(told.status, 200);
+        assert_eq!(told.json().await["request_id"], id.as_str());
+    }
+    tells_of(&one, 2).await;
+    tells_of(&two, 2).await;
+}
+
+#[tokio::test]
+async fn ledgers_are_read_by_way_of_a_cluster() {
+    let (simulator, redis) = (simulator(), Redis::cluster());
+    let store = format!("redis: {{cluster: ['{}']}}", redis.url());
+    each_answers_for_the_other(&config_of(&simulator, "limits: {rpm: 100}").store(&store)).await;
+}
+
+#[tokio::test]
+async fn ledgers_are_read_by_way_of_sentinels() {
+    let (simulator, master) = (simulator(), Redis::start(&["--requirepass", "open"]));
+    let sentinel = Redis::sentinel(&master);
+    let store = format!("redis: {{sentinel: {{master: weir, nodes: ['{}']}}, password: open}}", sentinel.url());
+    each_answers_for_the_other(&config_of(&simulator, "limits: {rpm: 100}").store(&store)).await;
+}
+
+#[tokio::test]
+async fn ledgers_are_read_by_tls_and_as_a_user_of_an_access_list() {
+    let (simulator, certificate) = (simulator(), Certificate::new());
+    let (_redis, url) = Redis::secure_with_access_list(&certificate);
+    let trusted = std::env::temp_dir().join(format!("weir-trusted-user-{}.pem", std::process::id()));
+    std::fs::write(&trusted, &certificate.certificate).unwrap();
+    let store = format!("redis: {{url: '{url}', username: weir, password: open}}");
+    let config = config_of(&simulator, "limits: {rpm: 100, concurrent: 10}").store(&store);
+    each_answers_for_the_other(&config.env("SSL_CERT_FILE", trusted.to_str().unwrap())).await;
+    std::fs::remove_file(trusted).unwrap();
+}
+
+#[tokio::test]
+async fn a_gateway_that_has_just_started_does_not_take_an_emptied_redis_for_all_there_is() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    let config = config(&simulator, &redis.url(), "limits: {rpm: 100}");
+    let one = config.start().await;
+    one.chat().json(&chat("m")).send().await.text().await;
+    tells_of(&one, 1).await;
+    redis.empty();
+    let new = config.start().await;
+    let asking = async {
+        loop {
+            let told = told(&new, "").await;
+            if told["complete"] == true {
+                return told["total"]["requests"].clone();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert_eq!(within("all that there is", asking).await, 1, "it was said to be all");
+}
+
 /// What can happen to a Redis.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
@@ -488,6 +554,56 @@ async fn suffer(fate: Fate, redis: &mut Redis, gateways: &[&Weir], alone: &Weir)
         p99(&shared),
         p99(&own)
     );
+}
+
+/// Waits until the tenant's budget has this limit at a gateway.
+async fn limit_is(weir: &Weir, wanted: f64) {
+    let told = async {
+        loop {
+            let told = Call::new(weir.admin(), "GET", "/admin/v1/budgets").send().await.json().await;
+            if told["budgets"][0]["limit_usd"].as_f64() == Some(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(&format!("a limit of {wanted} dollars"), told).await;
+}
+
+async fn raise(weir: &Weir, method: &str, terms: &Value) -> u16 {
+    let path = "/admin/v1/budgets/tenant/acme/usd/month/raise";
+    Call::new(weir.admin(), method, path).json(terms).send().await.status.as_u16()
+}
+
+#[tokio::test]
+async fn a_raised_limit_holds_at_every_gateway_until_one_ends_it() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    let config = config(&simulator, &redis.url(), "budgets: [{usd: 1, every: month}]");
+    let (one, two) = (config.start().await, config.start().await);
+    degraded(&one, 0).await;
+    degraded(&two, 0).await;
+    let of = |usd: i64| json!({"usd": usd, "until": "2999-01-01T00:00:00Z"});
+    assert_eq!(raise(&one, "PUT", &of(5)).await, 200);
+    limit_is(&two, 5.0).await;
+    let one = one.killed_and_started(&config).await;
+    limit_is(&one, 5.0).await;
+    redis.empty();
+    let three = config.start().await;
+    limit_is(&three, 5.0).await;
+    assert_eq!(raise(&three, "PUT", &of(6)).await, 200);
+    limit_is(&one, 6.0).await;
+    limit_is(&two, 6.0).await;
+    redis.freeze();
+    degraded(&two, 1).await;
+    assert_eq!(raise(&two, "DELETE", &json!({})).await, 200);
+    limit_is(&two, 1.0).await;
+    limit_is(&one, 6.0).await;
+    redis.thaw();
+    limit_is(&one, 1.0).await;
+    limit_is(&three, 1.0).await;
+    assert_eq!(raise(&one, "DELETE", &json!({})).await, 404);
+    let one = one.stopped_and_started(&config).await;
+    limit_is(&one, 1.0).await;
 }
 
 /// What all gateways together counted of the tenants' budgets, in dollars.

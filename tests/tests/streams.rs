@@ -806,6 +806,40 @@ async fn a_host_that_ends_without_done_is_whole_when_every_choice_has_its_reason
     }
 }
 
+/// A choice of a chunk without an end of the stream's own behind it.
+fn ended(index: u32, reason: &str) -> String {
+    format!("data: {{\"id\":\"c\",\"choices\":[{{\"index\":{index},\"text\":\"x\",\"finish_reason\":{reason}}}]}}\n\n")
+}
+
+#[tokio::test]
+async fn what_only_looks_like_the_end_of_every_answer_is_none() {
+    let (said, none, empty, stop) = (ended(0, "null"), ended(1, "null"), ended(0, "\"\""), ended(0, "\"stop\""));
+    let other = ended(1, "\"length\"");
+    let prompts = json!({"model": "m", "prompt": ["a", "b"], "stream": true});
+    let two = weir_tests::ask::with(stream("m"), "n", json!(2));
+    for (request, body, whole) in [
+        (stream("m"), format!("{empty}{empty}"), false),
+        (stream("m"), format!("{empty}{stop}"), true),
+        (two.clone(), format!("{said}{none}{stop}{stop}"), false),
+        (two, format!("{said}{none}{stop}{other}"), true),
+        (prompts.clone(), format!("{said}{stop}{none}"), false),
+        (prompts, format!("{said}{stop}{other}"), true),
+        (stream("m"), format!("{said}data: [DON"), false),
+        (stream("m"), format!("{said}data: [DONE]"), true),
+        (stream("m"), format!("{said}data: [DONE]\r\n"), true),
+        (stream("m"), format!("{said}{}", stop.trim_end()), true),
+        (stream("m"), format!("\u{feff}{said}data: [DONE]\n\n"), true),
+    ] {
+        let provider = Provider::answering(format!("{STREAM}{body}")).await;
+        let weir = before(&provider, "").await;
+        let path = if request.get("prompt").is_some() { "/v1/completions" } else { "/v1/chat/completions" };
+        let (events, end) = weir.post(path).json(&request).send().await.events().await;
+        assert_eq!(events.last().unwrap().is_done(), whole, "{body}: {events:#?}");
+        assert_eq!(end, if whole { End::Whole } else { End::Aborted });
+        assert_eq!(events[0].json()["choices"][0]["text"], "x", "{body}: {events:#?}");
+    }
+}
+
 #[tokio::test]
 async fn several_choices_are_streamed_each_with_its_own_end() {
     let simulator = simulator();

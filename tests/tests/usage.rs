@@ -153,7 +153,7 @@ async fn cached_tokens_are_part_of_the_input_and_counted_once() {
 #[tokio::test]
 async fn usage_in_the_last_chunk_of_content_is_found_and_told_in_a_chunk_of_its_own() {
     let content = chunk("m", &json!({"content": "hello"}));
-    let last = r#"{"id":"c-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#;
+    let last = r#"{"id":"c-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4,"prompt_tokens_details":{"audio_tokens":2},"cost":0.1}}"#;
     let provider = Provider::answering(format!("{STREAM}data: {content}\n\ndata: {last}\n\ndata: [DONE]\n\n")).await;
     let weir = Config::new().openai("p", &provider.url()).start().await;
     for (request, count) in [(stream("p/m"), 0), (stream_with_usage("p/m"), 1)] {
@@ -166,6 +166,8 @@ async fn usage_in_the_last_chunk_of_content_is_found_and_told_in_a_chunk_of_its_
                 (&chunk["choices"], &chunk["id"], &chunk["usage"]["total_tokens"]),
                 (&json!([]), &json!("c-1"), &json!(4))
             );
+            let counted = json!({"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4, "prompt_tokens_details": {"audio_tokens": 2}, "cost": 0.1});
+            assert_eq!(chunk["usage"], counted);
         }
         let line = weir.logged(&answer.id()).await;
         assert_eq!((&line["usage"]["input_tokens"], &line["accuracy"]), (&json!(3), &json!("exact")));

@@ -2,6 +2,9 @@
 
 pub mod sse;
 
+/// What some hosts begin an answer with. It means nothing.
+pub const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// How a provider frames its streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {

@@ -3,7 +3,7 @@
 
 use memchr::memchr2;
 
-use super::{Event, FrameError};
+use super::{BYTE_ORDER_MARK, Event, FrameError};
 
 /// The largest event that is taken: a large image or audio part in base64 fits.
 pub const MAX_EVENT: usize = 16 * 1024 * 1024;
@@ -20,6 +20,8 @@ pub struct Framer {
     line: usize,
     scanned: usize,
     after_cr: bool,
+    /// Behind a byte order mark, if there is one.
+    begun: bool,
     event: Pending,
 }
 
@@ -44,6 +46,9 @@ impl Framer {
     /// # Errors
     /// An event over [`MAX_EVENT`]; the stream cannot be read on.
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, FrameError> {
+        if !self.begun && !self.begin() {
+            return Ok(None);
+        }
         while let Some((line_end, next_line)) = self.next_line() {
             let line = (self.line, line_end);
             self.line = next_line;
@@ -70,6 +75,16 @@ impl Framer {
     #[must_use]
     pub fn has_rest(&self) -> bool {
         self.buffer.get(self.start..).unwrap_or_default().iter().any(|b| !b.is_ascii_whitespace())
+    }
+
+    /// Passes by a byte order mark; false where more has to come to tell.
+    fn begin(&mut self) -> bool {
+        let begin = self.buffer.get(..BYTE_ORDER_MARK.len()).unwrap_or(&self.buffer);
+        self.begun = begin.len() == BYTE_ORDER_MARK.len() || !BYTE_ORDER_MARK.starts_with(begin);
+        if begin == BYTE_ORDER_MARK {
+            (self.start, self.line, self.scanned) = (begin.len(), begin.len(), begin.len());
+        }
+        self.begun
     }
 
     /// The next line's end and the start of the one behind it.
@@ -207,6 +222,16 @@ mod tests {
                 assert_eq!(events(&[a, b]), whole, "cut at {cut} with {end:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_at_the_begin_is_passed_by_wherever_it_is_cut() {
+        let text = "\u{feff}data: \u{feff}1\n\n\u{feff}data: 2\n\ndata: 3\n\n".as_bytes();
+        for cut in 0..text.len() {
+            let (a, b) = text.split_at(cut);
+            assert_eq!(events(&[a, b]), pairs(&[("", "\u{feff}1"), ("", "3")]), "cut at {cut}");
+        }
+        assert_eq!(events(&[b"\xef", b"data: 1\n\ndata: 2\n\n"]), pairs(&[("", "2")]));
     }
 
     #[test]

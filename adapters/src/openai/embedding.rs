@@ -3,12 +3,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::DecodeError;
-use crate::chunk::push_json;
-use crate::index::Index;
+use crate::index::{Index, text};
+use crate::request::{Edit, rewrite_into};
 
 /// The two forms of a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,21 +19,31 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// What a request's `encoding_format` asks for.
+    /// What a request's `encoding_format` asks for; `None` for a form of the provider's own, which is left as it comes.
     #[must_use]
-    pub fn asked(raw: Option<&[u8]>) -> Self {
-        if raw == Some(b"\"base64\"") { Self::Base64 } else { Self::Float }
+    pub fn asked(raw: Option<&[u8]>) -> Option<Self> {
+        match raw {
+            None | Some(b"null" | b"\"float\"") => Some(Self::Float),
+            Some(b"\"base64\"") => Some(Self::Base64),
+            Some(_) => None,
+        }
     }
 }
 
-#[derive(Deserialize, Serialize)]
+/// One of `data`'s, with whatever its host says beside the vector.
 struct Item<'a> {
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    object: Option<&'a RawValue>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    index: Option<&'a RawValue>,
-    #[serde(borrow)]
-    embedding: &'a RawValue,
+    json: &'a [u8],
+    index: Index,
+    embedding: &'a [u8],
+}
+
+impl<'a> Item<'a> {
+    fn read(raw: &'a RawValue) -> Option<Self> {
+        let json = raw.get().as_bytes();
+        let index = Index::of(json).ok()?;
+        let embedding = index.get(json, "embedding")?;
+        Some(Self { json, index, embedding })
+    }
 }
 
 /// The answer's `data` with its vectors in `wanted`; nothing where they are already.
@@ -44,8 +53,9 @@ struct Item<'a> {
 pub fn in_encoding(body: &[u8], index: &Index, wanted: Encoding) -> Result<Option<Bytes>, DecodeError> {
     let malformed = |what: &str| DecodeError::Malformed(format!("the provider's embeddings: {what}"));
     let Some(data) = index.get(body, "data") else { return Err(malformed("no `data`")) };
-    let items: Vec<Item<'_>> =
-        serde_json::from_slice(data).map_err(|_| malformed("`data` is not a list of vectors"))?;
+    let items: Vec<&RawValue> = serde_json::from_slice(data).unwrap_or_default();
+    let items: Option<Vec<Item<'_>>> = items.into_iter().map(Item::read).collect();
+    let items = items.filter(|items| !items.is_empty()).ok_or_else(|| malformed("`data` is not a list of vectors"))?;
     if items.iter().all(|item| form(item.embedding) == wanted) {
         return Ok(None);
     }
@@ -55,39 +65,39 @@ pub fn in_encoding(body: &[u8], index: &Index, wanted: Encoding) -> Result<Optio
         if at > 0 {
             converted.push(b',');
         }
-        let embedding = &*in_form(item.embedding, wanted).ok_or_else(|| malformed("a broken vector"))?;
-        push_json(&mut converted, &Item { embedding, ..*item });
+        let embedding = in_form(item.embedding, wanted).ok_or_else(|| malformed("a broken vector"))?;
+        rewrite_into(item.json, &item.index, &[Edit::Set("embedding", embedding)], &mut converted);
     }
     converted.push(b']');
     Ok(Some(converted.into()))
 }
 
-fn form(vector: &RawValue) -> Encoding {
-    if vector.get().starts_with('"') { Encoding::Base64 } else { Encoding::Float }
+fn form(vector: &[u8]) -> Encoding {
+    if vector.starts_with(b"\"") { Encoding::Base64 } else { Encoding::Float }
 }
 
-fn in_form(vector: &RawValue, wanted: Encoding) -> Option<Box<RawValue>> {
+fn in_form(vector: &[u8], wanted: Encoding) -> Option<Bytes> {
     match (form(vector), wanted) {
         (Encoding::Float, Encoding::Base64) => to_base64(vector),
         (Encoding::Base64, Encoding::Float) => to_floats(vector),
-        _ => Some(vector.to_owned()),
+        _ => Some(Bytes::copy_from_slice(vector)),
     }
 }
 
-fn to_base64(vector: &RawValue) -> Option<Box<RawValue>> {
-    let floats: Vec<f32> = serde_json::from_str(vector.get()).ok()?;
+fn to_base64(vector: &[u8]) -> Option<Bytes> {
+    let floats: Vec<f32> = serde_json::from_slice(vector).ok()?;
     let bytes: Vec<u8> = floats.iter().flat_map(|float| float.to_le_bytes()).collect();
-    RawValue::from_string(format!("\"{}\"", STANDARD.encode(bytes))).ok()
+    Some(format!("\"{}\"", STANDARD.encode(bytes)).into())
 }
 
-fn to_floats(vector: &RawValue) -> Option<Box<RawValue>> {
-    let bytes = STANDARD.decode(vector.get().trim_matches('"').replace("\\/", "/")).ok()?;
+fn to_floats(vector: &[u8]) -> Option<Bytes> {
+    let bytes = STANDARD.decode(text(vector)?.as_bytes()).ok()?;
     let (floats, rest) = bytes.as_chunks::<4>();
     if !rest.is_empty() {
         return None;
     }
     let floats: Vec<f32> = floats.iter().map(|four| f32::from_le_bytes(*four)).collect();
-    serde_json::value::to_raw_value(&floats).ok()
+    serde_json::to_vec(&floats).ok().map(Bytes::from)
 }
 
 #[cfg(test)]
@@ -111,6 +121,15 @@ mod tests {
         let data = |body: &str| Some(body[r#"{"data":"#.len()..body.len() - 1].to_owned());
         assert_eq!(converted(floats, Encoding::Base64).unwrap(), data(base64));
         assert_eq!(converted(base64, Encoding::Float).unwrap(), data(floats));
+    }
+
+    #[test]
+    fn what_a_host_says_beside_a_vector_stays_and_forms_of_its_own_are_left_alone() {
+        let body = r#"{"data":[{"index":0, "embedding":"AAAAPw==","text":"a","size":{"n":1}}]}"#;
+        let floats = r#"[{"index":0, "embedding":[0.5],"text":"a","size":{"n":1}}]"#;
+        assert_eq!(converted(body, Encoding::Float).unwrap().as_deref(), Some(floats));
+        assert_eq!(Encoding::asked(Some(b"\"int8\"")), None);
+        assert_eq!(Encoding::asked(Some(b"null")), Some(Encoding::Float));
     }
 
     #[test]

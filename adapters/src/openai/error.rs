@@ -102,7 +102,7 @@ fn status_of_word(word: &str) -> Option<StatusCode> {
         | "resource_exhausted"
         | "too_many_requests" => StatusCode::TOO_MANY_REQUESTS,
         "authentication_error" | "invalid_api_key" | "unauthenticated" => StatusCode::UNAUTHORIZED,
-        "permission_error" | "permission_denied" => StatusCode::FORBIDDEN,
+        "permission_error" | "permission_denied" | "permissions_error" => StatusCode::FORBIDDEN,
         "not_found_error" | "model_not_found" | "not_found" => StatusCode::NOT_FOUND,
         "service_unavailable" | "unavailable" | "overloaded_error" | "overloaded" => StatusCode::SERVICE_UNAVAILABLE,
         "timeout" | "timeout_error" | "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
@@ -131,7 +131,7 @@ fn word(raw: &RawValue) -> Option<String> {
 }
 
 fn shown(status: StatusCode, body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body.get(..body.len().min(SHOWN)).unwrap_or_default());
+    let text = String::from_utf8_lossy(begin(body));
     let text = text.trim();
     let markup = text.starts_with('<');
     if text.is_empty() || markup {
@@ -140,9 +140,70 @@ fn shown(status: StatusCode, body: &[u8]) -> String {
     text.to_owned()
 }
 
-/// Codes of a credential that has nothing left to spend; some come as a 429, some as a 400.
-const SPENT: [&str; 4] =
-    ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "exceeded_current_quota_error"];
+/// As much as is shown. Cut between words: half of a secret would not be known for one any more.
+fn begin(body: &[u8]) -> &[u8] {
+    let Some(cut) = body.get(..SHOWN).filter(|_| body.len() > SHOWN) else { return body };
+    let end = cut.iter().rposition(u8::is_ascii_whitespace).unwrap_or_default();
+    cut.get(..end).unwrap_or_default()
+}
+
+/// Codes of a credential that has nothing left to spend; some come as a 429, some as a 400 or 403.
+const SPENT: [&str; 6] = [
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "exceeded_current_quota_error",
+    "insufficient_balance",
+    "not_enough_balance",
+];
+
+/// The same in words.
+const SPENT_WORDS: [&str; 4] = [
+    "key limit exceeded",
+    "insufficient balance",
+    "sorry, your account balance is insufficient",
+    "your newly created team",
+];
+
+/// Codes of a credential that is of no use for anything, where the status alone does not say so.
+const BAD_KEY: [&str; 10] = [
+    "invalid_api_key",
+    "api_key_invalid",
+    "authentication_error",
+    "unauthenticated",
+    "account_deactivated",
+    "account_suspended",
+    "access_terminated",
+    "organization_restricted",
+    "authenticationtypedisabled",
+    "consumer_suspended",
+];
+
+/// The same in words. A message counts by how it begins: further on it may quote what the caller wrote.
+const BAD_KEY_WORDS: [&str; 14] = [
+    "invalid api key",
+    "invalid api-key",
+    "incorrect api key",
+    "invalid authentication",
+    "invalid token",
+    "api key not valid",
+    "api key expired",
+    "your api key was reported as leaked",
+    "the api key is currently blocked",
+    "permission denied: consumer",
+    "key based authentication is disabled",
+    "oauth token has been revoked",
+    "this organization has been disabled",
+    "access denied due to invalid subscription key",
+];
+
+/// How hosts begin to say that a text was refused by a policy.
+const FLAGGED_WORDS: [&str; 4] = [
+    "input was flagged",
+    "your input was flagged",
+    "your chosen model requires moderation",
+    "the request is prohibited due to a violation",
+];
 
 /// What hosts say, each in its own code, of a prompt that is longer than the context.
 const TOO_LONG: [&str; 5] = [
@@ -156,14 +217,40 @@ const TOO_LONG: [&str; 5] = [
 fn refine(refusal: &Refusal) -> Class {
     let code = refusal.code.as_deref().unwrap_or_default();
     let kind = refusal.kind.as_deref().unwrap_or_default();
+    let is_of = |words: &[&str]| [code, kind].iter().any(|said| words.contains(&said.to_ascii_lowercase().as_str()));
     match refusal.class {
-        Class::RateLimit | Class::BadRequest if SPENT.contains(&code) || SPENT.contains(&kind) => Class::Quota,
-        Class::BadRequest if code == "context_length_exceeded" || tells_of_length(&refusal.message) => {
+        Class::RateLimit | Class::BadRequest | Class::Denied if is_of(&SPENT) => Class::Quota,
+        Class::BadRequest | Class::Denied if code == "context_length_exceeded" || tells_of_length(&refusal.message) => {
             Class::ContextLength
         }
-        Class::BadRequest if matches!(code, "content_filter" | "content_policy_violation") => Class::ContentPolicy,
+        Class::BadRequest | Class::Denied if matches!(code, "content_filter" | "content_policy_violation") => {
+            Class::ContentPolicy
+        }
+        // One prompt with more tokens than are allowed in a minute: the others have not become too many by it.
+        Class::RateLimit if begins(&refusal.message, &["request too large"]) => Class::Denied,
+        Class::Denied => denied(refusal, is_of(&BAD_KEY)),
         class => class,
     }
+}
+
+/// What a 403 says: of the credential only what its provider says of it in so many words, for it is refused to all others then.
+fn denied(refusal: &Refusal, is_bad_key: bool) -> Class {
+    let says = |words: &[&str]| begins(&refusal.message, words);
+    if is_bad_key || says(&BAD_KEY_WORDS) {
+        Class::Authorization
+    } else if says(&SPENT_WORDS) {
+        Class::Quota
+    } else if says(&FLAGGED_WORDS) {
+        Class::ContentPolicy
+    } else {
+        Class::Denied
+    }
+}
+
+/// Whether a message begins with one of these, in lower case.
+fn begins(message: &str, words: &[&str]) -> bool {
+    let begins = |with: &&str| message.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
+    words.iter().any(begins)
 }
 
 fn tells_of_length(message: &str) -> bool {
@@ -194,6 +281,15 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_is_no_json_is_cut_between_words() {
+        let message = |body: String| read(StatusCode::BAD_REQUEST, body.as_bytes()).message;
+        let begin = "bad key, ".repeat(55);
+        assert_eq!(message(format!("{begin} sk-0123456789-0123456789")), begin.trim());
+        assert_eq!(message(format!("{begin} end")), format!("{begin} end"));
+        assert_eq!(message("x".repeat(600)), "The provider answered 400 Bad Request.");
+    }
+
+    #[test]
     fn a_prompt_that_is_too_long_is_known_by_code_or_words() {
         for body in [
             r#"{"error":{"message":"m","code":"context_length_exceeded"}}"#,
@@ -210,6 +306,53 @@ mod tests {
         assert_eq!(read(StatusCode::TOO_MANY_REQUESTS, b"{}").class, Class::RateLimit);
         let body = br#"{"error":{"message":"m","code":"billing_hard_limit_reached"}}"#;
         assert_eq!(read(StatusCode::BAD_REQUEST, body).class, Class::Quota);
+    }
+
+    #[test]
+    fn a_403_is_the_credentials_only_where_it_says_so() {
+        let class = |body: &str| read(StatusCode::FORBIDDEN, body.as_bytes()).class;
+        for body in [
+            r#"{"error":{"code":"model_not_found","message":"Project `proj_1` does not have access to model `gpt-5.5`"}}"#,
+            r#"{"error":{"code":"unsupported_country_region_territory","type":"request_forbidden","message":"Country, region, or territory not supported"}}"#,
+            r#"{"error":{"message":"Your organization must be verified to use the model `o3`.","type":"invalid_request_error","code":null}}"#,
+            r#"{"type":"error","error":{"type":"permission_error","message":"Your API key does not have permission to use the specified resource."}}"#,
+            r#"{"error":{"type":"forbidden","message":"Request not allowed"}}"#,
+            r#"{"error":{"message":"The model `x` is blocked at the project level.","type":"permissions_error","code":"model_permission_blocked_project"}}"#,
+            r#"{"error":{"message":"Access denied. Please check your network settings."}}"#,
+            r#"{"error":{"code":"403","message":"Access denied due to Virtual Network/Firewall rules."}}"#,
+            r#"{"error":{"code":"model_not_found","message":"No access to model `invalid api key`"}}"#,
+            "<html>403 Forbidden</html>",
+            "{}",
+            "",
+        ] {
+            assert_eq!(class(body), Class::Denied, "{body}");
+        }
+        for body in [
+            r#"{"error":{"code":"invalid_api_key","message":"m"}}"#,
+            r#"{"error":{"code":"AuthenticationTypeDisabled","message":"Key based authentication is disabled for this resource."}}"#,
+            r#"{"type":"error","error":{"type":"permission_error","message":"OAuth token has been revoked. Please obtain a new token."}}"#,
+            r#"[{"error":{"code":403,"message":"Your API key was reported as leaked. Please use another API key.","status":"PERMISSION_DENIED"}}]"#,
+            r#"{"code":"c","error":"The API key is currently blocked: Blocked due to API key leak"}"#,
+        ] {
+            assert_eq!(class(body), Class::Authorization, "{body}");
+        }
+        let spent =
+            r#"{"error":{"code":403,"message":"Key limit exceeded (total limit). Manage it in the settings."}}"#;
+        assert_eq!(class(spent), Class::Quota);
+        let flagged =
+            r#"{"error":{"code":403,"message":"Input was flagged by moderation","metadata":{"reasons":["violence"]}}}"#;
+        assert_eq!(class(flagged), Class::ContentPolicy);
+    }
+
+    #[test]
+    fn one_prompt_over_the_limit_of_a_minute_is_no_rate_limit() {
+        let told = |message: &str| {
+            let body = format!(r#"{{"error":{{"message":"{message}","type":"tokens","code":"rate_limit_exceeded"}}}}"#);
+            read(StatusCode::TOO_MANY_REQUESTS, body.as_bytes()).class
+        };
+        let large = "Request too large for gpt-5.5 in organization org-1 on tokens per min (TPM): Limit 30000, Requested 43000.";
+        assert_eq!(told(large), Class::Denied);
+        assert_eq!(told("Rate limit reached for gpt-5.5 in organization org-1"), Class::RateLimit);
     }
 
     #[test]

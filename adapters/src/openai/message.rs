@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::text::Text;
+use super::unknown::Unknown;
 use crate::adapter::EncodeError;
 
 /// Who speaks.
@@ -50,12 +51,25 @@ pub struct Message<'a> {
     pub thinking_blocks: Option<Vec<ThinkingBlock<'a>>>,
     /// Blocks of the provider's own that were handed out to be handed back.
     pub provider_blocks: Option<Vec<&'a RawValue>>,
+    /// In which order all blocks came, raw.
+    pub block_order: Option<&'a RawValue>,
+    /// Where the text has its facts from, raw.
+    pub annotations: Option<&'a RawValue>,
     /// Anthropic's cache mark, for the message's last part.
     pub cache_control: Option<&'a RawValue>,
     /// A reference to audio that the model spoke.
     pub audio: Option<&'a RawValue>,
     /// Whether a tool's result is an error.
     pub is_error: Option<bool>,
+    /// The text of reasoning that was handed out, which its blocks say too.
+    pub reasoning_content: Option<IgnoredAny>,
+    /// The same under the name that other hosts have for it.
+    pub reasoning: Option<IgnoredAny>,
+    /// What a provider told beside its blocks; it need not come back.
+    pub extra_content: Option<IgnoredAny>,
+    /// Fields that are not known.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// What a message says.
@@ -90,6 +104,8 @@ pub struct Part<'a> {
     pub kind: Text<'a>,
     /// A text, raw.
     pub text: Option<&'a RawValue>,
+    /// Anthropic's sources of a text.
+    pub citations: Option<&'a RawValue>,
     /// A refusal's text, raw.
     pub refusal: Option<&'a RawValue>,
     /// An image.

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::usage::Written;
-use crate::chunk::{FinishReason, ThinkingBlock, push_json};
+use crate::chunk::{FinishReason, push_json};
+use crate::handback::{Order, ThinkingBlock};
 use crate::usage::Usage;
 
 /// A raw JSON value, the provider's own or made here.
@@ -59,6 +60,12 @@ pub struct Message<'a> {
     /// Blocks that OpenAI's format has no word for, to be handed back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub provider_blocks: Vec<&'a RawValue>,
+    /// In which order all blocks came, where it is not the usual one.
+    #[serde(skip_serializing_if = "Order::is_usual")]
+    pub block_order: Order,
+    /// What the provider tells beside its blocks, under its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extra_content: Option<Box<RawValue>>,
 }
 
 /// The word `assistant`.

@@ -3,47 +3,25 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::index::Index;
 use crate::usage::{ServiceTier, Usage};
 
 /// No request has more tokens than this; what says so counts something else.
 const MOST_TOKENS: u64 = 1_000_000_000_000;
 
-/// As a provider writes it; hosts of the same dialect leave out or null what they do not count, and write details in shapes
-/// of their own.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Read<'a> {
-    #[serde(borrow)]
-    prompt_tokens: Raw<'a>,
-    completion_tokens: Raw<'a>,
-    total_tokens: Raw<'a>,
-    prompt_tokens_details: Raw<'a>,
-    completion_tokens_details: Raw<'a>,
-    prompt_cache_hit_tokens: Raw<'a>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Details<'a> {
-    #[serde(borrow)]
-    cached_tokens: Raw<'a>,
-    cache_write_tokens: Raw<'a>,
-    reasoning_tokens: Raw<'a>,
-    audio_tokens: Raw<'a>,
-}
-
-/// A value of whatever shape; `None` where it is left out or null.
-type Raw<'a> = Option<&'a RawValue>;
+/// A raw value; `None` where it is left out.
+type Value<'a> = Option<&'a [u8]>;
 
 /// A value that is no count.
 struct Odd;
 
-fn count(raw: Raw<'_>) -> Result<Option<u64>, Odd> {
-    let Some(raw) = raw else {
+/// Hosts of this dialect leave out or null what they do not count.
+fn count(raw: Value<'_>) -> Result<Option<u64>, Odd> {
+    let Some(raw) = raw.filter(|raw| *raw != b"null") else {
         return Ok(None);
     };
-    let whole = || serde_json::from_str::<u64>(raw.get()).ok();
-    let count = whole().or_else(|| fraction(raw.get())).filter(|count| *count <= MOST_TOKENS);
+    let text = std::str::from_utf8(raw).map_err(|_| Odd)?;
+    let count = text.parse().ok().or_else(|| fraction(text)).filter(|count| *count <= MOST_TOKENS);
     count.map(Some).ok_or(Odd)
 }
 
@@ -55,44 +33,53 @@ fn fraction(text: &str) -> Option<u64> {
 }
 
 /// A count that says more of another one: where it is odd, that one holds all the same.
-fn detail(raw: Raw<'_>) -> Option<u64> {
+fn detail(raw: Value<'_>) -> Option<u64> {
     count(raw).ok().flatten()
 }
 
-fn details(raw: Raw<'_>) -> Details<'_> {
-    raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
-}
-
-impl Read<'_> {
-    /// `None` where it counts nothing, or nothing that can be relied on.
-    fn usage(&self) -> Option<Usage> {
-        let (prompt, completion) = (count(self.prompt_tokens).ok()?, count(self.completion_tokens).ok()?);
-        let total = detail(self.total_tokens);
-        let rest = |of: Option<u64>| total.map(|total| total.saturating_sub(of.unwrap_or_default()));
-        prompt.or(completion).or(total)?;
-        let (input, output) = (details(self.prompt_tokens_details), details(self.completion_tokens_details));
-        Some(Usage {
-            input_tokens: prompt.or_else(|| rest(completion)).unwrap_or_default(),
-            cached_input_tokens: detail(input.cached_tokens)
-                .or_else(|| detail(self.prompt_cache_hit_tokens))
-                .unwrap_or_default(),
-            cache_write_tokens: detail(input.cache_write_tokens).unwrap_or_default(),
-            output_tokens: completion.or_else(|| rest(prompt).filter(|_| prompt.is_some())).unwrap_or_default(),
-            reasoning_tokens: detail(output.reasoning_tokens).unwrap_or_default(),
-            audio_input_tokens: detail(input.audio_tokens).unwrap_or_default(),
-            audio_output_tokens: detail(output.audio_tokens).unwrap_or_default(),
-            ..Usage::default()
-        })
-    }
+/// The details of these names in an object, of whatever shape it is.
+fn details<const N: usize>(raw: Value<'_>, names: [&str; N]) -> [Option<u64>; N] {
+    let Some((raw, index)) = raw.and_then(|raw| Some((raw, Index::of(raw).ok()?))) else {
+        return [None; N];
+    };
+    index.values(raw, names).map(detail)
 }
 
 /// Reads a raw usage object of an answer that was served in this tier; `None` where it is null, counts nothing, or has another
 /// shape.
 #[must_use]
 pub fn read(raw: &[u8], tier: ServiceTier) -> Option<Usage> {
-    let read = serde_json::from_slice::<Option<Read<'_>>>(raw).ok().flatten()?;
-    Some(Usage { tier, ..read.usage()? })
+    let index = Index::of(raw).ok()?;
+    let [prompt, completion, total] = index.values(raw, ["prompt_tokens", "completion_tokens", "total_tokens"]);
+    let (prompt, completion, total) = (count(prompt).ok()?, count(completion).ok()?, detail(total));
+    prompt.or(completion).or(total)?;
+    let rest = |of: Option<u64>| total.map(|total| total.saturating_sub(of.unwrap_or_default()));
+    let [input, output, hits] =
+        index.values(raw, ["prompt_tokens_details", "completion_tokens_details", "prompt_cache_hit_tokens"]);
+    let [cached, written, audio_input, image_input] =
+        details(input, ["cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens"]);
+    let [reasoning, audio_output, image_output] = details(output, ["reasoning_tokens", "audio_tokens", "image_tokens"]);
+    // OpenRouter's, who has it from Anthropic, and Perplexity's.
+    let [tools, queries] = index.values(raw, ["server_tool_use", "num_search_queries"]);
+    let [searches] = details(tools, ["web_search_requests"]);
+    Some(Usage {
+        tier,
+        input_tokens: prompt.or_else(|| rest(completion)).unwrap_or_default(),
+        cached_input_tokens: cached.or_else(|| detail(hits)).unwrap_or_default(),
+        cache_write_tokens: written.unwrap_or_default(),
+        output_tokens: completion.or_else(|| rest(prompt).filter(|_| prompt.is_some())).unwrap_or_default(),
+        reasoning_tokens: reasoning.unwrap_or_default(),
+        audio_input_tokens: audio_input.unwrap_or_default(),
+        audio_output_tokens: audio_output.unwrap_or_default(),
+        image_input_tokens: image_input.unwrap_or_default(),
+        image_output_tokens: image_output.unwrap_or_default(),
+        web_searches: searches.or_else(|| detail(queries)).unwrap_or_default(),
+        ..Usage::default()
+    })
 }
+
+/// A part of it, of whatever shape; `None` where it is left out or null.
+type Raw<'a> = Option<&'a RawValue>;
 
 /// An answer, as far as it says something.
 #[derive(Debug, Default, Deserialize)]

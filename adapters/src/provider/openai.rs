@@ -1,6 +1,7 @@
 //! OpenAI, and every host that speaks as it does: the caller's bytes go out with two or three spans spliced, and what
 //! comes back passes unchanged but for the model's name, where it was an alias, and the usage.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -11,8 +12,8 @@ use serde_json::value::RawValue;
 
 use crate::adapter::{Adapter, DecodeError, EncodeError, EventDecoder, NativeRequest, Reply, Target};
 use crate::chunk::ChunkWriter;
-use crate::frame::Event;
-use crate::index::{Field, Index, IndexError, text_fields};
+use crate::frame::{BYTE_ORDER_MARK, Event};
+use crate::index::{Field, Index, IndexError, has_text_field};
 use crate::openai::embedding::{Encoding, in_encoding};
 use crate::openai::{error, usage};
 use crate::refusal::Refusal;
@@ -23,7 +24,7 @@ use crate::usage::ServiceTier;
 pub struct OpenAi;
 
 /// Headers of the caller's that go on to the provider.
-const PASSED_ON: [HeaderName; 1] = [HeaderName::from_static("openai-beta")];
+static PASSED_ON: [HeaderName; 1] = [HeaderName::from_static("openai-beta")];
 
 impl Adapter for OpenAi {
     fn name(&self) -> &'static str {
@@ -56,17 +57,23 @@ impl Adapter for OpenAi {
     }
 
     fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes) -> Result<Reply, DecodeError> {
+        let body = body.strip_prefix(BYTE_ORDER_MARK).map_or_else(|| body.clone(), |rest| body.slice_ref(rest));
         let index = Index::of(&body).map_err(|e| DecodeError::Malformed(format!("the provider's answer: {e}")))?;
-        let [error, object, tier, usage] = index.values(&body, ["error", "object", "service_tier", "usage"]);
+        let names = ["error", "object", "choices", "service_tier", "usage"];
+        let [error, object, choices, tier, usage] = index.values(&body, names);
         if is_error(error, object) {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(&body))));
+        }
+        if request.operation() != Operation::Embeddings && choices.is_none_or(is_none) {
+            return Err(DecodeError::Malformed("the provider's answer: no choices".to_owned()));
         }
         let tier = tier.map(ServiceTier::read).unwrap_or_default();
         let usage = usage.and_then(|raw| usage::read(raw, tier));
         let mut edits: Vec<Edit<'_>> = renamed(to).map(as_model).into_iter().collect();
         if request.operation() == Operation::Embeddings {
             let wanted = Encoding::asked(request.get("encoding_format"));
-            edits.extend(in_encoding(&body, &index, wanted)?.map(|data| Edit::Set("data", data)));
+            let data = wanted.map(|wanted| in_encoding(&body, &index, wanted)).transpose()?.flatten();
+            edits.extend(data.map(|data| Edit::Set("data", data)));
         }
         let body = rewrite(&body, &index, &edits);
         Ok(Reply { body, usage })
@@ -78,8 +85,8 @@ impl Adapter for OpenAi {
             begin: Begin::default(),
             name: renamed(to),
             wants_usage: request.wants_usage(),
-            choices: request.get("n").and_then(|n| serde_json::from_slice(n).ok()).unwrap_or(1).max(1),
-            finished: 0,
+            answers: request.answers(),
+            finished: BTreeSet::new(),
             begun: false,
         })
     }
@@ -111,8 +118,8 @@ fn path(operation: Operation) -> &'static str {
 }
 
 fn passed_on(caller: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-    let one = |name: HeaderName| caller.get(&name).map(|value| (name, value.clone()));
-    PASSED_ON.into_iter().filter_map(one).collect()
+    let all = |name: &'static HeaderName| caller.get_all(name).iter().map(|value| (name.clone(), value.clone()));
+    PASSED_ON.iter().flat_map(all).collect()
 }
 
 fn quoted(text: &str) -> Bytes {
@@ -166,8 +173,9 @@ struct PassThrough {
     begin: Begin,
     name: Option<Bytes>,
     wants_usage: bool,
-    choices: usize,
-    finished: usize,
+    answers: u64,
+    /// The choices that have said their reason to stop.
+    finished: BTreeSet<u64>,
     begun: bool,
 }
 
@@ -188,10 +196,11 @@ impl EventDecoder for PassThrough {
     fn event(&mut self, event: Event<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
         match event.data.trim_ascii() {
             b"" => return Ok(()),
-            b"[DONE]" => {
+            b"[DONE]" if out.has_content() => {
                 out.complete();
                 return Ok(());
             }
+            b"[DONE]" => return Err(DecodeError::Malformed("a stream without an answer".to_owned())),
             _ => {}
         }
         let known = self.read(event.data).map_err(|e| DecodeError::Malformed(format!("the provider's event: {e}")))?;
@@ -207,7 +216,7 @@ impl EventDecoder for PassThrough {
 
     /// Some hosts end without `[DONE]`; a stream whose every choice has its reason to stop is whole all the same.
     fn end(&mut self, out: &mut ChunkWriter) -> Result<(), DecodeError> {
-        if self.finished >= self.choices {
+        if u64::try_from(self.finished.len()).is_ok_and(|finished| finished >= self.answers) {
             out.complete();
         }
         Ok(())
@@ -226,6 +235,9 @@ struct Said<'a> {
 
 /// What chunks say before their choices is remembered up to this length: an id, a model's name and the like.
 const MOST_BEGIN: usize = 512;
+
+/// The ends of so many answers are told apart: far over what providers write to one request.
+const MOST_ANSWERS: usize = 16 * 1024;
 
 impl PassThrough {
     /// How many fields it begins with that are those of the chunk before it.
@@ -278,29 +290,48 @@ impl PassThrough {
         if let Some(counted) = counted {
             out.usage(counted);
             if is_none(choices) {
-                let mut json = Vec::with_capacity(event.data.len());
-                self.tell(event.data, &said, false, &mut json);
-                return out.usage_event(json);
+                out.usage_event(self.told(event.data, &said, Vec::new()));
+                return;
+            }
+            if self.wants_usage {
+                let without_choices = Edit::Set("choices", Bytes::from_static(b"[]"));
+                out.usage_event(self.told(event.data, &said, vec![without_choices]));
             }
         }
         let is_only_ours = usage.is_some() && (counted.is_some() || !self.wants_usage);
         if is_only_ours || (said.has_model && self.name.is_some()) {
-            out.data(|json| self.tell(event.data, &said, is_only_ours, json));
+            let edits = if is_only_ours { vec![Edit::Remove("usage".into())] } else { Vec::new() };
+            out.data(|json| self.tell(event.data, &said, edits, json));
         } else {
             out.raw(event.raw);
         }
-        self.finished += text_fields(choices, &FINISH_REASON);
+        if has_text_field(choices, &FINISH_REASON) {
+            self.note_finished(choices);
+        }
         if out.has_content() || (!is_none(choices) && has_content(choices)) {
             out.content_begun();
         }
     }
 
-    /// A chunk as the caller is to see it: with its own name for the model, and without usage that it did not ask for.
-    fn tell(&self, data: &[u8], said: &Said<'_>, without_usage: bool, json: &mut Vec<u8>) {
-        let mut edits = Vec::new();
-        if without_usage {
-            edits.push(Edit::Remove("usage".into()));
+    /// Some say their reason twice, and with an empty one hosts mean none.
+    fn note_finished(&mut self, choices: &[u8]) {
+        let choices = serde_json::from_slice::<Vec<Choice<'_>>>(choices).unwrap_or_default();
+        let finished = choices.iter().filter(|choice| choice.is_finished());
+        for index in finished.map(|choice| choice.index.unwrap_or_default()) {
+            if self.finished.len() < MOST_ANSWERS {
+                self.finished.insert(index);
+            }
         }
+    }
+
+    fn told(&self, data: &[u8], said: &Said<'_>, edits: Vec<Edit<'_>>) -> Vec<u8> {
+        let mut json = Vec::with_capacity(data.len());
+        self.tell(data, said, edits, &mut json);
+        json
+    }
+
+    /// A chunk as the caller is to see it: with its own name for the model, and these edits.
+    fn tell(&self, data: &[u8], said: &Said<'_>, mut edits: Vec<Edit<'_>>, json: &mut Vec<u8>) {
         let rest = self.index.fields().get(said.known..).unwrap_or_default();
         if said.known > 0 && (self.name.is_none() || self.begin.has_model) {
             json.extend_from_slice(&self.begin.told);
@@ -328,12 +359,20 @@ impl PassThrough {
 
 #[derive(Deserialize)]
 struct Choice<'a> {
+    #[serde(default)]
+    index: Option<u64>,
     #[serde(borrow, default)]
     delta: Option<&'a RawValue>,
     #[serde(borrow, default)]
     text: Option<&'a RawValue>,
     #[serde(borrow, default)]
     finish_reason: Option<&'a RawValue>,
+}
+
+impl Choice<'_> {
+    fn is_finished(&self) -> bool {
+        self.finish_reason.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\"" | "\"null\""))
+    }
 }
 
 /// Whether a chunk's choices say more than a role.

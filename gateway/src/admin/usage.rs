@@ -104,7 +104,15 @@ impl Asked {
 /// A moment, or a day's beginning in UTC.
 fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
     let text = String::deserialize(from)?;
-    let day = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|day| day.timestamp());
+    // A date with a time and no offset would be read as well, and lose its time.
+    let day = || {
+        text.parse::<Date>()
+            .ok()
+            .filter(|day| day.to_string() == text)?
+            .to_zoned(TimeZone::UTC)
+            .ok()
+            .map(|day| day.timestamp())
+    };
     let moment = text.parse().ok().or_else(day);
     moment
         .map(Some)
@@ -138,8 +146,8 @@ async fn rows(State(reader): State<Reader>, asked: Result<Query<Asked>, QueryRej
     };
     match asked.format {
         Format::Json => page(reader, asked).await,
-        Format::Jsonl => stream(reader, asked.filter(), "application/jsonl", String::new(), jsonl).await,
-        Format::Csv => stream(reader, asked.filter(), "text/csv; charset=utf-8", csv_head(), csv).await,
+        Format::Jsonl => stream(reader, asked, "application/jsonl", String::new(), jsonl).await,
+        Format::Csv => stream(reader, asked, "text/csv; charset=utf-8", csv_head(), csv).await,
     }
 }
 
@@ -179,10 +187,10 @@ pub(super) async fn answer(work: impl FnOnce() -> Result<Response, StoreFault> +
     }
 }
 
-/// All rows of `filter`, written as they are read and as fast as they are taken.
+/// All rows that are asked for, or so many of them as the limit says, written as they are read and as fast as they are taken.
 async fn stream(
     reader: Reader,
-    filter: Filter,
+    asked: Asked,
     kind: &'static str,
     head: String,
     write: impl Fn(&Row<'_>, &mut Vec<u8>) + Send + 'static,
@@ -192,15 +200,17 @@ async fn stream(
         let complete = volumes.is_complete();
         let (parts, taken) = mpsc::channel(MOST_PARTS);
         tokio::task::spawn_blocking(move || {
-            let mut part = head.into_bytes();
-            let mut cursor = None;
+            let (mut part, filter) = (head.into_bytes(), asked.filter());
+            let (mut cursor, mut left) = (None, asked.limit.unwrap_or(usize::MAX));
             loop {
-                let read = volumes.rows(&filter, cursor, PART, |row| write(row, &mut part));
+                let wanted = left.min(PART);
+                left -= wanted;
+                let read = volumes.rows(&filter, cursor, wanted, |row| write(row, &mut part));
                 // An answer that has begun cannot become another status, nor say that it is not complete: it breaks off.
                 let (ended, sent) = match read {
                     Ok(next) if volumes.is_complete() == complete => {
                         cursor = next;
-                        (next.is_none(), parts.blocking_send(Ok(Bytes::from(std::mem::take(&mut part)))))
+                        (next.is_none() || left == 0, parts.blocking_send(Ok(Bytes::from(std::mem::take(&mut part)))))
                     }
                     Ok(_) => (true, parts.blocking_send(Err(StoreFault::Away))),
                     Err(error) => (true, parts.blocking_send(Err(error))),
@@ -247,7 +257,7 @@ fn jsonl(row: &Row<'_>, to: &mut Vec<u8>) {
 }
 
 /// The columns of a spreadsheet; each row is read as JSON and has them by these names.
-const COLUMNS: [&str; 21] = [
+const COLUMNS: [&str; 22] = [
     "request_id",
     "tenant",
     "key",
@@ -269,6 +279,7 @@ const COLUMNS: [&str; 21] = [
     "first_byte_ms",
     "duration_ms",
     "service_tier",
+    "inference_geo",
 ];
 
 fn csv_head() -> String {
@@ -278,7 +289,7 @@ fn csv_head() -> String {
 fn csv(row: &Row<'_>, to: &mut Vec<u8>) {
     let text = |value: &Option<std::borrow::Cow<'_, str>>| value.as_deref().unwrap_or_default().to_owned();
     let number = |value: Option<u64>| value.map_or_else(String::new, |value| value.to_string());
-    let columns: [String; COLUMNS.len()] = [
+    let columns = [
         row.request_id.to_string(),
         row.tenant.to_string(),
         row.key.to_string(),
@@ -300,11 +311,18 @@ fn csv(row: &Row<'_>, to: &mut Vec<u8>) {
         number(row.first_byte_ms),
         row.duration_ms.to_string(),
         text(&row.service_tier),
+        text(&row.inference_geo),
     ];
     let mut writer = csv::WriterBuilder::new().buffer_capacity(LINE).terminator(csv::Terminator::CRLF).from_writer(to);
-    if let Err(error) = writer.write_record(columns) {
+    if let Err(error) = writer.write_record(columns.map(inert)) {
         tracing::error!(%error, "a row is no CSV");
     }
+}
+
+/// A spreadsheet takes a text that begins with one of these for a formula, and callers choose ids and names of models. It shows
+/// what is behind an apostrophe as it stands.
+fn inert(text: String) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{text}") } else { text }
 }
 
 /// Sums as they are told.
@@ -390,6 +408,7 @@ mod tests {
             duration_ms: 7,
             tags: Vec::new(),
             service_tier: None,
+            inference_geo: None,
         }
     }
 
@@ -447,12 +466,24 @@ mod tests {
         assert_eq!((lines.len(), &lines[299]["request_id"]), (300, &"r1".into()));
         let (_, table) = ask.get("/admin/v1/usage/rows?format=csv&model=a").await;
         assert_eq!(table.lines().count(), 301);
+        for (limit, lines) in [(0, 1), (1, 2), (257, 258)] {
+            let (_, table) = ask.get(&format!("/admin/v1/usage/rows?format=csv&model=a&limit={limit}")).await;
+            assert_eq!(table.lines().count(), lines);
+        }
         assert_eq!(
             table.lines().last().unwrap(),
             "r0,acme,ci,a,llm,200,,exact,openai,\"gpt-5.5, the large one\",oa-1,10,0,0,2,0,1.500000001,\
-             2026-11-23T04:00:00Z,,7,"
+             2026-11-23T04:00:00Z,,7,,"
         );
         assert_eq!(ask.json("/admin/v1/usage/rows/r7").await["model"], "b");
+    }
+
+    #[test]
+    fn a_caller_s_text_is_no_formula_in_a_spreadsheet() {
+        let mut table = Vec::new();
+        csv(&row("-2-3", "=HYPERLINK(\"http://a\")", None), &mut table);
+        let table = String::from_utf8(table).unwrap();
+        assert!(table.starts_with("'-2-3,acme,ci,\"'=HYPERLINK(\"\"http://a\"\")\",llm,"), "{table}");
     }
 
     #[tokio::test]
@@ -461,6 +492,9 @@ mod tests {
         for (path, status) in [
             ("/admin/v1/usage?by=colour", 400),
             ("/admin/v1/usage?from=yesterday", 400),
+            ("/admin/v1/usage?from=2026-11-23T23:59:59", 400),
+            ("/admin/v1/usage?from=2026-11-23%2023:59:59", 400),
+            ("/admin/v1/usage?to=2026-11-23T10:00", 400),
             ("/admin/v1/usage?colour=red", 400),
             ("/admin/v1/usage/rows?cursor=x", 400),
             ("/admin/v1/usage/rows?format=xml", 400),

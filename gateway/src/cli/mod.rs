@@ -196,6 +196,6 @@ fn say(text: &str) -> ExitCode {
 }
 
 /// Prints what is not the result. When standard error is gone there is nobody left to tell.
-fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     let _: io::Result<()> = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::{WRONG_INPUT, complain, say};
 use crate::ledger::{self, ArchiveFault, Census};
-use crate::store::{Patience, Served, Store, StoreFault, tools};
+use crate::store::{Patience, Served, Store, StoreFault, kept_raise, tools};
 
 /// How many damaged values are told one by one.
 const MOST_TOLD: u64 = 20;
@@ -17,21 +17,29 @@ const MOST_TOLD: u64 = 20;
 struct Findings {
     ledger: Census,
     configurations: u64,
+    raises: u64,
     damaged: u64,
 }
 
 impl Findings {
     fn see(&mut self, key: &[u8], value: Result<Vec<u8>, StoreFault>) {
-        let seen = value.and_then(|value| match self.ledger.count(key, &value)? {
-            true => Ok(()),
-            false => self.configuration(&value),
-        });
-        if let Err(error) = seen {
+        if let Err(error) = value.and_then(|value| self.count(key, &value)) {
             self.damaged += 1;
             if self.damaged <= MOST_TOLD {
                 complain(&format!("damage: {}\n", plain(&error)));
             }
         }
+    }
+
+    fn count(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreFault> {
+        if self.ledger.count(key, value)? {
+            return Ok(());
+        }
+        if kept_raise(key, value)?.is_some() {
+            self.raises += 1;
+            return Ok(());
+        }
+        self.configuration(value)
     }
 
     fn configuration(&mut self, value: &[u8]) -> Result<(), StoreFault> {
@@ -47,7 +55,7 @@ impl Findings {
             _ = write!(text, ", {first} to {last}");
         }
         _ = write!(text, "\nopen requests   {open}\nids             {ids}\ncounters        {counters}\n");
-        _ = writeln!(text, "configurations  {}", self.configurations);
+        _ = write!(text, "configurations  {}\nraised limits   {}\n", self.configurations, self.raises);
         text
     }
 }
@@ -55,12 +63,16 @@ impl Findings {
 pub(super) fn check(path: &Path) -> ExitCode {
     let mut findings = Findings::default();
     let walked = tools::walk(path, |key, value| findings.see(key, value));
-    say(&findings.text());
-    match walked {
-        Err(StoreFault::Damaged(why)) => complain(&format!("damage: {why}\n")),
+    let damaged = match walked {
+        Ok(()) => None,
+        Err(StoreFault::Damaged(why)) => Some(why),
         Err(error) => return refuse(path, &error),
-        Ok(()) if findings.damaged == 0 => return say("no damage\n"),
-        Ok(()) => complain(&format!("{} values are damaged\n", findings.damaged)),
+    };
+    say(&findings.text());
+    match damaged {
+        Some(why) => complain(&format!("damage: {why}; above is what a repair would keep\n")),
+        None if findings.damaged == 0 => return say("no damage\n"),
+        None => complain(&format!("{} values are damaged\n", findings.damaged)),
     }
     complain(&format!("help: `weir store repair {}` makes it anew of what can be read\n", path.display()));
     ExitCode::from(WRONG_INPUT)

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use sha2::{Digest, Sha256};
 
 use super::load::{list, providers_folder};
+use crate::vital;
 
 /// An editor saves in several steps; a change counts when nothing has happened for so long.
 const QUIET: Duration = Duration::from_millis(100);
@@ -49,8 +49,7 @@ pub fn watch(path: &Path, on_change: impl Fn() + Send + 'static) -> io::Result<W
     let (wake, woken) = sync_channel(1);
     let over = Arc::new(AtomicBool::new(false));
     let mut watching = Watching::new(path, wake.clone(), Arc::clone(&over));
-    let thread = thread::Builder::new().name("config-watch".to_owned());
-    thread.spawn(move || watching.run(&woken, on_change))?;
+    vital::tireless("config-watch", move || watching.run(&woken, &on_change))?;
     Ok(WatchGuard { over, wake })
 }
 

@@ -22,13 +22,22 @@ pub trait Fleet: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Nobody can be asked.
-    fn others(&self) -> Result<Vec<Member>, StoreFault>;
+    fn others(&self) -> Result<Others, StoreFault>;
 
     /// Says that this process's copy is there, and how; copies of which that was not said for as long as rows are `kept` go.
     ///
     /// # Errors
     /// It cannot be said.
     fn note(&self, state: State, kept: Duration, now: Timestamp) -> Result<(), StoreFault>;
+}
+
+/// The others' ledgers.
+#[derive(Clone)]
+pub struct Others {
+    /// Those of which it is known.
+    pub members: Vec<Member>,
+    /// Whether these are all: where the store lost what it held, each has to say anew that it is there.
+    pub state: State,
 }
 
 /// Another gateway's ledger.

@@ -32,7 +32,7 @@ use jiff::Timestamp;
 pub use self::archive::{ArchiveFault, export, import};
 use self::books::Counters;
 pub use self::census::Census;
-pub use self::fleet::{Fleet, Member, State};
+pub use self::fleet::{Fleet, Member, Others, State};
 pub use self::query::{Cursor, Field, Filter, Reader, Sum, Sums};
 pub(crate) use self::row::dollars::{parse as dollars_parsed, serialize as dollars, text as dollars_text};
 pub use self::row::{Accuracy, Attempt, Charge, Counts, Row, Spent};
@@ -41,6 +41,7 @@ use self::waiting::Waiting;
 use self::writer::Writer;
 use crate::error::Kind;
 use crate::store::{Disk, StoreFault};
+use crate::vital;
 
 /// How the ledger is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +125,7 @@ impl<'a> Opened<'a> {
             duration_ms: 0,
             tags: Vec::new(),
             service_tier: None,
+            inference_geo: None,
         }
     }
 }
@@ -184,7 +186,7 @@ impl Ledger {
                 Err(error) => tracing::error!(%error, "the ledger cannot be opened; nothing is kept"),
             })
         };
-        let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(work)?;
+        let thread = vital::vital("ledger", work)?;
         *ledger.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(ledger)
     }

@@ -85,5 +85,6 @@ fn first(row: &Row<'_>, named: bool) -> Row<'static> {
         duration_ms: 0,
         tags: Vec::new(),
         service_tier: None,
+        inference_geo: None,
     }
 }

@@ -139,7 +139,7 @@ impl Sum {
         add(&mut self.input_tokens, row.usage.input_tokens);
         add(&mut self.cached_input_tokens, row.usage.cached_input_tokens);
         add(&mut self.output_tokens, row.usage.output_tokens);
-        add(&mut self.unpriced, u64::from(row.cost.is_none()));
+        add(&mut self.unpriced, u64::from(row.is_unpriced()));
         add(&mut self.inexact, u64::from(row.accuracy != Accuracy::Exact));
         if let Some(cost) = row.cost {
             self.cost = Some(self.cost.unwrap_or(0).saturating_add(cost));
@@ -202,12 +202,13 @@ impl Reader {
         let busy = || StoreFault::Unreached("too many wait for it".to_owned());
         let _asking = self.asking.try_acquire().map_err(|_| busy())?;
         let begun = Instant::now();
-        let mut whole = Ok(());
-        for member in fleet.others()? {
+        let others = fleet.others()?;
+        let mut whole = others.state.whole();
+        for member in others.members {
             if begun.elapsed() >= LONGEST_FIND {
                 return Err(StoreFault::Unreached("it answers too slowly".to_owned()));
             }
-            whole = whole.and(member.whole());
+            whole = whole.and(member.state.whole());
             sought.in_one(&member.read()?, with)?;
         }
         whole
@@ -349,6 +350,7 @@ impl Field {
             Self::Model => Cow::Borrowed(&row.model),
             Self::Type => Cow::Borrowed(&row.kind),
             Self::Provider => of(&row.provider),
+            Self::Credential if row.credential.is_none() => Cow::Borrowed(""),
             Self::Credential => format!("{}/{}", of(&row.provider), of(&row.credential)).into(),
             Self::Error => row.error.as_deref().map_or("ok".into(), Cow::Borrowed),
             Self::Day => moment(number, "%Y-%m-%d"),

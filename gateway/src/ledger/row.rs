@@ -54,6 +54,9 @@ pub struct Row<'a> {
     /// How the provider served it, as far as that has prices of its own: by these it was priced, where there were some.
     #[serde(default)]
     pub service_tier: Option<Cow<'a, str>>,
+    /// Where it was served, where that costs more: `us`.
+    #[serde(default)]
+    pub inference_geo: Option<Cow<'a, str>>,
 }
 
 impl Row<'_> {
@@ -61,6 +64,12 @@ impl Row<'_> {
     #[must_use]
     pub fn cost_usd(&self) -> Option<String> {
         self.cost.map(dollars::text)
+    }
+
+    /// Whether something was answered or used for which there was no price. Who was refused before a provider was asked, or
+    /// by a provider that did nothing, used nothing.
+    pub(super) fn is_unpriced(&self) -> bool {
+        self.cost.is_none() && (self.error.is_none() || self.usage != Counts::default())
     }
 }
 
@@ -145,6 +154,10 @@ pub struct Counts {
     pub seconds: f64,
     /// Units of search, as rerankers count.
     pub search_units: u64,
+    /// Tokens of either kind that were pictures.
+    pub image_tokens: u64,
+    /// Searches of the web that the provider made for the model.
+    pub web_searches: u64,
 }
 
 impl Counts {
@@ -161,6 +174,8 @@ impl Counts {
         add(&mut self.characters, other.characters);
         self.seconds += other.seconds;
         add(&mut self.search_units, other.search_units);
+        add(&mut self.image_tokens, other.image_tokens);
+        add(&mut self.web_searches, other.web_searches);
     }
 }
 
@@ -177,6 +192,8 @@ impl From<adapters::Usage> for Counts {
             characters: usage.characters,
             seconds: Duration::from_millis(usage.audio_ms).as_secs_f64(),
             search_units: usage.search_units,
+            image_tokens: usage.image_tokens(),
+            web_searches: usage.web_searches,
         }
     }
 }
@@ -297,6 +314,7 @@ pub(super) mod tests {
             duration_ms: 815,
             tags: vec!["team-a".into()],
             service_tier: Some("priority".into()),
+            inference_geo: None,
         }
     }
 
@@ -308,10 +326,11 @@ pub(super) mod tests {
             r#"{"request_id":"req_1","tenant":"acme","key":"ci","model":"gpt-main","type":"llm","status":200,"error":null,"#,
             r#""accuracy":"exact","provider":"openai","upstream_model":"gpt-5.5","credential":"oa-1","usage":{"#,
             r#""input_tokens":1000,"cached_input_tokens":0,"cache_write_tokens":0,"output_tokens":20,"#,
-            r#""reasoning_tokens":0,"audio_tokens":0,"images":0,"characters":0,"seconds":0.0,"search_units":0},"#,
+            r#""reasoning_tokens":0,"audio_tokens":0,"images":0,"characters":0,"seconds":0.0,"search_units":0,"image_tokens":0,"web_searches":0},"#,
             r#""cost_usd":0.00145,"attempts":[{"target":"openai/gpt-5.5","credential":"oa-1","outcome":"ok","status":200,"#,
             r#""ms":812,"spent":null}],"started_at":"2026-11-23T04:00:00.123456Z","first_byte_ms":301,"duration_ms":815,"#,
-            r#""tags":["team-a"],"service_tier":"priority"}"#,
+            r#""tags":["team-a"],"service_tier":"priority","#,
+            r#""inference_geo":null}"#,
         );
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_str::<Row<'_>>(&json).unwrap(), row);
@@ -335,7 +354,7 @@ pub(super) mod tests {
         let packed = [&[0xdc, 0, 18], &who[1..], &what[1..], &attempts, &when[1..]].concat();
         assert_eq!(rmp_serde::from_slice::<Row<'_>>(&packed).unwrap(), new);
         let json = serde_json::to_string(&new).unwrap();
-        let json = json.replace(r#","service_tier":null"#, "").replace(r#","spent":null"#, "");
+        let json = json.replace(r#","service_tier":null,"inference_geo":null"#, "").replace(r#","spent":null"#, "");
         assert_eq!(serde_json::from_str::<Row<'_>>(&json).unwrap(), new);
     }
 

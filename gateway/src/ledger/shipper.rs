@@ -14,6 +14,7 @@ use super::fleet::{Fleet, State};
 use super::frame;
 use crate::store::backend::{Backend, Batch, Direction, Span};
 use crate::store::{Disk, StoreFault, format, unsealed};
+use crate::vital;
 
 /// Where the copy has the number of its newest commit.
 const SHIPPED: &[u8] = b"shipped";
@@ -130,18 +131,18 @@ impl Shipper {
     }
 
     /// Copies on a thread of its own.
-    pub(super) fn start(self) -> Result<Shipping, StoreFault> {
+    pub(super) fn start(mut self) -> Result<Shipping, StoreFault> {
         let (end, ended): (SyncSender<()>, _) = sync_channel(1);
         let bell = Arc::clone(&self.bell);
         let run = move || {
             self.run();
             let _nobody_may_wait = end.try_send(());
         };
-        std::thread::Builder::new().name("shipper".to_owned()).spawn(run)?;
+        vital::tireless("shipper", run)?;
         Ok(Shipping { bell, ended })
     }
 
-    fn run(mut self) {
+    fn run(&mut self) {
         loop {
             let done = self.round(Timestamp::now());
             if self.bell.is_closing() {

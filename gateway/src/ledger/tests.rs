@@ -213,6 +213,10 @@ fn rows_come_page_by_page_and_sums_are_of_all() {
         let mut row = row(&id);
         row.model = ["a", "b"][number % 2].into();
         row.cost = (number != 3).then_some(1_000_000_001);
+        if number == 8 {
+            // No provider was asked, which has nothing to do with prices.
+            (row.error, row.usage, row.cost) = (Some("policy_budget".into()), Counts::default(), None);
+        }
         ledger.admit(&opened(&id)).finish(&row, []);
         if number % 7 == 0 {
             settled(&ledger);
@@ -235,7 +239,10 @@ fn rows_come_page_by_page_and_sums_are_of_all() {
     let sums = reader.all().sums(&all, &[Field::Model, Field::Key]).unwrap();
     let groups: Vec<_> = sums.groups.iter().map(|(group, sum)| (group.join(" "), sum.requests, sum.unpriced)).collect();
     assert_eq!(groups, [("a acme/ci".to_owned(), 25, 0), ("b acme/ci".to_owned(), 25, 1)]);
-    assert_eq!((sums.total.requests, sums.total.cost), (50, Some(49 * 1_000_000_001)));
+    assert_eq!((sums.total.requests, sums.total.cost), (50, Some(48 * 1_000_000_001)));
+    let credentials = |sums: Sums| sums.groups.into_keys().flatten().collect::<Vec<_>>();
+    let by_credential = reader.all().sums(&all, &[Field::Credential]).unwrap();
+    assert_eq!(credentials(by_credential), ["openai/oa-1"]);
     let past = Filter { to: Some(Timestamp::UNIX_EPOCH), ..Filter::default() };
     assert_eq!(ids(&reader, &past), [""; 0]);
     ledger.close();
@@ -389,7 +396,7 @@ impl Fleet for InMemory {
         Arc::new(Safe(copy.clone()))
     }
 
-    fn others(&self) -> Result<Vec<Member>, StoreFault> {
+    fn others(&self) -> Result<Others, StoreFault> {
         self.reach()?;
         let copies = self.copies.lock().unwrap();
         let others = copies.iter().filter(|(node, _)| **node != self.node);
@@ -398,7 +405,7 @@ impl Fleet for InMemory {
             state: *state,
             backend: Arc::new(Safe(copy.clone())),
         };
-        Ok(others.map(member).collect())
+        Ok(Others { members: others.map(member).collect(), state: State::Whole })
     }
 
     fn note(&self, state: State, _: Duration, _: Timestamp) -> Result<(), StoreFault> {

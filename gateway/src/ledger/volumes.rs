@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::books::{self, PAGE, ROWS};
-use super::fleet::{Member, State};
+use super::fleet::{Member, Others, State};
 use super::query::{Cursor, Field, Filter, MOST_COMMITS, Place, Sums};
 use super::{Row, frame};
 use crate::budget::lease::NodeId;
@@ -35,12 +35,14 @@ impl Member {
         format::known(&*self.backend)?;
         Ok(Disk::reading(Arc::clone(&self.backend)))
     }
+}
 
-    /// An error while something of it may be missing.
-    pub(super) fn whole(&self) -> Result<(), StoreFault> {
-        match self.state {
-            State::Whole => Ok(()),
-            State::Filling => Err(StoreFault::Unreached("it is told anew what it held".to_owned())),
+impl State {
+    /// An error while something may be missing.
+    pub(super) fn whole(self) -> Result<(), StoreFault> {
+        match self {
+            Self::Whole => Ok(()),
+            Self::Filling => Err(StoreFault::Unreached("it is told anew what it held".to_owned())),
         }
     }
 }
@@ -51,12 +53,13 @@ impl Volumes {
     }
 
     /// Adds what others wrote.
-    pub(super) fn join(&mut self, others: Result<Vec<Member>, StoreFault>) {
+    pub(super) fn join(&mut self, others: Result<Others, StoreFault>) {
         let Ok(others) = others else {
             self.complete = false;
             return;
         };
-        for member in others {
+        self.complete &= others.state == State::Whole;
+        for member in others.members {
             self.complete &= member.state == State::Whole;
             match member.read() {
                 Ok(disk) => self.others.push(Volume { node: member.node, disk: Arc::new(disk) }),

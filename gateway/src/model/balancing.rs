@@ -250,7 +250,7 @@ impl<'a> Pool<'a> {
         pricing: Option<&config::Pricing>,
         rank: u32,
     ) {
-        let prices = Prices::new(pricing, provider.catalog);
+        let prices = Prices::new(pricing, provider.catalog, &written.model);
         let price = prices.at(&written.model, std::time::SystemTime::now()).and_then(crate::price::Price::effective);
         // A target's credential is the operator's; a tenant's own stand in for it.
         let wanted = |credential: &&Arc<Credential>| {

@@ -21,12 +21,17 @@ pub type Nanos = i64;
 /// A ten millionth of a dollar: what `dify` rounds each part to.
 const DIFY_STEP: u128 = 100;
 
+/// A whole in ten thousandths. Amounts are added in these parts of what `per` tokens cost, and thousandths are parts of them.
+const WHOLE: u128 = 10_000;
+
 /// The prices of one model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Price {
     standard: Card,
     services: Vec<(ServiceTier, Card)>,
     units: Units,
+    /// What tokens cost more that were served in the US and nowhere else, in ten thousandths.
+    us_inference: Option<u64>,
     per: u64,
     rounding: Rounding,
 }
@@ -39,6 +44,7 @@ struct Units {
     character: Option<u64>,
     second: Option<u64>,
     search: Option<u64>,
+    web_search: Option<u64>,
 }
 
 /// An amount of money before it is rounded: nano-dollars, or a part of one.
@@ -65,6 +71,7 @@ impl From<&Pricing> for Price {
             services: services.collect(),
             standard,
             units: written.into(),
+            us_inference: written.us_inference.map(|more| u64::from(more.hundredths())),
             per: written.per.get().max(1),
             rounding: written.rounding,
         }
@@ -80,6 +87,7 @@ impl From<&Pricing> for Units {
             character: nanos(written.per_character),
             second: nanos(written.per_second),
             search: nanos(written.per_search_unit),
+            web_search: nanos(written.per_web_search),
         }
     }
 }
@@ -89,7 +97,8 @@ impl Units {
         [self.request, self.image, self.character, self.second, self.search].iter().any(Option::is_some)
     }
 
-    /// How many of what at which price, and how many make one: a second is a thousand milliseconds.
+    /// How many of what at which price, and how many make one: a second is a thousand milliseconds. Searches of the web are
+    /// apart: they come beside tokens, and are never free for want of a price.
     fn parts(&self, usage: &Usage) -> [(u64, Option<u64>, u64); 5] {
         [
             (u64::from(self.request.is_some()), self.request, 1),
@@ -107,7 +116,7 @@ impl Price {
     pub fn cost(&self, usage: &Usage) -> Option<Nanos> {
         let rates = self.card(usage.tier).rates_for(usage.input_tokens);
         let tokens = rates.parts(usage);
-        self.sum(self.token_parts(&tokens).chain(self.unit_parts(usage)), Rounds::Usual)
+        self.sum(self.token_parts(&tokens, self.times(usage)).chain(self.unit_parts(usage)), Rounds::Usual)
     }
 
     /// The most that a request with these counts can cost, whatever kinds its tokens are of, if it is served as usual or in
@@ -117,20 +126,21 @@ impl Price {
         let rate = |pick: fn(&Rates) -> Option<u64>| self.all_rates(tiers).filter_map(pick).max();
         let tokens =
             [(worst.input_tokens, rate(Rates::dearest_input)), (worst.output_tokens, rate(Rates::dearest_output))];
-        self.sum(self.token_parts(&tokens).chain(self.unit_parts(worst)), Rounds::Up)
+        self.sum(self.token_parts(&tokens, self.times(worst)).chain(self.unit_parts(worst)), Rounds::Up)
     }
 
-    /// How many output tokens `left` pays for beside the input; `None` where output costs nothing that is known.
+    /// How many output tokens `left` pays for beside all else of `worst`; `None` where output costs nothing that is known.
     #[must_use]
-    pub fn affordable_output(&self, left: Nanos, input_tokens: u64, tiers: &[ServiceTier]) -> Option<u64> {
+    pub fn affordable_output(&self, left: Nanos, worst: &Usage, tiers: &[ServiceTier]) -> Option<u64> {
         let rate = self.all_rates(tiers).filter_map(Rates::dearest_output).max().filter(|rate| *rate > 0)?;
-        let input = self.bound(&Usage { input_tokens, ..Usage::default() }, tiers)?;
+        let input = self.bound(&Usage { output_tokens: 0, ..*worst }, tiers)?;
         let left = u128::try_from(left.saturating_sub(input)).unwrap_or_default();
         let left = match self.rounding {
             Rounding::Exact => left,
             Rounding::Dify => left.saturating_sub(DIFY_STEP + Rounds::Up.slack()),
         };
-        Some(u64::try_from(left * u128::from(self.per) / u128::from(rate)).unwrap_or(u64::MAX))
+        let rate = u128::from(rate).saturating_mul(self.times(worst));
+        Some(u64::try_from(left * u128::from(self.per) * WHOLE / rate).unwrap_or(u64::MAX))
     }
 
     /// One number to compare models by: a request with three times as much input as output.
@@ -139,6 +149,12 @@ impl Price {
         let base = self.standard.rates_for(0);
         let (input, output) = (u128::from(base.input?), u128::from(base.output.or(base.input)?));
         u64::try_from((3 * input + output) * 250_000 / u128::from(self.per)).ok()
+    }
+
+    fn over(mut self, public: &Self) -> Self {
+        self.units.web_search = self.units.web_search.or(public.units.web_search);
+        self.us_inference = self.us_inference.or(public.us_inference);
+        self
     }
 
     /// A tier without prices of its own costs what is usual.
@@ -151,25 +167,39 @@ impl Price {
         cards.flat_map(Card::all)
     }
 
+    /// How many ten thousandths of their price tokens cost, where they were served.
+    fn times(&self, usage: &Usage) -> u128 {
+        WHOLE + u128::from(self.us_inference.filter(|_| usage.in_us).unwrap_or_default())
+    }
+
     /// Where units have a price, tokens need none.
-    fn token_parts(&self, tokens: &[(u64, Option<u64>)]) -> impl Iterator<Item = Option<Part>> {
+    fn token_parts(&self, tokens: &[(u64, Option<u64>)], times: u128) -> impl Iterator<Item = Option<Part>> {
         let free = self.units.has_price().then_some(0);
-        tokens.iter().map(move |(tokens, rate)| part(*tokens, rate.or(free), self.per))
+        tokens.iter().map(move |(tokens, rate)| {
+            let Part { amount, by } = part(*tokens, rate.or(free), self.per)?;
+            // Most often a whole: then nothing is to be divided once more.
+            Some(if times == WHOLE {
+                Part { amount, by }
+            } else {
+                Part { amount: amount.saturating_mul(times), by: by * WHOLE }
+            })
+        })
     }
 
     /// Where tokens have a price, units need none.
     fn unit_parts(&self, usage: &Usage) -> impl Iterator<Item = Option<Part>> {
         let free = self.standard.has_price().then_some(0);
-        self.units.parts(usage).into_iter().map(move |(count, rate, by)| part(count, rate.or(free), by))
+        let units = self.units.parts(usage).into_iter().map(move |(count, rate, by)| part(count, rate.or(free), by));
+        units.chain(std::iter::once(part(usage.web_searches, self.units.web_search, 1)))
     }
 
     fn sum(&self, parts: impl Iterator<Item = Option<Part>>, rounds: Rounds) -> Option<Nanos> {
-        let of_thousand = u128::from(self.per).saturating_mul(1_000);
+        let in_parts = u128::from(self.per).saturating_mul(WHOLE);
         let sum = match self.rounding {
             // All in parts of one size, so that rounding happens once.
             Rounding::Exact => {
-                let exact = total(parts, |part| part.amount.saturating_mul(of_thousand / part.by))?;
-                rounds.divide(exact, of_thousand)
+                let exact = total(parts, |part| part.amount.saturating_mul(in_parts / part.by))?;
+                rounds.divide(exact, in_parts)
             }
             Rounding::Dify => {
                 match total(parts, |part| rounds.divide(part.amount, part.by.saturating_mul(DIFY_STEP)))? {
@@ -204,10 +234,17 @@ pub struct Prices {
 }
 
 impl Prices {
-    /// A model's own prices, and those that the catalog knows of its provider's models.
+    /// A model's own prices, and those that the catalog knows of its provider's models. What the own ones do not say of what
+    /// is used beside tokens or costs a share more, the catalog says of the provider's `upstream_model`: a caller may ask for
+    /// it at any time, and it must not make a cost unknown that is public.
     #[must_use]
-    pub fn new(configured: Option<&Pricing>, catalog: Option<&'static Catalog>) -> Self {
-        Self { configured: configured.map(|pricing| (pricing.effective, Price::from(pricing))), catalog }
+    pub fn new(configured: Option<&Pricing>, catalog: Option<&'static Catalog>, upstream_model: &str) -> Self {
+        let public = catalog.and_then(|catalog| catalog.get(upstream_model)?.price.as_ref());
+        let over = |own: Price| match public {
+            Some(public) => own.over(public),
+            None => own,
+        };
+        Self { configured: configured.map(|pricing| (pricing.effective, over(pricing.into()))), catalog }
     }
 
     /// The price that was configured, where it holds now.
@@ -247,11 +284,11 @@ impl Rounds {
         }
     }
 
-    /// What rounding each part can come to beyond the sum of two of them: half a step for each of the eight kinds of tokens.
+    /// What rounding each part can come to beyond the sum of two of them: half a step for each of the ten kinds of tokens.
     fn slack(self) -> u128 {
         match self {
             Self::Usual => 0,
-            Self::Up => 4 * DIFY_STEP,
+            Self::Up => 5 * DIFY_STEP,
         }
     }
 }

@@ -12,9 +12,11 @@ pub(super) struct Rates {
     pub(super) cache_write: Option<u64>,
     pub(super) cache_write_1h: Option<u64>,
     pub(super) audio_input: Option<u64>,
+    pub(super) image_input: Option<u64>,
     pub(super) output: Option<u64>,
     pub(super) reasoning: Option<u64>,
     pub(super) audio_output: Option<u64>,
+    pub(super) image_output: Option<u64>,
 }
 
 /// Rates for prompts of any length.
@@ -36,9 +38,11 @@ macro_rules! rates_of {
                     cache_write: nanos(written.cache_write),
                     cache_write_1h: nanos(written.cache_write_1h),
                     audio_input: nanos(written.audio_input),
+                    image_input: nanos(written.image_input),
                     output: nanos(written.output),
                     reasoning: nanos(written.reasoning),
                     audio_output: nanos(written.audio_output),
+                    image_output: nanos(written.image_output),
                 }
             }
         }
@@ -55,9 +59,11 @@ impl Rates {
             cache_write: choose(self.cache_write, other.cache_write),
             cache_write_1h: choose(self.cache_write_1h, other.cache_write_1h),
             audio_input: choose(self.audio_input, other.audio_input),
+            image_input: choose(self.image_input, other.image_input),
             output: choose(self.output, other.output),
             reasoning: choose(self.reasoning, other.reasoning),
             audio_output: choose(self.audio_output, other.audio_output),
+            image_output: choose(self.image_output, other.image_output),
         }
     }
 
@@ -72,7 +78,7 @@ impl Rates {
 
     /// How many tokens at which rate. What is not priced apart costs as much as what it is a part of, and each token is paid
     /// once, whatever the counts of kinds come to together.
-    pub(super) fn parts(&self, usage: &Usage) -> [(u64, Option<u64>); 8] {
+    pub(super) fn parts(&self, usage: &Usage) -> [(u64, Option<u64>); 10] {
         let write = self.cache_write.or(self.input);
         let mut input = usage.input_tokens;
         let mut output = usage.output_tokens;
@@ -81,20 +87,22 @@ impl Rates {
             (take(&mut input, usage.cache_write_tokens), write),
             (take(&mut input, usage.cache_write_1h_tokens), self.cache_write_1h.or(write)),
             (take(&mut input, usage.audio_input_tokens), self.audio_input.or(self.input)),
+            (take(&mut input, usage.image_input_tokens), self.image_input.or(self.input)),
             (input, self.input),
             (take(&mut output, usage.reasoning_tokens), self.reasoning.or(self.output)),
             (take(&mut output, usage.audio_output_tokens), self.audio_output.or(self.output)),
+            (take(&mut output, usage.image_output_tokens), self.image_output.or(self.output)),
             (output, self.output),
         ]
     }
 
     pub(super) fn dearest_input(&self) -> Option<u64> {
-        let kinds = [self.cached_input, self.cache_write, self.cache_write_1h, self.audio_input];
+        let kinds = [self.cached_input, self.cache_write, self.cache_write_1h, self.audio_input, self.image_input];
         self.input.max(kinds.into_iter().flatten().max())
     }
 
     pub(super) fn dearest_output(&self) -> Option<u64> {
-        self.output.max(self.reasoning).max(self.audio_output)
+        self.output.max(self.reasoning).max(self.audio_output).max(self.image_output)
     }
 }
 

@@ -107,6 +107,59 @@ fn requests_images_characters_seconds_and_searches_have_prices_of_their_own() {
 }
 
 #[test]
+fn searches_of_the_web_come_beside_tokens_and_are_never_free_for_want_of_a_price() {
+    let searched = Usage { web_searches: 3, ..usage(1_000, 100) };
+    let known = price("{input: 3, output: 15, per_web_search: 0.01}");
+    assert_eq!(known.cost(&searched), Some(3_000_000 + 1_500_000 + 30_000_000));
+    let own = price("{input: 3, output: 15}");
+    assert_eq!((own.cost(&searched), own.bound(&searched, ALL)), (None, None));
+    let left = known.bound(&Usage { output_tokens: 0, ..searched }, &[]).unwrap() + 15_000;
+    assert_eq!(known.affordable_output(left, &searched, &[]), Some(1));
+}
+
+#[test]
+fn what_a_models_own_prices_do_not_say_of_searches_and_places_the_catalog_says() {
+    let written = |pricing: &str| {
+        let text = format!(
+            "version: 1\nproviders: {{p: {{kind: openai, base_url: 'http://127.0.0.1:1/v1'}}}}\n\
+             models: [{{name: m, targets: [{{provider: p, model: m}}], pricing: {pricing}}}]\ntenants: []"
+        );
+        config::parse_str("test", &text).unwrap().config.models.first().unwrap().pricing.clone().unwrap()
+    };
+    let (now, model, catalog) = (std::time::SystemTime::now(), "claude-opus-5", Catalog::of("anthropic"));
+    let cost = |pricing: &str, model: &str, usage: Usage| {
+        Prices::new(Some(&written(pricing)), catalog, model).at(model, now).unwrap().cost(&usage)
+    };
+    let searched = Usage { web_searches: 1, in_us: true, ..usage(1_000, 0) };
+    assert_eq!(cost("{input: 1}", model, searched), Some(1_100_000 + 10_000_000));
+    assert_eq!(cost("{input: 1, per_web_search: 0, us_inference: 0%}", model, searched), Some(1_000_000));
+    assert_eq!(cost("{input: 1}", "nobody-knows-it", searched), None);
+}
+
+#[test]
+fn what_was_served_in_the_us_alone_costs_a_share_more_for_its_tokens() {
+    let price = price(
+        "{input: 3, output: 15, us_inference: 10%, per_web_search: 0.01, service_tiers: {fast: {input: 30, output: 150}}}",
+    );
+    let usage = Usage { web_searches: 1, in_us: true, ..usage(1_001, 100) };
+    assert_eq!(price.cost(&usage), Some(4_953_300 + 10_000_000));
+    assert_eq!(price.cost(&Usage { in_us: false, ..usage }), Some(4_503_000 + 10_000_000));
+    assert_eq!(price.cost(&Usage { tier: ServiceTier::Fast, ..usage }), Some(49_533_000 + 10_000_000));
+}
+
+#[test]
+fn pictures_are_tokens_of_their_own_price() {
+    let pictures =
+        Usage { image_input_tokens: 600, image_output_tokens: 50, cached_input_tokens: 500, ..usage(1_000, 100) };
+    let price = |pricing: &str| price(pricing).cost(&pictures).unwrap();
+    assert_eq!(
+        price("{input: 5, cached_input: 1, output: 10, image_input: 8, image_output: 32}"),
+        500 * 1_000 + 500 * 8_000 + 50 * 32_000 + 50 * 10_000
+    );
+    assert_eq!(price("{input: 5, output: 10}"), 5_000_000 + 1_000_000);
+}
+
+#[test]
 fn rounding_happens_once_at_the_end_and_difys_for_each_part() {
     assert_eq!(price("{input: 0.0004, output: 0.0004}").cost(&usage(1, 1)), Some(1), "0.4 + 0.4 nano-dollars");
     let dify = price("{input: 0.049, output: 0.05, rounding: dify}");
@@ -165,20 +218,24 @@ const PRICES: &[&str] = &[
      service_tiers: {flex: {input: 5, output: 25}, priority: {input: 20, output: 100, tiers: [{above: 100, input: 41}]}, \
      fast: {output: 100, tiers: [{above: 700, cache_write_1h: 99}]}}}",
     "{input: 0.7, output: 0, per_image: 0.04, per_second: 0.0001, rounding: dify}",
+    "{input: 3, output: 15, image_input: 7, image_output: 31, us_inference: 10%, per: 3}",
+    "{input: 0.0031, output: 0.0157, us_inference: 12.34%, rounding: dify}",
 ];
 
 prop_compose! {
     fn usages()(
-        tokens in prop::array::uniform8(0_u64..1_000),
+        tokens in prop::array::uniform10(0_u64..1_000),
+        in_us: bool,
         images in 0_u64..3,
         audio_ms in 0_u64..5_000,
         tier in prop::sample::select([&[ServiceTier::Standard], ALL].concat()),
     ) -> Usage {
         let [input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, ..] = tokens;
-        let [.., audio_input_tokens, output_tokens, reasoning_tokens, audio_output_tokens] = tokens;
+        let [.., image_input_tokens, image_output_tokens, audio_input_tokens, output_tokens, reasoning_tokens, audio_output_tokens] = tokens;
         Usage {
             input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, audio_input_tokens,
-            output_tokens, reasoning_tokens, audio_output_tokens, images, audio_ms, tier, ..Usage::default()
+            image_input_tokens, image_output_tokens,
+            output_tokens, reasoning_tokens, audio_output_tokens, images, audio_ms, tier, in_us, ..Usage::default()
         }
     }
 }
@@ -196,10 +253,11 @@ proptest! {
 
     /// What is affordable is within what is left.
     #[test]
-    fn what_is_affordable_can_be_held(which in 0..PRICES.len(), input in 0_u64..1_000, left in 0_i64..3_000_000_000) {
+    fn what_is_affordable_can_be_held(which in 0..PRICES.len(), input in 0_u64..1_000, in_us: bool, left in 0_i64..3_000_000_000) {
         let price = price(PRICES.get(which).unwrap());
-        let Some(output) = price.affordable_output(left, input, ALL) else { return Ok(()) };
-        prop_assert!(output == 0 || price.bound(&usage(input, output), ALL).unwrap() <= left, "{output}");
+        let worst = |output| Usage { in_us, ..usage(input, output) };
+        let Some(output) = price.affordable_output(left, &worst(0), ALL) else { return Ok(()) };
+        prop_assert!(output == 0 || price.bound(&worst(output), ALL).unwrap() <= left, "{output}");
     }
 
     /// No counts are too large to be priced.
@@ -208,7 +266,7 @@ proptest! {
         let usage = Usage { images, audio_ms, ..usage(input, output) };
         let price = price(PRICES.get(which).unwrap());
         prop_assert!(price.cost(&usage).unwrap() >= 0);
-        let _affordable = price.affordable_output(i64::MAX, input, ALL);
+        let _affordable = price.affordable_output(i64::MAX, &usage, ALL);
     }
 }
 
@@ -216,7 +274,7 @@ proptest! {
 fn what_is_affordable_is_all_that_is_left() {
     let price = price("{input: 1.5, output: 3.7}");
     for left in [0, 1, 1_000, 1_234_500] {
-        let output = price.affordable_output(left, 10, &[]).unwrap();
+        let output = price.affordable_output(left, &usage(10, 0), &[]).unwrap();
         assert!(price.bound(&usage(10, output + 1), &[]).unwrap() > left);
     }
 }

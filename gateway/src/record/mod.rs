@@ -18,7 +18,7 @@ use crate::error::{Counted, Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::hedge::Which;
-use crate::ledger::{Accuracy, Entry, id};
+use crate::ledger::{Accuracy, Charge, Entry, id};
 use crate::metrics::seconds;
 use crate::model::{Model, ModelInstance, Picked, Target};
 use crate::price::{Nanos, Price};
@@ -60,6 +60,8 @@ pub struct Record<'s> {
     pub fault: Option<Fault>,
     /// What it holds and pays.
     pub bill: Bill,
+    /// What its accounts are charged with, once that is done.
+    paid: Option<Vec<Charge>>,
     /// Its place in the ledger, once it is admitted.
     pub entry: Option<Entry>,
     /// What its caller named it with.
@@ -157,6 +159,7 @@ impl<'s> Record<'s> {
             status: None,
             fault: None,
             bill: Bill::default(),
+            paid: None,
             entry: None,
             tags: tags(headers),
             limited_to: None,
@@ -212,6 +215,29 @@ impl<'s> Record<'s> {
         });
     }
 
+    /// The attempt that was begun last is the second one there: the connection of the first was lost without an answer.
+    pub fn attempt_resent(&mut self) {
+        let Some(last) = self.attempts.pop() else { return };
+        let (outcome, took) = (Outcome::Failed(Kind::ProviderUnreachable), Duration::ZERO);
+        let Attempt { target, price, started, .. } = last;
+        let upstream_model = last.upstream_model.clone();
+        let lost = Attempt {
+            outcome: Some(outcome),
+            spent: None,
+            status: None,
+            held: None,
+            target,
+            upstream_model,
+            price,
+            started,
+            took,
+        };
+        let credential = target.credential.id.as_deref().unwrap_or("none");
+        let labels = [target.provider.name.as_str(), credential, outcome.into()];
+        self.gateway.metrics.attempts.with_label_values(&labels).inc();
+        self.attempts.extend([lost, last]);
+    }
+
     /// The attempt that was begun last has its first content, or its whole answer.
     pub fn attempt_answers(&mut self, instance: &ModelInstance<'_>) {
         if let Some(held) = self.attempts.last().and_then(|attempt| attempt.held.as_ref()) {
@@ -238,6 +264,12 @@ impl<'s> Record<'s> {
         if let Some(cooled) = cooled {
             metrics.cooldowns.with_label_values(&[cooled.cause.name()]).inc();
         }
+    }
+
+    /// The attempt that was begun last was none: the request could not be said in its target's words, and nothing was sent.
+    pub fn attempt_unsaid(&mut self) {
+        self.attempts.pop();
+        self.bill.fail(None);
     }
 
     /// The attempt that was begun last has failed before it answered, and what its provider may want for it is paid.
@@ -281,9 +313,18 @@ impl<'s> Record<'s> {
         }
     }
 
-    /// Replaces what was held by what was used, and writes the ledger's row.
+    /// Replaces what was held by what was used, which is all known: before the last byte goes out, so that whoever has read
+    /// it may spend what is left.
+    pub fn pay(&mut self) {
+        if self.paid.is_none() {
+            self.paid = Some(self.bill.settle(self.model, self.answered.as_ref(), self.cost()));
+        }
+    }
+
+    /// Pays, if that is not done, and writes the ledger's row.
     fn settle(&mut self) {
-        let charges = self.bill.settle(self.model, self.answered.as_ref(), self.cost());
+        self.pay();
+        let charges = self.paid.take().unwrap_or_default();
         let Some(key) = self.key.filter(|_| self.operation.is_some()) else {
             return;
         };
@@ -431,7 +472,10 @@ impl Drop for Record<'_> {
             // Cut in the middle, by a drain or a panic: its provider has very likely been asked.
             let fault = self.fault.clone().unwrap_or_else(Fault::gone);
             match self.answered {
-                Some(_) => self.attempt_ended(Err(&fault)),
+                Some(Spent { usage, accuracy, .. }) => {
+                    self.used(usage, accuracy);
+                    self.attempt_ended(Err(&fault));
+                }
                 None => self.attempt_failed(&Fault { sent: true, ..fault }),
             }
         }

@@ -42,6 +42,7 @@ pub(super) fn of<'a>(record: &'a Record<'_>, key: &'a Key) -> Row<'a> {
         duration_ms: milliseconds(record.took()),
         tags: record.tags.iter().map(|tag| tag.as_str().into()).collect(),
         service_tier: spent.and_then(|spent| spent.usage.tier.name()).map(Into::into),
+        inference_geo: spent.filter(|spent| spent.usage.in_us).map(|_| "us".into()),
     }
 }
 

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use redis::Pipeline;
 
 use crate::budget::lease::NodeId;
-use crate::ledger::{Fleet, Member, State};
+use crate::ledger::{Fleet, Member, Others, State};
 use crate::redis::connection::Settings;
 use crate::redis::line::Line;
 use crate::redis::map::Map;
@@ -19,6 +19,16 @@ use crate::store::backend::Backend;
 
 /// Whose ledgers there are: each node with when it last said so, and whether all of its ledger is there.
 const MEMBERS: &str = "weir:{ledgers}";
+
+/// Where the hash has the time at which it began: it was empty then, or Redis had lost it.
+const BORN: &str = "born";
+
+/// How long it takes until all who run have said again that they are there: each looks every 2 s, and again a second after a
+/// failure.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// What began longer ago by the clocks of all gateways, in seconds, has settled. They differ by less.
+const LONG_AGO: i64 = 60;
 
 /// What follows the time of one whose ledger is not all there.
 const FILLING: &str = " filling";
@@ -39,6 +49,8 @@ pub struct Ledgers {
     node: NodeId,
     /// Who was seen, and when it had last said so: one that Redis knows no more has to tell its ledger anew.
     seen: Mutex<BTreeMap<NodeId, i64>>,
+    /// When the hash began, and when this process first saw that.
+    born: Mutex<Option<(i64, Instant)>>,
 }
 
 impl Ledgers {
@@ -47,7 +59,7 @@ impl Ledgers {
     /// # Errors
     /// No thread can be started.
     pub fn new(settings: Settings, node: NodeId) -> io::Result<Self> {
-        Ok(Self { line: Arc::new(Line::new(settings)?), node, seen: Mutex::default() })
+        Ok(Self { line: Arc::new(Line::new(settings)?), node, seen: Mutex::default(), born: Mutex::default() })
     }
 
     fn map(&self, node: NodeId) -> Map {
@@ -55,11 +67,26 @@ impl Ledgers {
     }
 
     /// What the hash says, without what no gateway wrote.
-    fn members(&self) -> Result<Vec<Noted>, StoreFault> {
+    fn members(&self) -> Result<Members, StoreFault> {
         let mut pipeline = Pipeline::new();
         pipeline.hgetall(MEMBERS);
         let (fields,): (Vec<(String, String)>,) = self.line.ask(&pipeline)?;
-        Ok(fields.iter().filter_map(|(node, text)| Noted::read(node, text)).take(MOST).collect())
+        let born = fields.iter().find(|(field, _)| field == BORN).and_then(|(_, at)| at.parse().ok());
+        let noted = fields.iter().filter_map(|(node, text)| Noted::read(node, text)).take(MOST).collect();
+        Ok(Members { born, noted })
+    }
+
+    /// Whether all who run have had the time to say that they are there.
+    fn state(&self, born: Option<i64>, now: i64) -> State {
+        let mut known = self.born.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(born) = born else {
+            *known = None;
+            return State::Filling;
+        };
+        let (_, since) = known.filter(|(at, _)| *at == born).unwrap_or_else(|| (born, Instant::now()));
+        *known = Some((born, since));
+        let is_old = now.saturating_sub(born) >= LONG_AGO || since.elapsed() >= SETTLED;
+        if is_old { State::Whole } else { State::Filling }
     }
 
     /// Who was there a moment ago and is no more, since Redis lost what it held.
@@ -72,8 +99,8 @@ impl Ledgers {
     }
 
     /// Takes those out of the hash whose ledgers are forgotten.
-    fn forget(&self, before: i64) -> Result<(), StoreFault> {
-        let gone = self.members()?.into_iter().filter(|noted| noted.at < before).map(|noted| noted.node);
+    fn forget(&self, noted: &[Noted], before: i64) -> Result<(), StoreFault> {
+        let gone = noted.iter().filter(|noted| noted.at < before).map(|noted| noted.node);
         let gone: Vec<_> = gone.collect();
         if gone.is_empty() {
             return Ok(());
@@ -93,13 +120,15 @@ impl Fleet for Ledgers {
         Arc::new(self.map(self.node))
     }
 
-    fn others(&self) -> Result<Vec<Member>, StoreFault> {
-        let noted = self.members()?;
-        let lost = self.lost(&noted, Timestamp::now().as_second());
+    fn others(&self) -> Result<Others, StoreFault> {
+        let Members { born, noted } = self.members()?;
+        let now = Timestamp::now().as_second();
+        let (state, lost) = (self.state(born, now), self.lost(&noted, now));
         let there = noted.into_iter().map(|noted| (noted.node, noted.state));
         let lost = lost.into_iter().map(|node| (node, State::Filling));
         let others = there.chain(lost).filter(|(node, _)| *node != self.node).take(MOST);
-        Ok(others.map(|(node, state)| Member { node, state, backend: Arc::new(self.map(node)) }).collect())
+        let member = |(node, state)| Member { node, state, backend: Arc::new(self.map(node)) };
+        Ok(Others { members: others.map(member).collect(), state })
     }
 
     fn note(&self, state: State, kept: Duration, now: Timestamp) -> Result<(), StoreFault> {
@@ -109,8 +138,21 @@ impl Fleet for Ledgers {
         pipeline.hset(MEMBERS, self.node, Noted { node: self.node, at: now, state }.text()).ignore();
         let () = self.line.ask(&pipeline)?;
         self.map(self.node).last(kept)?;
-        self.forget(now.saturating_sub(kept))
+        let Members { born, noted } = self.members()?;
+        if born.is_none() {
+            let mut pipeline = Pipeline::new();
+            pipeline.hset(MEMBERS, BORN, now).ignore();
+            let () = self.line.ask(&pipeline)?;
+        }
+        self.forget(&noted, now.saturating_sub(kept))
     }
+}
+
+/// What the hash says.
+struct Members {
+    /// When it began.
+    born: Option<i64>,
+    noted: Vec<Noted>,
 }
 
 /// What is noted of a node.
@@ -155,7 +197,7 @@ mod tests {
     }
 
     fn seen(by: &Ledgers) -> Vec<(NodeId, State)> {
-        let mut seen: Vec<_> = by.others().unwrap().iter().map(|member| (member.node, member.state)).collect();
+        let mut seen: Vec<_> = by.others().unwrap().members.iter().map(|member| (member.node, member.state)).collect();
         seen.sort_unstable_by_key(|(node, _)| *node);
         seen
     }
@@ -176,6 +218,26 @@ mod tests {
         assert_eq!(seen(&one), [(2, State::Filling)], "it will tell it anew");
         two.note(State::Whole, KEPT, now).unwrap();
         assert_eq!(seen(&one), [(2, State::Whole)]);
+    }
+
+    #[test]
+    fn who_has_just_come_does_not_take_what_redis_lost_for_all() {
+        let redis = Redis::start(&[]);
+        let (one, new, now) = (ledgers(&redis, 1), ledgers(&redis, 2), Timestamp::now());
+        let state = |ledgers: &Ledgers| ledgers.others().unwrap().state;
+        one.note(State::Whole, KEPT, now - Duration::from_secs(120)).unwrap();
+        assert_eq!(state(&new), State::Whole, "it began long ago");
+        redis.empty();
+        assert_eq!(state(&ledgers(&redis, 3)), State::Filling, "nobody has said anything yet");
+        new.note(State::Whole, KEPT, now).unwrap();
+        let late = ledgers(&redis, 4);
+        assert_eq!(state(&late), State::Filling, "others may not have");
+        let since = Instant::now();
+        while state(&late) == State::Filling {
+            assert!(since.elapsed() < SETTLED * 2);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(since.elapsed() + Duration::from_millis(500) >= SETTLED);
     }
 
     #[test]

@@ -43,13 +43,17 @@ fn batch(number: u64, all: &mut Pairs) -> Batch {
 }
 
 /// sled lets a lock go some time after it was closed.
-fn open(folder: &Path) -> Embedded {
+fn in_time<T>(mut work: impl FnMut() -> Result<T, StoreFault>) -> Result<T, StoreFault> {
     loop {
-        match Embedded::open(folder) {
+        match work() {
             Err(StoreFault::Busy) => std::thread::yield_now(),
-            opened => return opened.unwrap(),
+            done => return done,
         }
     }
+}
+
+fn open(folder: &Path) -> Embedded {
+    in_time(|| Embedded::open(folder)).unwrap()
 }
 
 /// A store, and what is in it.
@@ -72,6 +76,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         entries.filter(|entry| entry.file_type().unwrap().is_file()).map(|entry| entry.path()).collect();
     files.sort();
     files
+}
+
+/// What is in the files.
+fn bytes(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    files(folder).into_iter().map(|file| (file.clone(), fs::read(file).unwrap())).collect()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -153,19 +162,27 @@ fn a_damaged_store_is_whole_or_refused_and_never_silently_less() {
     let whole = tempfile::tempdir().unwrap();
     let all = store(whole.path());
     assert!(read(whole.path()).unwrap() == all);
-    let (mut refused, mut unharmed) = (0, 0);
-    each_damage(whole.path(), |copied, file, damage| match read(copied) {
-        Ok(read) => {
-            assert!(read == all, "{damage:?} of {}: what is read is not what was written", file.display());
-            unharmed += 1;
+    let (mut refused, mut unharmed, mut untouched) = (0, 0, 0);
+    each_damage(whole.path(), |copied, file, damage| {
+        let before = bytes(copied);
+        match read(copied) {
+            Ok(read) => {
+                assert!(read == all, "{damage:?} of {}: what is read is not what was written", file.display());
+                unharmed += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error, StoreFault::Damaged(_)), "{damage:?} of {}: {error}", file.display());
+                assert!(read(copied).is_err(), "{damage:?} of {}: refused once only", file.display());
+                refused += 1;
+            }
         }
-        Err(error) => {
-            assert!(matches!(error, StoreFault::Damaged(_)), "{damage:?} of {}: {error}", file.display());
-            assert!(read(copied).is_err(), "{damage:?} of {}: refused once only", file.display());
-            refused += 1;
+        // A repair must find all that was there before somebody checked the store or tried to start with it.
+        if in_time(|| Embedded::open(copied)).is_err() {
+            assert!(bytes(copied) == before, "{damage:?} of {}: files were changed", file.display());
+            untouched += 1;
         }
     });
-    assert!(refused > 30 && unharmed > 5, "{refused} refused, {unharmed} unharmed");
+    assert!(refused > 30 && unharmed > 5 && untouched > 20, "{refused}, {unharmed}, {untouched}");
 }
 
 #[test]

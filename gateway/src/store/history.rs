@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::backend::{Batch, Direction, Span};
 use super::disk::Disk;
 use super::{StoreFault, failed};
+use crate::vital;
 
 /// How many writes may wait for the disk.
 const MOST_WAITING: usize = 1024;
@@ -54,7 +55,7 @@ impl History {
             Ok(()) => serve(&disk, &waiting),
             Err(error) => tracing::error!(%error, "the store cannot be opened; nothing is kept"),
         };
-        let thread = std::thread::Builder::new().name("history".to_owned()).spawn(work)?;
+        let thread = vital::tireless("history", work)?;
         Ok(Self { commands, thread: Mutex::new(Some(thread)) })
     }
 

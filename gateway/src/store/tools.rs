@@ -1,6 +1,7 @@
 //! What is done to a store that nobody serves from: read to its end, and made anew of what can be read.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::backend::{Backend as _, Batch, Direction, Span};
@@ -27,14 +28,25 @@ pub struct Repaired {
     pub aside: PathBuf,
 }
 
-/// Gives `visit` each pair of the store in the folder `path`, in order, with what is wrong with it.
+/// Gives `visit` each pair of the store in the folder `path` with what is wrong with it: in order, or, where it is so damaged that
+/// it cannot be opened, what a repair would keep of it. Of a damaged store nothing is changed.
 ///
 /// # Errors
 /// There is no store, it cannot be opened, or it cannot be read any further.
 pub fn walk(path: &Path, mut visit: impl FnMut(&[u8], Result<Vec<u8>, StoreFault>)) -> Result<(), StoreFault> {
     there(path)?;
-    let backend = Embedded::open(path)?;
-    format::known(&backend)?;
+    match Embedded::open(path) {
+        Ok(backend) => walk_open(&backend, visit),
+        Err(damaged @ StoreFault::Damaged(_)) => {
+            Kept::read(path)?.each(|key, sealed| visit(key, seal::open(key, sealed)));
+            Err(damaged)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+fn walk_open(backend: &Embedded, mut visit: impl FnMut(&[u8], Result<Vec<u8>, StoreFault>)) -> Result<(), StoreFault> {
+    format::known(backend)?;
     let mut span = Span { from: Vec::new(), to: vec![u8::MAX] };
     loop {
         let page = backend.range(&span, Direction::Up, PAGE)?;
@@ -54,50 +66,64 @@ pub fn walk(path: &Path, mut visit: impl FnMut(&[u8], Result<Vec<u8>, StoreFault
 /// There is no store, it is open elsewhere, or the new one cannot be written. Then nothing was moved.
 pub fn repair(path: &Path) -> Result<Repaired, StoreFault> {
     there(path)?;
-    let _lock = locked(&sled::files(path))?;
-    let salvaged = Salvaged::read(&sled::files(path))?;
+    let _lock = sled::locked(&sled::files(path))?;
+    let all = Kept::read(path)?;
     let marked = sled::marked(path)?;
-    let journaled = sled::journaled(path)?;
     let new = path.join("repaired");
     // A repair that was broken off may have left one.
     drop(fs::remove_dir_all(&new));
-    let kept = rewrite(&new, &salvaged, &journaled)?;
+    let kept = all.rewrite(&new)?;
     let aside = aside(path)?;
     fs::rename(sled::files(path), &aside)?;
     fs::rename(sled::files(&new), sled::files(path))?;
     fs::rename(sled::mark(&new), sled::mark(path))?;
     fs::rename(sled::journal(&new), sled::journal(path))?;
     fs::remove_dir(&new)?;
-    let newest = salvaged.newest();
-    Ok(Repaired { kept, holes: salvaged.holes, cut: marked.map(|marked| marked.saturating_sub(newest)), aside })
+    let newest = all.salvaged.newest();
+    Ok(Repaired { kept, holes: all.salvaged.holes, cut: marked.map(|marked| marked.saturating_sub(newest)), aside })
 }
 
-/// Writes a new store of what was salvaged.
-fn rewrite(new: &Path, salvaged: &Salvaged, journaled: &[Batch]) -> Result<u64, StoreFault> {
-    let backend = Embedded::open(new)?;
-    format::settle(&backend)?;
-    let (mut kept, mut length, mut batch) = (0, 0, Batch::default());
-    for (key, sealed) in salvaged.pairs().filter(|(key, _)| *key != sled::NEWEST) {
-        kept += 1;
-        length += sealed.len();
-        batch.put_bare(key, sealed);
-        if length >= MOST_BATCH {
-            backend.apply(&std::mem::take(&mut batch))?;
-            length = 0;
-        }
-    }
-    backend.apply(&batch)?;
-    for batch in journaled {
-        backend.apply(&behind(batch))?;
-    }
-    backend.flush()?;
-    Ok(kept)
+/// What can be read of the files of a store.
+struct Kept {
+    salvaged: Salvaged,
+    /// What the journal changes of that.
+    journaled: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
-/// A batch of the journal without its number: that of the new store is another.
-fn behind(batch: &Batch) -> Batch {
-    let changes = batch.changes.iter().filter(|(key, _)| key.as_slice() != sled::NEWEST);
-    Batch { changes: changes.cloned().collect() }
+impl Kept {
+    fn read(path: &Path) -> Result<Self, StoreFault> {
+        let batches = sled::journaled(path)?;
+        let journaled = batches.into_iter().flat_map(|batch| batch.changes).collect();
+        Ok(Self { salvaged: Salvaged::read(&sled::files(path))?, journaled })
+    }
+
+    /// Gives `visit` each value, sealed. Its format and the number of its newest batch are none: those of a new store are its own.
+    fn each(&self, mut visit: impl FnMut(&[u8], Vec<u8>)) {
+        let salvaged = self.salvaged.pairs().filter(|(key, _)| !self.journaled.contains_key(*key));
+        let journaled = self.journaled.iter().filter_map(|(key, sealed)| Some((key.as_slice(), sealed.clone()?)));
+        let values = salvaged.chain(journaled).filter(|(key, _)| ![format::KEY, sled::NEWEST].contains(key));
+        values.for_each(|(key, sealed)| visit(key, sealed));
+    }
+
+    /// Writes a new store of it; how many values there are.
+    fn rewrite(&self, new: &Path) -> Result<u64, StoreFault> {
+        let backend = Embedded::open(new)?;
+        format::settle(&backend)?;
+        let (mut kept, mut length, mut batch, mut applied) = (0, 0, Batch::default(), Ok(()));
+        self.each(|key, sealed| {
+            kept += 1;
+            length += sealed.len();
+            batch.put_bare(key, sealed);
+            if length >= MOST_BATCH && applied.is_ok() {
+                length = 0;
+                applied = backend.apply(&std::mem::take(&mut batch));
+            }
+        });
+        applied?;
+        backend.apply(&batch)?;
+        backend.flush()?;
+        Ok(kept)
+    }
 }
 
 /// Whether there is a store in the folder `path`.
@@ -106,16 +132,6 @@ fn behind(batch: &Batch) -> Batch {
 /// There is none.
 pub fn there(path: &Path) -> Result<(), StoreFault> {
     if sled::files(path).is_dir() { Ok(()) } else { Err(StoreFault::Missing) }
-}
-
-/// Nobody else opens the store while this lives.
-fn locked(files: &Path) -> Result<File, StoreFault> {
-    let log = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(files.join("db"))?;
-    match log.try_lock() {
-        Ok(()) => Ok(log),
-        Err(TryLockError::WouldBlock) => Err(StoreFault::Busy),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
 }
 
 /// A name that is not taken.

@@ -10,11 +10,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Notes;
+use super::assistant::{Parts, Said, Told};
 use super::content::{Reader, Side, text_block};
 use super::model::Model;
 use super::native::{Block, Made, Speaker, Turn};
 use crate::adapter::EncodeError;
-use crate::openai::message::{CustomCall, FunctionCall, Message, Role, ThinkingBlock, ToolCall};
+use crate::openai::message::{Content, CustomCall, FunctionCall, Message, Role, ThinkingBlock, ToolCall};
 use crate::openai::reply::Raw;
 use crate::openai::text::{is_blank, is_string, raw_string, without_trailing_space};
 
@@ -74,6 +75,7 @@ struct Call<'a> {
     name: Cow<'a, str>,
     /// Its id as Anthropic is told.
     told: String,
+    toolset_name: Option<&'a RawValue>,
     answered: bool,
 }
 
@@ -95,6 +97,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
         if message.name.is_some() && message.role != Role::Function {
             self.notes.add("messages.name", "Anthropic's messages have no names");
         }
+        self.notes.add_unknown("messages", &message.unknown, "Anthropic's messages have no such field");
         match message.role {
             Role::System | Role::Developer => self.instruct(at, message),
             Role::User => {
@@ -109,11 +112,15 @@ impl<'a, 'n> Scribe<'a, 'n> {
     }
 
     fn blocks(&mut self, at: usize, side: Side, message: &Message<'a>) -> Result<Vec<Block<'a>>, EncodeError> {
-        let mut blocks = Reader { message: at, side, notes: self.notes }.blocks(message.content)?;
+        let mut blocks = self.reader(at, side).blocks(message.content)?;
         if let (Some(mark), Some(last)) = (message.cache_control, blocks.last_mut()) {
             last.mark(mark);
         }
         Ok(blocks)
+    }
+
+    fn reader(&mut self, message: usize, side: Side) -> Reader<'_> {
+        Reader { message, side, notes: self.notes }
     }
 
     fn instruct(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
@@ -132,17 +139,24 @@ impl<'a, 'n> Scribe<'a, 'n> {
         }
         self.close_calls()?;
         self.place_held();
-        let said = self.blocks(at, Side::Assistant, &message)?;
-        let mut blocks: Vec<_> = message.thinking_blocks.into_iter().flatten().filter_map(thinking).collect();
-        blocks.extend(message.provider_blocks.into_iter().flatten().map(Block::Native));
-        blocks.extend(said);
-        blocks.extend(message.refusal.filter(|raw| is_string(raw)).and_then(|text| text_block(text, None)));
+        let said = match message.content {
+            Content::Text(text) => Said::Text(text),
+            content => Said::Blocks(self.reader(at, Side::Assistant).blocks(content)?),
+        };
+        let mut calls = Vec::new();
         for call in message.tool_calls.into_iter().flatten() {
-            blocks.push(self.call(at, call)?);
+            calls.push(self.call(at, call)?);
         }
-        if let Some(call) = message.function_call {
-            blocks.push(self.function(at, None, call, None));
-        }
+        calls.extend(message.function_call.map(|call| self.function(at, None, call, None)));
+        let parts = Parts {
+            thinking: message.thinking_blocks.into_iter().flatten().filter_map(thinking).collect(),
+            provider: message.provider_blocks.into_iter().flatten().map(Block::Native).collect(),
+            said,
+            refusal: message.refusal.filter(|raw| is_string(raw)).and_then(|text| text_block(text, None)),
+            calls,
+        };
+        let told = Told { order: message.block_order, annotations: message.annotations };
+        let mut blocks = parts.into_blocks(&told, self.notes);
         if let (Some(mark), Some(last)) = (message.cache_control, blocks.last_mut()) {
             last.mark(mark);
         }
@@ -192,9 +206,9 @@ impl<'a, 'n> Scribe<'a, 'n> {
         if !self.called.contains(&name) {
             self.called.push(name.clone());
         }
-        let id = Cow::Owned(told.clone());
-        self.open.push(Call { message: at, asked, name: name.clone(), told, answered: false });
         let CallExtra { caller, toolset_name } = extra;
+        let id = Cow::Owned(told.clone());
+        self.open.push(Call { message: at, asked, name: name.clone(), told, toolset_name, answered: false });
         Block::Made(Made::ToolUse { id, name, input, caller, toolset_name, cache_control: None })
     }
 
@@ -239,7 +253,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
     }
 
     fn answer(&mut self, at: usize, found: usize, message: Message<'a>) -> Result<(), EncodeError> {
-        let content = Reader { message: at, side: Side::ToolResult, notes: self.notes }.blocks(message.content)?;
+        let content = self.reader(at, Side::ToolResult).blocks(message.content)?;
         let Some(call) = self.open.get_mut(found) else {
             return Ok(());
         };
@@ -248,6 +262,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
             tool_use_id: Cow::Owned(call.told.clone()),
             content,
             is_error: message.is_error,
+            toolset_name: call.toolset_name,
             cache_control: message.cache_control,
         });
         self.in_turn(Speaker::User, |turn| {

@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::beside::Beside;
 use super::format::ANSWER_TOOL;
 use super::usage::Told;
 use super::{error, is_legacy};
 use crate::adapter::{DecodeError, Reply, Target};
-use crate::chunk::{FinishReason, ThinkingBlock};
+use crate::chunk::FinishReason;
+use crate::handback::{Piece, ThinkingBlock};
 use crate::openai::reply::{
     Annotation, Completion, FileCitation, Function, FunctionKind, Message, Raw, ToolCall, UrlCitation,
 };
@@ -117,14 +119,15 @@ pub(super) enum Calls {
     Function,
 }
 
-/// Why the model stopped, in OpenAI's words. A paused turn is not whole: it is to be gone on with, as a cut one.
+/// Why the model stopped, in OpenAI's words. A paused turn, or one whose beginning was compacted, is not whole: it is to be
+/// gone on with, as a cut one; and what is not known here is not called whole either.
 pub(super) fn finish_reason(stop: &str, calls: Calls) -> FinishReason {
     match (stop, calls) {
         ("tool_use", Calls::Tools) => FinishReason::ToolCalls,
         ("tool_use", Calls::Function) => FinishReason::FunctionCall,
-        ("max_tokens" | "model_context_window_exceeded" | "pause_turn", _) => FinishReason::Length,
+        ("end_turn" | "stop_sequence" | "tool_use", _) => FinishReason::Stop,
         ("refusal", _) => FinishReason::ContentFilter,
-        _ => FinishReason::Stop,
+        _ => FinishReason::Length,
     }
 }
 
@@ -139,13 +142,18 @@ pub(super) fn decode(request: &Request, to: &Target<'_>, body: &[u8]) -> Result<
     let Some(content) = answer.content else {
         return Err(malformed("no `content`"));
     };
+    let Some(stop) = answer.stop_reason else {
+        return Err(malformed("no `stop_reason`"));
+    };
     let mut said = Said::default();
     for raw in content {
         let block = serde_json::from_str(raw.get()).map_err(|_| malformed("a broken block"))?;
         said.take(raw, block);
     }
-    let stop = answer.stop_reason.as_deref().unwrap_or_default();
-    let refusal = (stop == "refusal").then(|| refusal_text(answer.stop_details));
+    let mut beside = Beside::default();
+    beside.read(text);
+    said.message.extra_content = beside.into_json();
+    let refusal = (&*stop == "refusal").then(|| refusal_text(answer.stop_details));
     let (message, calls) = said.into_message(refusal, is_legacy(request));
     let usage = answer.usage.map(Usage::from);
     let completion = Completion {
@@ -153,7 +161,7 @@ pub(super) fn decode(request: &Request, to: &Target<'_>, body: &[u8]) -> Result<
         created: to.now,
         model: to.asked,
         message,
-        finish_reason: finish_reason(stop, calls),
+        finish_reason: finish_reason(&stop, calls),
         usage,
         service_tier: answer.usage.and_then(|told| told.tier()),
     };
@@ -175,25 +183,35 @@ impl<'a> Said<'a> {
             "text" => self.text(block),
             "thinking" => self.thinking(&block),
             "redacted_thinking" => {
-                let block = block.data.map(|data| ThinkingBlock::RedactedThinking { data });
-                self.message.thinking_blocks.extend(block);
+                self.thought(block.data.map(|data| ThinkingBlock::RedactedThinking { data }));
             }
             "tool_use" if block.is_answer() => {
                 let json = block.input.map_or("{}", RawValue::get);
-                self.texts.push(Cow::Owned(raw_string(json)));
+                self.say(Cow::Owned(raw_string(json)), json.chars().count());
             }
             "tool_use" => self.call(block),
-            _ => self.message.provider_blocks.push(raw),
+            _ => {
+                self.message.provider_blocks.push(raw);
+                self.message.block_order.push(Piece::Provider);
+            }
         }
     }
 
     fn text(&mut self, block: Block<'a>) {
         let Some(text) = block.text else { return };
         let start = self.chars;
-        self.chars += serde_json::from_str::<Text<'_>>(text.get()).map_or(0, |text| text.chars().count());
+        self.say(
+            Cow::Borrowed(text),
+            serde_json::from_str::<Text<'_>>(text.get()).map_or(0, |text| text.chars().count()),
+        );
         let citations = block.citations.into_iter().flatten();
         self.message.annotations.extend(citations.filter_map(|raw| annotation(raw, start, self.chars)));
-        self.texts.push(Cow::Borrowed(text));
+    }
+
+    fn say(&mut self, text: Raw<'a>, chars: usize) {
+        self.chars += chars;
+        self.texts.push(text);
+        self.message.block_order.push(Piece::Text(chars));
     }
 
     fn thinking(&mut self, block: &Block<'a>) {
@@ -201,8 +219,14 @@ impl<'a> Said<'a> {
             return;
         };
         self.thoughts.push(thinking);
-        let block = block.signature.map(|signature| ThinkingBlock::Thinking { thinking, signature });
-        self.message.thinking_blocks.extend(block);
+        self.thought(block.signature.map(|signature| ThinkingBlock::Thinking { thinking, signature }));
+    }
+
+    fn thought(&mut self, block: Option<ThinkingBlock<&'a RawValue>>) {
+        if let Some(block) = block {
+            self.message.thinking_blocks.push(block);
+            self.message.block_order.push(Piece::Thinking);
+        }
     }
 
     fn call(&mut self, block: Block<'a>) {
@@ -210,6 +234,7 @@ impl<'a> Said<'a> {
         let name = block.name.map(|name| name.0).unwrap_or_default();
         let function = Function { name, arguments: block.input.map_or("{}", RawValue::get).into() };
         let id = block.id.map(|id| id.0).unwrap_or_default();
+        self.message.block_order.push(Piece::Call);
         self.message.tool_calls.push(ToolCall { id, kind: FunctionKind::Function, function, extra_content });
     }
 

@@ -101,7 +101,7 @@ mod tests {
             (529, "overloaded_error", "Overloaded", Class::Server),
             (504, "timeout_error", "too long", Class::Server),
             (401, "authentication_error", "bad key", Class::Authorization),
-            (403, "permission_error", "no", Class::Authorization),
+            (403, "permission_error", "no", Class::Denied),
             (402, "billing_error", "pay", Class::Quota),
             (404, "not_found_error", "model: x", Class::NotFound),
             (413, "request_too_large", "big", Class::BadRequest),

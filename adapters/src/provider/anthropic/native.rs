@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use serde::ser::{SerializeMap, SerializeSeq};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::openai::reply::Raw;
+use crate::openai::text::Text;
 
 /// The body of `POST /v1/messages`.
 pub(super) struct Body<'a> {
@@ -92,7 +93,7 @@ struct Said<'b, 'a>(&'b [Block<'a>]);
 
 impl Serialize for Said<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let [Block::Made(Made::Text { text, cache_control: None })] = self.0 {
+        if let [Block::Made(Made::Text { text, citations: None, cache_control: None })] = self.0 {
             return text.serialize(serializer);
         }
         let mut list = serializer.serialize_seq(Some(self.0.len()))?;
@@ -116,7 +117,12 @@ pub(super) enum Block<'a> {
 impl<'a> Block<'a> {
     /// A text.
     pub(super) fn text(text: Raw<'a>, cache_control: Option<&'a RawValue>) -> Self {
-        Self::Made(Made::Text { text, cache_control })
+        Self::Made(Made::Text { text, citations: None, cache_control })
+    }
+
+    /// A text with its sources.
+    pub(super) fn cited(text: Raw<'a>, citations: Option<Raw<'a>>) -> Self {
+        Self::Made(Made::Text { text, citations, cache_control: None })
     }
 
     /// Marks it as the end of a cached prefix, where its kind can be marked.
@@ -138,7 +144,7 @@ impl<'a> Block<'a> {
             Self::Made(made) => {
                 matches!(made, Made::Thinking { .. } | Made::RedactedThinking { .. })
             }
-            Self::Native(_) => false,
+            Self::Native(raw) => Own::read(raw).is_thinking(),
         }
     }
 
@@ -149,7 +155,8 @@ impl<'a> Block<'a> {
                 matches!(source, Source::File { .. })
             }
             Self::Made(Made::ToolResult { content, .. }) => content.iter().any(Self::is_uploaded),
-            Self::Made(_) | Self::Native(_) => false,
+            Self::Made(_) => false,
+            Self::Native(raw) => Own::read(raw).is_uploaded(),
         }
     }
 
@@ -159,12 +166,42 @@ impl<'a> Block<'a> {
     }
 }
 
+/// What matters here of a block that the caller wrote in Anthropic's words.
+#[derive(Default, Deserialize)]
+struct Own<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Text<'a>,
+    source: Option<OwnSource<'a>>,
+}
+
+#[derive(Deserialize)]
+struct OwnSource<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Text<'a>,
+}
+
+impl<'a> Own<'a> {
+    fn read(raw: &'a RawValue) -> Self {
+        serde_json::from_str(raw.get()).unwrap_or_default()
+    }
+
+    fn is_thinking(&self) -> bool {
+        matches!(&*self.kind, "thinking" | "redacted_thinking")
+    }
+
+    fn is_uploaded(&self) -> bool {
+        &*self.kind == "container_upload" || self.source.as_ref().is_some_and(|source| &*source.kind == "file")
+    }
+}
+
 /// A block made of a part of OpenAI's.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Made<'a> {
     Text {
         text: Raw<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        citations: Option<Raw<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<&'a RawValue>,
     },
@@ -204,6 +241,8 @@ pub(super) enum Made<'a> {
         content: Vec<Block<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         is_error: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        toolset_name: Option<&'a RawValue>,
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<&'a RawValue>,
     },
@@ -296,11 +335,23 @@ pub(super) enum Thinking<'a> {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum MadeThinking {
     /// As much as it likes. Without `display` the text of it would stay empty on most models.
-    Adaptive { display: &'static str },
+    Adaptive { display: Display },
     /// Up to so many tokens.
-    Enabled { budget_tokens: u64 },
+    Enabled {
+        budget_tokens: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        display: Option<Display>,
+    },
     /// Not at all.
     Disabled,
+}
+
+/// Whether the text of the reasoning is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Display {
+    Summarized,
+    Omitted,
 }
 
 /// Whom the request is for.

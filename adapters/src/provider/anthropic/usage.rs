@@ -15,6 +15,23 @@ pub(super) struct Told {
     output_tokens_details: Option<OutputDetails>,
     service_tier: Option<Tier>,
     speed: Option<Speed>,
+    server_tool_use: Option<ServerTools>,
+    inference_geo: Option<Geo>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+struct ServerTools {
+    web_search_requests: Option<u64>,
+}
+
+/// Where the model ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Geo {
+    /// In the US and nowhere else, as was asked.
+    Us,
+    #[serde(other)]
+    Other,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -57,6 +74,8 @@ impl Told {
         self.output_tokens_details = later.output_tokens_details.or(self.output_tokens_details);
         self.service_tier = later.service_tier.or(self.service_tier);
         self.speed = later.speed.or(self.speed);
+        self.server_tool_use = later.server_tool_use.or(self.server_tool_use);
+        self.inference_geo = later.inference_geo.or(self.inference_geo);
     }
 
     /// The tier that served, in OpenAI's words.
@@ -95,6 +114,8 @@ impl From<Told> for Usage {
             cache_write_1h_tokens: for_an_hour,
             output_tokens: told.output_tokens.unwrap_or_default(),
             reasoning_tokens: told.output_tokens_details.and_then(|d| d.thinking_tokens).unwrap_or_default(),
+            web_searches: told.server_tool_use.and_then(|tools| tools.web_search_requests).unwrap_or_default(),
+            in_us: told.inference_geo == Some(Geo::Us),
             tier: told.priced_as(),
             ..Self::default()
         }

@@ -1,7 +1,7 @@
 //! What a model costs.
 
 use crate::config::read::{Read, choices, section};
-use crate::config::value::{Count, Expiry, Money};
+use crate::config::value::{Count, Expiry, Money, Percent};
 
 section! {
     /// What a model costs. Each price is for `per` units.
@@ -22,6 +22,10 @@ section! {
         audio_input: Option<Money> = None;
         /// Audio tokens out.
         audio_output: Option<Money> = None;
+        /// Tokens of pictures in.
+        image_input: Option<Money> = None;
+        /// Tokens of pictures out.
+        image_output: Option<Money> = None;
         /// One image.
         per_image: Option<Money> = None;
         /// One request.
@@ -32,6 +36,10 @@ section! {
         per_character: Option<Money> = None;
         /// One search unit of a rerank.
         per_search_unit: Option<Money> = None;
+        /// One search of the web that the provider makes for the model. Without it the catalog's; where that has none, a request with such searches has no known cost.
+        per_web_search: Option<Money> = None;
+        /// What tokens cost more where the provider says that they were served in the US and nowhere else (Anthropic's `inference_geo: us`). Without it the catalog's.
+        us_inference: Option<Percent> = None;
         /// Other prices for longer prompts.
         tiers: Vec<PriceTier> = Vec::new();
         /// Other prices for requests that the provider served in another way than usual.
@@ -68,6 +76,10 @@ section! {
         audio_input: Option<Money> = None;
         /// Audio tokens out.
         audio_output: Option<Money> = None;
+        /// Tokens of pictures in.
+        image_input: Option<Money> = None;
+        /// Tokens of pictures out.
+        image_output: Option<Money> = None;
     }
 }
 
@@ -106,6 +118,10 @@ section! {
         audio_input: Option<Money> = None;
         /// Audio tokens out.
         audio_output: Option<Money> = None;
+        /// Tokens of pictures in.
+        image_input: Option<Money> = None;
+        /// Tokens of pictures out.
+        image_output: Option<Money> = None;
         /// Other prices for longer prompts. Without any, the dearer of this price and the usual one for them holds.
         tiers: Vec<PriceTier> = Vec::new();
     }

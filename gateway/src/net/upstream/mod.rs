@@ -17,7 +17,7 @@ mod shelf;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +67,42 @@ impl Outgoing<'_> {
     }
 }
 
+/// How often a request may go out, and how often it has. It goes out a second time where the connection that it went out on
+/// had lain idle and ends without an answer. Its provider closed that connection for lying idle, most likely, but may have
+/// read the request: so it is for whoever asks to allow it, and to count it.
+#[derive(Debug)]
+pub struct Sendings {
+    most: u8,
+    so_far: AtomicU8,
+}
+
+impl Sendings {
+    /// None so far.
+    #[must_use]
+    pub const fn at_most(most: u8) -> Self {
+        Self { most, so_far: AtomicU8::new(0) }
+    }
+
+    /// Whether there was a connection, and the request has gone out.
+    #[must_use]
+    pub fn have_begun(&self) -> bool {
+        self.so_far.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it has gone out again.
+    #[must_use]
+    pub fn were_two(&self) -> bool {
+        self.so_far.load(Ordering::Relaxed) > 1
+    }
+
+    /// One more; false where there may be no more.
+    fn begin(&self) -> bool {
+        let may = self.so_far.load(Ordering::Relaxed) < self.most;
+        self.so_far.fetch_add(u8::from(may), Ordering::Relaxed);
+        may
+    }
+}
+
 /// A provider's answer: its head, and its body as it comes.
 pub struct Answer {
     /// The status, never an interim one.
@@ -96,37 +132,35 @@ impl Upstreams {
     }
 
     /// Sends a request; resolves when the head of the answer is there.
-    ///
-    /// A connection that lay idle and turns out to have been closed meanwhile is replaced once,
-    /// provided that no byte of an answer came and that nobody can have worked on the request.
     pub async fn send(
         &self,
         endpoint: &Arc<Endpoint>,
         request: Outgoing<'_>,
         connect_timeout: Duration,
     ) -> Result<Answer, Fault> {
-        self.send_noted(endpoint, request, connect_timeout, &AtomicBool::default()).await
+        self.send_counted(endpoint, request, connect_timeout, &Sendings::at_most(2)).await
     }
 
-    /// As [`Upstreams::send`]. `sent` becomes true when there is a connection and the request goes out, for whoever may drop
-    /// this before its end and has to know whether the provider was asked.
-    pub async fn send_noted(
+    /// The same, counted for whoever may drop this before its end and has to know whether the provider was asked. A connection
+    /// that lay idle and turns out to have been closed meanwhile is replaced once, if the request may go out twice, no byte of
+    /// an answer came, and the provider hardly had the time to work on it.
+    pub async fn send_counted(
         &self,
         endpoint: &Arc<Endpoint>,
         request: Outgoing<'_>,
         connect_timeout: Duration,
-        sent: &AtomicBool,
+        sendings: &Sendings,
     ) -> Result<Answer, Fault> {
         check_path(request.path)?;
         let taken = self.pool.line(endpoint, Freshness::Any, connect_timeout).await?;
-        sent.store(true, Ordering::Relaxed);
+        sendings.begin();
         let reused = taken.reused;
         match ask(endpoint, &request, taken).await {
             Ok(answer) => Ok(answer),
-            Err(failed) if failed.stale && reused => {
+            Err(failed) if failed.stale && reused && sendings.begin() => {
                 let line = self.pool.line(endpoint, Freshness::New, connect_timeout);
-                let again = Box::pin(ask(endpoint, &request, line.await?)).await;
-                again.map_err(|failed| failed.fault)
+                let asked = Box::pin(ask(endpoint, &request, line.await?)).await;
+                asked.map_err(|failed| failed.fault)
             }
             Err(failed) => Err(failed.fault),
         }

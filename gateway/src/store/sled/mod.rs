@@ -1,10 +1,11 @@
 //! The embedded backend: sled in a folder, all of it in one tree, since a batch is atomic within one tree.
 
 mod journal;
+mod look;
 mod mark;
 pub(super) mod salvage;
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -72,17 +73,14 @@ struct Written {
 impl Embedded {
     /// Opens the database in the folder `path`, which is made when it is not there.
     pub(super) fn open(path: &Path) -> Result<Self, StoreFault> {
-        std::fs::create_dir_all(path)?;
+        fs::create_dir_all(path)?;
         let files = files(path);
-        // Whoever writes flushes, and waits for it; a flush of sled's own every half second would do so again.
-        let config = Config::new().path(&files).cache_capacity(CACHE).flush_every_ms(None);
-        let db = guarded(|| config.open())?;
-        let newest = newest(&db)?;
         let (mark, marked) = Mark::open(&mark(path))?;
         let marked = marked.unwrap_or(0);
-        if newest < marked {
-            return Err(cut(newest, marked));
+        if files.is_dir() {
+            look_first(path, marked)?;
         }
+        let (db, newest) = opened(&files, marked)?;
         let (journal, batches) = Journal::open(&journal(path)).map_err(unread)?;
         let written = Mutex::new(Written { newest, journal, mark });
         let embedded = Self { db, log: files.join("db"), written };
@@ -177,6 +175,56 @@ impl Backend for Embedded {
         let mut written = self.written();
         let full = written.journal.length() >= MOST_JOURNAL;
         if full || written.mark.is_due() { self.write_out(&mut written) } else { Ok(()) }
+    }
+}
+
+/// sled's database in the folder `files`, and the number of its newest batch, which is `marked` or more.
+fn opened(files: &Path, marked: u64) -> Result<(Db, u64), StoreFault> {
+    // Whoever writes flushes, and waits for it; a flush of sled's own every half second would do so again.
+    let config = Config::new().path(files).cache_capacity(CACHE).flush_every_ms(None);
+    let db = guarded(|| config.open())?;
+    let newest = newest(&db)?;
+    if newest < marked { Err(cut(newest, marked)) } else { Ok((db, newest)) }
+}
+
+/// Refuses a store that sled would cut, before sled could. Where that is not sure, sled is tried with a copy.
+fn look_first(path: &Path, marked: u64) -> Result<(), StoreFault> {
+    let files = files(path);
+    let _lock = locked(&files)?;
+    if look::newest(&files)? >= marked {
+        return Ok(());
+    }
+    let copy = path.join("store.tried");
+    // A process that was killed may have left one.
+    drop(fs::remove_dir_all(&copy));
+    let tried = copied(&files, &copy).map_err(StoreFault::from).and_then(|()| opened(&copy, marked).map(drop));
+    drop(fs::remove_dir_all(&copy));
+    tried
+}
+
+fn copied(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let copy = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copied(&entry.path(), &copy)?,
+            false => drop(fs::copy(entry.path(), copy)?),
+        }
+    }
+    Ok(())
+}
+
+/// Nobody else opens the database in the folder `files` while this lives.
+pub(super) fn locked(files: &Path) -> Result<Option<File>, StoreFault> {
+    let log = match OpenOptions::new().read(true).write(true).open(files.join("db")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    match log.try_lock() {
+        Ok(()) => Ok(Some(log)),
+        Err(TryLockError::WouldBlock) => Err(StoreFault::Busy),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

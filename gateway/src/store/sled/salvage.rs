@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use super::super::seal;
 
 /// How long a segment is, and the head of one.
-const SEGMENT: usize = 512 << 10;
-const SEGMENT_HEAD: usize = 20;
+pub(super) const SEGMENT: usize = 512 << 10;
+pub(super) const SEGMENT_HEAD: usize = 20;
 
 /// The longest head of a message.
-const LONGEST_HEAD: usize = 32;
+pub(super) const LONGEST_HEAD: usize = 32;
 
 /// What stands before the content of a file of its own.
 const BLOB_HEAD: u64 = 5;
@@ -35,21 +35,23 @@ pub(in crate::store) struct Salvaged {
 
 /// Where bytes are.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    file: Source,
+pub(super) struct Place {
+    pub(super) file: Source,
     offset: u64,
     length: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Source {
+pub(super) enum Source {
     Log,
     /// A file of its own, for what is large.
     Blob(u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
+    /// The rest of its segment is empty.
+    Cap,
     /// The changes from here to the place that it names are one batch.
     Batch,
     /// A page is gone.
@@ -61,13 +63,21 @@ enum Kind {
 }
 
 #[derive(Debug)]
-struct Message {
+pub(super) struct Message {
     /// Its place in the order, and where it ends.
-    order: u64,
+    pub(super) order: u64,
     end: u64,
     page: u64,
-    kind: Kind,
-    body: Place,
+    pub(super) kind: Kind,
+    pub(super) body: Place,
+}
+
+/// What a leaf was replaced by, and where in the message its pairs are.
+struct Node {
+    low: Vec<u8>,
+    high: Vec<u8>,
+    prefix: usize,
+    pairs: Vec<(Part, Part)>,
 }
 
 /// A leaf, as far as its keys are to be understood.
@@ -81,7 +91,11 @@ struct Leaf {
 impl Salvaged {
     /// Reads the files in this folder.
     pub(in crate::store) fn read(folder: &Path) -> io::Result<Self> {
-        let log = File::open(folder.join("db"))?;
+        let log = match File::open(folder.join("db")) {
+            // As good as an empty one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open("/dev/null")?,
+            opened => opened?,
+        };
         let mut salvaged = Self { folder: folder.to_owned(), log, pairs: BTreeMap::new(), holes: 0 };
         let mut messages = salvaged.messages()?;
         messages.sort_unstable_by_key(|message| message.order);
@@ -148,28 +162,17 @@ impl Salvaged {
                 Kind::Node => drop(self.replace(message, &body, &mut leaves)),
                 Kind::Link => drop(self.change(message, &body, &leaves)),
                 Kind::Free => drop(leaves.remove(&message.page)),
-                Kind::Batch | Kind::Other => {}
+                Kind::Cap | Kind::Batch | Kind::Other => {}
             }
         }
     }
 
     fn replace(&mut self, message: &Message, body: &[u8], leaves: &mut HashMap<u64, Leaf>) -> Option<()> {
-        let mut reader = Bytes { body, at: 0 };
-        let (_next, _merging_child, _merging) = (reader.number()?, reader.number()?, reader.byte()?);
-        let prefix = usize::from(reader.byte()?);
-        let (low, high) = (reader.taken()?, reader.taken()?);
-        let (low, high) = (reader.slice(low)?.to_vec(), reader.slice(high)?.to_vec());
-        let empty = !high.is_empty() && high <= low;
-        if reader.byte()? != 0 || empty {
-            return None;
-        }
-        let count = reader.number()?;
-        let keys: Vec<_> = (0..count).map(|_| reader.taken()).collect::<Option<_>>()?;
-        let values: Vec<_> = (0..count).map(|_| reader.taken()).collect::<Option<_>>()?;
+        let Node { low, high, prefix, pairs } = Node::read(body)?;
+        let (count, reader) = (pairs.len(), Bytes { body, at: 0 });
         let leaf = Leaf { low, prefix };
-        let pairs: Vec<_> = keys
+        let pairs: Vec<_> = pairs
             .into_iter()
-            .zip(values)
             .filter_map(|(key, value)| Some((leaf.key(prefix, reader.slice(key)?), reader.slice(value)?, value)))
             .filter(|(key, value, _)| seal::open(key, value.to_vec()).is_ok())
             .collect();
@@ -221,6 +224,39 @@ impl Salvaged {
     }
 }
 
+impl Node {
+    /// The leaf in the body of a message; `None` when it is a page of some other kind.
+    fn read(body: &[u8]) -> Option<Self> {
+        let mut reader = Bytes { body, at: 0 };
+        let (_next, _merging_child, _merging) = (reader.number()?, reader.number()?, reader.byte()?);
+        let prefix = usize::from(reader.byte()?);
+        let (low, high) = (reader.taken()?, reader.taken()?);
+        let (low, high) = (reader.slice(low)?.to_vec(), reader.slice(high)?.to_vec());
+        let empty = !high.is_empty() && high <= low;
+        if reader.byte()? != 0 || empty {
+            return None;
+        }
+        let count = reader.number()?;
+        let keys: Vec<_> = (0..count).map(|_| reader.taken()).collect::<Option<_>>()?;
+        let values: Vec<_> = (0..count).map(|_| reader.taken()).collect::<Option<_>>()?;
+        Some(Self { low, high, prefix, pairs: keys.into_iter().zip(values).collect() })
+    }
+}
+
+/// The values in the body of a message.
+pub(super) fn values(kind: Kind, body: &[u8]) -> Vec<&[u8]> {
+    let mut reader = Bytes { body, at: 0 };
+    let parts = match kind {
+        Kind::Node => Node::read(body).map(|node| node.pairs.into_iter().map(|(_, value)| value).collect()),
+        Kind::Link if reader.byte() == Some(0) => {
+            reader.taken().and_then(|_key| reader.taken()).map(|value| vec![value])
+        }
+        _ => None,
+    };
+    let parts: Vec<_> = parts.unwrap_or_default();
+    parts.into_iter().filter_map(|part| reader.slice(part)).collect()
+}
+
 impl Leaf {
     /// A whole key.
     fn key(&self, prefix: usize, key: &[u8]) -> Vec<u8> {
@@ -237,6 +273,12 @@ impl Leaf {
 }
 
 impl Place {
+    /// Its bytes, where they are in `segment`, which begins at `offset` of the log.
+    pub(super) fn within(self, segment: &[u8], offset: u64) -> Option<&[u8]> {
+        let at = usize::try_from(self.offset.checked_sub(offset)?).ok()?;
+        segment.get(at..at.checked_add(self.length)?)
+    }
+
     /// The place of some of its bytes.
     fn part(self, part: Part) -> Self {
         Self {
@@ -307,7 +349,7 @@ impl<'a> Bytes<'a> {
 }
 
 /// Finds the messages of a segment that begins at `offset` of the log; how many places between them cannot be read.
-fn scan(segment: &[u8], offset: u64, messages: &mut Vec<Message>) -> u64 {
+pub(super) fn scan(segment: &[u8], offset: u64, messages: &mut Vec<Message>) -> u64 {
     let (mut at, mut holes) = (SEGMENT_HEAD, 0);
     // The number of the segment that the message before was written in, and where it ended.
     let mut before: Option<(u64, usize)> = None;
@@ -326,7 +368,7 @@ fn scan(segment: &[u8], offset: u64, messages: &mut Vec<Message>) -> u64 {
 }
 
 /// The message at this place of a segment, the segment's number, and the message's length.
-fn message(segment: &[u8], at: usize, offset: u64) -> Option<(Message, u64, usize)> {
+pub(super) fn message(segment: &[u8], at: usize, offset: u64) -> Option<(Message, u64, usize)> {
     let head = segment.get(at..)?;
     let mut reader = Bytes { body: head.get(..LONGEST_HEAD.min(head.len()))?, at: 0 };
     let sum = reader.four()?;
@@ -354,6 +396,7 @@ fn message(segment: &[u8], at: usize, offset: u64) -> Option<(Message, u64, usiz
 impl Kind {
     fn of(code: u8) -> Self {
         match code {
+            2 => Self::Cap,
             3 => Self::Batch,
             4 => Self::Free,
             8 | 9 => Self::Node,
@@ -363,12 +406,12 @@ impl Kind {
     }
 }
 
-fn blob(folder: &Path, id: u64) -> io::Result<File> {
+pub(super) fn blob(folder: &Path, id: u64) -> io::Result<File> {
     File::open(folder.join("blobs").join(id.to_string()))
 }
 
 /// As many bytes as there are from `at` on, up to a buffer full of them.
-fn read_some(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+pub(super) fn read_some(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     let mut length = 0;
     while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, at + length as u64)? {
