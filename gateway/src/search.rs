@@ -178,7 +178,7 @@ impl<'s> Search<'_, '_, 's> {
     fn failed(&mut self, mut failed: Fault) -> Step {
         let longest = self.instance.balance().longest_cooldown();
         failed.retry_after = failed.retry_after.map(|after| after.min(longest));
-        if failed.kind == Kind::CallerRequest {
+        if failed.kind == Kind::CallerRequest && failed.refused.is_none() {
             self.turn.record.attempt_unsaid();
         } else {
             self.turn.record.attempt_failed(&failed);
