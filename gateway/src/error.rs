@@ -369,9 +369,19 @@ impl Fault {
         }
     }
 
-    /// The body, in OpenAI's shape.
+    /// The body.
     #[must_use]
-    pub fn body(&self) -> Bytes {
+    pub fn body(&self, dialect: Dialect) -> Bytes {
+        match dialect {
+            Dialect::OpenAi => self.openai(),
+            Dialect::Anthropic => {
+                let error = AnthropicInner { kind: anthropic_type(self.status), message: &self.message };
+                serde_json::to_vec(&AnthropicEnvelope { kind: "error", error }).unwrap_or_default().into()
+            }
+        }
+    }
+
+    fn openai(&self) -> Bytes {
         let error = Inner {
             message: &self.message,
             kind: self.error_type.as_deref().unwrap_or_else(|| default_type(self.status, &self.code)),
@@ -385,7 +395,7 @@ impl Fault {
     #[must_use]
     pub fn event(&self) -> Bytes {
         let mut event = b"data: ".to_vec();
-        event.extend_from_slice(&self.body());
+        event.extend_from_slice(&self.openai());
         event.extend_from_slice(b"\n\n");
         event.into()
     }
@@ -418,6 +428,43 @@ impl Fault {
             | Kind::CallerGone
             | Kind::GatewayFault => false,
         }
+    }
+}
+
+/// Whose shape an error has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI's.
+    OpenAi,
+    /// Anthropic's.
+    Anthropic,
+}
+
+#[derive(Serialize)]
+struct AnthropicEnvelope<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    error: AnthropicInner<'a>,
+}
+
+#[derive(Serialize)]
+struct AnthropicInner<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message: &'a str,
+}
+
+fn anthropic_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        504 => "timeout_error",
+        400..=499 => "invalid_request_error",
+        _ => "api_error",
     }
 }
 
@@ -583,8 +630,10 @@ mod tests {
 
     #[test]
     fn the_body_has_openais_shape_and_a_string_for_a_code() {
-        let body = Fault::auth("no").body();
+        let body = Fault::auth("no").body(Dialect::OpenAi);
         let want = br#"{"error":{"message":"no","type":"authentication_error","param":null,"code":"invalid_api_key"}}"#;
         assert_eq!(body.as_ref(), want);
+        let body = Fault::auth("no").body(Dialect::Anthropic);
+        assert_eq!(body.as_ref(), br#"{"type":"error","error":{"type":"authentication_error","message":"no"}}"#);
     }
 }

@@ -29,7 +29,7 @@ use crate::reasons::Because;
 use crate::record::Record;
 use crate::relay;
 use crate::retry;
-use crate::route::Route;
+use crate::route::{self, Route};
 use crate::search;
 use crate::timer::Timer;
 use crate::turn::Turn;
@@ -65,7 +65,8 @@ pub async fn cut(client: &mut Client) {
         let mut head = Head::new(fault.status);
         head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         head.add(headers::ERROR, HeaderValue::from_static(fault.kind.name()));
-        let _nobody_listens = client.send(head, &[fault.body()]).await;
+        let body = fault.body(route::dialect(client.path()));
+        let _nobody_listens = client.send(head, &[body]).await;
     }
 }
 
@@ -79,10 +80,10 @@ async fn unwound<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     .await
 }
 
-/// Answers what is no request.
-pub async fn refuse_nonsense(gateway: &Gateway, client: &mut Client) {
+/// Answers what cannot be read as a request.
+pub async fn refuse_nonsense(gateway: &Gateway, client: &mut Client, why: &str) {
     let mut record = Record::open(gateway, &HeaderMap::new());
-    let message = "This is no HTTP request, or its head has more than 256 headers or 1 MiB.";
+    let message = format!("This is no HTTP request that can be read: {why}.");
     let fault = Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message);
     refuse(client, &mut record, fault).await;
     record.finished = true;
@@ -331,6 +332,10 @@ pub(crate) fn refuse_encoded(headers: &HeaderMap) -> Result<(), Fault> {
     {
         return unsupported(format!("A body with content-encoding {encoding} is not read; send it as it is."));
     }
+    let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if !headers.get_all(header::TRANSFER_ENCODING).iter().all(is_chunked) {
+        return unsupported("A body with a transfer-encoding other than chunked is not read.".to_owned());
+    }
     if text(header::CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/")) {
         return unsupported("This endpoint takes JSON, not multipart.".to_owned());
     }
@@ -357,24 +362,28 @@ async fn refuse(client: &mut Client, record: &mut Record<'_>, mut fault: Fault) 
     } else {
         record.status = Some(fault.status);
         let head = refusal(record, &fault, client);
-        let _nobody_listens = client.send(head, &[fault.body()]).await;
+        let body = fault.body(route::dialect(client.path()));
+        let _nobody_listens = client.send(head, &[body]).await;
     }
     record.fault = Some(fault);
 }
+
+/// A caller is never told to wait for longer: a provider's date in another century is an error of its own.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 fn refusal(record: &Record<'_>, fault: &Fault, client: &Client) -> Head {
     let mut head = relay::head(record, fault.status);
     head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     head.add(headers::ERROR, HeaderValue::from_static(fault.kind.name()));
-    if let Some(after) = fault.retry_after {
+    if let Some(after) = fault.retry_after.map(|after| after.min(LONGEST_RETRY_AFTER)) {
         head.add(header::RETRY_AFTER, headers::number(after.as_secs_f64().ceil().max(0.0) as u64));
     }
     if fault.kind == Kind::PolicyBudget {
         head.add(headers::SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     if fault.status == StatusCode::METHOD_NOT_ALLOWED {
-        let allowed = if client.method() == http::Method::POST { "GET" } else { "POST" };
-        head.add(header::ALLOW, HeaderValue::from_static(allowed));
+        let allowed = Route::method(client.uri().path());
+        head.add_some(header::ALLOW, allowed.and_then(|method| HeaderValue::try_from(method.as_str()).ok()));
     }
     head
 }

@@ -1,12 +1,15 @@
 //! The answers that need no provider: the models that a key may call, and health.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 
 use crate::access::Key;
 use crate::error::Fault;
-use crate::model::{Model, Snapshot};
+use crate::model::pattern::Pattern;
+use crate::model::{Model, Snapshot, Target, Type, UpstreamName};
 
 #[derive(Serialize)]
 struct List<'a> {
@@ -22,14 +25,33 @@ struct Entry<'a> {
     owned_by: &'a str,
 }
 
-/// The models that `key` may call, by name. One with a `*` stands for any name and is not one itself.
+/// The models that `key` may call, by name. One with a `*` stands for those that the catalog knows of its providers.
 #[must_use]
 pub fn models(snapshot: &Snapshot, key: &Key) -> Bytes {
-    let models = snapshot.models.all().filter(|model| !model.name.contains('*') && snapshot.allows(key, &model.name));
-    let mut data: Vec<Entry<'_>> = models.map(|model| Entry::of(&model.name, model)).collect();
-    data.sort_by_key(|entry| entry.id);
-    data.dedup_by_key(|entry| entry.id);
+    let served = snapshot.models.all().filter(|model| model.model_type.is_some_and(Type::is_served));
+    let mut names = BTreeMap::new();
+    for model in served {
+        match Pattern::of(&model.name) {
+            None => drop(names.insert(model.name.clone(), model)),
+            Some(pattern) => known(model, &pattern).for_each(|name| {
+                names.entry(name).or_insert(model);
+            }),
+        }
+    }
+    names.retain(|name, _| snapshot.allows(key, name));
+    let data = names.iter().map(|(name, model)| Entry::of(name, model)).collect();
     written(&List { object: "list", data })
+}
+
+/// The names that a model with a `*` has for the models that are known of its targets' providers.
+fn known<'a>(model: &'a Model, pattern: &'a Pattern) -> impl Iterator<Item = String> + 'a {
+    let of_target = |target: &'a Target| match &target.model {
+        UpstreamName::Filled(upstream) => Some((upstream, target.provider.catalog?.names(model.model_type?))),
+        UpstreamName::Fixed(_) => None,
+    };
+    let catalogs = model.targets.iter().filter_map(of_target);
+    let names = catalogs.flat_map(|(upstream, names)| names.filter_map(|name| upstream.rest(name)));
+    names.map(|rest| pattern.filled(rest))
 }
 
 /// The model of that name.

@@ -3,7 +3,7 @@
 use adapters::Operation;
 use http::{Method, StatusCode};
 
-use crate::error::Fault;
+use crate::error::{Dialect, Fault};
 
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,14 +39,19 @@ impl Route {
     /// # Errors
     /// 404 for a path that is not there, 405 for a method that it has not.
     pub fn of(method: &Method, path: &str) -> Result<Self, Fault> {
-        let name = path.strip_prefix("/v1/").or_else(|| path.strip_prefix('/')).unwrap_or(path).trim_end_matches('/');
-        let (route, allowed) = Self::named(name, path)?;
+        let (route, allowed) = Self::named(name(path), path)?;
         let head = *method == Method::HEAD && allowed == Method::GET;
         if *method == allowed || head {
             return Ok(route);
         }
         let message = format!("{method} is not a method of {path}; use {allowed}.");
         Err(Fault::request(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message))
+    }
+
+    /// The method that a path takes; `None` where there is no such path.
+    #[must_use]
+    pub fn method(path: &str) -> Option<Method> {
+        Self::named(name(path), path).ok().map(|(_, allowed)| allowed)
     }
 
     fn named(name: &str, path: &str) -> Result<(Self, Method), Fault> {
@@ -65,6 +70,18 @@ impl Route {
             },
         }
     }
+}
+
+/// A path without its version.
+fn name(path: &str) -> &str {
+    path.strip_prefix("/v1/").or_else(|| path.strip_prefix('/')).unwrap_or(path).trim_end_matches('/')
+}
+
+/// Which shape a path's errors have.
+#[must_use]
+pub fn dialect(path: &str) -> Dialect {
+    let name = name(path);
+    if name == "messages" || name.starts_with("messages/") { Dialect::Anthropic } else { Dialect::OpenAi }
 }
 
 /// Endpoints of the contract that this version has not.

@@ -16,7 +16,7 @@ use crate::headers;
 use crate::hedge::{self, Hedge, Raced, Which};
 use crate::limit::Queue;
 use crate::model::{ModelInstance, Picked, Target};
-use crate::net::upstream::Sending;
+use crate::net::upstream::Sendings;
 use crate::params::Adjusted;
 use crate::reasons::{Chosen, Picking};
 use crate::record::Lost;
@@ -144,15 +144,16 @@ impl<'s> Search<'_, '_, 's> {
         let caller = std::mem::take(&mut self.caller);
         let Self { instance, adjusted, .. } = *self;
         let hedge = instance.model().hedge.as_ref();
-        let sending = &if hedge.is_none() && self.tries.are_left() { Sending::twice() } else { Sending::once() };
-        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, sending };
+        let most = if hedge.is_none() && self.tries.are_left() { 2 } else { 1 };
+        let sendings = &Sendings::at_most(most);
+        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, sendings };
         let asked = match hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
             // Boxed, as all that is rare here: every request's future would have room for it.
             Some(hedge) => Box::pin(self.hedged(hedge, &errand)).await,
         };
         self.caller = caller;
-        if sending.times() > 1 {
+        if sendings.were_two() {
             self.tries.count();
             self.turn.record.attempt_resent();
         }
@@ -166,7 +167,11 @@ impl<'s> Search<'_, '_, 's> {
     }
 
     fn failed(&mut self, failed: Fault) -> Step {
-        self.turn.record.attempt_failed(&failed);
+        if failed.kind == Kind::CallerRequest {
+            self.turn.record.attempt_unsaid();
+        } else {
+            self.turn.record.attempt_failed(&failed);
+        }
         if failed.is_targets_lack() {
             self.fault.get_or_insert(failed);
             return Step::Next;
@@ -180,7 +185,7 @@ impl<'s> Search<'_, '_, 's> {
     async fn hedged(&mut self, hedge: &Hedge, errand: &Errand<'_, 's>) -> Result<Begun, Fault> {
         hedge.count();
         let upstreams = &self.gateway.upstreams;
-        let given_up = |fault: Fault| fault.of_sent(errand.sending.times() > 0);
+        let given_up = |fault: Fault| fault.of_sent(errand.sendings.have_begun());
         let mut first = pin!(hedge::alone(upstreams, errand));
         let alone = self.turn.wait(pin!(tokio::time::timeout(hedge.after, &mut first))).await;
         if let Ok(asked) = alone.map_err(given_up)? {
@@ -193,22 +198,22 @@ impl<'s> Search<'_, '_, 's> {
             return self.turn.wait(first).await.map_err(given_up)?;
         };
         self.turn.record.attempt(&picked, held);
-        let sending = &Sending::once();
-        let beside = Errand { picked: &picked, request: &payable.request, sending, ..*errand };
+        let sendings = &Sendings::at_most(1);
+        let beside = Errand { picked: &picked, request: &payable.request, sendings, ..*errand };
         let second = pin!(hedge::alone(upstreams, &beside));
-        let slower = |sending: &Sending| Lost::Slower { sent: sending.times() > 0 };
+        let slower = |sendings: &Sendings| Lost::Slower { sent: sendings.have_begun() };
         match self.turn.wait(pin!(hedge::race(first, second))).await {
             Ok(Raced { won, answer, failed }) => {
                 let lost = match won {
-                    Which::First => sending,
-                    Which::Second => errand.sending,
+                    Which::First => sendings,
+                    Which::Second => errand.sendings,
                 };
                 self.turn.record.attempt_lost(won.other(), failed.as_ref().map_or_else(|| slower(lost), Lost::Failed));
                 answer
             }
             Err(fault) => {
-                self.turn.record.attempt_lost(Which::First, slower(errand.sending));
-                Err(fault.of_sent(sending.times() > 0))
+                self.turn.record.attempt_lost(Which::First, slower(errand.sendings));
+                Err(fault.of_sent(sendings.have_begun()))
             }
         }
     }

@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::access_log::{AccessLog, Writer};
-use crate::admin::Admin;
+use crate::admin::{Access, Admin};
 use crate::alerts::{self, Alerts};
 use crate::balance;
 use crate::budget::lease::Claimants;
@@ -34,7 +34,7 @@ use crate::reasons::Reasons;
 use crate::redis;
 use crate::reload::Reloader;
 use crate::sharing::{self, Share};
-use crate::store::{Patience, Served, Store};
+use crate::store::{Disk, Patience, Served, Store};
 
 /// How a process starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,7 +138,8 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
         ledger.share(&fleet).map_err(|error| Refused::Machine(error.to_string()))?;
     }
     let shared: Vec<Arc<dyn Claimants>> = vec![Arc::clone(&budgets) as _, Arc::clone(&providers.limits) as _];
-    let sharing = share.map(|share| share.start(shared, Arc::clone(&providers.registry), told(&metrics)));
+    let raised = redis::Raised::new(Arc::clone(&budgets), keep_raises(store.disk()));
+    let sharing = share.map(|share| share.start(shared, Arc::clone(&providers.registry), raised, told(&metrics)));
     let sharing = sharing.transpose()?;
     store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
     metrics.configured(snapshot.generation, &snapshot.hash);
@@ -159,7 +160,9 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let origin = loaded.origin.clone();
     let identities = settings.api.iter().chain(&settings.admin).filter_map(|listening| listening.identity.clone());
     let reloader = Arc::new(Reloader::new(Arc::clone(&gateway), providers, loaded, identities.collect()));
-    let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&reloader), token.as_ref().map(|token| token.as_str()));
+    let address = settings.admin.as_ref().map(|listening| listening.address.ip());
+    let access = Access::of(token.as_ref().map(|token| token.as_str()), address);
+    let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&reloader), access);
     let _watching = keep_fresh(&origin, &reloader)?;
     let sockets = bound.map_or_else(|| take_over(&mut settings), Ok)?;
     let announced = settings.clone();
@@ -305,6 +308,18 @@ fn fleet(config: &Config) -> Result<Option<Arc<dyn ledger::Fleet>>, Refused> {
 
 fn redis_settings(written: &config::Redis) -> Result<redis::Settings, Refused> {
     redis::Settings::of(written).map_err(|error| Refused::Input(format!("store.redis: {error}")))
+}
+
+/// Keeps what other gateways raised. What the disk refuses is heard again after a restart.
+fn keep_raises(disk: &Arc<Disk>) -> redis::Keep {
+    let disk = Arc::clone(disk);
+    Arc::new(move |raises| {
+        for raise in raises {
+            if let Err(error) = disk.keep_raise(raise, jiff::Timestamp::now()) {
+                tracing::warn!(%error, account = raise.account, "a limit that another gateway raised cannot be kept");
+            }
+        }
+    })
 }
 
 /// Shows in the metrics whether Redis is there.

@@ -76,7 +76,9 @@ impl Call {
         // Its error is what the body's reader sees.
         let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
         let mut request = Request::builder().method(self.method.as_str()).uri(&self.path);
-        request = request.header("host", self.address.to_string());
+        if !self.headers.iter().any(|(name, _)| name == "host") {
+            request = request.header("host", self.address.to_string());
+        }
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }

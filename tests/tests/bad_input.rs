@@ -195,6 +195,16 @@ async fn bytes_that_are_no_http_get_a_400_and_a_close() {
     let weir = Config::of(&simulator).start().await;
     let bystander = Bystander::of(&weir).await;
     let many: String = (0..300).map(|number| format!("x-{number}: y\r\n")).collect();
+    for (head, why) in [
+        (format!("GET /v1/models HTTP/1.1\r\nhost: w\r\n{many}\r\n"), "too many headers"),
+        ("GET /v1/models HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(), "multiple Host header fields"),
+        ("GET http://a/v1/models HTTP/1.1\r\nhost: b\r\n\r\n".to_owned(), "Host header differs"),
+    ] {
+        let mut raw = Raw::connect(weir.api()).await;
+        raw.send(&head).await;
+        let message = raw.answer().await.json()["error"]["message"].to_string();
+        assert!(message.contains(why), "{message}");
+    }
     let cases: Vec<Vec<u8>> = vec![
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello to a plain port\r\n\r\n".to_vec(),
         b"nonsense\r\n\r\n".to_vec(),
@@ -338,6 +348,20 @@ async fn chunks_that_are_none_are_refused() {
     let said = weir.stderr();
     assert!(!said.contains("panicked"), "{said}");
     assert_eq!(simulator.account().requests, 0);
+}
+
+#[tokio::test]
+async fn a_body_that_is_packed_on_its_way_is_refused_and_an_old_client_is_never_told_to_continue() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).start().await;
+    let mut raw = Raw::connect(weir.api()).await;
+    let head = format!("host: w\r\n{}transfer-encoding: gzip, chunked\r\n", key(""));
+    raw.send(format!("POST /v1/chat/completions HTTP/1.1\r\n{head}\r\n0\r\n\r\n")).await;
+    is_an_error(&raw.answer().await, 415);
+    let mut raw = Raw::connect(weir.api()).await;
+    let head = format!("host: w\r\n{}expect: 100-continue\r\ncontent-length: 2\r\n", key(""));
+    raw.send(format!("POST /v1/chat/completions HTTP/1.0\r\n{head}\r\n{{}}")).await;
+    is_an_error(&raw.answer().await, 400);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ fn two_credentials(simulator: &Simulator, directives: &str, health: &str) -> Con
     let url = format!("http://{}/v1", simulator.addr());
     Config::new()
         .provider("p", &format!("{{kind: openai, base_url: '{url}', credentials: [{{id: a, api_key: sk-a, weight: 1000}}, {{id: b, api_key: sk-b}}]}}"))
-        .model(&format!("{{name: m, targets: [{{provider: p, model: 'gpt-5.5~{directives}', credential: a}}, {{tier: 1, provider: p, model: gpt-5.5, credential: b}}], retries: {{max: 1}}}}"))
+        .model(&format!("{{name: m, targets: [{{provider: p, model: 'gpt-5.5~{directives}', credential: a}}, {{tier: 1, provider: p, model: gpt-5.5, credential: b}}], retries: {{max: 2}}}}"))
         .model("{name: other, targets: [{provider: p, model: gpt-5.4, credential: a}, {tier: 1, provider: p, model: gpt-5.4, credential: b}]}")
         .section(health)
 }
@@ -96,8 +96,10 @@ async fn a_failing_server_cools_after_as_many_failures_as_are_set() {
     let simulator = simulator();
     for directives in ["status=500", "status=529", "close", "truncate"] {
         let weir = two_credentials(&simulator, directives, HEALTH).start().await;
-        for _ in 0..5 {
-            assert_eq!(asked(&weir, "m").await, at("b", "2"), "{directives}");
+        for number in 0..5 {
+            // What is lost with a connection that was used before goes out again.
+            let attempts = if directives == "close" && number > 0 { "3" } else { "2" };
+            assert_eq!(asked(&weir, "m").await, at("b", attempts), "{directives}");
         }
         assert_eq!(asked(&weir, "m").await, at("b", "1"), "{directives}");
         assert_eq!(asked(&weir, "other").await, at("a", "1"), "{directives}");
@@ -541,4 +543,28 @@ async fn all_that_wait_for_a_cooling_target_are_served_once_one_of_them_has_foun
         assert_eq!(within("an answer", request).await.unwrap().status, 200);
     }
     assert_eq!(simulator.account().requests, 21);
+}
+
+#[tokio::test]
+async fn without_a_token_the_admin_api_is_for_no_other_hosts_pages() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).start().await;
+    let port = weir.admin().port();
+    let own = format!("127.0.0.1:{port}");
+    let page = format!("http://{own}");
+    for (host, origin, status) in [
+        (own.as_str(), None, 200),
+        (own.as_str(), Some(page.as_str()), 200),
+        ("localhost", None, 200),
+        ("[::1]:8081", None, 200),
+        ("evil.example", None, 403),
+        ("127.0.0.1.evil.example:8081", None, 403),
+        (own.as_str(), Some("http://evil.example"), 403),
+        (own.as_str(), Some("null"), 403),
+        (own.as_str(), Some("http://127.0.0.1:1"), 403),
+    ] {
+        let call = Call::new(weir.admin(), "POST", "/admin/v1/config/reload").header("host", host);
+        let call = origin.iter().fold(call, |call, origin| call.header("origin", origin));
+        assert_eq!(call.send().await.status, status, "{host} {origin:?}");
+    }
 }

@@ -137,7 +137,80 @@ async fn a_wrong_method_is_told_the_right_one() {
     let simulator = simulator();
     let weir = Config::of(&simulator).start().await;
     assert_eq!(weir.get("/v1/chat/completions").send().await.header("allow"), Some("POST"));
-    assert_eq!(weir.post("/v1/models").send().await.header("allow"), Some("GET"));
+    for method in ["POST", "DELETE", "PUT", "OPTIONS"] {
+        let answer = weir.call(method, "/v1/models").send().await;
+        assert_eq!(answer.header("allow"), Some("GET"), "{method}");
+        assert!(answer.text().await.contains("use GET"));
+    }
+    assert_eq!(weir.call("DELETE", "/v1/embeddings").send().await.header("allow"), Some("POST"));
+}
+
+#[tokio::test]
+async fn errors_of_anthropics_endpoints_have_its_shape() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).start().await;
+    for path in ["/v1/messages", "/messages/", "/v1/messages/count_tokens"] {
+        let answer = weir.post(path).json(&chat("x")).send().await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-error")), (404, Some("caller_request")));
+        let body = answer.json().await;
+        assert_eq!((&body["type"], &body["error"]["type"]), (&json!("error"), &json!("not_found_error")), "{body}");
+        assert!(body["error"]["message"].is_string() && body["error"].get("code").is_none(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_told_to_come_again_in_another_century() {
+    let provider = Provider::refusing(429, "retry-after: Thu, 31 Dec 2099 23:59:59 GMT\r\n", "{}").await;
+    let weir = Config::new().openai("o", &provider.url()).start().await;
+    let answer = weir.chat().json(&chat("o/m")).send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, Some("86400")));
+}
+
+#[tokio::test]
+async fn what_was_never_sent_is_no_attempt() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator)
+        .model("{name: m, targets: [{provider: claude, model: claude-sonnet-4-6}], params: {unsupported: reject}}")
+        .start()
+        .await;
+    let answer = weir.chat().json(&with(chat("m"), "seed", json!(1))).send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-attempts")), (400, Some("0")));
+    assert_eq!((answer.header("x-weir-provider"), simulator.account().requests), (None, 0));
+}
+
+#[tokio::test]
+async fn models_are_listed_also_where_a_wildcard_stands_for_them() {
+    let simulator = simulator();
+    let models = |models: &str| {
+        let hash = KEY_HASH;
+        Config::of(&simulator)
+            .provider(
+                "anthropic",
+                &format!("{{base_url: 'http://{}', credentials: [{{id: a, api_key: k}}]}}", simulator.addr()),
+            )
+            .model("{name: 'an/*', targets: [{provider: anthropic, model: 'claude-*'}]}")
+            .model("{name: 'an/sonnet-4-6', targets: [{provider: claude, model: claude-sonnet-4-6}]}")
+            .model("{name: 'fixed/*', targets: [{provider: anthropic, model: claude-sonnet-4-6}]}")
+            .model("{name: voice, type: tts, targets: [{provider: openai, model: x}]}")
+            .tenant(&format!("{{id: acme{models}, keys: [{{id: ci, hash: '{hash}'}}]}}"))
+    };
+    let listed = async |config: Config| {
+        let weir = config.start().await;
+        let list = weir.get("/v1/models").send().await.json().await["data"].clone();
+        let entries = list.as_array().unwrap().iter().map(|entry| (entry["id"].clone(), entry["owned_by"].clone()));
+        entries.collect::<Vec<_>>()
+    };
+    let all = listed(models("")).await;
+    assert!(all.len() > 5 && all.iter().all(|(id, _)| id.as_str().unwrap().starts_with("an/")), "{all:?}");
+    assert!(all.contains(&(json!("an/opus-4-6"), json!("anthropic"))), "{all:?}");
+    assert_eq!(all.iter().filter(|(id, _)| id == "an/sonnet-4-6").count(), 1);
+    assert!(all.contains(&(json!("an/sonnet-4-6"), json!("claude"))), "{all:?}");
+    let few = listed(models(", models: ['an/sonnet-*'], disabled_models: ['an/sonnet-4-5']")).await;
+    assert!(
+        few.len() < all.len() && few.iter().all(|(id, _)| id.as_str().unwrap().starts_with("an/sonnet-")),
+        "{few:?}"
+    );
+    assert!(!few.iter().any(|(id, _)| id == "an/sonnet-4-5"));
 }
 
 #[tokio::test]

@@ -68,8 +68,9 @@ async fn a_failing_target_is_left_for_the_next_one() {
             ("close", "provider_unreachable"),
             ("html", "provider_error"),
         ] {
-            let weir = pair(&simulator, first, directives, "").start().await;
             for request in [chat("m"), stream("m")] {
+                // Each with new connections: where one was used before, a request that is lost with it goes out again.
+                let weir = pair(&simulator, first, directives, "").start().await;
                 let answer = weir.chat().json(&request).send().await;
                 assert_answered_by(&weir, answer, other(first), outcome).await;
             }

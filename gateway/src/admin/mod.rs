@@ -6,9 +6,11 @@ mod requests;
 mod targets;
 mod usage;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRef, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -34,7 +36,30 @@ pub struct Admin(Router);
 struct Control {
     gateway: Arc<Gateway>,
     reloader: Arc<Reloader>,
-    token: Option<Arc<[u8]>>,
+    access: Access,
+}
+
+/// Who may use the control plane.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// Whoever has the token of this hash.
+    Token(Arc<[u8]>),
+    /// Whoever is on this machine and no page of another one, which a browser here may have open.
+    Machine,
+    /// Whoever reaches it, but no page of another host.
+    Anybody,
+}
+
+impl Access {
+    /// For a listener with this token, at this address.
+    #[must_use]
+    pub fn of(token: Option<&str>, address: Option<IpAddr>) -> Self {
+        match token {
+            Some(token) => Self::Token(Sha256::digest(token).to_vec().into()),
+            None if address.is_none_or(|address| address.is_loopback()) => Self::Machine,
+            None => Self::Anybody,
+        }
+    }
 }
 
 impl FromRef<Control> for Reader {
@@ -44,17 +69,16 @@ impl FromRef<Control> for Reader {
 }
 
 impl Admin {
-    /// The control plane of `gateway`. Without a token, whoever reaches the listener is the owner.
+    /// The control plane of `gateway`. Without a token, whoever has access is the owner.
     #[must_use]
-    pub fn new(gateway: Arc<Gateway>, reloader: Arc<Reloader>, token: Option<&str>) -> Self {
-        let token = token.map(|token| Sha256::digest(token).to_vec().into());
-        let control = Control { gateway, reloader, token };
+    pub fn new(gateway: Arc<Gateway>, reloader: Arc<Reloader>, access: Access) -> Self {
+        let control = Control { gateway, reloader, access };
         let api = Router::new()
             .route("/admin/v1/config", get(config))
             .route("/admin/v1/config/history", get(history))
             .route("/admin/v1/config/reload", post(reload))
             .route("/admin/v1/budgets", get(budgets::list))
-            .route("/admin/v1/budgets/{*rest}", put(budgets::raise))
+            .route("/admin/v1/budgets/{*rest}", put(budgets::raise).delete(budgets::end))
             .route("/admin/v1/requests/{id}", get(requests::one))
             .route("/admin/v1/targets", get(targets::list))
             .route("/admin/v1/targets/{*rest}", post(targets::reset))
@@ -97,11 +121,41 @@ fn problem(status: StatusCode, code: &'static str, message: impl Into<String>, f
 }
 
 async fn authorize(State(control): State<Control>, request: Request, next: Next) -> Response {
-    if control.token.as_deref().is_none_or(|token| carries(request.headers(), token)) {
-        return next.run(request).await;
-    }
-    let message = "Send the admin token as `Authorization: Bearer TOKEN`.";
-    problem(StatusCode::UNAUTHORIZED, "unauthorized", message, Vec::new())
+    let host = host(&request);
+    let (status, code, message) = match &control.access {
+        Access::Token(token) if !carries(request.headers(), token) => {
+            (StatusCode::UNAUTHORIZED, "unauthorized", "Send the admin token as `Authorization: Bearer TOKEN`.")
+        }
+        Access::Machine if !host.is_some_and(is_here) => {
+            let message = "Without an admin token this is for calls to 127.0.0.1, [::1] or localhost by that name.";
+            (StatusCode::FORBIDDEN, "forbidden", message)
+        }
+        Access::Machine | Access::Anybody if is_from_elsewhere(request.headers(), host) => {
+            (StatusCode::FORBIDDEN, "forbidden", "Without an admin token this is not for other hosts' pages.")
+        }
+        _ => return next.run(request).await,
+    };
+    problem(status, code, message, Vec::new())
+}
+
+/// The host and port that a request is for, as its client names them.
+fn host(request: &Request) -> Option<&str> {
+    let named = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    named.or_else(|| request.uri().authority().map(Authority::as_str))
+}
+
+/// Whether a name leads to this machine whatever a name server says: a page may have a name that suddenly leads here.
+fn is_here(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether a browser sends it for the page of another host.
+fn is_from_elsewhere(headers: &HeaderMap, host: Option<&str>) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, page)| page);
+    page.is_none() || page != host
 }
 
 /// Compares hashes, so that the time tells nothing of the token.

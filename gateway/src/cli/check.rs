@@ -1,12 +1,13 @@
-//! `weir check`: every fault of a configuration, or what it holds. Faults are shown as compilers show them, so that
+//! `weir check`: every fault of a configuration and all that `weir serve` would refuse or warn of, or what it holds. Faults are shown as compilers show them, so that
 //! editors and CI find the place; no line of the file is quoted, because it may hold a secret.
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{WRONG_INPUT, complain, say};
+use super::{INTERNAL_FAULT, WRONG_INPUT, complain, say};
 use crate::config::{self, Fault, Faults, Loaded};
+use crate::explain::{self, Elsewhere, Unexplained};
 
 /// How far the check looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub(super) fn run(file: &Path, depth: Depth) -> ExitCode {
         Err(faults) => return refuse(&faults),
     };
     warn(&loaded.warnings);
+    warn(&loaded.pending);
     let missing = match depth {
         Depth::Text => Vec::new(),
         Depth::Strict => loaded.missing(),
@@ -30,7 +32,16 @@ pub(super) fn run(file: &Path, depth: Depth) -> ExitCode {
     if !missing.is_empty() {
         return refuse(&Faults { faults: missing, more: 0 });
     }
-    say(&format!("{}: {}\n", file.display(), contents(&loaded)))
+    let contents = contents(&loaded);
+    let elsewhere = if depth == Depth::Strict { Elsewhere::Wanted } else { Elsewhere::Spared };
+    match explain::rehearse(loaded, elsewhere) {
+        Ok(()) => say(&format!("{}: {contents}\n", file.display())),
+        Err(Unexplained::Faults(faults)) => refuse(&faults),
+        Err(Unexplained::Machine(why)) => {
+            complain(&format!("error: {why}\n"));
+            ExitCode::from(INTERNAL_FAULT)
+        }
+    }
 }
 
 /// Shows the warnings.

@@ -9,7 +9,7 @@ use rand::TryRngCore as _;
 use zeroize::Zeroizing;
 
 use super::{INTERNAL_FAULT, WRONG_INPUT, complain, say};
-use crate::config::KeyHash;
+use crate::config::{self, KeyHash};
 
 /// What every key begins with, so that a leaked one is known for what it is.
 const PREFIX: &str = "sk-weir-";
@@ -18,6 +18,10 @@ const PREFIX: &str = "sk-weir-";
 const LONGEST: u64 = 4 << 10;
 
 pub(super) fn new(tenant: Option<&str>) -> ExitCode {
+    if let Some(fault) = tenant.and_then(config::fault_of_tenant_id) {
+        complain(&format!("error: --tenant: {fault}\n"));
+        return ExitCode::from(WRONG_INPUT);
+    }
     let mut bytes = Zeroizing::new([0; 32]);
     if let Err(error) = rand::rngs::OsRng.try_fill_bytes(bytes.as_mut_slice()) {
         complain(&format!("error: the system gives no random bytes: {error}\n"));

@@ -18,6 +18,7 @@ mod value;
 mod watch;
 
 pub use catalog::{CatalogFile, CatalogModel};
+pub use check::fault_of_tenant_id;
 pub use fault::{Fault, Faults, MOST_FAULTS, Place};
 pub use file::*;
 pub use load::{Loaded, Origin, fuzz, load, parse_str, providers_folder, quickstart};

@@ -56,9 +56,10 @@ fn settings_of_credential(credential: &Credential) -> [(&'static str, bool); 3] 
     ]
 }
 
-fn settings_of_model(model: &Model) -> [(&'static str, bool); 1] {
+fn settings_of_model(model: &Model) -> [(&'static str, bool); 2] {
     let prices_more = model.pricing.as_ref().is_some_and(prices_more);
-    [("pricing: per_image, per_second, per_character, per_search_unit", prices_more)]
+    let prices_more = ("pricing: per_image, per_second, per_character, per_search_unit", prices_more);
+    [("type", !model.model_type.is_served()), prices_more]
 }
 
 /// Whether it prices what no endpoint of this version counts.
@@ -78,8 +79,15 @@ mod tests {
         let example = include_str!("../../../config/weir.example.yaml");
         let pending = parse_str("weir.example.yaml", example).unwrap().pending;
         let paths: Vec<_> = pending.iter().map(|fault| fault.path.as_str()).collect();
-        let expected =
-            ["store.master_key", "providers.bedrock.region", "providers.bedrock.credentials.aws.access_key_id"];
-        assert_eq!(paths, expected);
+        assert_eq!(paths, ["store.master_key"]);
+    }
+
+    #[test]
+    fn a_model_of_a_type_without_an_endpoint_is_told() {
+        let text = "providers: {openai: {credentials: [{id: a, api_key: env:K}]}}
+models: [{name: m, type: tts, targets: [{provider: openai, model: x}]}]
+tenants: []";
+        let pending = parse_str("weir.yaml", text).unwrap().pending;
+        assert_eq!(pending.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), ["models.m.type"]);
     }
 }

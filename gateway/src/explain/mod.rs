@@ -56,13 +56,29 @@ pub enum Unexplained {
     Machine(String),
 }
 
-/// Explains a request to whoever would serve this configuration.
+/// What a rehearsal does about secrets and files that are on another machine, most likely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// It does without them.
+    Spared,
+    /// They have to be here.
+    Wanted,
+}
+
+/// Builds what would be served of this configuration.
 ///
 /// # Errors
-/// The configuration cannot be served. What the caller would be refused with is no error, but a part of what is told.
-pub async fn explain(mut loaded: Loaded, call: &Call) -> Result<Explanation, Unexplained> {
+/// What `weir serve` would refuse of it.
+pub fn rehearse(mut loaded: Loaded, elsewhere: Elsewhere) -> Result<(), Unexplained> {
+    if elsewhere == Elsewhere::Spared {
+        stand_ins(&mut loaded.config);
+        loaded.config.providers.values_mut().for_each(|provider| provider.ca = None);
+    }
+    snapshot(&loaded).map(drop)
+}
+
+fn snapshot(loaded: &Loaded) -> Result<Snapshot, Unexplained> {
     let proxies = Proxies::from_environment().map_err(|error| Unexplained::Machine(error.to_string()))?;
-    let mut told = Explanation { notes: stand_ins(&mut loaded.config), ..Explanation::default() };
     let providers = ProviderManager {
         proxies,
         simulator: Some(SIMULATOR),
@@ -70,7 +86,16 @@ pub async fn explain(mut loaded: Loaded, call: &Call) -> Result<Explanation, Une
         limits: Arc::new(limit::Registry::default()),
         budgets: Arc::new(budget::Registry::new(budget::Listener::new(|_alert| {}))),
     };
-    let snapshot = providers.build(&loaded, None).map_err(Unexplained::Faults)?;
+    providers.build(loaded, None).map_err(Unexplained::Faults)
+}
+
+/// Explains a request to whoever would serve this configuration.
+///
+/// # Errors
+/// The configuration cannot be served. What the caller would be refused with is no error, but a part of what is told.
+pub async fn explain(mut loaded: Loaded, call: &Call) -> Result<Explanation, Unexplained> {
+    let mut told = Explanation { notes: stand_ins(&mut loaded.config), ..Explanation::default() };
+    let snapshot = snapshot(&loaded)?;
     let steps = Steps { config: &loaded.config, snapshot: &snapshot, told: &mut told };
     if let Err(fault) = steps.all(call).await {
         told.refused = Some(Refusal::of(&fault));

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::attempt;
 use crate::budget::{self, Span};
 use crate::config::{self, Balance, Fallbacks, ModelType, WhenAllCool};
-use crate::error::Fault;
+use crate::error::{Dialect, Fault};
 use crate::ledger::{dollars, dollars_text};
 use crate::limit;
 use crate::model::{ModelInstance, Picked};
@@ -254,7 +254,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub(super) fn of(fault: &Fault) -> Self {
-        let body = serde_json::from_slice(&fault.body()).unwrap_or_default();
+        let body = serde_json::from_slice(&fault.body(Dialect::OpenAi)).unwrap_or_default();
         Self { status: fault.status.as_u16(), x_weir_error: fault.kind.name(), body }
     }
 }

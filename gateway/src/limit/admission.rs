@@ -32,10 +32,7 @@ impl Limited {
 impl Limited {
     /// All limits of a model that has these names.
     #[must_use]
-    pub fn of_model<'n>(
-        models: &HashMap<String, Scopes>,
-        names: impl IntoIterator<Item = &'n str>,
-    ) -> Option<Scopes> {
+    pub fn of_model<'n>(models: &HashMap<String, Scopes>, names: impl IntoIterator<Item = &'n str>) -> Option<Scopes> {
         if models.is_empty() {
             return None;
         }

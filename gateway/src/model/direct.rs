@@ -47,9 +47,10 @@ impl Namesakes {
 impl<'s> Namesake<'s> {
     fn of(model: &'s Model, provider: &str, upstream: &str) -> Option<Self> {
         let of_provider = model.targets.iter().filter(|target| target.provider.name == provider);
-        of_provider.filter_map(|target| Some((name_of(model, target, upstream)?, &target.prices))).next().map(
-            |(name, prices)| Self { name, model, prices },
-        )
+        of_provider
+            .filter_map(|target| Some((name_of(model, target, upstream)?, &target.prices)))
+            .next()
+            .map(|(name, prices)| Self { name, model, prices })
     }
 
     /// Of several the price that was configured for the dearest.

@@ -59,7 +59,9 @@ impl<'s> ModelInstance<'s> {
     /// does are.
     pub fn limited_as(&self) -> impl Iterator<Item = &str> {
         let configured = Some(self.model.name.as_str()).filter(|name| *name != self.asked());
-        std::iter::once(self.asked()).chain(configured).chain(self.namesakes.iter().flat_map(|it| [it.name.as_ref(), it.model.name.as_str()]))
+        std::iter::once(self.asked())
+            .chain(configured)
+            .chain(self.namesakes.iter().flat_map(|it| [it.name.as_ref(), it.model.name.as_str()]))
     }
 
     /// What picks among its targets.

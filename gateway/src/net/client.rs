@@ -159,6 +159,12 @@ impl Client {
         &self.session.req_header().uri
     }
 
+    /// The path that it asks for.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        if self.headless { "" } else { self.uri().path() }
+    }
+
     /// The request's headers.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
@@ -304,7 +310,8 @@ impl Client {
 
     async fn say_continue(&mut self) -> Result<(), BodyFault> {
         let expects = self.headers().get(header::EXPECT).map(HeaderValue::as_bytes);
-        if !expects.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+        let is_old = self.session.req_header().version < Version::HTTP_11;
+        if is_old || !expects.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")) {
             return Ok(());
         }
         self.session.write_continue_response().await.map_err(|_| {

@@ -105,7 +105,7 @@ enum Protocol {
 enum Heard {
     Request,
     Nothing,
-    Nonsense,
+    Nonsense(String),
 }
 
 #[async_trait]
@@ -214,8 +214,8 @@ impl Door {
         match self.head(&mut session, shutdown).await {
             Heard::Request => {}
             Heard::Nothing => return None,
-            Heard::Nonsense => {
-                Box::pin(self.refuse(session)).await;
+            Heard::Nonsense(why) => {
+                Box::pin(self.refuse(session, &why)).await;
                 return None;
             }
         }
@@ -238,9 +238,9 @@ impl Door {
     }
 
     /// Answers what is no request.
-    async fn refuse(&self, session: Box<ServerSession>) {
+    async fn refuse(&self, session: Box<ServerSession>, why: &str) {
         let mut client = Client::headless(session, self.tolerance.stall);
-        exchange::refuse_nonsense(&self.gateway, &mut client).await;
+        exchange::refuse_nonsense(&self.gateway, &mut client, why).await;
         client.into_reusable().await;
     }
 
@@ -252,10 +252,18 @@ impl Door {
         };
         match read {
             Ok(Ok(true)) => Heard::Request,
-            Ok(Err(error)) if *error.etype() == ErrorType::InvalidHTTPHeader => Heard::Nonsense,
+            Ok(Err(error)) if *error.etype() == ErrorType::InvalidHTTPHeader => Heard::Nonsense(reason(&error)),
             _ => Heard::Nothing,
         }
     }
+}
+
+/// Why a head cannot be read. What Pingora says begins with the bytes themselves where the parser refused them; that
+/// parser's own word comes with it then.
+fn reason(error: &pingora::Error) -> String {
+    let told = error.context.as_ref().map(|context| context.as_str()).filter(|context| !context.starts_with("buf: "));
+    let parsers = || error.cause.as_ref().map(ToString::to_string);
+    told.map(str::to_owned).or_else(parsers).unwrap_or_else(|| "its head is malformed".to_owned())
 }
 
 /// Resolves when it turns true.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use crate::config::{CatalogFile, Count};
+use crate::config::{CatalogFile, Count, ModelType};
 use crate::price::Price;
 
 /// The models of one provider by its names for them.
@@ -13,6 +13,8 @@ pub struct Catalog(HashMap<String, Entry>);
 /// One model.
 #[derive(Debug)]
 pub struct Entry {
+    /// What it is for.
+    pub model_type: ModelType,
     /// What it costs, if that is known.
     pub price: Option<Price>,
     /// The most tokens that it takes.
@@ -30,6 +32,11 @@ impl Catalog {
         CATALOGS.get_or_init(read).get(kind)
     }
 
+    /// The models for that.
+    pub fn names(&self, wanted: ModelType) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(_, entry)| entry.model_type == wanted).map(|(name, _)| name.as_str())
+    }
+
     /// What is known of the model of that name.
     #[must_use]
     pub fn get(&self, model: &str) -> Option<&Entry> {
@@ -40,6 +47,7 @@ impl Catalog {
 impl From<CatalogFile> for Catalog {
     fn from(file: CatalogFile) -> Self {
         let entry = |model: crate::config::CatalogModel| Entry {
+            model_type: model.model_type,
             price: model.pricing.as_ref().map(Price::from),
             context: model.context.map(Count::get),
             output: model.output.map(Count::get),

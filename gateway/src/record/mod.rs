@@ -263,6 +263,12 @@ impl<'s> Record<'s> {
         }
     }
 
+    /// The attempt that was begun last was none: the request could not be said in its target's words, and nothing was sent.
+    pub fn attempt_unsaid(&mut self) {
+        self.attempts.pop();
+        self.bill.fail(None);
+    }
+
     /// The attempt that was begun last has failed before it answered, and what its provider may want for it is paid.
     pub fn attempt_failed(&mut self, fault: &Fault) {
         self.attempt_ended(Err(fault));

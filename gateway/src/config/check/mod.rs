@@ -12,6 +12,7 @@ use std::hash::Hash;
 use std::time::SystemTime;
 
 pub(super) use server::{NO_MASTER_KEY, is_master_key};
+pub use tenant::fault_of_tenant_id;
 
 use super::file::{Config, ModelType};
 use super::preset::Manifests;

@@ -8,6 +8,21 @@ use crate::config::value::Secret;
 /// A credential's id goes out in a header, and into metrics.
 const LONGEST_ID: usize = 64;
 
+/// Headers that are written anew for each request, whatever a configuration says.
+const OURS: [&str; 11] = [
+    "host",
+    "content-length",
+    "connection",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "proxy-authorization",
+    "keep-alive",
+    "proxy-connection",
+];
+
 pub(super) fn providers(check: &mut Check<'_>, at: &At<'_>) {
     let config = check.config;
     for (name, provider) in &config.providers {
@@ -22,6 +37,10 @@ pub(super) fn providers(check: &mut Check<'_>, at: &At<'_>) {
             kind(check, name, provider, &at);
         }
         for (header, value) in &provider.headers {
+            if OURS.contains(&header.0.as_str()) {
+                let message = "this header is about the connection, and Weir's to write";
+                check.fault(&at.key("headers").key(header.0.as_str()), message, None);
+            }
             if let Secret::Literal(text) = value
                 && http::HeaderValue::try_from(text.as_str()).is_err()
             {

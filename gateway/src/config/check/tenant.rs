@@ -8,6 +8,12 @@ use super::{At, Check, matches};
 use crate::config::file::{ApiKey, Budget, CredentialSource, Limits, Prefer, Tenant, TenantProvider};
 use crate::config::value::{BaseUrl, KeyHash, Upstream};
 
+/// What is wrong with a tenant's id, if anything.
+#[must_use]
+pub fn fault_of_tenant_id(id: &str) -> Option<String> {
+    (!is_id(id)).then(|| bad_id("a tenant's id"))
+}
+
 pub(super) fn tenants(check: &mut Check<'_>, at: &At<'_>) {
     let tenants = &check.config.tenants;
     check.unique(tenants.iter().map(|t| (t.id.as_str(), t.id.clone())), at, "id", "the tenant");

@@ -56,6 +56,14 @@ choices! {
     }
 }
 
+impl ModelType {
+    /// Whether this version has an endpoint for it.
+    #[must_use]
+    pub const fn is_served(self) -> bool {
+        matches!(self, Self::Llm | Self::TextEmbedding)
+    }
+}
+
 section! {
     /// One place where a model's requests can go.
     pub struct Target {
