@@ -1,5 +1,6 @@
 //! Anthropic's usage. It counts exclusively: `input_tokens` are those that were neither read from nor written to a cache.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -12,15 +13,27 @@ pub(super) struct Told {
     output_tokens: Option<u64>,
     cache_read_input_tokens: Option<u64>,
     cache_creation_input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "if_known")]
     cache_creation: Option<CacheCreation>,
+    #[serde(default, deserialize_with = "if_known")]
     output_tokens_details: Option<OutputDetails>,
+    #[serde(default, deserialize_with = "if_known")]
     service_tier: Option<Tier>,
+    #[serde(default, deserialize_with = "if_known")]
     speed: Option<Speed>,
+    #[serde(default, deserialize_with = "if_known")]
     server_tool_use: Option<ServerTools>,
+    #[serde(default, deserialize_with = "if_known")]
     inference_geo: Option<Geo>,
     /// What the other counts do not hold.
     #[serde(rename = "iterations")]
     beside: Option<Beside>,
+}
+
+/// A detail whose shape is not known says nothing, and spoils no count.
+fn if_known<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let raw = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(raw.get()).ok())
 }
 
 /// What compactions and advisors used: the steps that led to an answer name them, and no other count holds them.
@@ -231,6 +244,15 @@ mod tests {
         );
         let odd = Usage::from(told(r#"{"input_tokens":1,"iterations":{"odd":true}}"#));
         assert_eq!(odd.input_tokens, 1);
+    }
+
+    #[test]
+    fn an_odd_detail_spoils_no_count() {
+        let odd = told(
+            r#"{"input_tokens":10,"output_tokens":5,"cache_creation":[],"output_tokens_details":7,"speed":1.5,
+            "service_tier":null,"server_tool_use":"none","inference_geo":{}}"#,
+        );
+        assert_eq!(Usage::from(odd), Usage { input_tokens: 10, output_tokens: 5, ..Usage::default() });
     }
 
     #[test]
