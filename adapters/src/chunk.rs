@@ -7,7 +7,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::handback::{Handback, ThinkingBlock};
+use crate::handback::{Handback, Piece, ThinkingBlock};
 use crate::usage::{ServiceTier, Usage};
 
 /// Room for one usual chunk, so that it is not grown into step by step.
@@ -115,7 +115,13 @@ impl ChunkWriter {
     /// A whole block of reasoning, to be handed back by the caller.
     pub fn thinking_block(&mut self, block: ThinkingBlock<&str>) {
         self.handback.thinking_blocks.push(&block);
+        self.handback.block_order.push(Piece::Thinking);
         self.gathered();
+    }
+
+    /// A block of text of so many characters has ended.
+    pub fn text_ends(&mut self, chars: usize) {
+        self.handback.block_order.push(Piece::Text(chars));
     }
 
     /// Where the text before it has its facts from.
@@ -127,6 +133,7 @@ impl ChunkWriter {
     /// A block that OpenAI's format has no word for, to be handed back by the caller.
     pub fn provider_block(&mut self, block: &RawValue) {
         self.handback.provider_blocks.push(block);
+        self.handback.block_order.push(Piece::Provider);
         self.gathered();
     }
 
@@ -134,6 +141,7 @@ impl ChunkWriter {
     pub fn tool_start(&mut self, start: ToolStart<'_>) -> u32 {
         let index = self.tools;
         self.tools += 1;
+        self.handback.block_order.push(Piece::Call);
         self.content_delta(|out| {
             out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
             push_json(out, &index);
@@ -167,6 +175,7 @@ impl ChunkWriter {
 
     /// A function call begins, for a caller that uses the older form.
     pub fn function_start(&mut self, name: &str) {
+        self.handback.block_order.push(Piece::Call);
         self.content_delta(|out| {
             out.extend_from_slice(b"\"function_call\":{\"name\":");
             push_json(out, name);

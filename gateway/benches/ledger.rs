@@ -56,6 +56,7 @@ fn row(request_id: &str, started_at: Timestamp) -> Row<'_> {
         duration_ms: 815,
         tags: Vec::new(),
         service_tier: None,
+        inference_geo: None,
     }
 }
 

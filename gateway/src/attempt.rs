@@ -14,7 +14,7 @@ use crate::error::{self, Fault, Kind};
 use crate::headers;
 use crate::ledger::Accuracy;
 use crate::model::{ModelInstance, Picked};
-use crate::net::upstream::{self, Answer, Cause, Outgoing, Sendings, Upstreams};
+use crate::net::upstream::{self, Answer, Cause, Outgoing, Sending, Upstreams};
 use crate::params::Adjusted;
 
 /// The largest whole answer that is taken: the largest batch of embeddings in decimal fits.
@@ -85,8 +85,8 @@ pub struct Errand<'a, 's> {
     pub adjusted: &'a Adjusted<'a>,
     /// Those of the caller's headers that a dialect may pass on.
     pub caller: &'a HeaderMap,
-    /// How often it may go out, and has gone out.
-    pub sendings: &'a Sendings,
+    /// Whether it may go out twice, and whether it has gone out.
+    pub sending: &'a Sending,
 }
 
 /// Asks one target.
@@ -154,13 +154,13 @@ async fn ask(
     errand: &Errand<'_, '_>,
     native: &NativeRequest,
 ) -> Result<Answer, Fault> {
-    let Errand { picked, instance, sendings, .. } = errand;
+    let Errand { picked, instance, sending, .. } = errand;
     let (path, connect) = (path(picked, native), instance.model().timeouts.connect);
     let source = {
         let endpoint = &picked.target.provider.endpoint;
-        let answered = pin!(upstreams.send_counted(endpoint, outgoing(picked, native, &path), connect, sendings));
+        let answered = pin!(upstreams.send_noted(endpoint, outgoing(picked, native, &path), connect, sending));
         let answered = patience.wait(answered).await;
-        answered.map_err(|fault| fault.of_sent(sendings.have_begun()))?.map_err(unreachable)?
+        answered.map_err(|fault| fault.of_sent(sending.times() > 0))?.map_err(unreachable)?
     };
     if source.status.is_success() { Ok(source) } else { Err(Box::pin(refused(patience, picked, source)).await?) }
 }

@@ -14,7 +14,7 @@ use crate::error::Fault;
 use crate::hedge::Which;
 use crate::ledger::{Accuracy, Charge};
 use crate::limit::{self, Admission, Queue, Scopes, Standing};
-use crate::model::{Model, Picked};
+use crate::model::{Model, ModelInstance, Picked};
 use crate::price::{Nanos, Price, most_tokens};
 
 /// What a model may answer with at most when neither the caller nor the catalog says: it is only reserved, not asked for.
@@ -22,6 +22,9 @@ const OUTPUT_TOKENS: u64 = 16_384;
 
 /// A budget that pays for fewer tokens than this is spent: an answer cut so short helps nobody.
 const LEAST_OUTPUT: u64 = 16;
+
+/// The limits of a model that were [waited for](Bill::queue_of), if any were, and what came of it.
+pub type ModelTurn = Option<(Scopes, Result<limit::Permit, limit::Rejection>)>;
 
 /// A request's bill.
 #[derive(Debug, Default)]
@@ -84,16 +87,28 @@ impl Spent {
 
 impl Hold {
     /// The attempt is over: its slot is free, and no more stays held than what it is to be charged.
-    fn given_up(self, spent: &Spent) -> GivenUp {
+    fn given_up(mut self, spent: &Spent) -> GivenUp {
         let tokens = amount(spent.usage.total_tokens());
-        if let Some((_permit, charge)) = self.credential {
-            charge.settle(tokens, Instant::now());
-        }
-        let reservations = self.reservations.zip(spent.cost).map(|(mut held, cost)| {
+        self.leave_credential(tokens);
+        let reservations = self.reservations.take().zip(spent.cost).map(|(mut held, cost)| {
             held.shrink(cost);
             (held, cost)
         });
-        GivenUp { reservations, quota: self.quota.map(|held| (held, tokens)) }
+        GivenUp { reservations, quota: self.quota.take().map(|held| (held, tokens)) }
+    }
+
+    /// The credential is free for others, and has been used so much.
+    fn leave_credential(&mut self, tokens: i64) {
+        if let Some((_permit, charge)) = self.credential.take() {
+            charge.settle(tokens, Instant::now());
+        }
+    }
+}
+
+impl Drop for Hold {
+    /// What was not charged cost nothing, the credential's tokens too: an estimate that stayed there would be everybody's.
+    fn drop(&mut self) {
+        self.leave_credential(0);
     }
 }
 
@@ -156,21 +171,36 @@ impl Bill {
         Ok(())
     }
 
-    /// Counts the request and its tokens, as far as they can be told, under the limits that hold for the model.
+    /// The limits that are to be waited for before the model is asked, and how long. What was asked before it is left.
+    pub fn queue_of(&mut self, instance: &ModelInstance<'_>) -> Option<(Scopes, Queue)> {
+        let admission = self.admission.as_mut()?;
+        admission.settle(amount(std::mem::take(&mut self.given_up_tokens)), Instant::now());
+        Some((admission.limits_of(instance.limited_as())?, instance.model().queue?))
+    }
+
+    /// Counts the request and its tokens, as far as they can be told, under the limits that hold for the model, where it has
+    /// had its `turn` at those that are waited for.
     ///
     /// # Errors
-    /// One of them is reached; then the request counts nowhere.
-    pub async fn for_model(&mut self, model: &Model, request: &Request) -> Result<(), Fault> {
+    /// One of them is reached; then another model may be asked for, else the request counts nowhere.
+    pub async fn for_model(
+        &mut self,
+        instance: &ModelInstance<'_>,
+        request: &Request,
+        turn: ModelTurn,
+    ) -> Result<(), Fault> {
         self.request_bytes = request.body().len();
         self.input_bound = None;
-        self.input_tokens = u64::try_from(model.ratio.estimate(self.request_bytes)).unwrap_or_default();
+        self.input_tokens = u64::try_from(instance.model().ratio.estimate(self.request_bytes)).unwrap_or_default();
         let Some(admission) = &mut self.admission else {
             return Ok(());
         };
         let now = Instant::now();
-        // Another model may have been asked for before this one.
-        admission.settle(amount(std::mem::take(&mut self.given_up_tokens)), now);
-        admission.for_model(&model.name, model.queue, now).await.map_err(Fault::limited)?;
+        let admitted = match turn {
+            Some((scopes, permit)) => admission.admitted(scopes, permit, now),
+            None => admission.for_model(instance.limited_as(), now).await,
+        };
+        admitted.map_err(Fault::limited)?;
         let tokens = self.input_tokens.saturating_add(request.output_limit().unwrap_or_default());
         admission.charge(amount(tokens), now).await.map_err(Fault::limited)
     }
@@ -353,9 +383,7 @@ impl Bill {
         if let Some(admission) = &mut self.admission {
             admission.settle(amount(tokens.saturating_add(self.given_up_tokens)), now);
         }
-        if let Some((_permit, charge)) = self.hold.credential.take() {
-            charge.settle(amount(tokens), now);
-        }
+        self.hold.leave_credential(amount(tokens));
         self.charges(amount(tokens), answered.and_then(|spent| spent.cost), row.is_some())
     }
 

@@ -17,7 +17,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 
 use crate::access::{self, Key};
-use crate::attempt::Begun;
+use crate::attempt::{Begun, Patience as _};
+use crate::bill::ModelTurn;
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
@@ -214,11 +215,22 @@ async fn answer_of<'s>(
     turn.record.model = Some(model);
     instance.relate(key, turn.client.headers(), request);
     let adjusted = model.adjust(request)?;
-    turn.record.bill.for_model(model, &adjusted.request).await?;
+    let admitted = turn_at(turn, &instance).await?;
+    turn.record.bill.for_model(&instance, &adjusted.request, admitted).await?;
     if turn.record.entry.is_none() {
         turn.record.admit(key);
     }
     search::first_answer(gateway, rounds, turn, &instance, key, &adjusted).await
+}
+
+/// Waits for a slot of the model's own limits, where it has such and is to be waited for: no longer than the caller does.
+async fn turn_at(turn: &mut Turn<'_, '_>, instance: &ModelInstance<'_>) -> Result<ModelTurn, Fault> {
+    let Some((scopes, queue)) = turn.record.bill.queue_of(instance) else {
+        return Ok(None);
+    };
+    turn.timer.phase(None, "queue");
+    let admitted = Box::pin(turn.wait(pin!(scopes.admit_in_turn(queue)))).await?;
+    Ok(Some((scopes, admitted)))
 }
 
 fn authenticate<'s>(snapshot: &'s Snapshot, client: &Client, record: &mut Record<'s>) -> Result<&'s Key, Fault> {

@@ -65,6 +65,8 @@ async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Tra
     while !translator.writer().is_complete() {
         turn.push(translator.writer_mut().take()).await?;
         turn.goes_on();
+        let (usage, accuracy) = used(turn, translator.writer(), false);
+        turn.record.used_so_far(usage, accuracy);
         let fed = match turn.wait(pin!(source.read())).await?.map_err(broken)? {
             Some(bytes) => translator.feed(&bytes),
             None => translator.end(),
@@ -77,8 +79,15 @@ async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Tra
     Ok(())
 }
 
-/// What the stream used: as the provider counted, or by an estimate where it did not.
+/// What the stream used, all told.
 fn count(turn: &mut Turn<'_, '_>, writer: &mut ChunkWriter, complete: bool) {
+    let (usage, accuracy) = used(turn, writer, complete);
+    writer.usage(usage);
+    turn.record.used(usage, accuracy);
+}
+
+/// What a stream used: as the provider counted, or by an estimate where it did not.
+fn used(turn: &Turn<'_, '_>, writer: &ChunkWriter, complete: bool) -> (Usage, Accuracy) {
     let counted = writer.counted();
     let estimated = || Usage { tier: writer.tier(), ..turn.estimate(writer.content_events()) };
     let mut usage = counted.unwrap_or_else(estimated);
@@ -86,13 +95,12 @@ fn count(turn: &mut Turn<'_, '_>, writer: &mut ChunkWriter, complete: bool) {
         // Some providers count at the beginning and again at the end, which has not come.
         usage.output_tokens = usage.output_tokens.max(writer.content_events());
     }
-    writer.usage(usage);
     let accuracy = match (counted, complete) {
         (None, _) => Accuracy::Estimated,
         (Some(_), true) => Accuracy::Exact,
         (Some(_), false) => Accuracy::Partial,
     };
-    turn.record.used(usage, accuracy);
+    (usage, accuracy)
 }
 
 /// What every answer of a model carries.

@@ -16,7 +16,7 @@ use crate::headers;
 use crate::hedge::{self, Hedge, Raced, Which};
 use crate::limit::Queue;
 use crate::model::{ModelInstance, Picked, Target};
-use crate::net::upstream::Sendings;
+use crate::net::upstream::Sending;
 use crate::params::Adjusted;
 use crate::reasons::{Chosen, Picking};
 use crate::record::Lost;
@@ -81,6 +81,7 @@ pub async fn first_answer<'s>(
 
 impl<'s> Search<'_, '_, 's> {
     async fn run(mut self) -> Result<Begun, Fault> {
+        self.turn.still_wanted()?;
         self.rounds.count(uptime());
         loop {
             match self.pick() {
@@ -143,16 +144,15 @@ impl<'s> Search<'_, '_, 's> {
         let caller = std::mem::take(&mut self.caller);
         let Self { instance, adjusted, .. } = *self;
         let hedge = instance.model().hedge.as_ref();
-        let most = if hedge.is_none() && self.tries.are_left() { 2 } else { 1 };
-        let sendings = &Sendings::at_most(most);
-        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, sendings };
+        let sending = &if hedge.is_none() && self.tries.are_left() { Sending::twice() } else { Sending::once() };
+        let errand = Errand { picked, instance, request: &payable.request, adjusted, caller: &caller, sending };
         let asked = match hedge {
             None => attempt::run(&self.gateway.upstreams, self.turn, &errand).await,
             // Boxed, as all that is rare here: every request's future would have room for it.
             Some(hedge) => Box::pin(self.hedged(hedge, &errand)).await,
         };
         self.caller = caller;
-        if sendings.were_two() {
+        if sending.times() > 1 {
             self.tries.count();
             self.turn.record.attempt_resent();
         }
@@ -184,7 +184,7 @@ impl<'s> Search<'_, '_, 's> {
     async fn hedged(&mut self, hedge: &Hedge, errand: &Errand<'_, 's>) -> Result<Begun, Fault> {
         hedge.count();
         let upstreams = &self.gateway.upstreams;
-        let given_up = |fault: Fault| fault.of_sent(errand.sendings.have_begun());
+        let given_up = |fault: Fault| fault.of_sent(errand.sending.times() > 0);
         let mut first = pin!(hedge::alone(upstreams, errand));
         let alone = self.turn.wait(pin!(tokio::time::timeout(hedge.after, &mut first))).await;
         if let Ok(asked) = alone.map_err(given_up)? {
@@ -197,22 +197,22 @@ impl<'s> Search<'_, '_, 's> {
             return self.turn.wait(first).await.map_err(given_up)?;
         };
         self.turn.record.attempt(&picked, held);
-        let sendings = &Sendings::at_most(1);
-        let beside = Errand { picked: &picked, request: &payable.request, sendings, ..*errand };
+        let sending = &Sending::once();
+        let beside = Errand { picked: &picked, request: &payable.request, sending, ..*errand };
         let second = pin!(hedge::alone(upstreams, &beside));
-        let slower = |sendings: &Sendings| Lost::Slower { sent: sendings.have_begun() };
+        let slower = |sending: &Sending| Lost::Slower { sent: sending.times() > 0 };
         match self.turn.wait(pin!(hedge::race(first, second))).await {
             Ok(Raced { won, answer, failed }) => {
                 let lost = match won {
-                    Which::First => sendings,
-                    Which::Second => errand.sendings,
+                    Which::First => sending,
+                    Which::Second => errand.sending,
                 };
                 self.turn.record.attempt_lost(won.other(), failed.as_ref().map_or_else(|| slower(lost), Lost::Failed));
                 answer
             }
             Err(fault) => {
-                self.turn.record.attempt_lost(Which::First, slower(errand.sendings));
-                Err(fault.of_sent(sendings.have_begun()))
+                self.turn.record.attempt_lost(Which::First, slower(errand.sending));
+                Err(fault.of_sent(sending.times() > 0))
             }
         }
     }

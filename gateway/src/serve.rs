@@ -14,6 +14,7 @@ use crate::access_log::{AccessLog, Writer};
 use crate::admin::{Access, Admin};
 use crate::alerts::{self, Alerts};
 use crate::balance;
+use crate::budget::lease::Claimants;
 use crate::budget::{self, Alert};
 use crate::cli::{INTERNAL_FAULT, WRONG_INPUT};
 use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
@@ -136,7 +137,8 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     if let Some(fleet) = fleet(&loaded.config)? {
         ledger.share(&fleet).map_err(|error| Refused::Machine(error.to_string()))?;
     }
-    let sharing = share.map(|share| share.start(Arc::clone(&budgets), Arc::clone(&providers.registry), told(&metrics)));
+    let shared: Vec<Arc<dyn Claimants>> = vec![Arc::clone(&budgets) as _, Arc::clone(&providers.limits) as _];
+    let sharing = share.map(|share| share.start(shared, Arc::clone(&providers.registry), told(&metrics)));
     let sharing = sharing.transpose()?;
     store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
     metrics.configured(snapshot.generation, &snapshot.hash);

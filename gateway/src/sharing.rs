@@ -12,8 +12,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
 use crate::balance::{self, Note, Outbox};
-use crate::budget::lease::{Desk, NodeId};
-use crate::budget::{Account, Registry};
+use crate::budget::lease::{Claimants, Desk, NodeId, Wishes};
 use crate::config::OnRedisLoss;
 use crate::redis::{Cooldowns, Link, MOST_WISHES, Settings, Told};
 
@@ -29,7 +28,7 @@ pub struct Share {
     settings: Settings,
     folder: PathBuf,
     desk: Arc<Desk>,
-    wishes: Receiver<Arc<Account>>,
+    wishes: Wishes,
     outbox: Outbox,
     notes: Receiver<Note>,
 }
@@ -60,7 +59,7 @@ impl Share {
         Ok(Self::at(settings, folder, desk))
     }
 
-    fn at(settings: Settings, folder: &Path, (desk, wishes): (Arc<Desk>, Receiver<Arc<Account>>)) -> Self {
+    fn at(settings: Settings, folder: &Path, (desk, wishes): (Arc<Desk>, Wishes)) -> Self {
         // Until Redis is reached this is the best that is known.
         desk.set_nodes(nodes(folder));
         let (outbox, notes) = Outbox::new();
@@ -79,11 +78,17 @@ impl Share {
         self.outbox.clone()
     }
 
-    /// Begins to share the accounts and cooldowns, which were made with this desk and outbox, and waits a little until Redis is reached.
+    /// Begins to share what these hold, and the cooldowns, which were made with this desk and outbox, and waits a little
+    /// until Redis is reached.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(self, accounts: Arc<Registry>, cooling: Arc<balance::Registry>, told: Told) -> io::Result<Sharing> {
+    pub fn start(
+        self,
+        shared: Vec<Arc<dyn Claimants>>,
+        cooling: Arc<balance::Registry>,
+        told: Told,
+    ) -> io::Result<Sharing> {
         let (first, tried) = sync_channel(1);
         told(false);
         let told: Told = Box::new(move |linked| {
@@ -95,7 +100,7 @@ impl Share {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (desk, folder) = (Arc::clone(&self.desk), self.folder);
         let cooldowns = Cooldowns::new(cooling, self.notes);
-        let link = Link::new(self.settings, (self.desk, self.wishes), accounts, cooldowns, told);
+        let link = Link::new(self.settings, (self.desk, self.wishes), shared, cooldowns, told);
         let link = link.counting(Arc::new(move || remember(&folder, desk.nodes())));
         let ended = async {
             // A sender that is gone ends it too.

@@ -96,6 +96,18 @@ impl<'c, 's> Turn<'c, 's> {
         self.left || self.timer.is_over()
     }
 
+    /// As [`Turn::is_over`], with the reason.
+    ///
+    /// # Errors
+    /// It is over.
+    pub fn still_wanted(&self) -> Result<(), Fault> {
+        match self {
+            Self { left: true, .. } => Err(Fault::gone()),
+            _ if self.timer.is_over() => Err(Fault::timeout(TOTAL)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the caller has left while what it asked for is read to its end.
     #[must_use]
     pub fn has_left(&self) -> bool {

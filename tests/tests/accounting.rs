@@ -406,6 +406,36 @@ async fn a_hedges_loser_costs_its_input() {
 }
 
 #[tokio::test]
+async fn a_stream_that_the_end_of_the_process_cuts_pays_for_what_it_had_brought() {
+    let simulator = simulator();
+    let model = |name: &str, target: &str| format!("{{name: {name}, targets: [{target}], {PRICED}}}");
+    let settings = config(&simulator, "budgets: [{usd: 50, every: month}],", "")
+        .server("drain: 100ms")
+        .model(&model("o", "{provider: openai, model: 'gpt-5.5~events=900~gap=10ms'}"))
+        .model(&model("c", "{provider: claude, model: 'claude-sonnet-4-6~events=900~gap=10ms'}"));
+    let mut weir = settings.start().await;
+    let (mut ids, mut answers) = (Vec::new(), Vec::new());
+    for name in ["o", "c"] {
+        let mut answer = ask(&weir, &stream(name)).await;
+        ids.push(answer.id());
+        let mut read = String::new();
+        while read.matches("\"content\":").count() < 8 {
+            read.push_str(&String::from_utf8_lossy(&answer.piece().await.unwrap()));
+        }
+        answers.push(answer);
+    }
+    weir = weir.stopped_and_started(&settings).await;
+    for (id, accuracy) in ids.iter().zip(["estimated", "partial"]) {
+        let row = row(&weir, id).await;
+        assert_eq!((&row["accuracy"], &row["error"]), (&json!(accuracy), &json!("gateway_fault")), "{row}");
+        assert!(row["usage"]["input_tokens"].as_u64().unwrap() > 0, "{row}");
+        assert!(row["usage"]["output_tokens"].as_u64().unwrap() >= 7, "{row}");
+        assert!(row["cost_usd"].as_f64().unwrap() > 0.012, "{row}");
+    }
+    assert_charged(&weir, &ids).await;
+}
+
+#[tokio::test]
 async fn a_fallback_takes_over_only_where_the_key_may_and_can_pay_for_it() {
     let simulator = simulator();
     let failing = |name: &str, to: &str| {

@@ -281,6 +281,59 @@ fn reasoning_survives_three_turns_byte_for_byte() {
     }
 }
 
+#[test]
+fn an_answer_that_is_handed_back_unchanged_is_what_the_provider_said() {
+    let mut compared = 0;
+    for case in fixtures::of(anthropic()) {
+        let (Some(native), Some(reply)) = (case.file("reply.native"), case.file("reply.json")) else { continue };
+        let native: Value = serde_json::from_slice(&native).unwrap();
+        let reply: Value = serde_json::from_slice(&reply).unwrap();
+        let by_tool = reply["choices"][0]["message"].get("function_call").is_some()
+            || native["content"].as_array().unwrap().iter().any(|block| block["name"] == "weir_json_answer");
+        if native["stop_reason"] == "refusal" || by_tool {
+            continue;
+        }
+        let said: Vec<Value> = native["content"].as_array().unwrap().iter().filter_map(to_hand_back).collect();
+        let mut messages = vec![reply["choices"][0]["message"].clone()];
+        if let Some(stream) = case.file("stream.native") {
+            messages.push(Value::Object(gathered(&case.streamed([stream.as_slice()]).bytes).0));
+        }
+        for message in messages {
+            assert_eq!(handed_back(&message), said, "{}", case.folder.display());
+            compared += 1;
+        }
+    }
+    assert!(compared >= 20, "only {compared} answers were handed back");
+}
+
+/// A block as it must come back: without what says nothing, and nothing for one that Anthropic would refuse.
+fn to_hand_back(block: &Value) -> Option<Value> {
+    let mut block = block.as_object().unwrap().clone();
+    let is_direct = block.get("caller").is_some_and(|caller| caller["type"] == "direct");
+    if block["type"] == "tool_use" && is_direct {
+        block.remove("caller");
+    }
+    block.retain(|name, value| name != "citations" || value.as_array().is_some_and(|all| !all.is_empty()));
+    let blank = block.get("text").is_some_and(|text| text.as_str().is_some_and(|text| text.trim().is_empty()));
+    let unsigned = block["type"] == "thinking" && block.get("signature").is_none();
+    (!blank && !unsigned).then_some(Value::Object(block))
+}
+
+/// The blocks of an assistant's message as Anthropic gets them.
+fn handed_back(message: &Value) -> Vec<Value> {
+    let calls = message["tool_calls"].as_array().cloned().unwrap_or_default();
+    let results = calls.iter().map(|call| json!({"role": "tool", "tool_call_id": call["id"], "content": "r"}));
+    let function = message.get("function_call").filter(|call| !call.is_null());
+    let function = function.map(|call| json!({"role": "function", "name": call["name"], "content": "r"}));
+    let mut messages = vec![json!({"role": "user", "content": "q"}), message.clone()];
+    messages.extend(results.chain(function));
+    let body = json!({"model": "m", "messages": messages}).to_string();
+    let request = Request::parse(Operation::Chat, body.into()).unwrap();
+    let sent: Value = serde_json::from_str(&encoded(anthropic(), &request, "claude-opus-4-8").unwrap()).unwrap();
+    let content = &sent["messages"][1]["content"];
+    content.as_array().cloned().unwrap_or_else(|| vec![json!({"type": "text", "text": content})])
+}
+
 fn panic_at(place: &str, event: &str, error: &serde_json::Error) -> Value {
     assert!(event == "[DONE]", "{place}: {error} in {event}");
     Value::Null
@@ -396,6 +449,12 @@ fn events(bytes: &[u8]) -> Vec<String> {
 
 /// What a client has in its hands when a stream has ended.
 fn collected(bytes: &[u8]) -> Value {
+    let (message, reason) = gathered(bytes);
+    said(&Value::Object(message), &reason)
+}
+
+/// The message that a stream adds up to, and why it ended.
+fn gathered(bytes: &[u8]) -> (Map<String, Value>, Value) {
     let mut message = Map::new();
     let mut reason = Value::Null;
     for event in events(bytes).iter().filter(|event| *event != "[DONE]") {
@@ -408,7 +467,7 @@ fn collected(bytes: &[u8]) -> Value {
             add(message.entry(name.clone()).or_insert(Value::Null), value);
         }
     }
-    said(&Value::Object(message), &reason)
+    (message, reason)
 }
 
 fn whole(reply: &Value) -> Value {

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use gateway::balance::{self, Outbox};
-use gateway::budget::lease::{Desk, NodeId};
+use gateway::budget::lease::{Claimants, Desk, NodeId, Wishes};
 use gateway::budget::{Account, Cause, Listener, Owner, Registry, Span, Terms};
 use gateway::config::{self, OnRedisLoss, Secret};
 use gateway::limit::{self, Limits, ScopeId, What};
 use gateway::redis::{Cooldowns, Link, MOST_WISHES, Settings};
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use weir_tests::patience::within;
 use weir_tests::redis::{PLAIN_COMMANDS, Redis};
@@ -58,7 +58,7 @@ impl Node {
         Self::at(redis, Desk::new(id, policy, MOST_WISHES))
     }
 
-    fn at(redis: &config::Redis, (desk, wishes): (Arc<Desk>, mpsc::Receiver<Arc<Account>>)) -> Self {
+    fn at(redis: &config::Redis, (desk, wishes): (Arc<Desk>, Wishes)) -> Self {
         let accounts = Arc::new(Registry::shared(Listener::new(|_| {}), Arc::clone(&desk)));
         let terms = Terms { limit: LIMIT, soft: None, instead: None, span: Span::Always };
         let account = accounts.account(&ACCOUNT.into(), Owner::Tenant("acme".into()), terms);
@@ -66,7 +66,8 @@ impl Node {
         let told = Box::new(move |linked| told.send_modify(|states| states.push(linked)));
         let (outbox, notes) = Outbox::new();
         let cooldowns = Cooldowns::new(Arc::new(balance::Registry::shared(outbox)), notes);
-        let link = Link::new(Settings::of(redis).unwrap(), (desk, wishes), Arc::clone(&accounts), cooldowns, told);
+        let shared: Vec<Arc<dyn Claimants>> = vec![Arc::clone(&accounts) as _];
+        let link = Link::new(Settings::of(redis).unwrap(), (desk, wishes), shared, cooldowns, told);
         let (over, ended) = oneshot::channel::<()>();
         let link = tokio::spawn(link.run(async move { drop(ended.await) }));
         Self { accounts, account, linked, over, link, spent: Arc::default() }

@@ -50,6 +50,10 @@ pub struct Message<'a> {
     pub thinking_blocks: Option<Vec<ThinkingBlock<'a>>>,
     /// Blocks of the provider's own that were handed out to be handed back.
     pub provider_blocks: Option<Vec<&'a RawValue>>,
+    /// In which order all blocks came, raw.
+    pub block_order: Option<&'a RawValue>,
+    /// Where the text has its facts from, raw.
+    pub annotations: Option<&'a RawValue>,
     /// Anthropic's cache mark, for the message's last part.
     pub cache_control: Option<&'a RawValue>,
     /// A reference to audio that the model spoke.
@@ -90,6 +94,8 @@ pub struct Part<'a> {
     pub kind: Text<'a>,
     /// A text, raw.
     pub text: Option<&'a RawValue>,
+    /// Anthropic's sources of a text.
+    pub citations: Option<&'a RawValue>,
     /// A refusal's text, raw.
     pub refusal: Option<&'a RawValue>,
     /// An image.

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::usage::Written;
 use crate::chunk::{FinishReason, push_json};
-use crate::handback::ThinkingBlock;
+use crate::handback::{Order, ThinkingBlock};
 use crate::usage::Usage;
 
 /// A raw JSON value, the provider's own or made here.
@@ -60,6 +60,9 @@ pub struct Message<'a> {
     /// Blocks that OpenAI's format has no word for, to be handed back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub provider_blocks: Vec<&'a RawValue>,
+    /// In which order all blocks came, where it is not the usual one.
+    #[serde(skip_serializing_if = "Order::is_usual")]
+    pub block_order: Order,
 }
 
 /// The word `assistant`.

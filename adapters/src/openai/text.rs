@@ -87,6 +87,12 @@ pub fn joined<'a>(pieces: &[&'a RawValue]) -> Option<Cow<'a, RawValue>> {
     }
 }
 
+/// Raw values as a raw array.
+#[must_use]
+pub fn array(items: &[&RawValue]) -> Box<RawValue> {
+    serde_json::value::to_raw_value(items).unwrap_or_default()
+}
+
 /// A text as a raw string.
 #[must_use]
 pub fn raw_string(text: &str) -> Box<RawValue> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::budget::lease::{Amount, Answer, Claim, Desk, LONGEST_WAIT, Lease, Need, Reason, Verdict};
+use crate::budget::lease::{Amount, Answer, Claim, Claimant, Desk, LONGEST_WAIT, Lease, Need, Reason, Verdict};
 use crate::budget::window::{Calendar, Window};
 use crate::config::Every;
 
@@ -307,8 +307,10 @@ impl Account {
         let reservation =
             matches!(verdict, Verdict::Yes | Verdict::YesAndAsk).then(|| self.held(&mut counter, worst, now));
         drop(counter);
-        if let (Verdict::YesAndAsk | Verdict::Wait { ask: true, .. }, Some(desk)) = (&verdict, &self.desk) {
-            desk.wish(self);
+        if let (Verdict::YesAndAsk | Verdict::Wait { ask: true, .. }, Some(desk)) = (&verdict, &self.desk)
+            && !desk.wish(Arc::<Self>::clone(self))
+        {
+            self.unanswered();
         }
         reservation.ok_or_else(|| match verdict {
             Verdict::Wait { turn, .. } => Short::Wait(turn),
@@ -333,49 +335,8 @@ impl Account {
         Exhausted { account: Arc::clone(self), cause, left: reading.left(), resets_at, instead }
     }
 
-    /// What this node has used of the window, for the claim of the one that it took over from.
-    #[must_use]
-    pub fn legacy(&self, now: Timestamp) -> Option<Claim> {
-        let counter = self.counter(now);
-        let taken = counter.used.saturating_add(counter.reserved);
-        let told = self.desk.is_some() && counter.lease.as_ref().is_some_and(|lease| lease.is_told());
-        (told && taken > 0).then(|| self.claim_of(Amount::More(taken), counter.window))
-    }
-
-    /// What to tell the shared store, if anything.
-    #[must_use]
-    pub fn claim(&self, reason: Reason, now: Timestamp) -> Option<Claim> {
-        let desk = self.desk.as_ref()?;
-        let mut counter = self.counter(now);
-        let need = counter.need(self, desk, now);
-        let amount = counter.lease.get_or_insert_default().claim(reason, need)?;
-        Some(self.claim_of(amount, counter.window))
-    }
-
-    /// The store's answer to a claim. Gives the claim that takes back what is too much.
-    #[must_use]
-    pub fn answered(&self, claim: &Claim, answer: &Answer, now: Timestamp) -> Option<Claim> {
-        let desk = self.desk.as_ref()?;
-        let mut counter = self.counter(now);
-        if counter.window != claim.window {
-            // The window is over: what was claimed of it is nothing to the next one, but somebody may wait for that.
-            counter.lease.get_or_insert_default().unanswered();
-            return None;
-        }
-        let need = counter.need(self, desk, now);
-        let amount = counter.lease.get_or_insert_default().answered(desk, answer, need)?;
-        Some(self.claim_of(amount, counter.window))
-    }
-
-    /// The store did not answer.
-    pub fn unanswered(&self) {
-        if let Some(lease) = &mut self.locked().lease {
-            lease.unanswered();
-        }
-    }
-
     fn claim_of(&self, amount: Amount, window: Window) -> Claim {
-        Claim { key: format!("weir:{{{}}}:{}", self.id, window.start), window, amount }
+        Claim { key: format!("weir:{{{}}}:{}", self.id, window.start), window: Some(window), amount }
     }
 
     /// Lets `limit` hold in the place of the configured one until `until`. Kept over reloads; whoever raises it keeps it
@@ -461,6 +422,47 @@ impl Account {
 
     fn locked(&self) -> MutexGuard<'_, Counter> {
         self.counter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claimant for Account {
+    fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// What this node has used of the window.
+    fn legacy(&self, now: Timestamp) -> Option<Claim> {
+        let counter = self.counter(now);
+        let taken = counter.used.saturating_add(counter.reserved);
+        let told = self.desk.is_some() && counter.lease.as_ref().is_some_and(|lease| lease.is_told());
+        (told && taken > 0).then(|| self.claim_of(Amount::More(taken), counter.window))
+    }
+
+    fn claim(&self, reason: Reason, now: Timestamp) -> Option<Claim> {
+        let desk = self.desk.as_ref()?;
+        let mut counter = self.counter(now);
+        let need = counter.need(self, desk, now);
+        let amount = counter.lease.get_or_insert_default().claim(reason, need)?;
+        Some(self.claim_of(amount, counter.window))
+    }
+
+    fn answered(&self, claim: &Claim, answer: &Answer, now: Timestamp) -> Option<Claim> {
+        let desk = self.desk.as_ref()?;
+        let mut counter = self.counter(now);
+        if Some(counter.window) != claim.window {
+            // The window is over: what was claimed of it is nothing to the next one, but somebody may wait for that.
+            counter.lease.get_or_insert_default().unanswered();
+            return None;
+        }
+        let need = counter.need(self, desk, now);
+        let amount = counter.lease.get_or_insert_default().answered(desk, answer, need)?;
+        Some(self.claim_of(amount, counter.window))
+    }
+
+    fn unanswered(&self) {
+        if let Some(lease) = &mut self.locked().lease {
+            lease.unanswered();
+        }
     }
 }
 

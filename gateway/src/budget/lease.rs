@@ -8,6 +8,7 @@
 //! store that has lost what it held is filled again by what the nodes remember, and until all had the time to tell it nobody
 //! believes that another node's claim has fallen.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -15,7 +16,6 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
-use crate::budget::account::Account;
 use crate::budget::window::Window;
 use crate::config::OnRedisLoss;
 
@@ -39,20 +39,56 @@ pub const DOUBT: SignedDuration = SignedDuration::from_secs(6);
 /// How long a slice may lie unused before it goes back.
 pub const IDLE: SignedDuration = SignedDuration::from_secs(3);
 
-/// Where accounts ask for slices: what they know of the shared store.
+/// What several nodes share: an account, or slots. It says what to write of this node into the shared store, and learns what
+/// the others wrote there.
+pub trait Claimant: fmt::Debug + Send + Sync {
+    /// Its stable name.
+    fn id(&self) -> &Arc<str>;
+
+    /// What to tell the shared store, if anything.
+    fn claim(&self, reason: Reason, now: Timestamp) -> Option<Claim>;
+
+    /// The store's answer to a claim. Gives the claim that takes back what is too much.
+    fn answered(&self, claim: &Claim, answer: &Answer, now: Timestamp) -> Option<Claim>;
+
+    /// The store did not answer.
+    fn unanswered(&self);
+
+    /// Whether somebody waits for what another node has to give back first.
+    fn presses(&self) -> bool {
+        false
+    }
+
+    /// What this node leaves to the one that it took over from.
+    fn legacy(&self, _now: Timestamp) -> Option<Claim> {
+        None
+    }
+}
+
+/// Who holds things that are shared.
+pub trait Claimants: Send + Sync {
+    /// All of them.
+    fn claimants(&self) -> Vec<Arc<dyn Claimant>>;
+}
+
+/// Those who wish for a slice, to be read by whoever speaks with the store.
+pub type Wishes = mpsc::Receiver<Arc<dyn Claimant>>;
+
+/// Where slices are asked for: what is known of the shared store.
 #[derive(Debug)]
 pub struct Desk {
     node: NodeId,
+    process: NodeId,
     heir_of: Option<NodeId>,
     policy: OnRedisLoss,
     linked: AtomicBool,
     nodes: AtomicI64,
-    wishes: mpsc::Sender<Arc<Account>>,
+    wishes: mpsc::Sender<Arc<dyn Claimant>>,
 }
 
 /// How the desk answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub enum Mode {
     /// The store is there.
     Linked,
     /// It is not; this is what the configuration wants then.
@@ -62,7 +98,7 @@ pub(super) enum Mode {
 impl Desk {
     /// A desk whose wishes are to be read from the receiver; cut off until the store has answered.
     #[must_use]
-    pub fn new(node: NodeId, policy: OnRedisLoss, most_wishes: usize) -> (Arc<Self>, mpsc::Receiver<Arc<Account>>) {
+    pub fn new(node: NodeId, policy: OnRedisLoss, most_wishes: usize) -> (Arc<Self>, Wishes) {
         Self::of(node, None, policy, most_wishes)
     }
 
@@ -70,23 +106,14 @@ impl Desk {
     /// `node`, until it ends; then it leaves what it has used to `heir_of`, so that the next process, which is that node
     /// again, finds all of it in one claim.
     #[must_use]
-    pub fn taking_over(
-        node: NodeId,
-        heir_of: NodeId,
-        policy: OnRedisLoss,
-        most_wishes: usize,
-    ) -> (Arc<Self>, mpsc::Receiver<Arc<Account>>) {
+    pub fn taking_over(node: NodeId, heir_of: NodeId, policy: OnRedisLoss, most_wishes: usize) -> (Arc<Self>, Wishes) {
         Self::of(node, Some(heir_of), policy, most_wishes)
     }
 
-    fn of(
-        node: NodeId,
-        heir_of: Option<NodeId>,
-        policy: OnRedisLoss,
-        most_wishes: usize,
-    ) -> (Arc<Self>, mpsc::Receiver<Arc<Account>>) {
+    fn of(node: NodeId, heir_of: Option<NodeId>, policy: OnRedisLoss, most_wishes: usize) -> (Arc<Self>, Wishes) {
         let (wishes, waiting) = mpsc::channel(most_wishes);
-        let desk = Self { node, heir_of, policy, linked: AtomicBool::new(false), nodes: AtomicI64::new(1), wishes };
+        let (linked, nodes) = (AtomicBool::new(false), AtomicI64::new(1));
+        let desk = Self { node, process: rand::random(), heir_of, policy, linked, nodes, wishes };
         (Arc::new(desk), waiting)
     }
 
@@ -100,6 +127,12 @@ impl Desk {
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// This process: another one after a restart, which has none of the requests of the one before.
+    #[must_use]
+    pub fn process(&self) -> NodeId {
+        self.process
     }
 
     /// Whether the store is there.
@@ -124,7 +157,9 @@ impl Desk {
         self.nodes.store(i64::try_from(nodes).unwrap_or(i64::MAX).max(1), Ordering::Relaxed);
     }
 
-    pub(super) fn mode(&self) -> Mode {
+    /// How it answers now.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
         if self.is_linked() { Mode::Linked } else { self.cut() }
     }
 
@@ -133,20 +168,19 @@ impl Desk {
         Mode::Cut(self.policy)
     }
 
-    pub(super) fn wish(&self, account: &Arc<Account>) {
-        if self.wishes.try_send(Arc::clone(account)).is_err() {
-            account.unanswered();
-        }
+    /// Asks for a slice; an answer comes, or word that none will. `false`: too many ask.
+    pub fn wish(&self, claimant: Arc<dyn Claimant>) -> bool {
+        self.wishes.try_send(claimant).is_ok()
     }
 }
 
 /// What a node writes into the shared store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The account and its window.
+    /// What it is of, and its window.
     pub key: String,
-    /// The window.
-    pub window: Window,
+    /// The window; `None`: it holds for as long as it is renewed.
+    pub window: Option<Window>,
     /// What to write.
     pub amount: Amount,
 }
@@ -171,6 +205,8 @@ pub struct Answer {
     pub before: Claims,
     /// What stands there now.
     pub after: Claims,
+    /// Nodes that have not been heard of for so long that they are taken for dead.
+    pub dead: Vec<NodeId>,
 }
 
 /// Why a claim is made.
@@ -210,12 +246,8 @@ pub(super) struct Lease {
     told: Option<i64>,
     /// The least that it has of us if it lost nothing: claims whose answers did not come may have been written.
     least: i64,
-    others: Claims,
+    peers: Peers,
     seen_at: Timestamp,
-    /// When the store was seen to have lost what it held, or may have.
-    lost_at: Option<Timestamp>,
-    /// What nodes claimed that the store does not know any more and that have not told it anew.
-    lost: Claims,
     /// Whether the share for the time without a store was taken.
     share_taken: bool,
     /// The most that somebody waits for.
@@ -232,10 +264,8 @@ impl Default for Lease {
             granted: 0,
             told: None,
             least: 0,
-            others: Claims::new(),
+            peers: Peers::default(),
             seen_at: Timestamp::MIN,
-            lost_at: None,
-            lost: Claims::new(),
             share_taken: false,
             wanted: 0,
             asked: false,
@@ -266,8 +296,7 @@ impl Lease {
 
     /// What the other nodes claim.
     pub(super) fn elsewhere(&self) -> i64 {
-        let claims = self.others.iter().chain(&self.lost);
-        claims.fold(0, |sum, (_, claim)| sum.saturating_add(*claim))
+        self.peers.sum()
     }
 
     /// Whether the store knows of this node.
@@ -394,9 +423,9 @@ impl Lease {
         let own = |claims: &Claims| claims.iter().find(|(id, _)| *id == node).map(|(_, claim)| *claim);
         let (before, after) = (own(&answer.before), own(&answer.after).unwrap_or(0));
         if self.told.is_some() && before.unwrap_or(i64::MIN) < self.least {
-            self.lost_at = Some(need.now);
+            self.peers.doubt(need.now);
         }
-        self.learn(node, &answer.after, need.now);
+        self.peers.learn(node, &answer.after, need.now);
         let kept = self.kept(after, need);
         self.granted = kept;
         (self.told, self.least) = (Some(after), kept.min(after));
@@ -419,33 +448,66 @@ impl Lease {
         if over > 0 && kept.saturating_sub(mine) < lacking { mine.min(after).max(need.taken) } else { kept }
     }
 
-    /// Takes over what the store says of other nodes. Claims are never removed while their window lasts: one that is not there
-    /// was lost by the store, and is remembered until its node tells it anew.
-    fn learn(&mut self, node: NodeId, claims: &Claims, now: Timestamp) {
+    /// The store did not answer.
+    pub(super) fn unanswered(&mut self) {
+        self.asked = false;
+        self.turn.notify_waiters();
+    }
+}
+
+/// What the other nodes claim, as far as the store can be believed.
+#[derive(Debug, Default)]
+pub struct Peers {
+    claims: Claims,
+    /// What nodes claimed that the store does not know any more and that have not told it anew.
+    lost: Claims,
+    /// When the store was seen to have lost what it held, or may have.
+    lost_at: Option<Timestamp>,
+}
+
+impl Peers {
+    /// What all of them claim.
+    #[must_use]
+    pub fn sum(&self) -> i64 {
+        self.each().fold(0, |sum, (_, claim)| sum.saturating_add(claim))
+    }
+
+    /// Each with its claim.
+    pub fn each(&self) -> impl Iterator<Item = (NodeId, i64)> {
+        self.claims.iter().chain(&self.lost).copied()
+    }
+
+    /// The store may have lost what it held.
+    pub fn doubt(&mut self, now: Timestamp) {
+        self.lost_at = Some(now);
+    }
+
+    /// Takes over what the store says of nodes other than `node`. Claims are never removed while they hold: one that is not
+    /// there was lost by the store, and is remembered until its node tells it anew.
+    pub fn learn(&mut self, node: NodeId, claims: &Claims, now: Timestamp) {
         let mut others: Claims = claims.iter().copied().filter(|(id, _)| *id != node).collect();
         let is_told = |id: NodeId, others: &Claims| others.iter().any(|(other, _)| *other == id);
-        let lost = self.others.iter().filter(|(id, _)| !is_told(*id, &others));
+        let lost = self.claims.iter().filter(|(id, _)| !is_told(*id, &others));
         let before = self.lost.len();
         self.lost.extend(lost);
         if self.lost.len() > before {
-            self.lost_at = Some(now);
+            self.doubt(now);
         }
         if self.lost_at.is_some_and(|at| now.duration_since(at) < DOUBT) {
-            let known = self.others.iter().chain(&self.lost);
-            for (id, known) in known {
+            for (id, known) in self.claims.iter().chain(&self.lost) {
                 if let Some((_, claim)) = others.iter_mut().find(|(other, _)| other == id) {
                     *claim = (*claim).max(*known);
                 }
             }
         }
         self.lost.retain(|(id, _)| !is_told(*id, &others));
-        self.others = others;
+        self.claims = others;
     }
 
-    /// The store did not answer.
-    pub(super) fn unanswered(&mut self) {
-        self.asked = false;
-        self.turn.notify_waiters();
+    /// What dead nodes claimed is free.
+    pub fn bury(&mut self, dead: &[NodeId]) {
+        self.claims.retain(|(id, _)| !dead.contains(id));
+        self.lost.retain(|(id, _)| !dead.contains(id));
     }
 }
 
@@ -542,7 +604,7 @@ mod tests {
                 Step::Write => self.write(store),
                 Step::Read => {
                     if let Some(before) = self.written.take() {
-                        let answer = Answer { before, after: store.clone() };
+                        let answer = Answer { before, after: store.clone(), dead: vec![] };
                         self.claim = self.lease.answered(&self.desk, &answer, need);
                     }
                 }
@@ -588,12 +650,12 @@ mod tests {
     fn an_answer_that_was_lost_is_not_taken_for_a_store_that_lost_its_data() {
         let mut node = Node::new(0);
         let (need, claims) = (node.need(), |own: i64, other: i64| vec![(0, own), (1, other)]);
-        let first = Answer { before: vec![(1, 60)], after: claims(100, 60) };
+        let first = Answer { before: vec![(1, 60)], after: claims(100, 60), dead: vec![] };
         assert_eq!(node.lease.answered(&node.desk, &first, need), None);
         node.now += IDLE;
         assert_eq!(node.lease.claim(Reason::Look, node.need()), Some(Amount::Total(0)), "written, but not answered");
         assert_eq!(node.lease.claim(Reason::Look, node.need()), Some(Amount::Total(0)), "so it is said again");
-        let second = Answer { before: claims(0, 60), after: claims(0, 20) };
+        let second = Answer { before: claims(0, 60), after: claims(0, 20), dead: vec![] };
         assert_eq!(node.lease.answered(&node.desk, &second, need), None);
         assert_eq!(node.lease.elsewhere(), 20, "the other gave something back");
     }
@@ -604,7 +666,7 @@ mod tests {
         let cut = Mode::Cut(OnRedisLoss::Lease);
         assert!(matches!(node.lease.verdict(1, cut, node.need()), Verdict::Yes));
         assert_eq!(node.lease.claim(Reason::Tell, node.need()), Some(Amount::More(LIMIT / 4)));
-        let answer = Answer { before: vec![], after: vec![(0, LIMIT / 4)] };
+        let answer = Answer { before: vec![], after: vec![(0, LIMIT / 4)], dead: vec![] };
         assert_eq!(node.lease.answered(&node.desk, &answer, node.need()), None);
         let slice = LIMIT / 4 / PART;
         assert_eq!(node.lease.claim(Reason::Look, node.need()), Some(Amount::Total(slice)));
@@ -616,6 +678,7 @@ mod tests {
         let answer = |before: &[(NodeId, i64)], after: &[(NodeId, i64)]| Answer {
             before: before.to_vec(),
             after: after.to_vec(),
+            dead: vec![],
         };
         let need = node.need();
         assert_eq!(node.lease.answered(&node.desk, &answer(&[(1, 50)], &[(0, 100), (1, 50)]), need), None);

@@ -21,7 +21,7 @@ use crate::model::pattern::Patterns;
 use crate::shelf::{Shelf, part};
 
 use account::Made;
-use lease::Desk;
+use lease::{Claimant, Claimants, Desk};
 
 pub use account::{
     Account, Alert, Cause, Charge, Exhausted, Listener, Owner, Reading, Reservation, Span, Terms, Threshold,
@@ -51,10 +51,10 @@ impl Registry {
         Self { desk: Some(desk), ..Self::new(listener) }
     }
 
-    /// Whether its accounts are shared with other nodes.
+    /// Where slices come from, where its accounts are shared with other nodes.
     #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.desk.is_some()
+    pub fn desk(&self) -> Option<&Arc<Desk>> {
+        self.desk.as_ref()
     }
 
     /// Every account.
@@ -154,6 +154,12 @@ impl Registry {
             _ => None,
         });
         of_tenants.collect()
+    }
+}
+
+impl Claimants for Registry {
+    fn claimants(&self) -> Vec<Arc<dyn Claimant>> {
+        self.all().into_iter().map(|account| account as Arc<dyn Claimant>).collect()
     }
 }
 

@@ -235,6 +235,18 @@ fn a_model_may_be_named_by_a_pattern_or_by_its_provider() {
 }
 
 #[test]
+fn a_limit_is_of_one_model_whatever_its_name() {
+    let limited = |name: &str| format!("- id: acme\n    limits: {{per_model: {{\"{name}\": {{rpm: 1}}}}}}");
+    for name in ["gpt", "openai/gpt-9", "openai/*"] {
+        load_text(&base().replace("- id: acme", &limited(name)));
+    }
+    for name in ["*", "g*"] {
+        let path = if name == "*" { "tenants[0].limits.per_model.*" } else { "tenants[0].limits.per_model.g*" };
+        one_fault("- id: acme", &limited(name), path, "name each model");
+    }
+}
+
+#[test]
 fn a_star_in_a_target_needs_one_in_the_name() {
     one_fault("model: gpt-5", "model: 'gpt-*'", "models[0].targets[0].model", "the model's name has none");
     load_text(&base().replace("name: gpt", "name: 'openai/*'").replace("model: gpt-5", "model: '*'"));

@@ -218,10 +218,10 @@ impl<'a> Steps<'a> {
         caller: Caller<'a, '_>,
     ) -> Result<(), Fault> {
         self.tell_model(&instance, asked, caller);
-        self.tell_limits(caller.key, instance.model());
+        self.tell_limits(caller.key, &instance);
         let adjusted = instance.model().adjust(caller.request)?;
         self.told.params.clone_from(&adjusted.changes);
-        bill.for_model(instance.model(), &adjusted.request).await?;
+        bill.for_model(&instance, &adjusted.request, None).await?;
         let chosen = self.candidates(bill, caller, &instance, &adjusted).await;
         self.tell_excluded(&instance);
         self.tell_request(&chosen?);
@@ -352,8 +352,9 @@ impl<'a> Steps<'a> {
         });
     }
 
-    fn tell_limits(&mut self, key: &Key, model: &Model) {
-        let of_model = key.limited.models.get(&model.name).into_iter().flat_map(limit::Scopes::iter);
+    fn tell_limits(&mut self, key: &Key, instance: &ModelInstance<'_>) {
+        let of_model = limit::Limited::of_model(&key.limited.models, instance.limited_as());
+        let of_model = of_model.iter().flat_map(limit::Scopes::iter);
         self.told.limits = key.limited.base.iter().chain(of_model).map(|scope| Scope::of(scope)).collect();
         self.tell_accounts(key);
     }

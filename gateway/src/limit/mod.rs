@@ -10,6 +10,7 @@ mod ratio;
 mod scope;
 mod slots;
 mod standing;
+mod stock;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::budget::lease::{Claimant, Claimants};
 use crate::budget::{self, Calendar, Owner, Span, Terms};
 use crate::config::{self, Every};
 use crate::shelf::Shelf;
@@ -24,6 +26,7 @@ use crate::shelf::Shelf;
 pub use admission::{Admission, Limited};
 pub use ratio::Ratio;
 use scope::Shared;
+use slots::Slots;
 
 pub use scope::{Charge, Limits, Permit, Queue, Rejection, Scope, ScopeId, ScopeKind, Scopes, What};
 pub use standing::{Left, Reset, Standing};
@@ -36,7 +39,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry whose rates are shared with other gateways, by way of accounts of `accounts`.
+    /// A registry whose limits are shared with other gateways, by way of accounts of `accounts` and its desk.
     #[must_use]
     pub fn shared(accounts: Arc<budget::Registry>) -> Self {
         Self { accounts: Some(accounts), ..Self::default() }
@@ -63,7 +66,12 @@ impl Registry {
             let terms = Terms { limit, soft: None, instead: None, span };
             Some(self.accounts.as_ref()?.account(&format!("{id}/{what}").into(), Owner::Limit, terms))
         };
-        Shared { requests: account("rpm", limits.rpm), tokens: account("tpm", limits.tpm) }
+        let slots = || {
+            let desk = self.accounts.as_ref()?.desk()?;
+            Some(Slots::shared(format!("{id}/concurrent").into(), Arc::clone(desk)))
+        };
+        let slots = limits.concurrent.map(|_| Arc::new(slots().unwrap_or_default()));
+        Shared { requests: account("rpm", limits.rpm), tokens: account("tpm", limits.tpm), slots }
     }
 
     /// The limits of a tenant, from which those of its keys are made.
@@ -94,6 +102,12 @@ impl Registry {
             Arc::make_mut(&mut models).insert(name.clone(), both);
         }
         Limited { base: [own, Arc::clone(&of.own)].into_iter().collect(), models }
+    }
+}
+
+impl Claimants for Registry {
+    fn claimants(&self) -> Vec<Arc<dyn Claimant>> {
+        self.scopes.all().iter().filter_map(|scope| scope.slots()).map(|slots| slots as Arc<dyn Claimant>).collect()
     }
 }
 

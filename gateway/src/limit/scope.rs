@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use crate::budget::lease::LONGEST_WAIT;
 use crate::budget::{Account, Cause, Exhausted, Reservation};
 use crate::config;
 use crate::limit::rate::Bucket;
-use crate::limit::slots::{Asker, Slots};
+use crate::limit::slots::{Asker, Full, Slots};
 use crate::limit::standing::{Left, Standing};
 use crate::shelf::part;
 
@@ -140,18 +141,24 @@ pub struct Scope {
 pub(super) struct Shared {
     pub(super) requests: Option<Arc<Account>>,
     pub(super) tokens: Option<Arc<Account>>,
+    /// Those of a scope that had none before.
+    pub(super) slots: Option<Arc<Slots>>,
 }
 
 impl Scope {
     /// A scope that takes over what the one before it has counted, under limits of its own.
-    pub(super) fn new(id: ScopeId, limits: Limits, before: Option<&Self>, shared: Shared, now: Instant) -> Self {
-        let slots = before.and_then(|before| before.slots.clone());
+    pub(super) fn new(id: ScopeId, limits: Limits, before: Option<&Self>, mut shared: Shared, now: Instant) -> Self {
+        let new = shared.slots.take();
+        let slots = limits.concurrent.and_then(|_| before.and_then(|before| before.slots.clone()).or(new));
+        if let (Some(slots), Some(limit)) = (&slots, limits.concurrent) {
+            slots.set_limit(limit);
+        }
         Self {
             id,
             limits,
             requests: limits.rpm.map(|rpm| renewed(rpm, before.and_then(|before| before.requests.as_ref()), now)),
             tokens: limits.tpm.map(|tpm| renewed(tpm, before.and_then(|before| before.tokens.as_ref()), now)),
-            slots: limits.concurrent.map(|_| slots.unwrap_or_default()),
+            slots,
             shared,
         }
     }
@@ -174,21 +181,25 @@ impl Scope {
         let rates = [&self.requests, &self.tokens];
         let rates = rates.into_iter().flatten().map(|rate| share(rate.used(now), rate.limit()));
         let slots = self.slots.as_ref().zip(self.limits.concurrent);
-        let slots = slots.map(|(slots, limit)| slots.taken() as f64 / limit.max(1) as f64);
+        let slots = slots.map(|(slots, limit)| slots.load(limit));
         rates.chain(slots).fold(0.0, f64::max)
+    }
+
+    pub(super) fn slots(&self) -> Option<Arc<Slots>> {
+        self.slots.clone()
     }
 
     fn admit(&self, asker: Asker, now: Instant) -> Result<(), Refused> {
         if let (Some(slots), Some(limit)) = (&self.slots, self.limits.concurrent)
-            && !slots.take(limit, asker)
+            && let Err(full) = slots.take(limit, asker)
         {
-            return Err(Refused { what: What::Slots, retry_after: SLOT_RETRY });
+            return Err(full.into());
         }
         if let Some(requests) = &self.requests
             && let Err(retry_after) = requests.charge(1, now)
         {
             self.leave();
-            return Err(Refused { what: What::Requests, retry_after });
+            return Err(Refused { what: What::Requests, retry_after, is_claiming: false });
         }
         Ok(())
     }
@@ -207,7 +218,7 @@ impl Scope {
 
     fn charge(&self, tokens: i64, now: Instant) -> Result<(), Refused> {
         let charged = self.tokens.as_ref().map_or(Ok(()), |bucket| bucket.charge(tokens, now));
-        charged.map_err(|retry_after| Refused { what: What::Tokens, retry_after })
+        charged.map_err(|retry_after| Refused { what: What::Tokens, retry_after, is_claiming: false })
     }
 
     fn correct(&self, tokens: i64, actual: i64, then: Instant, now: Instant) {
@@ -249,6 +260,38 @@ fn share(used: i64, limit: i64) -> f64 {
 struct Refused {
     what: What,
     retry_after: Duration,
+    /// Whether more slots may come at once.
+    is_claiming: bool,
+}
+
+impl From<Full> for Refused {
+    fn from(full: Full) -> Self {
+        let what = if full == Full::NoStore { What::Store } else { What::Slots };
+        Self { what, retry_after: SLOT_RETRY, is_claiming: full == Full::Claiming }
+    }
+}
+
+/// Where an admission came to a stop.
+struct Stop {
+    place: usize,
+    rejection: Rejection,
+    is_claiming: bool,
+}
+
+impl Stop {
+    /// Whether a slot is all that is missing, of the scope at that place.
+    fn is_at(&self, place: usize) -> bool {
+        self.place == place && self.rejection.what == What::Slots
+    }
+}
+
+/// For how long somebody waits for a slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// As long as more may be claimed.
+    Claim,
+    /// Until one comes free.
+    Slot,
 }
 
 /// Which of a scope's limits.
@@ -328,13 +371,20 @@ impl Scopes {
         self.0.iter()
     }
 
-    /// Counts one request, and takes a slot, in every scope.
+    /// Counts one request, and takes a slot, in every scope. Waits a moment where what is shared with other gateways is to be
+    /// claimed first.
     ///
     /// # Errors
     /// The first scope that is full; then nothing was counted.
     pub async fn admit(&self, now: Instant) -> Result<Permit, Rejection> {
-        let permit = self.try_admit(None, now).map_err(|(_, rejection)| rejection)?;
-        permit.shared(now).await
+        match self.try_admit(None, now) {
+            Ok(permit) => permit.shared(now).await,
+            Err(stop) if !stop.is_claiming => Err(stop.rejection),
+            Err(stop) => {
+                let queue = Queue { patience: LONGEST_WAIT, most: usize::MAX };
+                Box::pin(self.wait_in_turn(queue, Wait::Claim, stop)).await
+            }
+        }
     }
 
     /// As [`Scopes::admit`], for those who cannot wait: a limit that is shared with other gateways is counted on credit where
@@ -343,7 +393,7 @@ impl Scopes {
     /// # Errors
     /// As [`Scopes::admit`].
     pub fn admit_at_once(&self, now: Instant) -> Result<Permit, Rejection> {
-        let mut permit = self.try_admit(None, now).map_err(|(_, rejection)| rejection)?;
+        let mut permit = self.try_admit(None, now).map_err(|stop| stop.rejection)?;
         for (scope, account) in self.shared(|shared| &shared.requests) {
             match account.reserve_at_once(1, Timestamp::now()) {
                 Ok(reservation) => permit.shared.push(reservation),
@@ -361,34 +411,41 @@ impl Scopes {
     /// # Errors
     /// As [`Scopes::admit`], when the wait was in vain or its queue was full. Dropped while it waits, it leaves the queue.
     pub async fn admit_in_turn(&self, queue: Queue) -> Result<Permit, Rejection> {
+        match self.try_admit(None, Instant::now()) {
+            Ok(permit) => permit.shared(Instant::now()).await,
+            Err(stop) => self.wait_in_turn(queue, Wait::Slot, stop).await,
+        }
+    }
+
+    async fn wait_in_turn(&self, queue: Queue, wait: Wait, mut stop: Stop) -> Result<Permit, Rejection> {
         let until = Instant::now() + queue.patience;
-        let mut answer = self.try_admit(None, Instant::now());
         loop {
-            let (place, rejection) = match answer {
-                Ok(permit) => return permit.shared(Instant::now()).await,
-                Err((_, rejection)) if rejection.what != What::Slots => return Err(rejection),
-                Err(refused) => refused,
-            };
-            let slots = self.0.get(place).and_then(|scope| scope.slots.as_deref());
+            let Stop { place, rejection, .. } = stop;
+            let slots = self.0.get(place).filter(|_| rejection.what == What::Slots);
+            let slots = slots.and_then(|scope| scope.slots.as_deref());
             let Some(queued) = slots.and_then(|slots| slots.queue(queue.most)) else {
                 return Err(rejection);
             };
             let turn = || match self.try_admit(Some(place), Instant::now()) {
-                Err((again, refused)) if again == place && refused.what == What::Slots => None,
+                Err(again) if again.is_at(place) && (wait == Wait::Slot || again.is_claiming) => None,
                 done => Some(done),
             };
             let Some(done) = queued.until(until.saturating_duration_since(Instant::now()), turn).await else {
                 return Err(rejection);
             };
-            if done.is_err() {
-                queued.pass_on();
+            stop = match done {
+                Ok(permit) => return permit.shared(Instant::now()).await,
+                Err(stop) => stop,
+            };
+            queued.pass_on();
+            if wait == Wait::Claim && !stop.is_claiming {
+                return Err(stop.rejection);
             }
-            answer = done;
         }
     }
 
-    /// Admits; `waited` is the place of the scope whose turn it is. An error names the place of the scope that is full.
-    fn try_admit(&self, waited: Option<usize>, now: Instant) -> Result<Permit, (usize, Rejection)> {
+    /// Admits; `waited` is the place of the scope whose turn it is. An error says where it came to a stop.
+    fn try_admit(&self, waited: Option<usize>, now: Instant) -> Result<Permit, Stop> {
         for (place, scope) in self.0.iter().enumerate() {
             let asker = if waited == Some(place) { Asker::Waiting } else { Asker::New };
             if let Err(refused) = scope.admit(asker, now) {
@@ -396,7 +453,7 @@ impl Scopes {
                     taken.leave();
                     taken.uncount(now, now);
                 }
-                return Err((place, rejection(scope, &refused)));
+                return Err(Stop { place, rejection: rejection(scope, &refused), is_claiming: refused.is_claiming });
             }
         }
         Ok(Permit { scopes: self.clone(), at: now, shared: Vec::new() })
@@ -456,6 +513,13 @@ impl Scopes {
         Ok(Charge { scopes: self.clone(), tokens, at: now, shared: Vec::new() })
     }
 
+    /// These and those of `more` that are not among them.
+    #[must_use]
+    pub fn and(&self, more: &Self) -> Self {
+        let is_new = |scope: &&Arc<Scope>| !self.iter().any(|known| Arc::ptr_eq(known, scope));
+        self.iter().chain(more.iter().filter(is_new)).cloned().collect()
+    }
+
     /// What is left of the tightest of the scopes.
     #[must_use]
     pub fn standing(&self, now: Instant) -> Standing {
@@ -494,7 +558,7 @@ fn spent(scope: &Scope, what: What, exhausted: &Exhausted) -> Rejection {
     let what = if exhausted.cause == Cause::NoStore { What::Store } else { what };
     let wait = exhausted.resets_at.map(|at| at.duration_since(Timestamp::now()));
     let retry_after = wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or(SLOT_RETRY);
-    rejection(scope, &Refused { what, retry_after })
+    rejection(scope, &Refused { what, retry_after, is_claiming: false })
 }
 
 /// A request that was admitted. Its slots are given back when this is dropped.

@@ -1,16 +1,50 @@
-//! So many at once: slots that are taken, given back, and waited for in the order of coming.
+//! So many at once: slots that are taken, given back, and waited for in the order of coming; of one process, or shared by
+//! several, each of which takes from what it has claimed.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
+use crate::budget::lease::{Answer, Claim, Claimant, Desk, Mode, Reason};
+use crate::config::OnRedisLoss;
+use crate::limit::stock::{MOST, Need, Stock};
+
 /// The slots of one scope. How many there are is its limit's to say, which a reload may change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slots {
-    taken: AtomicU64,
+    counts: AtomicU64,
     waiting: AtomicUsize,
     freed: Notify,
+    share: Option<Box<Share>>,
+}
+
+/// Three counts in one number, so that what may be taken cannot change between a look at it and a taking.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    taken: u64,
+    /// How many may be.
+    granted: u64,
+    /// The most that were since the last look.
+    peak: u64,
+}
+
+/// What slots are when several processes share them.
+#[derive(Debug)]
+struct Share {
+    id: Arc<str>,
+    desk: Arc<Desk>,
+    limit: AtomicI64,
+    /// Whether a wish is under way.
+    asked: AtomicBool,
+    /// Whether it is known that there are none to be had.
+    lacking: AtomicBool,
+    /// Whether others want what is given back.
+    called: AtomicBool,
+    low: AtomicU64,
+    stock: Mutex<Stock>,
 }
 
 /// Who asks for a slot.
@@ -22,27 +56,144 @@ pub(super) enum Asker {
     Waiting,
 }
 
+/// Why there is no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// All are taken.
+    Taken,
+    /// This process has none in hand, and claims some.
+    Claiming,
+    /// The store by which they are shared is away, and the configuration refuses then.
+    NoStore,
+}
+
+impl Default for Slots {
+    /// Slots of this process alone.
+    fn default() -> Self {
+        Self::of(MOST.unsigned_abs(), None)
+    }
+}
+
 impl Slots {
-    /// Takes one of `limit` slots. Whoever got `true` gives it back.
-    pub(super) fn take(&self, limit: u64, asker: Asker) -> bool {
-        if asker == Asker::New && self.waiting.load(Ordering::SeqCst) > 0 {
-            return false;
+    /// Slots by the name of `id` that are shared by way of `desk`.
+    pub(super) fn shared(id: Arc<str>, desk: Arc<Desk>) -> Self {
+        let share = Share {
+            id,
+            desk,
+            limit: AtomicI64::new(0),
+            asked: AtomicBool::new(false),
+            lacking: AtomicBool::new(false),
+            called: AtomicBool::new(false),
+            low: AtomicU64::new(0),
+            stock: Mutex::default(),
+        };
+        Self::of(0, Some(Box::new(share)))
+    }
+
+    fn of(granted: u64, share: Option<Box<Share>>) -> Self {
+        let counts = Counts { taken: 0, granted, peak: 0 }.packed();
+        Self { counts: AtomicU64::new(counts), waiting: AtomicUsize::new(0), freed: Notify::new(), share }
+    }
+
+    /// There are so many from now on.
+    pub(super) fn set_limit(&self, limit: u64) {
+        if let Some(share) = &self.share {
+            share.limit.store(i64::try_from(limit).unwrap_or(MOST).min(MOST), Ordering::Relaxed);
         }
-        let next = |taken: u64| (taken < limit).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
+    }
+
+    /// Takes one of `limit` slots. Whoever got one gives it back.
+    pub(super) fn take(self: &Arc<Self>, limit: u64, asker: Asker) -> Result<(), Full> {
+        let has_turn = asker == Asker::Waiting || self.waiting.load(Ordering::SeqCst) == 0;
+        match &self.share {
+            Some(share) => self.take_shared(share, limit, has_turn),
+            None if has_turn && self.take_of(limit) => Ok(()),
+            None => Err(Full::Taken),
+        }
+    }
+
+    fn take_shared(self: &Arc<Self>, share: &Share, limit: u64, has_turn: bool) -> Result<(), Full> {
+        let mode = share.desk.mode();
+        if mode == Mode::Cut(OnRedisLoss::Reject) {
+            return Err(Full::NoStore);
+        }
+        if !(has_turn && self.take_in(mode, limit)) {
+            return self.take_slowly(share, mode, limit, has_turn);
+        }
+        if mode == Mode::Linked && self.counts().free() < share.low.load(Ordering::Relaxed) {
+            self.ask(share);
+        }
+        Ok(())
+    }
+
+    /// As far as there are none in hand: by a look behind the lock, under which a claim closes them for a moment.
+    #[cold]
+    fn take_slowly(self: &Arc<Self>, share: &Share, mode: Mode, limit: u64, has_turn: bool) -> Result<(), Full> {
+        self.set_limit(limit);
+        let mut stock = share.stock();
+        if mode == Mode::Cut(OnRedisLoss::Lease) {
+            stock.take_share(self.need(share, self.counts(), Timestamp::now()));
+            self.open(&stock, self.counts().peak);
+        }
+        if has_turn && self.take_in(mode, limit) {
+            return Ok(());
+        }
+        let has_all = self.counts().taken >= limit.min(MOST.unsigned_abs());
+        if mode != Mode::Linked || has_all || share.lacking.load(Ordering::Relaxed) {
+            stock.refuse();
+            return Err(Full::Taken);
+        }
+        if self.ask(share) {
+            return Err(Full::Claiming);
+        }
+        stock.refuse();
+        Err(Full::Taken)
+    }
+
+    fn take_in(&self, mode: Mode, limit: u64) -> bool {
+        match mode {
+            Mode::Cut(OnRedisLoss::Local) => self.take_where(|counts| counts.taken < limit.min(MOST.unsigned_abs())),
+            Mode::Linked | Mode::Cut(_) => self.take_of(limit),
+        }
+    }
+
+    fn take_of(&self, limit: u64) -> bool {
+        self.take_where(|counts| counts.taken < counts.granted.min(limit))
+    }
+
+    fn take_where(&self, is_free: impl Fn(Counts) -> bool) -> bool {
+        let next = |packed| {
+            let counts = Counts::of(packed);
+            let taken = counts.taken + 1;
+            is_free(counts).then(|| Counts { taken, peak: counts.peak.max(taken), ..counts }.packed())
+        };
+        self.counts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
+    }
+
+    /// Asks for what is right now, more or less; `false` where nobody hears.
+    fn ask(self: &Arc<Self>, share: &Share) -> bool {
+        let is_heard = share.asked.swap(true, Ordering::AcqRel) || share.desk.wish(Arc::<Self>::clone(self));
+        if !is_heard {
+            share.asked.store(false, Ordering::Release);
+        }
+        is_heard
     }
 
     /// Gives one back.
-    pub(super) fn give_back(&self) {
-        self.taken.fetch_sub(1, Ordering::SeqCst);
+    pub(super) fn give_back(self: &Arc<Self>) {
+        self.counts.fetch_sub(Counts::ONE_TAKEN, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.freed.notify_one();
         }
+        if let Some(share) = self.share.as_ref().filter(|share| share.called.load(Ordering::Relaxed)) {
+            self.ask(share);
+        }
     }
 
-    /// How many are taken.
-    pub(super) fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
+    /// The share of `limit` that is taken; all, while others are known to have what is not taken here.
+    pub(super) fn load(&self, limit: u64) -> f64 {
+        let is_lacking = self.share.as_ref().is_some_and(|share| share.lacking.load(Ordering::Relaxed));
+        if is_lacking { 1.0 } else { self.counts().taken as f64 / limit.max(1) as f64 }
     }
 
     /// A place in the queue, if fewer than `most` wait.
@@ -50,6 +201,134 @@ impl Slots {
         let next = |waiting: usize| (waiting < most).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).ok()?;
         Some(Queued { slots: self })
+    }
+
+    fn counts(&self) -> Counts {
+        Counts::of(self.counts.load(Ordering::SeqCst))
+    }
+
+    /// Nobody takes any until they are opened again; how they stood.
+    fn close(&self) -> Counts {
+        let closed = |packed| Some(Counts { granted: 0, ..Counts::of(packed) }.packed());
+        let before = self.counts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, closed);
+        Counts::of(before.unwrap_or_else(|same| same))
+    }
+
+    /// As many as the stock says may be taken.
+    fn open(&self, stock: &Stock, peak: u64) {
+        let granted = stock.granted().clamp(0, MOST).unsigned_abs();
+        let opened = |packed| {
+            let counts = Counts::of(packed);
+            Some(Counts { granted, peak: peak.max(counts.taken), ..counts }.packed())
+        };
+        let _always_changed = self.counts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, opened);
+    }
+
+    fn need(&self, share: &Share, counts: Counts, now: Timestamp) -> Need {
+        let count = |count: u64| i64::try_from(count).unwrap_or(MOST);
+        Need {
+            limit: share.limit.load(Ordering::Relaxed),
+            taken: count(counts.taken),
+            peak: count(counts.peak),
+            waiting: i64::try_from(self.waiting.load(Ordering::SeqCst)).unwrap_or(MOST).min(MOST),
+            nodes: share.desk.nodes(),
+            now,
+        }
+    }
+
+    /// What the stock makes of a claim or an answer, while nobody takes any.
+    fn changed<T>(&self, share: &Share, now: Timestamp, change: impl FnOnce(&mut Stock, Need) -> (T, Peak)) -> T {
+        let mut stock = share.stock();
+        let counts = self.close();
+        let need = self.need(share, counts, now);
+        let (done, peak) = change(&mut stock, need);
+        share.low.store(stock.low(need).clamp(0, MOST).unsigned_abs(), Ordering::Relaxed);
+        share.called.store(stock.is_called(need), Ordering::Relaxed);
+        share.lacking.store(stock.is_lacking(need), Ordering::Relaxed);
+        self.open(&stock, if peak == Peak::Seen { 0 } else { counts.peak });
+        done
+    }
+}
+
+/// Whether the most that were taken is counted anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peak {
+    Seen,
+    Kept,
+}
+
+impl Claimant for Slots {
+    fn id(&self) -> &Arc<str> {
+        static ALONE: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| Arc::from(""));
+        self.share.as_ref().map_or(&ALONE, |share| &share.id)
+    }
+
+    fn claim(&self, reason: Reason, now: Timestamp) -> Option<Claim> {
+        let share = self.share.as_ref()?;
+        let amount = self.changed(share, now, |stock, need| {
+            let peak = if reason == Reason::Look { Peak::Seen } else { Peak::Kept };
+            (stock.claim(reason, need), peak)
+        });
+        if amount.is_none() {
+            share.asked.store(false, Ordering::Release);
+        }
+        Some(Claim { key: format!("weir:{{{}}}", share.id), window: None, amount: amount? })
+    }
+
+    fn answered(&self, claim: &Claim, answer: &Answer, now: Timestamp) -> Option<Claim> {
+        let share = self.share.as_ref()?;
+        let amount = self.changed(share, now, |stock, need| {
+            if share.desk.is_linked() {
+                stock.linked();
+            }
+            (stock.answered(share.desk.process(), answer, need), Peak::Kept)
+        });
+        self.unasked(share);
+        Some(Claim { key: claim.key.clone(), window: None, amount: amount? })
+    }
+
+    fn unanswered(&self) {
+        if let Some(share) = &self.share {
+            share.lacking.store(false, Ordering::Relaxed);
+            self.unasked(share);
+        }
+    }
+
+    fn presses(&self) -> bool {
+        let is_lacking = || self.share.as_ref().is_some_and(|share| share.lacking.load(Ordering::Relaxed));
+        self.waiting.load(Ordering::SeqCst) > 0 || is_lacking()
+    }
+}
+
+impl Slots {
+    /// Nothing is under way any more: those who wait look again.
+    fn unasked(&self, share: &Share) {
+        share.asked.store(false, Ordering::Release);
+        self.freed.notify_waiters();
+    }
+}
+
+impl Share {
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    const BITS: u32 = 21;
+    const ONE_TAKEN: u64 = 1;
+
+    fn of(packed: u64) -> Self {
+        let count = |place: u32| packed >> (place * Self::BITS) & MOST.unsigned_abs();
+        Self { taken: count(0), granted: count(1), peak: count(2) }
+    }
+
+    fn packed(self) -> u64 {
+        self.taken | self.granted << Self::BITS | self.peak << (2 * Self::BITS)
+    }
+
+    fn free(self) -> u64 {
+        self.granted.saturating_sub(self.taken)
     }
 }
 
@@ -85,5 +364,282 @@ impl Queued<'_> {
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.slots.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+    use jiff::ToSpan as _;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::budget::lease::{Amount, Claims, NodeId, Wishes};
+
+    const LIMIT: u64 = 7;
+    const COUNT: usize = 3;
+
+    /// One of several processes, with its claim on the way: each step of it on its own, since others write in between.
+    struct Process {
+        desk: Arc<Desk>,
+        wishes: Wishes,
+        slots: Arc<Slots>,
+        taken: u64,
+        claim: Option<Claim>,
+        written: Option<Claims>,
+    }
+
+    impl Process {
+        fn new(policy: OnRedisLoss) -> Self {
+            let (desk, wishes) = Desk::new(0, policy, 1);
+            desk.set_linked(true);
+            desk.set_nodes(COUNT);
+            let slots = Arc::new(Slots::shared("key/acme/ci/concurrent".into(), Arc::clone(&desk)));
+            Self { desk, wishes, slots, taken: 0, claim: None, written: None }
+        }
+
+        fn take(&mut self, limit: u64) -> Result<(), Full> {
+            let taken = self.slots.take(limit, Asker::New);
+            self.taken += u64::from(taken.is_ok());
+            taken
+        }
+
+        fn give_back(&mut self) {
+            if self.taken > 0 {
+                self.taken -= 1;
+                self.slots.give_back();
+            }
+        }
+    }
+
+    /// All of them, the store, and who died.
+    struct Fleet {
+        processes: Vec<Process>,
+        store: Claims,
+        dead: Vec<NodeId>,
+        now: Timestamp,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Take,
+        GiveBack,
+        Claim(Reason),
+        Write,
+        Read,
+        Lose,
+        Die,
+        Pass,
+    }
+
+    impl Fleet {
+        fn new(count: usize) -> Self {
+            let processes = (0..count).map(|_| Process::new(OnRedisLoss::Lease)).collect();
+            Self { processes, store: Claims::new(), dead: Vec::new(), now: Timestamp::UNIX_EPOCH }
+        }
+
+        fn taken(&self) -> u64 {
+            self.processes.iter().map(|process| process.taken).sum()
+        }
+
+        fn step(&mut self, at: usize, step: &Step) {
+            let process = &mut self.processes[at];
+            match step {
+                Step::Take => drop(process.take(LIMIT)),
+                Step::GiveBack => process.give_back(),
+                Step::Claim(reason) if process.claim.is_none() => {
+                    process.claim = process.slots.claim(*reason, self.now);
+                }
+                Step::Claim(_) => {}
+                Step::Write => self.write(at),
+                Step::Read => self.read(at),
+                Step::Lose => {
+                    (process.claim, process.written) = (None, None);
+                    process.slots.unanswered();
+                }
+                Step::Die => {
+                    self.dead.push(process.desk.process());
+                    *process = Process::new(OnRedisLoss::Lease);
+                }
+                Step::Pass => self.now += 400.milliseconds(),
+            }
+        }
+
+        fn write(&mut self, at: usize) {
+            let process = &mut self.processes[at];
+            let Some(claim) = process.claim.as_ref().filter(|_| process.written.is_none()) else { return };
+            let Amount::Total(number) = claim.amount else { return };
+            process.written = Some(self.store.clone());
+            let id = process.desk.process();
+            self.store.retain(|(other, _)| *other != id);
+            self.store.push((id, number));
+        }
+
+        fn read(&mut self, at: usize) {
+            let process = &mut self.processes[at];
+            let (Some(before), Some(claim)) = (process.written.take(), process.claim.take()) else { return };
+            let answer = Answer { before, after: self.store.clone(), dead: self.dead.clone() };
+            process.claim = process.slots.answered(&claim, &answer, self.now);
+        }
+
+        /// A claim of one of them, from beginning to end.
+        fn settle(&mut self, at: usize, reason: Reason) {
+            while self.processes[at].wishes.try_recv().is_ok() {}
+            self.step(at, &Step::Lose);
+            self.step(at, &Step::Claim(reason));
+            for _ in 0..4 {
+                self.write(at);
+                self.read(at);
+            }
+            assert!(self.processes[at].claim.is_none(), "it comes to an end");
+        }
+
+        /// What the link does in a second.
+        fn second(&mut self) {
+            self.now += 1.second();
+            (0..self.processes.len()).for_each(|at| self.settle(at, Reason::Look));
+        }
+
+        /// One asks as a request does: again once its claim is answered.
+        fn take(&mut self, at: usize, limit: u64) -> Result<(), Full> {
+            match self.processes[at].take(limit) {
+                Err(Full::Claiming) => {
+                    let slots = Arc::clone(&self.processes[at].slots);
+                    let _waits = slots.queue(9).unwrap();
+                    self.settle(at, Reason::Want);
+                    let taken = slots.take(limit, Asker::Waiting);
+                    self.processes[at].taken += u64::from(taken.is_ok());
+                    taken
+                }
+                done => done,
+            }
+        }
+
+        fn claimed(&self) -> i64 {
+            self.store.iter().filter(|(id, _)| !self.dead.contains(id)).map(|(_, number)| number & MOST).sum()
+        }
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
+        let step = prop_oneof![
+            6 => Just(Step::Take),
+            3 => Just(Step::GiveBack),
+            3 => Just(Step::Claim(Reason::Want)),
+            2 => Just(Step::Claim(Reason::Look)),
+            1 => Just(Step::Claim(Reason::Tell)),
+            4 => Just(Step::Write),
+            4 => Just(Step::Read),
+            1 => Just(Step::Lose),
+            1 => Just(Step::Die),
+            1 => Just(Step::Pass),
+        ];
+        prop::collection::vec((0..COUNT, step), 1..400)
+    }
+
+    proptest! {
+        /// However the writes and reads mix, whoever dies and whichever answers are lost, no more are in use than there are;
+        /// and when all is quiet nothing has leaked: any one of them has all of them.
+        #[test]
+        fn all_together_take_no_more_than_there_are_and_each_can_have_all(steps in steps(), last in 0..COUNT) {
+            let mut fleet = Fleet::new(COUNT);
+            for (at, step) in steps {
+                fleet.step(at, &step);
+                prop_assert!(fleet.taken() <= LIMIT, "{} are taken", fleet.taken());
+            }
+            for at in 0..COUNT {
+                while fleet.processes[at].taken > 0 {
+                    fleet.processes[at].give_back();
+                }
+            }
+            (0..12).for_each(|_| fleet.second());
+            prop_assert_eq!(fleet.claimed(), 0, "{:?}", fleet.store);
+            for _ in 0..LIMIT {
+                prop_assert_eq!(fleet.take(last, LIMIT), Ok(()));
+            }
+            prop_assert_eq!(fleet.take(last, LIMIT), Err(Full::Taken));
+        }
+    }
+
+    #[test]
+    fn what_lies_unused_goes_back_within_a_second_when_another_was_refused() {
+        let mut fleet = Fleet::new(2);
+        for _ in 0..LIMIT {
+            assert_eq!(fleet.take(0, LIMIT), Ok(()));
+        }
+        (0..5).for_each(|_| fleet.processes[0].give_back());
+        assert_eq!(fleet.take(1, LIMIT), Err(Full::Taken), "it is all in the hand of the first");
+        fleet.second();
+        fleet.second();
+        for _ in 0..5 {
+            assert_eq!(fleet.take(1, LIMIT), Ok(()));
+        }
+        assert_eq!(fleet.take(1, LIMIT), Err(Full::Taken));
+    }
+
+    #[test]
+    fn who_uses_all_of_them_gives_up_what_is_more_than_its_share_as_it_comes_free() {
+        let mut fleet = Fleet::new(2);
+        for _ in 0..LIMIT {
+            assert_eq!(fleet.take(0, LIMIT), Ok(()));
+        }
+        for _ in 0..LIMIT {
+            assert_eq!(fleet.take(1, LIMIT), Err(Full::Taken));
+        }
+        fleet.second();
+        let mut had = 0;
+        for _ in 0..LIMIT {
+            // One ends, and another comes to each of them.
+            fleet.processes[0].give_back();
+            fleet.settle(0, Reason::Want);
+            had += u64::from(fleet.take(1, LIMIT).is_ok());
+            let _as_far_as_it_may = fleet.take(0, LIMIT);
+            fleet.now += 200.milliseconds();
+            fleet.settle(1, Reason::Want);
+        }
+        assert!((3..=4).contains(&had), "{had}");
+    }
+
+    #[test]
+    fn fewer_slots_than_nodes_go_round() {
+        let mut fleet = Fleet::new(3);
+        let mut had = [0; 3];
+        for round in 0..60 {
+            for at in (0..3).map(|at| (at + round * round / 3) % 3) {
+                // Each wants its one slot all the time, whoever is the first to ask, and has it for a while.
+                if fleet.processes[at].taken == 0 {
+                    had[at] += u64::from(fleet.take(at, 1).is_ok());
+                }
+            }
+            fleet.second();
+            if let Some(holder) = (0..3).find(|at| fleet.processes[*at].taken > 0) {
+                fleet.processes[holder].give_back();
+                fleet.settle(holder, Reason::Want);
+            }
+            fleet.now += 200.milliseconds();
+            (0..3).filter(|at| fleet.processes[*at].slots.presses()).collect::<Vec<_>>().into_iter().for_each(|at| {
+                fleet.settle(at, Reason::Want);
+            });
+        }
+        assert!(had.iter().all(|had| *had >= 10), "{had:?}");
+    }
+
+    #[test]
+    fn without_a_store_each_does_what_the_configuration_says() {
+        for (policy, most) in [(OnRedisLoss::Lease, 3), (OnRedisLoss::Local, 9), (OnRedisLoss::Reject, 0)] {
+            let mut process = Process::new(policy);
+            process.desk.set_linked(false);
+            let taken = (0..20).filter(|_| process.take(9).is_ok()).count();
+            assert_eq!(taken, most, "{policy:?}: a third of nine, all, or none");
+        }
+        let mut process = Process::new(OnRedisLoss::Lease);
+        process.desk.set_linked(false);
+        assert_eq!((process.take(2), process.take(2)), (Ok(()), Err(Full::Taken)), "one at least");
+        process.desk.set_linked(true);
+        process.give_back();
+        assert!(matches!(
+            process.slots.claim(Reason::Tell, Timestamp::UNIX_EPOCH),
+            Some(Claim { amount: Amount::Total(1), .. })
+        ));
     }
 }

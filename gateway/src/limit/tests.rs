@@ -74,18 +74,18 @@ async fn a_refusal_of_the_model_counts_nowhere() {
     let tenant = registry.tenant("acme", &written(all, &[("big", limits(Some(1), Some(100), None))]), now);
     let key = registry.key(&tenant, "ci", &written(all, &[]), now);
     let mut first = key.admit(now).await.unwrap();
-    first.for_model("big", None, now).await.unwrap();
+    first.for_model(["big"], now).await.unwrap();
     first.charge(100, now).await.unwrap();
     assert_eq!(first.standing(now).requests.map(|left| (left.limit, left.remaining)), Some((1, 0)));
     let mut second = key.admit(now).await.unwrap();
-    let refused = second.for_model("big", None, now).await.unwrap_err();
+    let refused = second.for_model(["big"], now).await.unwrap_err();
     assert_eq!(refused.scope.text().as_ref(), "tenant/acme/model/big");
     drop(second);
     assert_eq!(remaining(&key.base, now), Some(9));
     first.settle(40, now);
     assert_eq!(key.base.standing(now).tokens.map(|left| left.remaining), Some(960));
     let mut third = key.admit(now).await.unwrap();
-    third.for_model("small", None, now).await.unwrap();
+    third.for_model(["small"], now).await.unwrap();
     assert_eq!(third.charge(2000, now).await.unwrap_err().what, What::Tokens);
     drop(third);
     assert_eq!(remaining(&key.base, now), Some(9));
@@ -98,10 +98,38 @@ async fn a_request_that_goes_to_another_model_leaves_the_first() {
     let tenant = registry.tenant("acme", &written(Limits::default(), &[("big", one)]), now);
     let key = registry.key(&tenant, "ci", &written(Limits::default(), &[]), now);
     let (mut first, mut second) = (key.admit(now).await.unwrap(), key.admit(now).await.unwrap());
-    first.for_model("big", None, now).await.unwrap();
-    first.for_model("small", None, now).await.unwrap();
+    first.for_model(["big"], now).await.unwrap();
+    first.for_model(["small"], now).await.unwrap();
     assert_eq!(first.standing(now), Standing::default());
-    second.for_model("big", None, now).await.unwrap();
+    second.for_model(["big"], now).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_counts_once_under_its_key_whichever_of_its_models_had_room() {
+    let (registry, now) = (Registry::default(), Instant::now());
+    let tenant = registry.tenant("acme", &written(Limits::default(), &[("full", rpm(0)), ("wide", rpm(9))]), now);
+    let key = registry.key(&tenant, "ci", &written(limits(Some(10), None, Some(1)), &[]), now);
+    for (models, counts) in [
+        (vec!["wide"], true),
+        (vec!["full", "wide"], true),
+        (vec!["wide", "full"], true),
+        (vec!["wide", "full", "other"], true),
+        (vec!["full"], false),
+        (vec!["full", "full"], false),
+        (vec![], true),
+    ] {
+        let left = remaining(&key.base, now).unwrap();
+        let mut admission = key.admit(now).await.unwrap();
+        for model in &models {
+            if admission.for_model([*model], now).await.is_ok() {
+                admission.charge(1, now).await.unwrap();
+            }
+            assert_eq!(key.base.admit_at_once(now).unwrap_err().what, What::Slots, "{models:?} at {model}");
+        }
+        drop(admission);
+        assert_eq!(remaining(&key.base, now), Some(left - i64::from(counts)), "{models:?}");
+        key.base.admit_at_once(now).unwrap().withdraw(now);
+    }
 }
 
 #[tokio::test]
@@ -112,7 +140,7 @@ async fn a_key_and_its_tenant_may_both_limit_a_model() {
     let other = registry.key(&tenant, "web", &written(Limits::default(), &[]), now);
     let ask = async |key: &Limited, model: &str| {
         let mut admission = key.admit(now).await.unwrap();
-        admission.for_model(model, None, now).await.map_err(|refused| refused.scope.text().to_string())
+        admission.for_model([model], now).await.map_err(|refused| refused.scope.text().to_string())
     };
     assert_eq!(ask(&key, "big").await, Ok(()));
     assert_eq!(ask(&key, "big").await, Ok(()));

@@ -16,9 +16,10 @@ use crate::config::CredentialSource;
 use crate::error::{Fault, Kind};
 use crate::headers;
 use crate::limit::Scopes;
+use crate::model::direct::Namesake;
 use crate::model::snapshot::{Model, Target};
 use crate::model::source::{self, ModelStatus, Offer};
-use crate::price::{Entry, Price};
+use crate::price::{Entry, Price, Prices};
 
 /// A model that one request asked for.
 #[derive(Clone, Debug)]
@@ -31,6 +32,10 @@ pub struct ModelInstance<'s> {
     related: Option<u64>,
     /// The only credential that its caller wants it to be asked with.
     only: Option<String>,
+    /// The configured models that go where it does, where it was asked for by its provider's name.
+    namesakes: Vec<Namesake<'s>>,
+    /// The price that holds for it then.
+    prices: Option<&'s Prices>,
     /// What picks, where the model's `*` has a state for each name.
     of_name: Option<Arc<LbModelManager>>,
 }
@@ -40,7 +45,23 @@ impl<'s> ModelInstance<'s> {
     #[must_use]
     pub fn new(model: &'s Model, asked: Cow<'s, str>, rest: Option<(usize, usize)>, tenant: &'s Tenant) -> Self {
         let of_name = rest.and_then(|(start, end)| model.of_name(asked.get(start..end)?));
-        Self { model, asked, rest, tenant, related: None, only: None, of_name }
+        Self { model, asked, rest, tenant, related: None, only: None, namesakes: Vec::new(), prices: None, of_name }
+    }
+
+    /// The same, which those models go to as well.
+    #[must_use]
+    pub(super) fn with_namesakes(self, namesakes: Vec<Namesake<'s>>) -> Self {
+        let prices = Namesake::dearest(&namesakes, SystemTime::now());
+        Self { namesakes, prices, ..self }
+    }
+
+    /// The names under which it may be limited: as it was asked for, as it is configured, and as the models that go where it
+    /// does are.
+    pub fn limited_as(&self) -> impl Iterator<Item = &str> {
+        let configured = Some(self.model.name.as_str()).filter(|name| *name != self.asked());
+        std::iter::once(self.asked())
+            .chain(configured)
+            .chain(self.namesakes.iter().flat_map(|it| [it.name.as_ref(), it.model.name.as_str()]))
     }
 
     /// What picks among its targets.
@@ -150,7 +171,8 @@ impl<'s> ModelInstance<'s> {
     /// As if `target`, one of the model's, were picked.
     #[must_use]
     pub fn at(&self, target: &'s Target) -> Picked<'s> {
-        Picked { upstream_model: target.model.filled(self.rest()), target }
+        let prices = self.prices.unwrap_or(&target.prices);
+        Picked { upstream_model: target.model.filled(self.rest()), target, prices }
     }
 
     /// The limits of a credential that the tenant may use, and that has no `room` now.
@@ -214,13 +236,14 @@ pub struct Picked<'s> {
     pub target: &'s Target,
     /// The provider's name for the model.
     pub upstream_model: Cow<'s, str>,
+    prices: &'s Prices,
 }
 
 impl<'s> Picked<'s> {
     /// What it costs now, as far as that is known.
     #[must_use]
     pub fn price(&self, now: SystemTime) -> Option<&'s Price> {
-        self.target.prices.at(&self.upstream_model, now)
+        self.prices.at(&self.upstream_model, now)
     }
 
     /// What is publicly known of the model.

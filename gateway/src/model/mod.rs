@@ -4,6 +4,7 @@
 mod affinity;
 mod balancing;
 mod credentials;
+mod direct;
 mod instance;
 mod names;
 pub mod pattern;

@@ -16,10 +16,12 @@ use crate::hedge::Hedge;
 use crate::limit::{Queue, Ratio};
 use crate::model::Type;
 use crate::model::affinity::{Affinity, Relation};
+use crate::model::direct::{Namesake, Namesakes};
 use crate::model::instance::ModelInstance;
 use crate::model::names::Names;
 use crate::model::pattern::Pattern;
 use crate::model::provider::{Credential, Provider};
+use crate::model::source::ModelStatus;
 use crate::params::{Adjusted, Params};
 use crate::price::Prices;
 use crate::retry;
@@ -54,6 +56,8 @@ pub struct Models {
     pub(super) wild: HashMap<Type, Wildcards>,
     /// `provider/model` for each provider, whatever the type.
     pub(super) direct: HashMap<String, Arc<Model>>,
+    /// What else names a target that is asked for so.
+    namesakes: Namesakes,
 }
 
 /// Models with a `*`, found by what stands before it; the longest that fits wins.
@@ -201,8 +205,10 @@ impl Snapshot {
         let found = self.models.find(wanted, &asked).ok_or_else(|| self.not_found(wanted, &asked));
         refuse_forbidden(key, &asked, found.is_ok())?;
         let (model, rest) = found?;
+        let namesakes = self.models.namesakes(model, &asked);
+        refuse_disabled(key, &asked, &namesakes)?;
         let model = key.tenant.own.version_of(model).map_or(model, Arc::as_ref);
-        Ok(ModelInstance::new(model, asked, rest, &key.tenant))
+        Ok(ModelInstance::new(model, asked, rest, &key.tenant).with_namesakes(namesakes))
     }
 
     /// Whether `key` may see and call the model of that name.
@@ -216,7 +222,9 @@ impl Snapshot {
     /// # Errors
     /// 403.
     pub fn check_allowed(&self, key: &Key, name: &str) -> Result<(), Fault> {
-        refuse_forbidden(key, name, true)
+        refuse_forbidden(key, name, true)?;
+        let namesakes = self.models.any(name).map(|model| self.models.namesakes(model, name));
+        refuse_disabled(key, name, &namesakes.unwrap_or_default())
     }
 
     fn not_found(&self, wanted: Type, name: &str) -> Fault {
@@ -251,6 +259,15 @@ fn refuse_forbidden(key: &Key, name: &str, exists: bool) -> Result<(), Fault> {
     Ok(())
 }
 
+/// A target all of whose models are disabled is not to be had by its provider's name either.
+fn refuse_disabled(key: &Key, name: &str, namesakes: &[Namesake<'_>]) -> Result<(), Fault> {
+    let is_disabled = |namesake: &Namesake<'_>| key.tenant.disabled.has(&namesake.name);
+    if namesakes.is_empty() || !namesakes.iter().all(is_disabled) {
+        return Ok(());
+    }
+    ModelStatus::Disabled.fault(name).map_or(Ok(()), Err)
+}
+
 type Found<'s> = (&'s Model, Option<(usize, usize)>);
 
 impl Models {
@@ -265,6 +282,11 @@ impl Models {
         let (provider, model) = name.split_once('/')?;
         let found = self.direct.get(provider).filter(|_| !model.is_empty())?;
         Some((found, Some((provider.len() + 1, name.len()))))
+    }
+
+    /// The configured models that go where `model` does when it was asked for as `name`: none unless it is a provider's own.
+    fn namesakes(&self, model: &Model, name: &str) -> Vec<Namesake<'_>> {
+        if model.model_type.is_some() { Vec::new() } else { self.namesakes.of(name) }
     }
 
     fn type_of(&self, name: &str) -> Option<Type> {
@@ -301,9 +323,11 @@ impl Models {
     }
 
     pub(super) fn insert(&mut self, wanted: Type, model: Model) {
+        let model = Arc::new(model);
+        self.namesakes.insert(&model);
         match Pattern::of(&model.name) {
-            None => drop(self.exact.entry(wanted).or_default().insert(model.name.clone(), model.into())),
-            Some(pattern) => self.wild.entry(wanted).or_default().insert(pattern, model.into()),
+            None => drop(self.exact.entry(wanted).or_default().insert(model.name.clone(), model)),
+            Some(pattern) => self.wild.entry(wanted).or_default().insert(pattern, model),
         }
     }
 }

@@ -247,11 +247,17 @@ impl Prices {
         Self { configured: configured.map(|pricing| (pricing.effective, over(pricing.into()))), catalog }
     }
 
+    /// The price that was configured, where it holds now.
+    #[must_use]
+    pub fn configured(&self, now: std::time::SystemTime) -> Option<&Price> {
+        let configured = self.configured.as_ref().filter(|(from, _)| from.is_none_or(|from| from.is_past(now)));
+        configured.map(|(_, price)| price)
+    }
+
     /// The price of the provider's model of that name now, if it is known.
     #[must_use]
     pub fn at(&self, upstream_model: &str, now: std::time::SystemTime) -> Option<&Price> {
-        let configured = self.configured.as_ref().filter(|(from, _)| from.is_none_or(|from| from.is_past(now)));
-        configured.map(|(_, price)| price).or_else(|| self.entry(upstream_model)?.price.as_ref())
+        self.configured(now).or_else(|| self.entry(upstream_model)?.price.as_ref())
     }
 
     /// What the catalog knows of the provider's model of that name.

@@ -294,6 +294,11 @@ impl<'s> Record<'s> {
         self.answered = Some(Spent { usage, accuracy, cost });
     }
 
+    /// The same of a stream that goes on, for when it is cut; it is priced then.
+    pub fn used_so_far(&mut self, usage: Usage, accuracy: Accuracy) {
+        self.answered = Some(Spent { usage, accuracy, cost: None });
+    }
+
     /// What all attempts used together, those that did not answer too.
     fn spent(&self) -> Option<Spent> {
         let beside = self.attempts.iter().filter_map(|attempt| attempt.spent.as_deref());
@@ -460,7 +465,10 @@ impl Drop for Record<'_> {
             // Cut in the middle, by a drain or a panic: its provider has very likely been asked.
             let fault = self.fault.clone().unwrap_or_else(Fault::gone);
             match self.answered {
-                Some(_) => self.attempt_ended(Err(&fault)),
+                Some(Spent { usage, accuracy, .. }) => {
+                    self.used(usage, accuracy);
+                    self.attempt_ended(Err(&fault));
+                }
                 None => self.attempt_failed(&Fault { sent: true, ..fault }),
             }
         }

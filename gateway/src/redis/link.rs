@@ -4,22 +4,21 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use redis::{Pipeline, RedisError};
-use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::budget::lease::{Amount, Answer, Claim, Claims, Desk, NodeId, Reason};
-use crate::budget::{Account, Registry};
+use crate::budget::Window;
+use crate::budget::lease::{Amount, Answer, Claim, Claimant, Claimants, Claims, Desk, NodeId, Reason, Wishes};
 use crate::redis::connection::{Connection, Settings};
 use crate::redis::cooldowns::{Clock, Cooldowns};
-use crate::redis::nodes::Nodes;
+use crate::redis::nodes::{Dead, Nodes};
 
-/// How many accounts may wait for a slice; more wait for their next request.
+/// How many accounts and scopes may wait for a slice; more wait for their next request.
 pub const MOST_WISHES: usize = 4096;
 
 /// How many claims are under way together.
@@ -31,6 +30,9 @@ const SLOW: Duration = Duration::from_millis(40);
 
 /// How often this node shows that it is there, and looks at what it shares.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// How often what others have to give back first is asked for again while somebody waits for it.
+const PRESS: Duration = Duration::from_millis(200);
 
 /// How long to wait before Redis is tried again.
 const PROBE: Duration = Duration::from_millis(500);
@@ -44,6 +46,15 @@ const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Where the beats are.
 const BEATS: &str = "weir:{nodes}";
+
+/// The beats of processes: what is only a running process's is nobody's when it died.
+const PROCESSES: &str = "weir:{nodes}:processes";
+
+/// What holds for as long as it is renewed is forgotten when nobody has claimed any of it for so many seconds.
+const UNCLAIMED: i64 = 3600;
+
+/// How many rounds a claim has at most: what takes back claims nothing, but may learn that others want more of it.
+const ROUNDS: usize = 4;
 
 /// The beats are forgotten when nobody has been there for so many seconds.
 const BEATS_LAST: i64 = 3600;
@@ -61,16 +72,17 @@ pub type Counted = Arc<dyn Fn() + Send + Sync>;
 pub struct Link {
     settings: Settings,
     desk: Arc<Desk>,
-    wishes: Receiver<Arc<Account>>,
-    accounts: Arc<Registry>,
+    wishes: Wishes,
+    shared: Vec<Arc<dyn Claimants>>,
     cooldowns: Cooldowns,
     told: Told,
     counted: Counted,
     nodes: Nodes,
+    processes: Arc<Mutex<Nodes>>,
     /// Whether Redis lost what it held and has not been told all of it anew.
     lossy: bool,
-    /// The accounts that have something in hand or are in use.
-    active: HashMap<Arc<str>, Arc<Account>>,
+    /// What has something in hand or is in use.
+    active: HashMap<Arc<str>, Arc<dyn Claimant>>,
 }
 
 /// The fields of a hash, as Redis tells them.
@@ -88,18 +100,19 @@ enum Trouble {
 }
 
 impl Link {
-    /// A link for these cooldowns and for the accounts of a registry that was made with the same desk. `told` hears `true` when Redis is reached and
-    /// `false` when it is lost.
+    /// A link for these cooldowns and for what these hold, which was made with the same desk. `told` hears `true` when Redis
+    /// is reached and `false` when it is lost.
     #[must_use]
     pub fn new(
         settings: Settings,
-        (desk, wishes): (Arc<Desk>, Receiver<Arc<Account>>),
-        accounts: Arc<Registry>,
+        (desk, wishes): (Arc<Desk>, Wishes),
+        shared: Vec<Arc<dyn Claimants>>,
         cooldowns: Cooldowns,
         told: Told,
     ) -> Self {
         let (counted, nodes, active): (Counted, _, _) = (Arc::new(|| {}), Nodes::default(), HashMap::new());
-        Self { settings, desk, wishes, accounts, cooldowns, told, counted, nodes, lossy: false, active }
+        let processes = Arc::default();
+        Self { settings, desk, wishes, shared, cooldowns, told, counted, nodes, processes, lossy: false, active }
     }
 
     /// The same, that tells when the number of gateways changes.
@@ -171,6 +184,7 @@ impl Link {
             tracing::warn!(%trouble, "redis is away: limits and budgets go on without it until it is back");
         }
         self.dismiss();
+        self.active.values().for_each(|claimant| claimant.unanswered());
     }
 
     /// Tells those who wait that nothing will come.
@@ -199,12 +213,15 @@ impl Link {
     ) -> Option<Trouble> {
         let mut beats = tokio::time::interval_at(Instant::now() + BEAT, BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut presses = tokio::time::interval(PRESS);
+        presses.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut wishes = Vec::with_capacity(BATCH);
         loop {
             let done = tokio::select! {
                 () = over.as_mut() => return None,
                 _ = beats.tick() => self.look(connection).await,
                 _ = self.wishes.recv_many(&mut wishes, BATCH) => self.fetch(connection, &mut wishes).await,
+                _ = presses.tick() => self.press(connection).await,
                 () = self.cooldowns.noted() => self.tell_cooldowns(connection).await,
             };
             if let Err(trouble) = done {
@@ -213,7 +230,7 @@ impl Link {
         }
     }
 
-    async fn fetch(&mut self, connection: &Connection, wishes: &mut Vec<Arc<Account>>) -> Result<(), Trouble> {
+    async fn fetch(&mut self, connection: &Connection, wishes: &mut Vec<Arc<dyn Claimant>>) -> Result<(), Trouble> {
         // Two claims of one account at once would each take back what the other took.
         wishes.sort_unstable_by(|a, b| a.id().cmp(b.id()));
         wishes.dedup_by(|a, b| a.id() == b.id());
@@ -224,7 +241,51 @@ impl Link {
             Some((account, claim))
         });
         let claims = claims.collect();
-        settle(connection, self.desk.node(), claims).await
+        self.settle(connection, claims).await
+    }
+
+    /// Asks again for what somebody waits for; as much at a time as does not hold the others up.
+    async fn press(&mut self, connection: &Connection) -> Result<(), Trouble> {
+        let now = Timestamp::now();
+        let pressing = self.active.values().filter(|claimant| claimant.presses()).take(BATCH);
+        let claims = pressing.filter_map(|claimant| Some((Arc::clone(claimant), claimant.claim(Reason::Want, now)?)));
+        let claims = claims.collect();
+        self.settle(connection, claims).await
+    }
+
+    /// Makes claims together, and takes back what is too much of them.
+    async fn settle(&self, connection: &Connection, claims: Vec<(Arc<dyn Claimant>, Claim)>) -> Result<(), Trouble> {
+        let mut under_way = JoinSet::new();
+        for (claimant, claim) in claims {
+            let claiming = Claiming {
+                connection: connection.clone(),
+                node: self.desk.node(),
+                process: self.desk.process(),
+                processes: Arc::clone(&self.processes),
+            };
+            under_way.spawn(claiming.settle(claimant, claim));
+        }
+        let mut first = Ok(());
+        while let Some(done) = under_way.join_next().await {
+            let done = done.unwrap_or_else(|error| {
+                tracing::error!(%error, "a claim ended badly");
+                Ok(())
+            });
+            first = first.and(done);
+        }
+        first
+    }
+
+    async fn in_batches(
+        &self,
+        connection: &Connection,
+        mut claims: Vec<(Arc<dyn Claimant>, Claim)>,
+    ) -> Result<(), Trouble> {
+        while !claims.is_empty() {
+            let batch = claims.split_off(claims.len().saturating_sub(BATCH));
+            self.settle(connection, batch).await?;
+        }
+        Ok(())
     }
 
     /// What is done at each beat: tells that this node is there, sees what others claim, gives back what lies idle.
@@ -237,7 +298,7 @@ impl Link {
         while !accounts.is_empty() {
             let batch = accounts.split_off(accounts.len().saturating_sub(BATCH));
             let claims = self.looks(batch);
-            settle(connection, self.desk.node(), claims).await?;
+            self.settle(connection, claims).await?;
             // Those who wait for a slice do not wait for all that is looked at.
             let mut wishes: Vec<_> = std::iter::from_fn(|| self.wishes.try_recv().ok()).take(BATCH).collect();
             self.fetch(connection, &mut wishes).await?;
@@ -262,7 +323,7 @@ impl Link {
     }
 
     /// The claims of accounts that are in use or have something to give back; the others are no longer active.
-    fn looks(&mut self, accounts: Vec<Arc<Account>>) -> Vec<(Arc<Account>, Claim)> {
+    fn looks(&mut self, accounts: Vec<Arc<dyn Claimant>>) -> Vec<(Arc<dyn Claimant>, Claim)> {
         let now = Timestamp::now();
         let mut claims = Vec::with_capacity(accounts.len());
         for account in accounts {
@@ -276,19 +337,28 @@ impl Link {
 
     async fn tell_all(&mut self, connection: &Connection) -> Result<(), Trouble> {
         let now = Timestamp::now();
-        let accounts = self.accounts.all().into_iter();
-        let claims = accounts.filter_map(|account| account.claim(Reason::Tell, now).map(|claim| (account, claim)));
+        let all = self.all().into_iter();
+        let claims = all.filter_map(|account| account.claim(Reason::Tell, now).map(|claim| (account, claim)));
         let claims: Vec<_> = claims.collect();
         // What the process before this one held is found with that, and goes back when nobody uses it.
         self.active.extend(claims.iter().map(|(account, _)| (Arc::clone(account.id()), Arc::clone(account))));
-        in_batches(connection, self.desk.node(), claims).await
+        self.in_batches(connection, claims).await
+    }
+
+    fn all(&self) -> Vec<Arc<dyn Claimant>> {
+        self.shared.iter().flat_map(|holder| holder.claimants()).collect()
     }
 
     async fn beat(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
         let node = self.desk.node();
         let mut pipeline = Pipeline::new();
-        pipeline.hincr(BEATS, node, 1).expire(BEATS, BEATS_LAST).ignore().hgetall(BEATS);
-        let (own, beats): (i64, Fields) = in_time(connection.run(&pipeline)).await?;
+        for (hash, id) in [(BEATS, node), (PROCESSES, self.desk.process())] {
+            pipeline.hincr(hash, id, 1).expire(hash, BEATS_LAST).ignore().hgetall(hash);
+        }
+        let (own, beats, of_process, processes): (i64, Fields, i64, Fields) =
+            in_time(connection.run(&pipeline)).await?;
+        let processes =
+            locked(&self.processes).look(self.desk.process(), of_process, &numbers(&processes), Instant::now());
         let seen = self.nodes.look(node, own, &numbers(&beats), Instant::now());
         let before = self.desk.nodes();
         self.desk.set_nodes(seen.alive);
@@ -297,10 +367,8 @@ impl Link {
             drop(tokio::task::spawn_blocking(move || counted()));
         }
         self.lossy |= seen.lost;
-        if !seen.gone.is_empty() {
-            let mut pipeline = Pipeline::new();
-            pipeline.hdel(BEATS, &seen.gone).ignore();
-            let () = in_time(connection.run(&pipeline)).await?;
+        for (hash, gone) in [(BEATS, seen.gone), (PROCESSES, processes.gone)] {
+            remove(connection, hash, &gone).await?;
         }
         Ok(())
     }
@@ -321,27 +389,16 @@ impl Link {
         let (node, now) = (self.desk.node(), Timestamp::now());
         let accounts = self.active.drain().map(|(_, account)| account);
         let claims = accounts.filter_map(|account| account.claim(Reason::Leave, now).map(|claim| (account, claim)));
-        in_batches(&connection, node, claims.collect()).await?;
+        let claims = claims.collect();
+        self.in_batches(&connection, claims).await?;
         if let Some(heir_of) = self.desk.heir_of() {
-            let all = self.accounts.all();
+            let all = self.all();
             bequeath(&mut connection, (node, heir_of), all.iter().filter_map(|account| account.legacy(now))).await?;
         }
         let mut pipeline = Pipeline::new();
-        pipeline.hdel(BEATS, node).ignore();
+        pipeline.hdel(BEATS, node).ignore().hdel(PROCESSES, self.desk.process()).ignore();
         in_time(connection.run(&pipeline)).await
     }
-}
-
-async fn in_batches(
-    connection: &Connection,
-    node: NodeId,
-    mut claims: Vec<(Arc<Account>, Claim)>,
-) -> Result<(), Trouble> {
-    while !claims.is_empty() {
-        let batch = claims.split_off(claims.len().saturating_sub(BATCH));
-        settle(connection, node, batch).await?;
-    }
-    Ok(())
 }
 
 /// Makes what one node used another's. What is written twice, since this ends in between, is freed with its window.
@@ -358,36 +415,50 @@ async fn bequeath(
     Ok(())
 }
 
-/// Makes claims together, and takes back what is too much of them.
-async fn settle(connection: &Connection, node: NodeId, claims: Vec<(Arc<Account>, Claim)>) -> Result<(), Trouble> {
-    let mut under_way = JoinSet::new();
-    for (account, claim) in claims {
-        let connection = connection.clone();
-        under_way.spawn(one(connection, node, account, claim));
-    }
-    let mut first = Ok(());
-    while let Some(done) = under_way.join_next().await {
-        let done = done.unwrap_or_else(|error| {
-            tracing::error!(%error, "a claim ended badly");
-            Ok(())
-        });
-        first = first.and(done);
-    }
-    first
+/// What makes one claim.
+struct Claiming {
+    connection: Connection,
+    node: NodeId,
+    process: NodeId,
+    processes: Arc<Mutex<Nodes>>,
 }
 
-async fn one(mut connection: Connection, node: NodeId, account: Arc<Account>, claim: Claim) -> Result<(), Trouble> {
-    let mut next = Some(claim);
-    // At most two rounds: what takes back claims nothing, so it has nothing to take back.
-    while let Some(claim) = next {
-        let answered = in_time(connection.run(&pipeline(node, &claim))).await;
-        let (before, after): (Fields, Fields) = answered.inspect_err(|_| {
-            account.unanswered();
-        })?;
-        let answer = Answer { before: numbers(&before), after: numbers(&after) };
-        next = account.answered(&claim, &answer, Timestamp::now());
+impl Claiming {
+    async fn settle(mut self, claimant: Arc<dyn Claimant>, claim: Claim) -> Result<(), Trouble> {
+        let mut next = Some(claim);
+        for _ in 0..ROUNDS {
+            let Some(claim) = next else { break };
+            let answer = self.write(&claim).await.inspect_err(|_| claimant.unanswered())?;
+            next = claimant.answered(&claim, &answer, Timestamp::now());
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Writes a claim as the node's, or as the process's where it holds only while that lives.
+    async fn write(&mut self, claim: &Claim) -> Result<Answer, Trouble> {
+        let by = if claim.window.is_some() { self.node } else { self.process };
+        let (before, after): (Fields, Fields) = in_time(self.connection.run(&pipeline(by, claim))).await?;
+        let (before, after) = (numbers(&before), numbers(&after));
+        if claim.window.is_some() {
+            return Ok(Answer { before, after, dead: Vec::new() });
+        }
+        let Dead { all, buried } = locked(&self.processes).dead(by, &after, Instant::now());
+        remove(&mut self.connection, &claim.key, &buried).await?;
+        Ok(Answer { before, after, dead: all })
+    }
+}
+
+fn locked(nodes: &Mutex<Nodes>) -> std::sync::MutexGuard<'_, Nodes> {
+    nodes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn remove(connection: &mut Connection, hash: &str, ids: &[NodeId]) -> Result<(), Trouble> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut pipeline = Pipeline::new();
+    pipeline.hdel(hash, ids).ignore();
+    in_time(connection.run(&pipeline)).await
 }
 
 fn pipeline(node: NodeId, claim: &Claim) -> Pipeline {
@@ -397,11 +468,14 @@ fn pipeline(node: NodeId, claim: &Claim) -> Pipeline {
         Amount::More(more) => pipeline.hincr(&claim.key, node, more).ignore(),
         Amount::Total(total) => pipeline.hset(&claim.key, node, total).ignore(),
     };
-    if claim.window.end < i64::MAX {
-        let length = claim.window.end.saturating_sub(claim.window.start);
-        let afterwards = length.clamp(AFTERWARDS.0, AFTERWARDS.1);
-        pipeline.expire_at(&claim.key, claim.window.end.saturating_add(afterwards)).ignore();
-    }
+    match claim.window {
+        None => pipeline.expire(&claim.key, UNCLAIMED).ignore(),
+        Some(Window { end: i64::MAX, .. }) => &mut pipeline,
+        Some(Window { start, end }) => {
+            let afterwards = end.saturating_sub(start).clamp(AFTERWARDS.0, AFTERWARDS.1);
+            pipeline.expire_at(&claim.key, end.saturating_add(afterwards)).ignore()
+        }
+    };
     pipeline.hgetall(&claim.key);
     pipeline
 }

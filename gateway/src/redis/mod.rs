@@ -35,8 +35,26 @@
 //! A Redis that comes back without its data learns it from the nodes: each tells what it has claimed, and nobody takes
 //! anything new for 3 s.
 //!
-//! Slots (requests at once) are each node's own. A process that ends by force leaves its claims standing until their
-//! windows end, and has them again if it comes back as the same node.
+//! A process that ends by force leaves its claims of money, rates and quotas standing until their windows end, and has them
+//! again if it comes back as the same node.
+//!
+//! # Requests at once
+//!
+//! Slots are claimed as a *stock* (`limit::stock` has the arithmetic): what is given back stays in hand, a spare for each node
+//! beside what is in use, as long as nobody else wants it. A claim says also how many were refused or wait. Others see that
+//! within a second, give back what lies unused, and of what is in use all beyond an equal share, as it comes free; who waits
+//! asks again each 200 ms. Where there are fewer slots than gateways that want one, they go round.
+//!
+//! A claim is a process's, not a node's, and holds while its beat is seen to move: 10 s after a `kill -9`, and a second or two
+//! until all have looked, its slots are free, whether or not it was started again. Time in which this process did not reach Redis is
+//! not held against the others.
+//!
+//! With Redis there no more are in use than the limit, with these exceptions. A process that is stopped for 10 s and more and
+//! goes on has its requests still, up to what it had claimed. A Redis that loses its data is noticed at a node's next beat: until
+//! then, a second at most, a node that never looked at these slots can claim as if nobody had any; who had looked remembers.
+//! Without Redis `lease` is what a node has in hand and an Nth of the rest as it last looked, a second ago at most where it has
+//! slots, or of all where it has none: the limit and (N − 1)/N of it at most, and one slot for each node at the least.
+//! `local` and `reject` are as above.
 //!
 //! # Cooldowns
 //!

@@ -78,7 +78,13 @@ impl Reader<'_> {
     fn part<'a>(&mut self, all: &'a RawValue, at: usize, part: Part<'a>) -> Result<Option<Block<'a>>, EncodeError> {
         let mark = mark_of(&part);
         match (&*part.kind, self.side) {
-            ("text", _) => self.text(at, part.text, "text", mark),
+            ("text", _) => {
+                let mut block = self.text(at, part.text, "text", mark)?;
+                if let (Some(Block::Made(Made::Text { citations, .. })), Some(told)) = (&mut block, part.citations) {
+                    *citations = Some(Cow::Borrowed(told));
+                }
+                Ok(block)
+            }
             ("refusal", Side::Assistant) => self.text(at, part.refusal, "refusal", mark),
             ("image_url", Side::User | Side::ToolResult) => self.image(at, part.image_url, mark).map(Some),
             ("file", Side::User | Side::ToolResult) => self.file(at, part.file, mark).map(Some),

@@ -10,11 +10,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Notes;
+use super::assistant::{Parts, Said, Told};
 use super::content::{Reader, Side, text_block};
 use super::model::Model;
 use super::native::{Block, Made, Speaker, Turn};
 use crate::adapter::EncodeError;
-use crate::openai::message::{CustomCall, FunctionCall, Message, Role, ThinkingBlock, ToolCall};
+use crate::openai::message::{Content, CustomCall, FunctionCall, Message, Role, ThinkingBlock, ToolCall};
 use crate::openai::reply::Raw;
 use crate::openai::text::{is_blank, is_string, raw_string, without_trailing_space};
 
@@ -109,11 +110,15 @@ impl<'a, 'n> Scribe<'a, 'n> {
     }
 
     fn blocks(&mut self, at: usize, side: Side, message: &Message<'a>) -> Result<Vec<Block<'a>>, EncodeError> {
-        let mut blocks = Reader { message: at, side, notes: self.notes }.blocks(message.content)?;
+        let mut blocks = self.reader(at, side).blocks(message.content)?;
         if let (Some(mark), Some(last)) = (message.cache_control, blocks.last_mut()) {
             last.mark(mark);
         }
         Ok(blocks)
+    }
+
+    fn reader(&mut self, message: usize, side: Side) -> Reader<'_> {
+        Reader { message, side, notes: self.notes }
     }
 
     fn instruct(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
@@ -132,17 +137,24 @@ impl<'a, 'n> Scribe<'a, 'n> {
         }
         self.close_calls()?;
         self.place_held();
-        let said = self.blocks(at, Side::Assistant, &message)?;
-        let mut blocks: Vec<_> = message.thinking_blocks.into_iter().flatten().filter_map(thinking).collect();
-        blocks.extend(message.provider_blocks.into_iter().flatten().map(Block::Native));
-        blocks.extend(said);
-        blocks.extend(message.refusal.filter(|raw| is_string(raw)).and_then(|text| text_block(text, None)));
+        let said = match message.content {
+            Content::Text(text) => Said::Text(text),
+            content => Said::Blocks(self.reader(at, Side::Assistant).blocks(content)?),
+        };
+        let mut calls = Vec::new();
         for call in message.tool_calls.into_iter().flatten() {
-            blocks.push(self.call(at, call)?);
+            calls.push(self.call(at, call)?);
         }
-        if let Some(call) = message.function_call {
-            blocks.push(self.function(at, None, call, None));
-        }
+        calls.extend(message.function_call.map(|call| self.function(at, None, call, None)));
+        let parts = Parts {
+            thinking: message.thinking_blocks.into_iter().flatten().filter_map(thinking).collect(),
+            provider: message.provider_blocks.into_iter().flatten().map(Block::Native).collect(),
+            said,
+            refusal: message.refusal.filter(|raw| is_string(raw)).and_then(|text| text_block(text, None)),
+            calls,
+        };
+        let told = Told { order: message.block_order, annotations: message.annotations };
+        let mut blocks = parts.into_blocks(&told, self.notes);
         if let (Some(mark), Some(last)) = (message.cache_control, blocks.last_mut()) {
             last.mark(mark);
         }
@@ -239,7 +251,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
     }
 
     fn answer(&mut self, at: usize, found: usize, message: Message<'a>) -> Result<(), EncodeError> {
-        let content = Reader { message: at, side: Side::ToolResult, notes: self.notes }.blocks(message.content)?;
+        let content = self.reader(at, Side::ToolResult).blocks(message.content)?;
         let Some(call) = self.open.get_mut(found) else {
             return Ok(());
         };

@@ -10,7 +10,7 @@ use super::usage::Told;
 use super::{error, is_legacy};
 use crate::adapter::{DecodeError, Reply, Target};
 use crate::chunk::FinishReason;
-use crate::handback::ThinkingBlock;
+use crate::handback::{Piece, ThinkingBlock};
 use crate::openai::reply::{
     Annotation, Completion, FileCitation, Function, FunctionKind, Message, Raw, ToolCall, UrlCitation,
 };
@@ -176,25 +176,35 @@ impl<'a> Said<'a> {
             "text" => self.text(block),
             "thinking" => self.thinking(&block),
             "redacted_thinking" => {
-                let block = block.data.map(|data| ThinkingBlock::RedactedThinking { data });
-                self.message.thinking_blocks.extend(block);
+                self.thought(block.data.map(|data| ThinkingBlock::RedactedThinking { data }));
             }
             "tool_use" if block.is_answer() => {
                 let json = block.input.map_or("{}", RawValue::get);
-                self.texts.push(Cow::Owned(raw_string(json)));
+                self.say(Cow::Owned(raw_string(json)), json.chars().count());
             }
             "tool_use" => self.call(block),
-            _ => self.message.provider_blocks.push(raw),
+            _ => {
+                self.message.provider_blocks.push(raw);
+                self.message.block_order.push(Piece::Provider);
+            }
         }
     }
 
     fn text(&mut self, block: Block<'a>) {
         let Some(text) = block.text else { return };
         let start = self.chars;
-        self.chars += serde_json::from_str::<Text<'_>>(text.get()).map_or(0, |text| text.chars().count());
+        self.say(
+            Cow::Borrowed(text),
+            serde_json::from_str::<Text<'_>>(text.get()).map_or(0, |text| text.chars().count()),
+        );
         let citations = block.citations.into_iter().flatten();
         self.message.annotations.extend(citations.filter_map(|raw| annotation(raw, start, self.chars)));
-        self.texts.push(Cow::Borrowed(text));
+    }
+
+    fn say(&mut self, text: Raw<'a>, chars: usize) {
+        self.chars += chars;
+        self.texts.push(text);
+        self.message.block_order.push(Piece::Text(chars));
     }
 
     fn thinking(&mut self, block: &Block<'a>) {
@@ -202,8 +212,14 @@ impl<'a> Said<'a> {
             return;
         };
         self.thoughts.push(thinking);
-        let block = block.signature.map(|signature| ThinkingBlock::Thinking { thinking, signature });
-        self.message.thinking_blocks.extend(block);
+        self.thought(block.signature.map(|signature| ThinkingBlock::Thinking { thinking, signature }));
+    }
+
+    fn thought(&mut self, block: Option<ThinkingBlock<&'a RawValue>>) {
+        if let Some(block) = block {
+            self.message.thinking_blocks.push(block);
+            self.message.block_order.push(Piece::Thinking);
+        }
     }
 
     fn call(&mut self, block: Block<'a>) {
@@ -211,6 +227,7 @@ impl<'a> Said<'a> {
         let name = block.name.map(|name| name.0).unwrap_or_default();
         let function = Function { name, arguments: block.input.map_or("{}", RawValue::get).into() };
         let id = block.id.map(|id| id.0).unwrap_or_default();
+        self.message.block_order.push(Piece::Call);
         self.message.tool_calls.push(ToolCall { id, kind: FunctionKind::Function, function, extra_content });
     }
 

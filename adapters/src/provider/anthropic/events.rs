@@ -9,7 +9,7 @@ use super::{error, is_legacy};
 use crate::adapter::{DecodeError, EventDecoder, Target};
 use crate::chunk::{ChunkWriter, ToolStart};
 use crate::frame::Event;
-use crate::handback::ThinkingBlock;
+use crate::handback::{Piece, ThinkingBlock};
 use crate::index::Index;
 use crate::openai::text::Text;
 use crate::request::{Edit, Request, rewrite_into};
@@ -64,8 +64,8 @@ enum Sink {
     Tool(u32),
     /// Into the one function call of the older form.
     Function,
-    /// They are the answer.
-    Answer,
+    /// They are the answer; its text was so long before.
+    Answer(usize),
 }
 
 impl Sink {
@@ -73,7 +73,7 @@ impl Sink {
         match self {
             Self::Tool(index) => out.tool_arguments(index, piece),
             Self::Function => out.function_arguments(piece),
-            Self::Answer => out.text(piece),
+            Self::Answer(_) => out.text(piece),
         }
     }
 }
@@ -170,6 +170,7 @@ impl Decoder {
         if self.open.len() == MAX_OPEN {
             return Err(malformed("too many open blocks"));
         }
+        self.kept = self.kept.saturating_add(size_of::<Piece>());
         out.begin("", self.created, &self.model);
         if let Some(open) = self.opened(raw, &block, out) {
             self.open.push((index, open));
@@ -184,6 +185,7 @@ impl Decoder {
             "thinking" => Open::Thinking { text: String::new(), signature: String::new() },
             "redacted_thinking" => {
                 if let Some(data) = string(block.data) {
+                    self.kept = self.kept.saturating_add(data.len());
                     out.thinking_block(ThinkingBlock::RedactedThinking { data: &data });
                 }
                 return None;
@@ -200,7 +202,7 @@ impl Decoder {
 
     fn sink(&mut self, block: &Block<'_>, out: &mut ChunkWriter) -> Sink {
         if block.is_answer() {
-            return Sink::Answer;
+            return Sink::Answer(self.chars);
         }
         let name = block.name.as_deref().unwrap_or_default();
         if self.legacy && self.calls == Calls::None {
@@ -257,6 +259,9 @@ impl Decoder {
             Open::Call { sink, any, .. } => {
                 let piece = delta.partial_json.unwrap_or_default();
                 *any |= !piece.is_empty();
+                if matches!(sink, Sink::Answer(_)) {
+                    self.chars += piece.chars().count();
+                }
                 sink.write(&piece, out);
             }
             Open::Other { input, .. } => {
@@ -289,12 +294,22 @@ impl Decoder {
             Open::Text { start, citations } => {
                 let annotations = citations.iter().filter_map(|raw| annotation(raw, start, self.chars));
                 annotations.for_each(|annotation| out.annotation(&annotation));
+                out.text_ends(self.chars - start);
             }
             Open::Thinking { text, signature } if !signature.is_empty() => {
                 out.thinking_block(ThinkingBlock::Thinking { thinking: &text, signature: &signature });
             }
-            Open::Thinking { .. } | Open::Call { any: true, .. } => {}
-            Open::Call { sink, given, any: false } => sink.write(given.as_deref().map_or("{}", RawValue::get), out),
+            Open::Thinking { .. } => {}
+            Open::Call { sink, given, any } => {
+                let given = given.as_deref().map_or("{}", RawValue::get);
+                if !any {
+                    sink.write(given, out);
+                }
+                if let Sink::Answer(start) = sink {
+                    self.chars += if any { 0 } else { given.chars().count() };
+                    out.text_ends(self.chars - start);
+                }
+            }
             Open::Other { block, input } => out.provider_block(&with_input(block, input)),
         }
     }

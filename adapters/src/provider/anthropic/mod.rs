@@ -12,6 +12,7 @@ use crate::adapter::{Adapter, DecodeError, Dropped, EncodeError, EventDecoder, N
 use crate::refusal::Refusal;
 use crate::request::{Operation, Request};
 
+mod assistant;
 mod content;
 mod conversation;
 mod decode;

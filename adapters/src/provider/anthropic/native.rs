@@ -92,7 +92,7 @@ struct Said<'b, 'a>(&'b [Block<'a>]);
 
 impl Serialize for Said<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let [Block::Made(Made::Text { text, cache_control: None })] = self.0 {
+        if let [Block::Made(Made::Text { text, citations: None, cache_control: None })] = self.0 {
             return text.serialize(serializer);
         }
         let mut list = serializer.serialize_seq(Some(self.0.len()))?;
@@ -116,7 +116,12 @@ pub(super) enum Block<'a> {
 impl<'a> Block<'a> {
     /// A text.
     pub(super) fn text(text: Raw<'a>, cache_control: Option<&'a RawValue>) -> Self {
-        Self::Made(Made::Text { text, cache_control })
+        Self::Made(Made::Text { text, citations: None, cache_control })
+    }
+
+    /// A text with its sources.
+    pub(super) fn cited(text: Raw<'a>, citations: Option<Raw<'a>>) -> Self {
+        Self::Made(Made::Text { text, citations, cache_control: None })
     }
 
     /// Marks it as the end of a cached prefix, where its kind can be marked.
@@ -165,6 +170,8 @@ impl<'a> Block<'a> {
 pub(super) enum Made<'a> {
     Text {
         text: Raw<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        citations: Option<Raw<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<&'a RawValue>,
     },

@@ -254,6 +254,12 @@ impl<'c> Names<'c> {
         Self { config, models, patterns, asked: HashMap::new(), all_models, all_providers }
     }
 
+    /// Whether a name with a `*` is itself a model's, or a provider's for all of its models.
+    fn is_one(&self, name: &str) -> bool {
+        let provider = name.strip_suffix("/*");
+        self.models.contains_key(name) || provider.is_some_and(|name| self.config.providers.contains_key(name))
+    }
+
     fn find(&mut self, name: &str, wanted: Option<ModelType>) -> Known {
         let fits = |types: &Vec<ModelType>| wanted.is_none_or(|wanted| types.contains(&wanted));
         if self.models.get(name).is_some_and(fits) {

@@ -110,8 +110,13 @@ fn prefer(check: &mut Check<'_>, tenant: &Tenant, prefer: &Prefer, at: &At<'_>) 
 }
 
 fn limits(check: &mut Check<'_>, limits: &Limits, at: &At<'_>) {
+    let models = at.key("per_model");
     for name in limits.per_model.keys() {
-        check.model(name, None, &at.key("per_model").key(name));
+        let at = models.key(name);
+        if check.model(name, None, &at) && name.contains('*') && !check.names.is_one(name) {
+            let help = "name each model, or one whose own name has this `*`".to_owned();
+            check.fault(&at, format!("a limit is of one model, and none is named `{name}`"), help);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ section! {
     pub struct Store {
         /// The folder of the embedded store.
         path: PathBuf = PathBuf::from("./data");
-        /// A Redis by which several gateways share rates, budgets, quotas, cooldowns and ledgers: a URL, a cluster or sentinels.
+        /// A Redis by which several gateways share limits, budgets, quotas, cooldowns and ledgers: a URL, a cluster or sentinels.
         redis: Option<Redis> = None;
         /// What happens to limits and budgets while Redis is away.
         on_redis_loss: OnRedisLoss = OnRedisLoss::Lease;

@@ -67,39 +67,40 @@ impl Outgoing<'_> {
     }
 }
 
-/// How often a request may go out, and how often it has. It goes out a second time where the connection that it went out on
-/// had lain idle and ends without an answer. Its provider closed that connection for lying idle, most likely, but may have
-/// read the request: so it is for whoever asks to allow it, and to count it.
+/// How often a request may go out, and how often it did. Twice: once more on a new connection, where the one that it went out
+/// on had lain idle and ends without an answer. Its provider closed that one for lying idle, most likely, but may have read
+/// the request: so it is for whoever asks to allow it, and to count it.
 #[derive(Debug)]
-pub struct Sendings {
+pub struct Sending {
     most: u8,
-    so_far: AtomicU8,
+    times: AtomicU8,
 }
 
-impl Sendings {
-    /// None so far.
+impl Sending {
+    /// It may go out once.
     #[must_use]
-    pub const fn at_most(most: u8) -> Self {
-        Self { most, so_far: AtomicU8::new(0) }
+    pub const fn once() -> Self {
+        Self { most: 1, times: AtomicU8::new(0) }
     }
 
-    /// Whether there was a connection, and the request has gone out.
+    /// It may go out twice.
     #[must_use]
-    pub fn have_begun(&self) -> bool {
-        self.so_far.load(Ordering::Relaxed) > 0
+    pub const fn twice() -> Self {
+        Self { most: 2, times: AtomicU8::new(0) }
     }
 
-    /// Whether it has gone out again.
+    /// How often it went out.
     #[must_use]
-    pub fn were_two(&self) -> bool {
-        self.so_far.load(Ordering::Relaxed) > 1
+    pub fn times(&self) -> u8 {
+        self.times.load(Ordering::Relaxed)
     }
 
-    /// One more; false where there may be no more.
-    fn begin(&self) -> bool {
-        let may = self.so_far.load(Ordering::Relaxed) < self.most;
-        self.so_far.fetch_add(u8::from(may), Ordering::Relaxed);
-        may
+    fn may_go_out(&self) -> bool {
+        self.times() < self.most
+    }
+
+    fn goes_out(&self) {
+        self.times.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -138,29 +139,31 @@ impl Upstreams {
         request: Outgoing<'_>,
         connect_timeout: Duration,
     ) -> Result<Answer, Fault> {
-        self.send_counted(endpoint, request, connect_timeout, &Sendings::at_most(2)).await
+        self.send_noted(endpoint, request, connect_timeout, &Sending::twice()).await
     }
 
-    /// The same, counted for whoever may drop this before its end and has to know whether the provider was asked. A connection
-    /// that lay idle and turns out to have been closed meanwhile is replaced once, if the request may go out twice, no byte of
-    /// an answer came, and the provider hardly had the time to work on it.
-    pub async fn send_counted(
+    /// The same, and `sending` tells whether it went out, for whoever may drop this before its end and has to know whether the
+    /// provider was asked. A connection that lay idle and turns out to have been closed meanwhile is replaced once, if
+    /// `sending` allows it, no byte of an answer came, and the provider hardly had the time to work on the request.
+    pub async fn send_noted(
         &self,
         endpoint: &Arc<Endpoint>,
         request: Outgoing<'_>,
         connect_timeout: Duration,
-        sendings: &Sendings,
+        sending: &Sending,
     ) -> Result<Answer, Fault> {
         check_path(request.path)?;
         let taken = self.pool.line(endpoint, Freshness::Any, connect_timeout).await?;
-        sendings.begin();
+        sending.goes_out();
         let reused = taken.reused;
         match ask(endpoint, &request, taken).await {
             Ok(answer) => Ok(answer),
-            Err(failed) if failed.stale && reused && sendings.begin() => {
+            Err(failed) if failed.stale && reused && sending.may_go_out() => {
                 let line = self.pool.line(endpoint, Freshness::New, connect_timeout);
-                let asked = Box::pin(ask(endpoint, &request, line.await?)).await;
-                asked.map_err(|failed| failed.fault)
+                let line = line.await?;
+                sending.goes_out();
+                let again = Box::pin(ask(endpoint, &request, line)).await;
+                again.map_err(|failed| failed.fault)
             }
             Err(failed) => Err(failed.fault),
         }
