@@ -137,6 +137,11 @@ impl ChunkWriter {
         self.gathered();
     }
 
+    /// What the provider tells beside its blocks, for the message's `extra_content`.
+    pub fn extra_content(&mut self, json: Box<RawValue>) {
+        self.handback.extra_content = Some(json);
+    }
+
     /// A tool call begins; the index is what its arguments are written under.
     pub fn tool_start(&mut self, start: ToolStart<'_>) -> u32 {
         let index = self.tools;

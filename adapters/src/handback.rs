@@ -2,6 +2,7 @@
 //! clients add lists up in ways of their own, or keep the last only, but all take one that comes once.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::chunk::push_json;
 
@@ -82,6 +83,8 @@ pub struct Handback {
     pub provider_blocks: List,
     /// In which order all blocks came.
     pub block_order: Order,
+    /// What the provider tells beside them. It need not come back, but like them comes once.
+    pub extra_content: Option<Box<RawValue>>,
 }
 
 impl Handback {
@@ -97,6 +100,10 @@ impl Handback {
         self.annotations.write("annotations", &mut fields);
         self.provider_blocks.write("provider_blocks", &mut fields);
         order.write("block_order", &mut fields);
+        if let Some(extra) = &self.extra_content {
+            name_field("extra_content", &mut fields);
+            fields.extend_from_slice(extra.get().as_bytes());
+        }
         fields
     }
 }
@@ -118,12 +125,17 @@ impl List {
         if self.0.is_empty() {
             return;
         }
-        if !fields.is_empty() {
-            fields.push(b',');
-        }
-        push_json(fields, name);
-        fields.extend_from_slice(b":[");
+        name_field(name, fields);
+        fields.push(b'[');
         fields.extend_from_slice(&self.0);
         fields.push(b']');
     }
+}
+
+fn name_field(name: &str, fields: &mut Vec<u8>) {
+    if !fields.is_empty() {
+        fields.push(b',');
+    }
+    push_json(fields, name);
+    fields.push(b':');
 }

@@ -80,11 +80,13 @@ impl Gateway {
 pub fn restore(budgets: &Registry, disk: &Disk, charges: &[Charge], now: Timestamp) {
     match disk.raises(now) {
         Ok(raises) => {
-            let accounts = raises.iter().filter_map(|raise| Some((budgets.get(&raise.account)?, raise)));
-            accounts.for_each(|(account, raise)| account.raise_again(raise.limit, raise.until));
+            for raise in &raises {
+                budgets.learn(raise, now);
+            }
         }
         Err(error) => tracing::error!(%error, "limits that were raised cannot be read, and hold as configured"),
     }
+    budgets.raise_again(now);
     let counters = charges.iter().map(|charge| (charge.account.as_ref(), charge.window, charge.amount));
     budgets.restore(counters, now);
 }

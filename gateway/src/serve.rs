@@ -34,7 +34,7 @@ use crate::reasons::Reasons;
 use crate::redis;
 use crate::reload::Reloader;
 use crate::sharing::{self, Share};
-use crate::store::{Patience, Served, Store};
+use crate::store::{Disk, Patience, Served, Store};
 
 /// How a process starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,7 +138,8 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
         ledger.share(&fleet).map_err(|error| Refused::Machine(error.to_string()))?;
     }
     let shared: Vec<Arc<dyn Claimants>> = vec![Arc::clone(&budgets) as _, Arc::clone(&providers.limits) as _];
-    let sharing = share.map(|share| share.start(shared, Arc::clone(&providers.registry), told(&metrics)));
+    let raised = redis::Raised::new(Arc::clone(&budgets), keep_raises(store.disk()));
+    let sharing = share.map(|share| share.start(shared, Arc::clone(&providers.registry), raised, told(&metrics)));
     let sharing = sharing.transpose()?;
     store.served(Served { at: jiff::Timestamp::now(), hash: loaded.hash.clone(), changed: Vec::new() });
     metrics.configured(snapshot.generation, &snapshot.hash);
@@ -307,6 +308,18 @@ fn fleet(config: &Config) -> Result<Option<Arc<dyn ledger::Fleet>>, Refused> {
 
 fn redis_settings(written: &config::Redis) -> Result<redis::Settings, Refused> {
     redis::Settings::of(written).map_err(|error| Refused::Input(format!("store.redis: {error}")))
+}
+
+/// Keeps what other gateways raised. What the disk refuses is heard again after a restart.
+fn keep_raises(disk: &Arc<Disk>) -> redis::Keep {
+    let disk = Arc::clone(disk);
+    Arc::new(move |raises| {
+        for raise in raises {
+            if let Err(error) = disk.keep_raise(raise, jiff::Timestamp::now()) {
+                tracing::warn!(%error, account = raise.account, "a limit that another gateway raised cannot be kept");
+            }
+        }
+    })
 }
 
 /// Shows in the metrics whether Redis is there.

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::balance::{self, Note, Outbox};
 use crate::budget::lease::{Claimants, Desk, NodeId, Wishes};
 use crate::config::OnRedisLoss;
-use crate::redis::{Cooldowns, Link, MOST_WISHES, Settings, Told};
+use crate::redis::{Cooldowns, Link, MOST_WISHES, Raised, Settings, Told};
 
 /// How long a start waits for Redis.
 const FIRST_TRY: Duration = Duration::from_secs(1);
@@ -78,7 +78,7 @@ impl Share {
         self.outbox.clone()
     }
 
-    /// Begins to share what these hold, and the cooldowns, which were made with this desk and outbox, and waits a little
+    /// Begins to share what these hold, the cooldowns and raised limits, which were made with this desk and outbox, and waits a little
     /// until Redis is reached.
     ///
     /// # Errors
@@ -87,6 +87,7 @@ impl Share {
         self,
         shared: Vec<Arc<dyn Claimants>>,
         cooling: Arc<balance::Registry>,
+        raised: Raised,
         told: Told,
     ) -> io::Result<Sharing> {
         let (first, tried) = sync_channel(1);
@@ -101,7 +102,7 @@ impl Share {
         let (desk, folder) = (Arc::clone(&self.desk), self.folder);
         let cooldowns = Cooldowns::new(cooling, self.notes);
         let link = Link::new(self.settings, (self.desk, self.wishes), shared, cooldowns, told);
-        let link = link.counting(Arc::new(move || remember(&folder, desk.nodes())));
+        let link = link.raising(raised).counting(Arc::new(move || remember(&folder, desk.nodes())));
         let ended = async {
             // A sender that is gone ends it too.
             let _told_or_gone = ended.await;

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use gateway::budget::Raise;
 use gateway::ledger::{Charge, Ledger, Opened, Row, Settings, id};
-use gateway::store::{Patience, Raise, Served, Store, StoreFault};
+use gateway::store::{Patience, Served, Store, StoreFault};
 use jiff::Timestamp;
 
 const SETTINGS: Settings = Settings { commit_within: Duration::from_millis(1), retention: Duration::from_secs(86_400) };
@@ -36,7 +37,7 @@ fn store(folder: &Path) {
     let store = Store::open(folder, Patience::None).unwrap();
     store.served(Served { at: Timestamp::now(), hash: "abc".into(), changed: vec!["models".into()] });
     store.history().unwrap();
-    let raise = Raise { account: "a".into(), limit: 9, until: Timestamp::MAX };
+    let raise = Raise { account: "a".into(), limit: 9, until: Timestamp::MAX, said: 0, ended: false };
     store.disk().keep_raise(&raise, Timestamp::now()).unwrap();
     let ledger = Ledger::open(store.disk(), SETTINGS, drop).unwrap();
     for number in 0..40 {

@@ -739,6 +739,28 @@ async fn a_raised_budget_outlives_a_kill_and_ends_when_it_should() {
 }
 
 #[tokio::test]
+async fn a_raise_is_ended_before_its_time_and_stays_so_over_a_kill() {
+    let simulator = simulator();
+    let settings = config(&simulator, "budgets: [{usd: 0.02, every: month}],", "");
+    let weir = settings.start().await;
+    let raise = "/admin/v1/budgets/tenant/acme/usd/month/raise";
+    let (status, told) = admin(&weir, "DELETE", raise, &json!({})).await;
+    assert_eq!((status, &told["error"]["code"]), (404, &json!("not_found")), "{told}");
+    assert_eq!(admin(&weir, "PUT", raise, &json!({"usd": 5, "until": "2999-01-01T00:00:00Z"})).await.0, 200);
+    let (status, told) = admin(&weir, "DELETE", raise, &json!({})).await;
+    assert_eq!((status, &told["limit_usd"], &told["raised_until"]), (200, &json!(0.02), &Value::Null));
+    assert_eq!(admin(&weir, "DELETE", raise, &json!({})).await.0, 404);
+    let weir = weir.killed_and_started(&settings).await;
+    let (_, told) = admin(&weir, "GET", "/admin/v1/budgets", &json!({})).await;
+    assert_eq!(told["budgets"][0]["limit_usd"], json!(0.02));
+    assert_eq!(admin(&weir, "DELETE", "/admin/v1/budgets/tenant/none/usd/month/raise", &json!({})).await.0, 404);
+    assert_eq!(
+        admin(&weir, "PUT", raise, &json!({"usd": 7, "until": "2999-01-01T00:00:00Z"})).await.1["limit_usd"],
+        json!(7)
+    );
+}
+
+#[tokio::test]
 async fn a_budget_that_a_reload_takes_away_and_brings_back_is_as_spent_as_before() {
     let simulator = simulator();
     let settings = config(&simulator, "budgets: [{usd: 0.084, every: month}],", "");
@@ -766,4 +788,5 @@ async fn a_locked_configuration_lets_nobody_raise_a_budget() {
     let terms = json!({"usd": 2, "until": "2999-01-01T00:00:00Z"});
     let (status, told) = admin(&weir, "PUT", "/admin/v1/budgets/tenant/acme/usd/day/raise", &terms).await;
     assert_eq!((status, &told["error"]["code"]), (403, &json!("locked")));
+    assert_eq!(admin(&weir, "DELETE", "/admin/v1/budgets/tenant/acme/usd/day/raise", &json!({})).await.0, 403);
 }

@@ -490,6 +490,56 @@ async fn suffer(fate: Fate, redis: &mut Redis, gateways: &[&Weir], alone: &Weir)
     );
 }
 
+/// Waits until the tenant's budget has this limit at a gateway.
+async fn limit_is(weir: &Weir, wanted: f64) {
+    let told = async {
+        loop {
+            let told = Call::new(weir.admin(), "GET", "/admin/v1/budgets").send().await.json().await;
+            if told["budgets"][0]["limit_usd"].as_f64() == Some(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(&format!("a limit of {wanted} dollars"), told).await;
+}
+
+async fn raise(weir: &Weir, method: &str, terms: &Value) -> u16 {
+    let path = "/admin/v1/budgets/tenant/acme/usd/month/raise";
+    Call::new(weir.admin(), method, path).json(terms).send().await.status.as_u16()
+}
+
+#[tokio::test]
+async fn a_raised_limit_holds_at_every_gateway_until_one_ends_it() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    let config = config(&simulator, &redis.url(), "budgets: [{usd: 1, every: month}]");
+    let (one, two) = (config.start().await, config.start().await);
+    degraded(&one, 0).await;
+    degraded(&two, 0).await;
+    let of = |usd: i64| json!({"usd": usd, "until": "2999-01-01T00:00:00Z"});
+    assert_eq!(raise(&one, "PUT", &of(5)).await, 200);
+    limit_is(&two, 5.0).await;
+    let one = one.killed_and_started(&config).await;
+    limit_is(&one, 5.0).await;
+    redis.empty();
+    let three = config.start().await;
+    limit_is(&three, 5.0).await;
+    assert_eq!(raise(&three, "PUT", &of(6)).await, 200);
+    limit_is(&one, 6.0).await;
+    limit_is(&two, 6.0).await;
+    redis.freeze();
+    degraded(&two, 1).await;
+    assert_eq!(raise(&two, "DELETE", &json!({})).await, 200);
+    limit_is(&two, 1.0).await;
+    limit_is(&one, 6.0).await;
+    redis.thaw();
+    limit_is(&one, 1.0).await;
+    limit_is(&three, 1.0).await;
+    assert_eq!(raise(&one, "DELETE", &json!({})).await, 404);
+    let one = one.stopped_and_started(&config).await;
+    limit_is(&one, 1.0).await;
+}
+
 /// What all gateways together counted of the tenants' budgets, in dollars.
 async fn counted(gateways: &[&Weir]) -> f64 {
     let mut used = 0.0;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::text::Text;
+use super::unknown::Unknown;
 use crate::adapter::EncodeError;
 
 /// Who speaks.
@@ -60,6 +61,15 @@ pub struct Message<'a> {
     pub audio: Option<&'a RawValue>,
     /// Whether a tool's result is an error.
     pub is_error: Option<bool>,
+    /// The text of reasoning that was handed out, which its blocks say too.
+    pub reasoning_content: Option<IgnoredAny>,
+    /// The same under the name that other hosts have for it.
+    pub reasoning: Option<IgnoredAny>,
+    /// What a provider told beside its blocks; it need not come back.
+    pub extra_content: Option<IgnoredAny>,
+    /// Fields that are not known.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// What a message says.

@@ -6,4 +6,5 @@ pub mod message;
 pub mod reply;
 pub mod text;
 pub mod tool;
+pub mod unknown;
 pub mod usage;

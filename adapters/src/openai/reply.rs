@@ -63,6 +63,9 @@ pub struct Message<'a> {
     /// In which order all blocks came, where it is not the usual one.
     #[serde(skip_serializing_if = "Order::is_usual")]
     pub block_order: Order,
+    /// What the provider tells beside its blocks, under its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extra_content: Option<Box<RawValue>>,
 }
 
 /// The word `assistant`.

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::text::Text;
+use super::unknown::Unknown;
 use crate::adapter::EncodeError;
 
 /// One tool.
@@ -24,6 +25,9 @@ pub struct Tool<'a> {
     pub eager_input_streaming: Option<&'a RawValue>,
     /// Anthropic's: examples of arguments.
     pub input_examples: Option<&'a RawValue>,
+    /// Fields that are not known.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// A function that the model may call.
@@ -38,8 +42,19 @@ pub struct Function<'a> {
     pub parameters: Option<&'a RawValue>,
     /// Whether the arguments must match exactly.
     pub strict: Option<bool>,
-    /// Anthropic's cache mark, where it stands inside.
+    /// Anthropic's cache mark, where it stands inside; so may what follows.
     pub cache_control: Option<&'a RawValue>,
+    /// Who may call it.
+    pub allowed_callers: Option<&'a RawValue>,
+    /// Loaded only when it was searched for.
+    pub defer_loading: Option<&'a RawValue>,
+    /// Arguments stream as they are made.
+    pub eager_input_streaming: Option<&'a RawValue>,
+    /// Examples of arguments.
+    pub input_examples: Option<&'a RawValue>,
+    /// Fields that are not known.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// Which tools the model may or must call.
@@ -70,6 +85,8 @@ struct Choice<'a> {
     kind: Text<'a>,
     function: Option<Named<'a>>,
     custom: Option<Named<'a>>,
+    /// Anthropic's place for it.
+    name: Option<Text<'a>>,
     allowed_tools: Option<Allowed<'a>>,
 }
 
@@ -87,10 +104,28 @@ struct Allowed<'a> {
     tools: Vec<AllowedTool<'a>>,
 }
 
+/// A tool by its name, wherever its kind has it; a provider's own that has none goes by its kind.
 #[derive(Deserialize)]
 struct AllowedTool<'a> {
-    #[serde(borrow)]
-    function: Named<'a>,
+    #[serde(rename = "type", borrow)]
+    kind: Option<Text<'a>>,
+    function: Option<Named<'a>>,
+    custom: Option<Named<'a>>,
+    name: Option<Text<'a>>,
+    mcp_server_name: Option<Text<'a>>,
+}
+
+impl<'a> AllowedTool<'a> {
+    fn into_name(self) -> Option<Text<'a>> {
+        let named = self.function.or(self.custom).map(|named| named.name);
+        named.or(self.name).or(self.mcp_server_name).or(self.kind)
+    }
+}
+
+/// Whether an object asks for one call at a time, in Anthropic's words.
+#[derive(Deserialize)]
+struct OneAtATime {
+    disable_parallel_tool_use: bool,
 }
 
 impl<'a> ToolChoice<'a> {
@@ -124,6 +159,12 @@ impl<'a> ToolChoice<'a> {
         })
     }
 
+    /// Whether a raw `tool_choice` asks, in Anthropic's words, for one call at a time.
+    #[must_use]
+    pub fn is_one_at_a_time(raw: &str) -> bool {
+        serde_json::from_str::<OneAtATime>(raw).is_ok_and(|choice| choice.disable_parallel_tool_use)
+    }
+
     fn of_word(raw: &'a str) -> Option<Self> {
         match &*serde_json::from_str::<Text<'a>>(raw).ok()? {
             "none" => Some(Self::None),
@@ -138,6 +179,7 @@ impl<'a> ToolChoice<'a> {
         match &*choice.kind {
             "function" => choice.function.map(|function| Self::Function(function.name)),
             "custom" => choice.custom.map(|custom| Self::Custom(custom.name)),
+            "tool" => choice.name.map(Self::Function),
             "allowed_tools" => choice.allowed_tools.and_then(Self::allowed),
             "none" => Some(Self::None),
             "auto" => Some(Self::Auto),
@@ -152,7 +194,8 @@ impl<'a> ToolChoice<'a> {
             Some("required") => true,
             Some(_) => return None,
         };
-        Some(Self::Allowed { required, names: allowed.tools.into_iter().map(|tool| tool.function.name).collect() })
+        let names = allowed.tools.into_iter().map(AllowedTool::into_name).collect::<Option<_>>()?;
+        Some(Self::Allowed { required, names })
     }
 }
 
@@ -172,9 +215,15 @@ mod tests {
         assert_eq!(read(r#"{"type":"custom","custom":{"name":"c"}}"#), Some(ToolChoice::Custom(text("c"))));
         let allowed = r#"{"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[{"type":"function","function":{"name":"f"}}]}}"#;
         assert_eq!(read(allowed), Some(ToolChoice::Allowed { required: true, names: vec![text("f")] }));
+        let own = r#"{"type":"allowed_tools","allowed_tools":{"tools":[{"type":"web_search_20250305","name":"web_search"},{"type":"mcp_toolset","mcp_server_name":"s"},{"type":"browser_toolset_20260801"}]}}"#;
+        let names = ["web_search", "s", "browser_toolset_20260801"].map(text).to_vec();
+        assert_eq!(read(own), Some(ToolChoice::Allowed { required: false, names }));
+        assert_eq!(read(r#"{"type":"tool","name":"f"}"#), Some(ToolChoice::Function(text("f"))));
         assert_eq!(read(r#""sometimes""#), None);
         assert_eq!(read(r#"{"type":"function"}"#), None);
         assert_eq!(ToolChoice::read_legacy(r#"{"name":"f"}"#).unwrap(), ToolChoice::Function(text("f")));
         assert!(ToolChoice::read_legacy(r#""required""#).is_err());
+        assert!(ToolChoice::is_one_at_a_time(r#"{"type":"auto","disable_parallel_tool_use":true}"#));
+        assert!(!ToolChoice::is_one_at_a_time(r#"{"type":"auto"}"#) && !ToolChoice::is_one_at_a_time(r#""auto""#));
     }
 }

@@ -12,9 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Control, problem};
-use crate::budget::{Account, Owner, Span};
+use crate::budget::{Account, Owner, Raise, Span};
 use crate::ledger::{dollars, dollars_parsed};
-use crate::store::Raise;
 
 /// What follows a budget's id where its limit is to be raised.
 const RAISE: &str = "/raise";
@@ -101,33 +100,65 @@ pub(super) async fn list(State(control): State<Control>, asked: Result<Query<Ask
     Json(Page { budgets, next }).into_response()
 }
 
-/// `PUT /admin/v1/budgets/{id}/raise`: another limit until a time, over reloads and restarts.
+/// `PUT /admin/v1/budgets/{id}/raise`: another limit until a time, over reloads and restarts, at all gateways of one Redis.
 pub(super) async fn raise(
     State(control): State<Control>,
     Path(rest): Path<String>,
     raised: Result<Json<Raised>, JsonRejection>,
 ) -> Response {
-    if control.reloader.is_locked() {
-        let message = "server.locked is true: only the configuration's file changes anything.";
-        return problem(StatusCode::FORBIDDEN, "locked", message, Vec::new());
-    }
-    let id = rest.strip_suffix(RAISE).unwrap_or_default();
     let now = Timestamp::now();
-    let Some(account) = find(&control, id).filter(|account| row(account, now).is_some()) else {
-        let message = format!("There is no budget {id:?}; GET /admin/v1/budgets lists them.");
-        return problem(StatusCode::NOT_FOUND, "not_found", message, Vec::new());
+    let account = match changeable(&control, &rest, now) {
+        Ok(account) => account,
+        Err(refused) => return refused,
     };
     let (limit, until) = match terms(raised, now) {
         Ok(terms) => terms,
         Err(message) => return problem(StatusCode::BAD_REQUEST, "invalid_request", message, Vec::new()),
     };
-    if let Err(error) = keep(&control, Raise { account: account.id().to_string(), limit, until }, now).await {
+    let said = control.gateway.budgets.time_of_raise(account.id(), now);
+    let raise = Raise { account: account.id().to_string(), limit, until, said, ended: false };
+    say(&control, &account, raise, now).await
+}
+
+/// `DELETE /admin/v1/budgets/{id}/raise`: the configured limit again, before that time.
+pub(super) async fn end(State(control): State<Control>, Path(rest): Path<String>) -> Response {
+    let now = Timestamp::now();
+    let account = match changeable(&control, &rest, now) {
+        Ok(account) => account,
+        Err(refused) => return refused,
+    };
+    let budgets = &control.gateway.budgets;
+    let Some(lasting) = budgets.lasting_raise(account.id(), now) else {
+        let message = format!("The limit of {:?} is the configured one: there is no raise to end.", account.id());
+        return problem(StatusCode::NOT_FOUND, "not_found", message, Vec::new());
+    };
+    let said = budgets.time_of_raise(account.id(), now);
+    say(&control, &account, Raise { said, ended: true, ..lasting }, now).await
+}
+
+/// The budget that is to be changed, or why it may not be.
+fn changeable(control: &Control, rest: &str, now: Timestamp) -> Result<Arc<Account>, Response> {
+    if control.reloader.is_locked() {
+        let message = "server.locked is true: only the configuration's file changes anything.";
+        return Err(problem(StatusCode::FORBIDDEN, "locked", message, Vec::new()));
+    }
+    let id = rest.strip_suffix(RAISE).unwrap_or_default();
+    find(control, id).filter(|account| row(account, now).is_some()).ok_or_else(|| {
+        let message = format!("There is no budget {id:?}; GET /admin/v1/budgets lists them.");
+        problem(StatusCode::NOT_FOUND, "not_found", message, Vec::new())
+    })
+}
+
+/// Keeps it, and lets it hold here and at the other gateways.
+async fn say(control: &Control, account: &Account, raise: Raise, now: Timestamp) -> Response {
+    if let Err(error) = keep(control, raise.clone(), now).await {
         let message = format!("The store cannot keep it, so the limit is as before: {error}");
         return problem(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message, Vec::new());
     }
-    account.raise(limit, until);
-    tracing::info!(budget = id, limit, %until, "the limit was raised");
-    Json(row(&account, now)).into_response()
+    control.gateway.budgets.say(&raise, now);
+    let Raise { account: budget, limit, until, ended, .. } = raise;
+    tracing::info!(budget, limit, %until, ended, "the limit was raised, or that was ended");
+    Json(row(account, now)).into_response()
 }
 
 /// Waits until the raise is on the disk.

@@ -78,7 +78,7 @@ impl Admin {
             .route("/admin/v1/config/history", get(history))
             .route("/admin/v1/config/reload", post(reload))
             .route("/admin/v1/budgets", get(budgets::list))
-            .route("/admin/v1/budgets/{*rest}", put(budgets::raise))
+            .route("/admin/v1/budgets/{*rest}", put(budgets::raise).delete(budgets::end))
             .route("/admin/v1/requests/{id}", get(requests::one))
             .route("/admin/v1/targets", get(targets::list))
             .route("/admin/v1/targets/{*rest}", post(targets::reset))

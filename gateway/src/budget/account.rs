@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::budget::lease::{Amount, Answer, Claim, Claimant, Desk, LONGEST_WAIT, Lease, Need, Reason, Verdict};
+use crate::budget::raises;
 use crate::budget::window::{Calendar, Window};
 use crate::config::Every;
 
@@ -339,15 +340,11 @@ impl Account {
         Claim { key: format!("weir:{{{}}}:{}", self.id, window.start), window: Some(window), amount }
     }
 
-    /// Lets `limit` hold in the place of the configured one until `until`. Kept over reloads; whoever raises it keeps it
-    /// over restarts.
-    pub fn raise(&self, limit: i64, until: Timestamp) {
-        self.locked().raise = Some(Box::new(Raise { limit, until }));
-    }
-
-    /// The same, where no limit was raised since.
-    pub fn raise_again(&self, limit: i64, until: Timestamp) {
-        self.locked().raise.get_or_insert_with(|| Box::new(Raise { limit, until }));
+    /// Lets another limit hold in the place of the configured one, or that one again. Kept over reloads; whoever raises it
+    /// keeps it over restarts.
+    pub fn raise(&self, raise: &raises::Raise, now: Timestamp) {
+        let lasts = !raise.ended && raise.until > now;
+        self.locked().raise = lasts.then(|| Box::new(Raise { limit: raise.limit, until: raise.until }));
     }
 
     /// Until when another limit than the configured one holds, if it does.

@@ -8,6 +8,7 @@ mod account;
 mod accounts;
 pub mod lease;
 mod quota;
+mod raises;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -28,12 +29,14 @@ pub use account::{
 };
 pub use accounts::{Accounts, Reservations};
 pub use quota::{QuotaReservation, QuotaState, Quotas};
+pub use raises::{MOST_RAISES, Raise};
 pub use window::{Calendar, Window};
 
 /// All accounts that some snapshot holds.
 #[derive(Debug)]
 pub struct Registry {
     accounts: Shelf<Account>,
+    raises: raises::Raises,
     listener: Listener,
     desk: Option<Arc<Desk>>,
 }
@@ -42,7 +45,7 @@ impl Registry {
     /// Tells `listener` when an account comes to its soft limit.
     #[must_use]
     pub fn new(listener: Listener) -> Self {
-        Self { accounts: Shelf::default(), listener, desk: None }
+        Self { accounts: Shelf::default(), raises: raises::Raises::default(), listener, desk: None }
     }
 
     /// A registry whose accounts are shared with other nodes, by way of `desk`.
@@ -124,6 +127,55 @@ impl Registry {
             expires,
             models: (!models.is_empty()).then(|| models.iter().collect::<Patterns>()),
             credits: written.credits.iter().map(|(model, count)| (model.clone(), amount(count.get()))).collect(),
+        }
+    }
+
+    /// Takes over a limit that was raised for a while, or word that this ended, unless something newer is known; whether it is
+    /// news. Whoever says it keeps it over restarts.
+    pub fn learn(&self, raise: &Raise, now: Timestamp) -> bool {
+        let is_news = self.raises.learn(raise, now);
+        if is_news && let Some(account) = self.accounts.get(&raise.account) {
+            account.raise(raise, now);
+        }
+        is_news
+    }
+
+    /// As [`Registry::learn`], for what was said here: those who tell the other gateways are called.
+    pub fn say(&self, raise: &Raise, now: Timestamp) -> bool {
+        let is_news = self.learn(raise, now);
+        self.raises.said.notify_one();
+        is_news
+    }
+
+    /// Waits until something is said.
+    pub async fn said(&self) {
+        self.raises.said.notified().await;
+    }
+
+    /// What is known of raised limits, those that ended before their time too.
+    #[must_use]
+    pub fn raises(&self, now: Timestamp) -> Vec<Raise> {
+        self.raises.all(now)
+    }
+
+    /// The raise of an account that holds.
+    #[must_use]
+    pub fn lasting_raise(&self, account: &str, now: Timestamp) -> Option<Raise> {
+        self.raises.lasting(account, now)
+    }
+
+    /// The time of what is said now of an account's raise.
+    #[must_use]
+    pub fn time_of_raise(&self, account: &str, now: Timestamp) -> i64 {
+        self.raises.time(account, now)
+    }
+
+    /// Gives accounts that were made since the last time the limits that are known to be raised.
+    pub fn raise_again(&self, now: Timestamp) {
+        for raise in self.raises.all(now) {
+            if let Some(account) = self.accounts.get(&raise.account) {
+                account.raise(&raise, now);
+            }
         }
     }
 

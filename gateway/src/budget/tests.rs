@@ -32,6 +32,10 @@ fn deaf() -> Registry {
     Registry::new(Listener::new(|_| {}))
 }
 
+fn raised(limit: i64, until: Timestamp) -> Raise {
+    Raise { account: String::new(), limit, until, said: 0, ended: false }
+}
+
 fn account(registry: &Registry, terms: Terms) -> Arc<Account> {
     registry.account(&"tenant/acme/usd/day".into(), owner(), terms)
 }
@@ -192,7 +196,7 @@ fn a_reload_tells_nothing_twice_and_a_higher_limit_is_told_of_anew() {
     let same = account(&registry, soft(100));
     assert!(same.reserve_at_once(1, now).is_err());
     assert_eq!(heard(), []);
-    same.raise(300, now + 1.hour());
+    same.raise(&raised(300, now + 1.hour()), now);
     use_up(&same, 49);
     assert_eq!((heard(), same.is_low(now)), (vec![], false));
     use_up(&same, 1);
@@ -224,7 +228,7 @@ fn only_money_in_windows_is_told_of() {
 fn a_raised_limit_holds_until_its_time() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(10));
-    account.raise(50, now + 1.hour());
+    account.raise(&raised(50, now + 1.hour()), now);
     assert!(account.reserve_at_once(50, now).is_ok());
     assert_eq!(account.reserve_at_once(11, now + 1.hour()).unwrap_err().left, 10);
 }
@@ -412,7 +416,7 @@ proptest! {
                 Move::Pass(seconds) => now += seconds.seconds(),
                 Move::Raise(to, seconds) => {
                     raise = (to, now + seconds.seconds());
-                    account.raise(to, raise.1);
+                    account.raise(&raised(to, raise.1), Timestamp::MIN);
                 }
                 Move::Reload(to) => {
                     limit = to;

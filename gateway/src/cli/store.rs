@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::{WRONG_INPUT, complain, say};
 use crate::ledger::{self, ArchiveFault, Census};
-use crate::store::{Patience, Raise, Served, Store, StoreFault, tools};
+use crate::store::{Patience, Served, Store, StoreFault, kept_raise, tools};
 
 /// How many damaged values are told one by one.
 const MOST_TOLD: u64 = 20;
@@ -35,7 +35,7 @@ impl Findings {
         if self.ledger.count(key, value)? {
             return Ok(());
         }
-        if Raise::kept(key, value)?.is_some() {
+        if kept_raise(key, value)?.is_some() {
             self.raises += 1;
             return Ok(());
         }

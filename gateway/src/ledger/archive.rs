@@ -13,8 +13,9 @@ use super::row::{Charge, Row};
 use super::volumes::commits;
 use super::waiting::{Note, Taken};
 use super::{flat, frame};
+use crate::budget::Raise;
 use crate::store::backend::{Direction, Span};
-use crate::store::{Raise, Served, Store, StoreFault};
+use crate::store::{Served, Store, StoreFault};
 
 /// How many bytes of rows are written at a time.
 const MOST_BYTES: usize = 1 << 20;

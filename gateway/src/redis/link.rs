@@ -17,6 +17,7 @@ use crate::budget::lease::{Amount, Answer, Claim, Claimant, Claimants, Claims, D
 use crate::redis::connection::{Connection, Settings};
 use crate::redis::cooldowns::{Clock, Cooldowns};
 use crate::redis::nodes::{Dead, Nodes};
+use crate::redis::raises::Raised;
 
 /// How many accounts and scopes may wait for a slice; more wait for their next request.
 pub const MOST_WISHES: usize = 4096;
@@ -75,6 +76,7 @@ pub struct Link {
     wishes: Wishes,
     shared: Vec<Arc<dyn Claimants>>,
     cooldowns: Cooldowns,
+    raised: Option<Raised>,
     told: Told,
     counted: Counted,
     nodes: Nodes,
@@ -112,13 +114,32 @@ impl Link {
     ) -> Self {
         let (counted, nodes, active): (Counted, _, _) = (Arc::new(|| {}), Nodes::default(), HashMap::new());
         let processes = Arc::default();
-        Self { settings, desk, wishes, shared, cooldowns, told, counted, nodes, processes, lossy: false, active }
+        Self {
+            settings,
+            desk,
+            wishes,
+            shared,
+            cooldowns,
+            raised: None,
+            told,
+            counted,
+            nodes,
+            processes,
+            lossy: false,
+            active,
+        }
     }
 
     /// The same, that tells when the number of gateways changes.
     #[must_use]
     pub fn counting(self, counted: Counted) -> Self {
         Self { counted, ..self }
+    }
+
+    /// The same, that tells and hears of raised limits.
+    #[must_use]
+    pub fn raising(self, raised: Raised) -> Self {
+        Self { raised: Some(raised), ..self }
     }
 
     /// Keeps the link up until `over`, then gives back what is in hand.
@@ -167,6 +188,7 @@ impl Link {
             self.lossy = false;
         }
         self.hear_cooldowns(&mut connection).await?;
+        self.hear_raises(&mut connection).await?;
         Ok(connection)
     }
 
@@ -222,6 +244,7 @@ impl Link {
                 _ = beats.tick() => self.look(connection).await,
                 _ = self.wishes.recv_many(&mut wishes, BATCH) => self.fetch(connection, &mut wishes).await,
                 _ = presses.tick() => self.press(connection).await,
+                () = said(self.raised.as_ref()) => self.hear_raises(connection).await,
                 () = self.cooldowns.noted() => self.tell_cooldowns(connection).await,
             };
             if let Err(trouble) = done {
@@ -303,7 +326,17 @@ impl Link {
             let mut wishes: Vec<_> = std::iter::from_fn(|| self.wishes.try_recv().ok()).take(BATCH).collect();
             self.fetch(connection, &mut wishes).await?;
         }
-        self.hear_cooldowns(connection).await
+        self.hear_cooldowns(connection).await?;
+        self.hear_raises(connection).await
+    }
+
+    async fn hear_raises(&self, connection: &mut Connection) -> Result<(), Trouble> {
+        let Some(raised) = &self.raised else { return Ok(()) };
+        let (fields,): (Fields,) = in_time(connection.run(&Raised::asking())).await?;
+        if let Some(pipeline) = raised.hear(fields, Timestamp::now()) {
+            let () = in_time(connection.run(&pipeline)).await?;
+        }
+        Ok(())
     }
 
     async fn tell_cooldowns(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
@@ -413,6 +446,14 @@ async fn bequeath(
         let _known: (Fields, Fields) = in_time(connection.run(&next)).await?;
     }
     Ok(())
+}
+
+/// Waits for a raise to be told, where there are any.
+async fn said(raised: Option<&Raised>) {
+    match raised {
+        Some(raised) => raised.said().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What makes one claim.

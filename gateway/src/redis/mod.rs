@@ -61,6 +61,12 @@
 //! [`Cooldowns`] tells the others what cools here, as far as a provider itself said so, and hears the same of them once a
 //! second. It is advice: while Redis is away, or when there is too much of it, each gateway finds out by itself.
 //!
+//! # Raised limits
+//!
+//! [`Raised`] tells the others at once what was raised here, or ended, and hears the same of them once a second. Each gateway
+//! keeps all of it on its own disk, and tells it again to a Redis that lost it. Of two words on one account the later one
+//! holds everywhere. While Redis is away each goes on with what it knows.
+//!
 //! # Ledgers
 //!
 //! [`Ledgers`] holds a copy of each gateway's ledger, each a backend of the store of its own, by which every gateway answers for
@@ -74,8 +80,10 @@ mod line;
 mod link;
 mod map;
 mod nodes;
+mod raises;
 
 pub use connection::{Settings, SettingsError};
 pub use cooldowns::Cooldowns;
 pub use ledgers::Ledgers;
 pub use link::{Counted, Link, MOST_WISHES, Told};
+pub use raises::{Keep, Raised};

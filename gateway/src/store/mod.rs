@@ -22,7 +22,7 @@ pub use self::disk::Disk;
 pub(crate) use self::disk::unsealed;
 use self::history::History;
 pub use self::history::Served;
-pub use self::raises::Raise;
+pub use self::raises::kept_raise;
 
 /// Why the store cannot do what it should.
 #[derive(Debug, thiserror::Error)]

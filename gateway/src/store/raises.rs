@@ -2,37 +2,21 @@
 //! promised outlives a crash.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::backend::{Batch, Direction, Span};
 use super::disk::Disk;
 use super::{StoreFault, failed};
+use crate::budget::{MOST_RAISES, Raise};
 
 /// The table's prefix.
 const TABLE: &[u8] = b"b";
 
-/// How many are kept: raises are made by hand.
-const MOST: usize = 10_000;
-
-/// A limit in the place of the configured one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Raise {
-    /// The account's id.
-    pub account: String,
-    /// The limit, in nano-dollars.
-    pub limit: i64,
-    /// Until when.
-    pub until: Timestamp,
-}
-
-impl Raise {
-    /// What is kept under `key`, if that is a raise.
-    ///
-    /// # Errors
-    /// It cannot be understood.
-    pub fn kept(key: &[u8], value: &[u8]) -> Result<Option<Self>, StoreFault> {
-        if key.starts_with(TABLE) { read(value).map(Some) } else { Ok(None) }
-    }
+/// The raise that is kept under `key`, if it is one.
+///
+/// # Errors
+/// It cannot be understood.
+pub fn kept_raise(key: &[u8], value: &[u8]) -> Result<Option<Raise>, StoreFault> {
+    if key.starts_with(TABLE) { read(value).map(Some) } else { Ok(None) }
 }
 
 impl Disk {
@@ -50,19 +34,19 @@ impl Disk {
                 batch.delete(key);
             }
         }
-        if lasting >= MOST {
-            return Err(failed(format!("it keeps {MOST} raised limits already")));
+        if lasting >= MOST_RAISES {
+            return Err(failed(format!("it keeps {MOST_RAISES} raised limits already")));
         }
         batch.put([TABLE, raise.account.as_bytes()].concat(), serde_json::to_vec(raise).map_err(failed)?);
         self.commit(&batch)
     }
 
-    /// The raises that last. Blocks.
+    /// The raises whose time is not over, those that ended before it too. Blocks.
     ///
     /// # Errors
     /// The store is not there, or cannot be read.
     pub fn raises(&self, now: Timestamp) -> Result<Vec<Raise>, StoreFault> {
-        let kept = self.range(&Span::under(TABLE), Direction::Up, MOST)?;
+        let kept = self.range(&Span::under(TABLE), Direction::Up, MOST_RAISES)?;
         let mut kept = kept.iter().map(|(_, value)| read(value)).collect::<Result<Vec<_>, _>>()?;
         kept.retain(|raise| raise.until > now);
         Ok(kept)
@@ -85,8 +69,13 @@ mod tests {
     #[test]
     fn a_raise_is_kept_over_a_crash_until_it_is_over_and_a_later_one_replaces_it() {
         let (memory, now) = (Memory::default(), Timestamp::UNIX_EPOCH);
-        let raise =
-            |account: &str, limit, hours: i64| Raise { account: account.to_owned(), limit, until: now + hours.hours() };
+        let raise = |account: &str, limit, hours: i64| Raise {
+            account: account.to_owned(),
+            limit,
+            until: now + hours.hours(),
+            said: 1,
+            ended: false,
+        };
         let disk = memory.disk();
         for raise in [raise("a", 1, 1), raise("b", 2, 3), raise("a", 3, 2)] {
             disk.keep_raise(&raise, now).unwrap();
@@ -103,7 +92,7 @@ mod tests {
         let memory = Memory::default();
         let disk = memory.disk();
         memory.refuse(true);
-        let raise = Raise { account: "a".to_owned(), limit: 1, until: Timestamp::MAX };
+        let raise = Raise { account: "a".to_owned(), limit: 1, until: Timestamp::MAX, said: 1, ended: false };
         assert!(disk.keep_raise(&raise, Timestamp::UNIX_EPOCH).is_err());
         memory.refuse(false);
         assert_eq!(memory.disk().raises(Timestamp::UNIX_EPOCH).unwrap(), []);

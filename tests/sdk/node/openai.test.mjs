@@ -106,6 +106,29 @@ for (const { name, model } of PROVIDERS) {
   })
 }
 
+describe('answers of many blocks', () => {
+  for (const name of ['blocks-in-turn', 'server-tools', 'citations', 'thinking-stream', 'parallel-tools-stream']) {
+    test(`the stream helper gathers what the whole answer says of ${name}`, async () => {
+      const ask = { model: `played/${name}`, messages: says('go') }
+      const whole = await client.chat.completions.create(ask)
+      const streamed = await client.chat.completions.stream(ask).finalChatCompletion()
+      assert.equal(streamed.choices[0].finish_reason, whole.choices[0].finish_reason)
+      assert.deepEqual(meaning(streamed.choices[0].message), meaning(whole.choices[0].message))
+    })
+  }
+
+  // A message without what means nothing, its arguments as what they mean. Of `reasoning_content`, which is not OpenAI's,
+  // this client keeps the last piece only; the blocks have all of it.
+  function meaning({ reasoning_content: _, ...message }) {
+    const calls = message.tool_calls?.map((call) => ({
+      ...call,
+      function: { name: call.function.name, arguments: JSON.parse(call.function.arguments) },
+    }))
+    const said = Object.entries({ ...message, tool_calls: calls }).filter(([, value]) => value?.length > 0)
+    return JSON.parse(JSON.stringify(Object.fromEntries(said)))
+  }
+})
+
 describe('errors', () => {
   const cases = [
     ['a wrong key', { apiKey: 'sk-weir-nobody' }, 'gpt-main', OpenAI.AuthenticationError, 'invalid_api_key'],

@@ -1,7 +1,8 @@
-// Starts what the tests talk to: the simulator, and Weir in front of it. Each is ended by its own process id.
+// Starts what the tests talk to: the simulator and a player of fixtures, and Weir in front of them. Each is ended by its own process id.
 
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { createServer } from 'node:http'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -20,17 +21,20 @@ export const PROVIDERS = [
 export async function start() {
   const folder = mkdtempSync(join(tmpdir(), 'weir-sdk-'))
   const simulator = await launch(['simulate', '--listen', '127.0.0.1:0'], ['simulator'])
+  const player = await play()
   const config = join(folder, 'weir.yaml')
-  writeFileSync(config, configuration(simulator.addresses.simulator, join(folder, 'data')))
+  writeFileSync(config, configuration(simulator.addresses.simulator, player.url, join(folder, 'data')))
   const weir = await launch(['serve', '--config', config], ['api', 'admin'], {
     SIM_OPENAI_KEY: 'sk-simulated',
     SIM_ANTHROPIC_KEY: 'sk-ant-simulated',
   }).catch(async (error) => {
+    player.stop()
     await simulator.stop()
     throw error
   })
   const stop = async () => {
     const code = await weir.stop()
+    player.stop()
     await simulator.stop()
     rmSync(folder, { recursive: true, force: true })
     return code
@@ -38,10 +42,31 @@ export async function start() {
   return { url: weir.addresses.api, simulator: simulator.addresses.simulator, stop }
 }
 
-function configuration(simulator, data) {
+// A fixture of Anthropic's: what it says as `reply`, `stream` and so on.
+function fixture(name, file) {
+  return readFileSync(join(repository, 'tests/fixtures/anthropic', name, `${file}.native`), 'utf8')
+}
+
+// A provider that answers with the fixture that the model names.
+async function play() {
+  const server = createServer(async (request, response) => {
+    const { model, stream } = JSON.parse(Buffer.concat(await Array.fromAsync(request)))
+    const [file, type] = stream ? ['stream', 'text/event-stream'] : ['reply', 'application/json']
+    response.writeHead(200, { 'content-type': type }).end(fixture(model, file))
+  })
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const stop = () => {
+    server.close()
+    server.closeAllConnections()
+  }
+  return { url: `http://127.0.0.1:${server.address().port}`, stop }
+}
+
+function configuration(simulator, player, data) {
   const hash = (_, key) => `sha256:${createHash('sha256').update(key).digest('hex')}`
   return readFileSync(new URL('../weir.yaml', import.meta.url), 'utf8')
     .replaceAll('{sim}', simulator)
+    .replaceAll('{player}', player)
     .replaceAll('{data}', data)
     .replaceAll(/\{hash:([^}]+)\}/g, hash)
 }

@@ -37,8 +37,15 @@ def simulator():
 
 
 @pytest.fixture(scope="session")
-def weir(simulator, tmp_path_factory):
-    weir = stage.Weir(simulator, tmp_path_factory.mktemp("weir"))
+def player():
+    player = stage.Player()
+    yield player
+    player.shutdown()
+
+
+@pytest.fixture(scope="session")
+def weir(simulator, player, tmp_path_factory):
+    weir = stage.Weir(simulator, player, tmp_path_factory.mktemp("weir"))
     yield weir
     assert weir.stop() == 0, "Weir drains and exits with 0 on SIGTERM"
 

@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import http.server
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).parent
 REPOSITORY = HERE.parents[2]
+FIXTURES = REPOSITORY / "tests/fixtures/anthropic"
 START_SECONDS = 30
 STOP_SECONDS = 15
 
@@ -88,21 +90,51 @@ class Simulator(Server):
         return json.loads(bodies[-1])
 
 
-class Weir(Server):
-    """Weir, serving `tests/sdk/weir.yaml` in front of a simulator."""
+class Player(http.server.ThreadingHTTPServer):
+    """A provider that answers with the fixture of Anthropic's that the model names, and keeps what it was sent."""
 
-    def __init__(self, simulator: Simulator, folder: pathlib.Path):
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Played)
+        self.bodies: list[dict] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Played(http.server.BaseHTTPRequestHandler):
+    """One request of a player's."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.bodies.append(body)
+        file, kind = ("stream", "text/event-stream") if body.get("stream") else ("reply", "application/json")
+        answer = (FIXTURES / body["model"] / f"{file}.native").read_bytes()
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+class Weir(Server):
+    """Weir, serving `tests/sdk/weir.yaml` in front of a simulator and a player."""
+
+    def __init__(self, simulator: Simulator, player: Player, folder: pathlib.Path):
         config = folder / "weir.yaml"
-        config.write_text(configuration(simulator.url, folder / "data"))
+        config.write_text(configuration(simulator.url, player.url, folder / "data"))
         secrets = {"SIM_OPENAI_KEY": "sk-simulated", "SIM_ANTHROPIC_KEY": "sk-ant-simulated"}
         super().__init__(["serve", "--config", str(config)], {"api": "api", "admin": "admin"}, secrets)
         self.url = self.addresses["api"]
         self.admin = self.addresses["admin"]
 
 
-def configuration(simulator: str, data: pathlib.Path) -> str:
+def configuration(simulator: str, player: str, data: pathlib.Path) -> str:
     text = (HERE.parent / "weir.yaml").read_text()
-    text = text.replace("{sim}", simulator).replace("{data}", str(data))
+    text = text.replace("{sim}", simulator).replace("{player}", player).replace("{data}", str(data))
     return re.sub(r"\{hash:([^}]+)\}", lambda key: f"sha256:{hashlib.sha256(key[1].encode()).hexdigest()}", text)
 
 

@@ -14,7 +14,7 @@ use crate::openai::message::{CacheBreakpoint, Content, File, ImageUrl, Part, par
 use crate::openai::text::{Text, is_blank, is_string};
 
 /// Blocks of Anthropic's own that pass as they are wherever a caller writes them among a message's parts.
-const NATIVE: [&str; 15] = [
+const NATIVE: [&str; 21] = [
     "image",
     "document",
     "search_result",
@@ -27,10 +27,19 @@ const NATIVE: [&str; 15] = [
     "bash_code_execution_tool_result",
     "text_editor_code_execution_tool_result",
     "tool_search_tool_result",
+    "advisor_tool_result",
     "container_upload",
     "mcp_tool_use",
     "mcp_tool_result",
+    "mcp_tool_listing",
+    "compaction",
+    "fallback",
+    "tool_reference",
+    "browser_state",
 ];
+
+/// Those that pass in instructions, which change the tools from there on.
+const NATIVE_INSTRUCTIONS: [&str; 2] = ["tool_addition", "tool_removal"];
 
 /// The images that Anthropic takes.
 const IMAGES: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
@@ -89,7 +98,7 @@ impl Reader<'_> {
             ("image_url", Side::User | Side::ToolResult) => self.image(at, part.image_url, mark).map(Some),
             ("file", Side::User | Side::ToolResult) => self.file(at, part.file, mark).map(Some),
             ("input_audio", _) => Err(self.unsupported(at, "This model does not take audio.")),
-            (kind, side) if side != Side::System && NATIVE.contains(&kind) => {
+            (kind, side) if side.takes(kind) => {
                 let all: Vec<&'a RawValue> = serde_json::from_str(all.get()).unwrap_or_default();
                 Ok(all.get(at).copied().map(Block::Native))
             }
@@ -197,6 +206,11 @@ impl Reader<'_> {
 }
 
 impl Side {
+    /// Whether a block of Anthropic's own may stand here.
+    fn takes(self, kind: &str) -> bool {
+        NATIVE_INSTRUCTIONS.contains(&kind) || self != Self::System && NATIVE.contains(&kind)
+    }
+
     fn place(self) -> &'static str {
         match self {
             Self::System => "a system message",

@@ -75,6 +75,7 @@ struct Call<'a> {
     name: Cow<'a, str>,
     /// Its id as Anthropic is told.
     told: String,
+    toolset_name: Option<&'a RawValue>,
     answered: bool,
 }
 
@@ -96,6 +97,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
         if message.name.is_some() && message.role != Role::Function {
             self.notes.add("messages.name", "Anthropic's messages have no names");
         }
+        self.notes.add_unknown("messages", &message.unknown, "Anthropic's messages have no such field");
         match message.role {
             Role::System | Role::Developer => self.instruct(at, message),
             Role::User => {
@@ -204,9 +206,9 @@ impl<'a, 'n> Scribe<'a, 'n> {
         if !self.called.contains(&name) {
             self.called.push(name.clone());
         }
-        let id = Cow::Owned(told.clone());
-        self.open.push(Call { message: at, asked, name: name.clone(), told, answered: false });
         let CallExtra { caller, toolset_name } = extra;
+        let id = Cow::Owned(told.clone());
+        self.open.push(Call { message: at, asked, name: name.clone(), told, toolset_name, answered: false });
         Block::Made(Made::ToolUse { id, name, input, caller, toolset_name, cache_control: None })
     }
 
@@ -260,6 +262,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
             tool_use_id: Cow::Owned(call.told.clone()),
             content,
             is_error: message.is_error,
+            toolset_name: call.toolset_name,
             cache_control: message.cache_control,
         });
         self.in_turn(Speaker::User, |turn| {

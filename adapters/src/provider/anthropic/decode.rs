@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::beside::Beside;
 use super::format::ANSWER_TOOL;
 use super::usage::Told;
 use super::{error, is_legacy};
@@ -118,14 +119,15 @@ pub(super) enum Calls {
     Function,
 }
 
-/// Why the model stopped, in OpenAI's words. A paused turn is not whole: it is to be gone on with, as a cut one.
+/// Why the model stopped, in OpenAI's words. A paused turn, or one whose beginning was compacted, is not whole: it is to be
+/// gone on with, as a cut one; and what is not known here is not called whole either.
 pub(super) fn finish_reason(stop: &str, calls: Calls) -> FinishReason {
     match (stop, calls) {
         ("tool_use", Calls::Tools) => FinishReason::ToolCalls,
         ("tool_use", Calls::Function) => FinishReason::FunctionCall,
-        ("max_tokens" | "model_context_window_exceeded" | "pause_turn", _) => FinishReason::Length,
+        ("end_turn" | "stop_sequence" | "tool_use", _) => FinishReason::Stop,
         ("refusal", _) => FinishReason::ContentFilter,
-        _ => FinishReason::Stop,
+        _ => FinishReason::Length,
     }
 }
 
@@ -140,13 +142,18 @@ pub(super) fn decode(request: &Request, to: &Target<'_>, body: &[u8]) -> Result<
     let Some(content) = answer.content else {
         return Err(malformed("no `content`"));
     };
+    let Some(stop) = answer.stop_reason else {
+        return Err(malformed("no `stop_reason`"));
+    };
     let mut said = Said::default();
     for raw in content {
         let block = serde_json::from_str(raw.get()).map_err(|_| malformed("a broken block"))?;
         said.take(raw, block);
     }
-    let stop = answer.stop_reason.as_deref().unwrap_or_default();
-    let refusal = (stop == "refusal").then(|| refusal_text(answer.stop_details));
+    let mut beside = Beside::default();
+    beside.read(text);
+    said.message.extra_content = beside.into_json();
+    let refusal = (&*stop == "refusal").then(|| refusal_text(answer.stop_details));
     let (message, calls) = said.into_message(refusal, is_legacy(request));
     let usage = answer.usage.map(Usage::from);
     let completion = Completion {
@@ -154,7 +161,7 @@ pub(super) fn decode(request: &Request, to: &Target<'_>, body: &[u8]) -> Result<
         created: to.now,
         model: to.asked,
         message,
-        finish_reason: finish_reason(stop, calls),
+        finish_reason: finish_reason(&stop, calls),
         usage,
         service_tier: answer.usage.and_then(|told| told.tier()),
     };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Notes;
+use super::content::text_block;
 use super::conversation::Conversation;
 use super::format::Format;
 use super::model::{Model, OLD_VERSION};
@@ -17,15 +18,16 @@ use super::tools::Tools;
 use crate::adapter::{EncodeError, NativeRequest, Target};
 use crate::chunk::push_json;
 use crate::index::Index;
-use crate::openai::message::{messages, value};
+use crate::openai::message::{list, messages, value};
 use crate::openai::reply::Raw;
-use crate::openai::text::{Text, is_blank};
+use crate::openai::text::{Text, is_blank, is_string};
 use crate::request::{Edit, Request, Texts, rewrite_into};
 
 /// Fields of the caller's that are read and said in Anthropic's words.
-pub const TRANSLATES: [&str; 27] = [
+pub const TRANSLATES: [&str; 29] = [
     "model",
     "messages",
+    "system",
     "stream",
     "stream_options",
     "max_tokens",
@@ -34,6 +36,7 @@ pub const TRANSLATES: [&str; 27] = [
     "top_p",
     "top_k",
     "stop",
+    "stop_sequences",
     "n",
     "tools",
     "tool_choice",
@@ -125,6 +128,7 @@ impl<'a> Encoder<'a, '_> {
         let messages =
             self.fields.get("messages").ok_or_else(|| EncodeError::invalid("messages", "`messages` is missing."))?;
         let mut conversation = Conversation::read(self::messages(messages)?, self.model, self.notes)?;
+        conversation.system.splice(..0, self.own_system()?);
         let mut tools = Tools::read(self.fields, self.model, self.notes)?;
         tools.unforce(self.model, self.notes);
         tools.recall(&conversation.called);
@@ -154,16 +158,31 @@ impl<'a> Encoder<'a, '_> {
         if self.fields.get("n").is_some_and(|n| n != "1") {
             return Err(EncodeError::unsupported("n", "This model gives one answer at a time: `n` must be 1."));
         }
-        let modalities = self.fields.get("modalities").is_some_and(|raw| raw.contains("\"audio\""));
+        let is_text =
+            |raw| serde_json::from_str::<Vec<Text<'_>>>(raw).is_ok_and(|all| all.iter().all(|m| &**m == "text"));
+        let modalities = self.fields.get("modalities").is_some_and(|raw| !is_text(raw));
         if modalities || self.fields.get("audio").is_some() {
             let param = if modalities { "modalities" } else { "audio" };
-            return Err(EncodeError::unsupported(param, "This model does not speak: `modalities` must be text only."));
+            let message = "This model answers in text: `modalities` must be text only.";
+            return Err(EncodeError::unsupported(param, message));
         }
         if self.fields.get("web_search_options").is_some() {
             let message = "On this model web search is a tool: give `web_search_20250305` among the `tools`.";
             return Err(EncodeError::unsupported("web_search_options", message));
         }
         Ok(())
+    }
+
+    /// The system prompt in Anthropic's own field, which stands before those among the messages.
+    fn own_system(&self) -> Result<Vec<Block<'a>>, EncodeError> {
+        match self.fields.get("system") {
+            None => Ok(Vec::new()),
+            Some(raw) if raw.starts_with('"') => Ok(text_block(as_raw(raw, "system")?, None).into_iter().collect()),
+            Some(raw) => {
+                let blocks: Vec<&'a RawValue> = list(raw, "system", "a string or an array of blocks")?;
+                Ok(blocks.into_iter().map(Block::Native).collect())
+            }
+        }
     }
 
     fn max_tokens(&self) -> Result<u64, EncodeError> {
@@ -193,12 +212,12 @@ impl<'a> Encoder<'a, '_> {
     /// The schema for `output_config.format`, where the answer's form can be said so; else the form is seen to by a tool
     /// or by an instruction. A call that the caller asks for comes before any form.
     fn format(
-        &self,
+        &mut self,
         reasoning: &Reasoning<'_>,
         tools: &mut Tools<'a>,
         conversation: &mut Conversation<'a>,
     ) -> Result<Option<Raw<'a>>, EncodeError> {
-        let format = Format::read(self.fields.get("response_format"))?;
+        let format = Format::read(self.fields.get("response_format"), self.notes)?;
         if let Format::Schema(schema) = format
             && self.model.takes_schema()
         {
@@ -284,25 +303,30 @@ impl<'a> Encoder<'a, '_> {
         Ok(forwarded)
     }
 
-    /// Sequences of white space only are refused by Anthropic.
+    /// The caller's `stop` and Anthropic's own `stop_sequences` together. Those of white space only are refused by Anthropic.
     fn stop_sequences(&mut self) -> Result<Vec<&'a RawValue>, EncodeError> {
-        let Some(raw) = self.fields.get("stop") else {
-            return Ok(Vec::new());
-        };
-        let invalid = || EncodeError::invalid("stop", "`stop` must be a string or an array of strings.");
-        let mut all: Vec<&'a RawValue> = match raw.starts_with('"') {
-            true => vec![as_raw(raw, "stop")?],
-            false => serde_json::from_str(raw).map_err(|_| invalid())?,
-        };
-        if !all.iter().all(|stop| crate::openai::text::is_string(stop)) {
-            return Err(invalid());
-        }
+        let mut all = self.strings("stop")?;
+        all.extend(self.strings("stop_sequences")?);
         let before = all.len();
         all.retain(|stop| !is_blank(stop));
         if all.len() < before {
             self.notes.add("stop", "Anthropic takes no stop sequences that are white space only");
         }
         Ok(all)
+    }
+
+    /// A field that is a string or an array of strings.
+    fn strings(&self, param: &str) -> Result<Vec<&'a RawValue>, EncodeError> {
+        let Some(raw) = self.fields.get(param) else {
+            return Ok(Vec::new());
+        };
+        let all: Result<Vec<&'a RawValue>, _> = match raw.starts_with('"') {
+            true => serde_json::from_str(raw).map(|one| vec![one]),
+            false => serde_json::from_str(raw),
+        };
+        let strings = all.ok().filter(|all| all.iter().all(|stop| is_string(stop)));
+        let message = || format!("`{param}` must be a string or an array of strings.");
+        strings.ok_or_else(|| EncodeError::invalid(param, message()))
     }
 
     fn metadata(&mut self) -> Result<Option<Metadata<'a>>, EncodeError> {

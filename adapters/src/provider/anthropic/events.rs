@@ -1,19 +1,24 @@
 //! Anthropic's stream: blocks that open, grow and close, one after another, between a start and a stop of the message.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::beside::Beside;
 use super::decode::{Block, Calls, StopDetails, annotation, finish_reason, refusal_text};
+use super::unnamed::Unnamed;
 use super::usage::Told;
 use super::{error, is_legacy};
 use crate::adapter::{DecodeError, EventDecoder, Target};
 use crate::chunk::{ChunkWriter, ToolStart};
 use crate::frame::Event;
 use crate::handback::{Piece, ThinkingBlock};
-use crate::index::Index;
 use crate::openai::text::Text;
-use crate::request::{Edit, Request, rewrite_into};
+use crate::request::Request;
 use crate::usage::Usage;
+
+/// How some hosts that speak Anthropic's dialect end a stream, as OpenAI's do.
+const DONE: &[u8] = b"[DONE]";
 
 /// How many blocks may be open at a time; Anthropic opens one.
 const MAX_OPEN: usize = 64;
@@ -27,6 +32,7 @@ pub(super) struct Decoder {
     model: String,
     legacy: bool,
     told: Told,
+    beside: Beside,
     open: Vec<(u64, Open)>,
     kept: usize,
     /// Characters of text so far: citations count in them.
@@ -50,11 +56,9 @@ enum Open {
         given: Option<Box<RawValue>>,
         any: bool,
     },
-    /// A block that OpenAI's format has no word for, as it began, and the arguments that followed.
-    Other {
-        block: Box<RawValue>,
-        input: String,
-    },
+    /// It came whole.
+    Whole,
+    Unnamed(Unnamed),
 }
 
 /// Where a call's arguments go.
@@ -81,12 +85,13 @@ impl Sink {
 #[derive(Deserialize)]
 struct Wire<'a> {
     #[serde(rename = "type", borrow)]
-    kind: Text<'a>,
+    kind: Option<Text<'a>>,
     index: Option<u64>,
     message: Option<Start<'a>>,
     content_block: Option<&'a RawValue>,
     delta: Option<Delta<'a>>,
     usage: Option<Told>,
+    error: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -96,13 +101,16 @@ struct Start<'a> {
     usage: Option<Told>,
 }
 
-#[derive(Deserialize)]
-struct Delta<'a> {
+/// What a block grows by, or how a message ends.
+#[derive(Default, Deserialize)]
+pub(super) struct Delta<'a> {
     #[serde(borrow)]
-    text: Option<Text<'a>>,
-    partial_json: Option<Text<'a>>,
-    thinking: Option<Text<'a>>,
-    signature: Option<Text<'a>>,
+    pub(super) text: Option<Text<'a>>,
+    pub(super) partial_json: Option<Text<'a>>,
+    pub(super) thinking: Option<Text<'a>>,
+    pub(super) signature: Option<Text<'a>>,
+    pub(super) content: Option<&'a RawValue>,
+    pub(super) encrypted_content: Option<&'a RawValue>,
     citation: Option<&'a RawValue>,
     stop_reason: Option<Text<'a>>,
     stop_details: Option<StopDetails<'a>>,
@@ -110,19 +118,30 @@ struct Delta<'a> {
 
 impl EventDecoder for Decoder {
     fn event(&mut self, event: Event<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
+        if event.data == DONE {
+            self.ended(out);
+            return Ok(());
+        }
         let text = simdutf8::basic::from_utf8(event.data).map_err(|_| malformed("bytes that are not UTF-8"))?;
         let wire: Wire<'_> = serde_json::from_str(text).map_err(|_| malformed("not an event of Anthropic's"))?;
-        match &*wire.kind {
-            "message_start" => self.start(wire.message, out),
-            "content_block_start" => self.open(wire.index, wire.content_block, out)?,
-            "content_block_delta" => self.grow(wire.index, wire.delta, out)?,
-            "content_block_stop" => self.close(wire.index.unwrap_or_default(), out),
-            "message_delta" => self.stop(wire.delta, wire.usage.as_ref(), out),
-            "message_stop" if self.finished => out.complete(),
-            "error" => {
+        match wire.kind.as_deref() {
+            Some("message_start") => {
+                self.beside.read(text);
+                self.start(wire.message, out);
+            }
+            Some("content_block_start") => self.open(wire.index, wire.content_block, out)?,
+            Some("content_block_delta") => self.grow(wire.index, wire.delta, out)?,
+            Some("content_block_stop") => self.close(wire.index.unwrap_or_default(), out),
+            Some("message_delta") => {
+                self.beside.read(text);
+                self.stop(wire.delta, wire.usage.as_ref(), out);
+            }
+            Some("message_stop") => self.ended(out),
+            Some("error") => return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data)))),
+            None if wire.error.is_some() => {
                 return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
             }
-            _ => {}
+            Some(_) | None => {}
         }
         Ok(())
     }
@@ -140,11 +159,19 @@ impl Decoder {
             model: to.asked.to_owned(),
             legacy: is_legacy(request),
             told: Told::default(),
+            beside: Beside::default(),
             open: Vec::new(),
             kept: 0,
             chars: 0,
             calls: Calls::None,
             finished: false,
+        }
+    }
+
+    /// The stream says that it has ended; it is whole if the message had ended before.
+    fn ended(&self, out: &mut ChunkWriter) {
+        if self.finished {
+            out.complete();
         }
     }
 
@@ -172,15 +199,14 @@ impl Decoder {
         }
         self.kept = self.kept.saturating_add(size_of::<Piece>());
         out.begin("", self.created, &self.model);
-        if let Some(open) = self.opened(raw, &block, out) {
-            self.open.push((index, open));
-        }
+        let open = self.opened(raw, &block, out);
+        self.open.push((index, open));
         self.begun_with(index, &block, out)
     }
 
     /// What is to be remembered of a block; an encrypted one is whole at once.
-    fn opened(&mut self, raw: &RawValue, block: &Block<'_>, out: &mut ChunkWriter) -> Option<Open> {
-        Some(match &*block.kind {
+    fn opened(&mut self, raw: &RawValue, block: &Block<'_>, out: &mut ChunkWriter) -> Open {
+        match &*block.kind {
             "text" => Open::Text { start: self.chars, citations: Vec::new() },
             "thinking" => Open::Thinking { text: String::new(), signature: String::new() },
             "redacted_thinking" => {
@@ -188,16 +214,16 @@ impl Decoder {
                     self.kept = self.kept.saturating_add(data.len());
                     out.thinking_block(ThinkingBlock::RedactedThinking { data: &data });
                 }
-                return None;
+                Open::Whole
             }
             "tool_use" => {
                 Open::Call { sink: self.sink(block, out), given: block.input.map(ToOwned::to_owned), any: false }
             }
             _ => {
                 self.kept = self.kept.saturating_add(raw.get().len());
-                Open::Other { block: raw.to_owned(), input: String::new() }
+                Open::Unnamed(Unnamed::new(raw))
             }
-        })
+        }
     }
 
     fn sink(&mut self, block: &Block<'_>, out: &mut ChunkWriter) -> Sink {
@@ -223,12 +249,9 @@ impl Decoder {
         }
         let delta = Delta {
             text: string(block.text),
-            partial_json: None,
             thinking: string(block.thinking),
             signature: string(block.signature),
-            citation: None,
-            stop_reason: None,
-            stop_details: None,
+            ..Delta::default()
         };
         self.grow(Some(index), Some(delta), out)
     }
@@ -241,9 +264,10 @@ impl Decoder {
             self.cite(index, citation)?;
         }
         let Some((_, open)) = self.open.iter_mut().find(|(at, _)| *at == index) else {
-            return Ok(());
+            return Err(malformed("a delta of a block that is not open"));
         };
         match open {
+            Open::Whole => {}
             Open::Text { .. } => {
                 let text = delta.text.unwrap_or_default();
                 self.chars += text.chars().count();
@@ -264,11 +288,7 @@ impl Decoder {
                 }
                 sink.write(&piece, out);
             }
-            Open::Other { input, .. } => {
-                let piece = delta.partial_json.unwrap_or_default();
-                self.kept = self.kept.saturating_add(piece.len());
-                input.push_str(&piece);
-            }
+            Open::Unnamed(block) => self.kept = self.kept.saturating_add(block.grow(&delta)),
         }
         self.bounded()
     }
@@ -299,7 +319,7 @@ impl Decoder {
             Open::Thinking { text, signature } if !signature.is_empty() => {
                 out.thinking_block(ThinkingBlock::Thinking { thinking: &text, signature: &signature });
             }
-            Open::Thinking { .. } => {}
+            Open::Thinking { .. } | Open::Whole => {}
             Open::Call { sink, given, any } => {
                 let given = given.as_deref().map_or("{}", RawValue::get);
                 if !any {
@@ -310,7 +330,7 @@ impl Decoder {
                     out.text_ends(self.chars - start);
                 }
             }
-            Open::Other { block, input } => out.provider_block(&with_input(block, input)),
+            Open::Unnamed(block) => out.provider_block(&block.into_json()),
         }
     }
 
@@ -328,6 +348,9 @@ impl Decoder {
         if &*reason == "refusal" {
             out.refusal(&refusal_text(details));
         }
+        if let Some(extra) = std::mem::take(&mut self.beside).into_json() {
+            out.extra_content(extra);
+        }
         out.finish(finish_reason(&reason, self.calls));
     }
 }
@@ -335,15 +358,4 @@ impl Decoder {
 /// A raw string's text; nothing for another type.
 fn string(raw: Option<&RawValue>) -> Option<Text<'_>> {
     raw.and_then(|raw| serde_json::from_str(raw.get()).ok())
-}
-
-/// A block with the arguments that followed its start.
-fn with_input(block: Box<RawValue>, input: String) -> Box<RawValue> {
-    let bytes = block.get().as_bytes();
-    let (Ok(index), true) = (Index::of(bytes), serde_json::from_str::<&RawValue>(&input).is_ok()) else {
-        return block;
-    };
-    let mut whole = Vec::with_capacity(bytes.len() + input.len());
-    rewrite_into(bytes, &index, &[Edit::Set("input", input.into())], &mut whole);
-    String::from_utf8(whole).ok().and_then(|json| RawValue::from_string(json).ok()).unwrap_or(block)
 }

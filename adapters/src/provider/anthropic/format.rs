@@ -5,8 +5,10 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::Notes;
 use crate::adapter::EncodeError;
 use crate::openai::reply::Raw;
 use crate::openai::text::{Text, raw_string};
@@ -36,15 +38,19 @@ struct Asked<'a> {
 struct Named<'a> {
     #[serde(borrow)]
     schema: Option<&'a RawValue>,
+    description: Option<IgnoredAny>,
 }
 
 impl<'a> Format<'a> {
     /// Reads a raw `response_format`.
-    pub(super) fn read(raw: Option<&'a str>) -> Result<Self, EncodeError> {
+    pub(super) fn read(raw: Option<&'a str>, notes: &mut Notes) -> Result<Self, EncodeError> {
         let Some(raw) = raw else {
             return Ok(Self::Text);
         };
         let asked = serde_json::from_str::<Asked<'a>>(raw).ok();
+        if asked.iter().any(|asked| asked.json_schema.as_ref().is_some_and(|named| named.description.is_some())) {
+            notes.add("response_format.json_schema.description", "Anthropic takes the schema only: say it in there");
+        }
         let format = asked.and_then(|asked| match &*asked.kind {
             "text" => Some(Self::Text),
             "json_object" => Some(Self::Object),

@@ -9,10 +9,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::openai::secret_header;
 use crate::adapter::{Adapter, DecodeError, Dropped, EncodeError, EventDecoder, NativeRequest, Options, Reply, Target};
+use crate::openai::unknown::Unknown;
 use crate::refusal::Refusal;
 use crate::request::{Operation, Request};
 
 mod assistant;
+mod beside;
 mod content;
 mod conversation;
 mod decode;
@@ -25,6 +27,7 @@ mod native;
 mod schema;
 mod thinking;
 mod tools;
+mod unnamed;
 mod usage;
 
 pub use encode::{DROPS, TRANSLATES};
@@ -73,6 +76,13 @@ impl Adapter for Anthropic {
     }
 }
 
+/// How many things may be named before a field that nobody knows is no longer named by itself: names that callers made up
+/// must have room in a header.
+const MAX_NAMED: usize = 32;
+
+/// The longest name of such a field that is told.
+const LONGEST_NAME: usize = 64;
+
 /// What could not be carried, each thing named once.
 #[derive(Debug, Default)]
 struct Notes(Vec<Dropped>);
@@ -81,6 +91,15 @@ impl Notes {
     fn add(&mut self, param: &str, why: &'static str) {
         if !self.0.iter().any(|noted| noted.param == param && noted.why == why) {
             self.0.push(Dropped { param: param.to_owned(), why });
+        }
+    }
+
+    /// Names what nobody knows of the fields at `place`.
+    fn add_unknown(&mut self, place: &str, unknown: &Unknown, why: &'static str) {
+        for name in &unknown.0 {
+            let is_plain = name.len() <= LONGEST_NAME && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            let name = if is_plain && self.0.len() < MAX_NAMED { name } else { "*" };
+            self.add(&format!("{place}.{name}"), why);
         }
     }
 
@@ -93,4 +112,18 @@ impl Notes {
 fn is_legacy(request: &Request) -> bool {
     let has = |name| request.get(name).is_some_and(|raw| raw != b"null" && raw != b"[]");
     has("functions") && !has("tools")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_nobody_knows_are_named_as_far_as_a_header_has_room() {
+        let mut notes = Notes::default();
+        let names = (0..1000).map(|n| format!("x{n}")).chain(["\u{e9}\r\n".to_owned(), "y".repeat(1000)]);
+        notes.add_unknown("tools", &Unknown(names.collect()), "why");
+        let named: Vec<&str> = notes.0.iter().map(|dropped| &*dropped.param).collect();
+        assert_eq!((named.len(), named.first(), named.last()), (MAX_NAMED + 1, Some(&"tools.x0"), Some(&"tools.*")));
+    }
 }

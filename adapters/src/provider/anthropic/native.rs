@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use serde::ser::{SerializeMap, SerializeSeq};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::openai::reply::Raw;
+use crate::openai::text::Text;
 
 /// The body of `POST /v1/messages`.
 pub(super) struct Body<'a> {
@@ -143,7 +144,7 @@ impl<'a> Block<'a> {
             Self::Made(made) => {
                 matches!(made, Made::Thinking { .. } | Made::RedactedThinking { .. })
             }
-            Self::Native(_) => false,
+            Self::Native(raw) => Own::read(raw).is_thinking(),
         }
     }
 
@@ -154,13 +155,42 @@ impl<'a> Block<'a> {
                 matches!(source, Source::File { .. })
             }
             Self::Made(Made::ToolResult { content, .. }) => content.iter().any(Self::is_uploaded),
-            Self::Made(_) | Self::Native(_) => false,
+            Self::Made(_) => false,
+            Self::Native(raw) => Own::read(raw).is_uploaded(),
         }
     }
 
     /// Whether it is a call of a tool of the caller's.
     pub(super) fn is_tool_use(&self) -> bool {
         matches!(self, Self::Made(Made::ToolUse { .. }))
+    }
+}
+
+/// What matters here of a block that the caller wrote in Anthropic's words.
+#[derive(Default, Deserialize)]
+struct Own<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Text<'a>,
+    source: Option<OwnSource<'a>>,
+}
+
+#[derive(Deserialize)]
+struct OwnSource<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Text<'a>,
+}
+
+impl<'a> Own<'a> {
+    fn read(raw: &'a RawValue) -> Self {
+        serde_json::from_str(raw.get()).unwrap_or_default()
+    }
+
+    fn is_thinking(&self) -> bool {
+        matches!(&*self.kind, "thinking" | "redacted_thinking")
+    }
+
+    fn is_uploaded(&self) -> bool {
+        &*self.kind == "container_upload" || self.source.as_ref().is_some_and(|source| &*source.kind == "file")
     }
 }
 
@@ -211,6 +241,8 @@ pub(super) enum Made<'a> {
         content: Vec<Block<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         is_error: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        toolset_name: Option<&'a RawValue>,
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<&'a RawValue>,
     },
@@ -303,11 +335,23 @@ pub(super) enum Thinking<'a> {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum MadeThinking {
     /// As much as it likes. Without `display` the text of it would stay empty on most models.
-    Adaptive { display: &'static str },
+    Adaptive { display: Display },
     /// Up to so many tokens.
-    Enabled { budget_tokens: u64 },
+    Enabled {
+        budget_tokens: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        display: Option<Display>,
+    },
     /// Not at all.
     Disabled,
+}
+
+/// Whether the text of the reasoning is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Display {
+    Summarized,
+    Omitted,
 }
 
 /// Whom the request is for.

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::chunk::push_json;
 use crate::index::{Index, text};
 use crate::openai::reply::Raw;
+use crate::openai::text::Text;
 
 /// Keywords that are refused.
 const REFUSED: [&str; 24] = [
@@ -181,8 +182,13 @@ fn is_refused(name: &str, value: &[u8]) -> bool {
     }
 }
 
+/// Whether it may be an object, alone or among other types.
 fn is_object(schema: &[u8], index: &Index) -> bool {
-    index.get(schema, "type") == Some(b"\"object\"")
+    let Some(kind) = index.get(schema, "type") else {
+        return false;
+    };
+    let among = serde_json::from_slice::<Vec<Text<'_>>>(kind).unwrap_or_default();
+    text(kind).is_some_and(|kind| kind == "object") || among.iter().any(|kind| &**kind == "object")
 }
 
 #[cfg(test)]
@@ -207,6 +213,13 @@ mod tests {
         let schema = r##"{"type":"object","properties":{"n":{"type":"integer","minimum":1,"description":"A count"}},
             "$defs":{"B":{"type":"object","properties":{"l":{"type":"array","items":{"oneOf":[{"type":"string","maxLength":3}]}}}}}}"##;
         let want = r##"{"type":"object","properties":{"n":{"type":"integer","description":"A count\n\n{minimum: 1}"}},"$defs":{"B":{"type":"object","properties":{"l":{"type":"array","items":{"anyOf":[{"type":"string","description":"{maxLength: 3}"}]}}},"additionalProperties":false}},"additionalProperties":false}"##;
+        assert_eq!(enforced(schema), want);
+    }
+
+    #[test]
+    fn an_object_among_other_types_is_closed_too() {
+        let schema = r#"{"type":["object","null"],"properties":{"a":{"type":["null"],"additionalProperties":true}}}"#;
+        let want = r#"{"type":["object","null"],"properties":{"a":{"type":["null"],"additionalProperties":true}},"additionalProperties":false}"#;
         assert_eq!(enforced(schema), want);
     }
 

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::Notes;
 use super::model::{Model, ThinkingStyle};
-use super::native::{MadeThinking, Thinking};
+use super::native::{Display, MadeThinking, Thinking};
 use crate::adapter::EncodeError;
 use crate::openai::message::value;
 use crate::openai::text::Text;
@@ -78,6 +78,11 @@ struct Kind<'a> {
     kind: Text<'a>,
 }
 
+#[derive(Deserialize)]
+struct Shown {
+    display: Option<Display>,
+}
+
 impl<'a> Reasoning<'a> {
     /// Reads `thinking` and `reasoning_effort`.
     pub(super) fn read(fields: Texts<'a>, around: Surroundings, notes: &mut Notes) -> Result<Self, EncodeError> {
@@ -127,8 +132,8 @@ impl Surroundings {
                 notes.add("reasoning_effort", "Anthropic does not reason before a forced call of a tool");
                 None
             }
-            (ThinkingStyle::Adaptive, _) => Some(adaptive()),
-            (ThinkingStyle::Budget, effort) => self.budget(effort, notes),
+            (ThinkingStyle::Adaptive, _) => Some(adaptive(None)),
+            (ThinkingStyle::Budget, effort) => self.budget(effort, None, notes),
         };
         Reasoning { thinking, effort: told }
     }
@@ -144,7 +149,7 @@ impl Surroundings {
         Some(told)
     }
 
-    fn budget<'a>(self, effort: Effort, notes: &mut Notes) -> Option<Thinking<'a>> {
+    fn budget<'a>(self, effort: Effort, display: Option<Display>, notes: &mut Notes) -> Option<Thinking<'a>> {
         if self.loop_lacks_thinking {
             notes.add("reasoning_effort", "the tool calls that were handed back lack their `thinking_blocks`");
             return None;
@@ -154,7 +159,7 @@ impl Surroundings {
             return None;
         }
         let room = (self.max_tokens / 2).max(LEAST_BUDGET);
-        Some(Thinking::Made(MadeThinking::Enabled { budget_tokens: effort.budget().min(room) }))
+        Some(Thinking::Made(MadeThinking::Enabled { budget_tokens: effort.budget().min(room), display }))
     }
 
     /// The caller's own words, where the model takes them; else what comes nearest.
@@ -168,10 +173,10 @@ impl Surroundings {
             }
             Some("enabled") if self.model.thinking() == ThinkingStyle::Adaptive && !self.model.takes_budget() => {
                 notes.add("thinking.budget_tokens", "this model decides itself how much it thinks");
-                Ok(Some(adaptive()))
+                Ok(Some(adaptive(display(raw))))
             }
             Some("adaptive") if self.model.thinking() == ThinkingStyle::Budget => {
-                Ok(self.budget(Effort::Medium, notes))
+                Ok(self.budget(Effort::Medium, display(raw), notes))
             }
             Some("disabled") if self.model.always_thinks() => {
                 notes.add("thinking", "this model always thinks");
@@ -186,8 +191,13 @@ fn kind(raw: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Kind<'_>>(raw.get()).ok().map(|kind| kind.kind.0)
 }
 
-fn adaptive<'a>() -> Thinking<'a> {
-    Thinking::Made(MadeThinking::Adaptive { display: "summarized" })
+/// Whether the caller wants to see the reasoning, if it says so.
+fn display(raw: &RawValue) -> Option<Display> {
+    serde_json::from_str::<Shown>(raw.get()).ok()?.display
+}
+
+fn adaptive<'a>(display: Option<Display>) -> Thinking<'a> {
+    Thinking::Made(MadeThinking::Adaptive { display: display.unwrap_or(Display::Summarized) })
 }
 
 fn disabled<'a>() -> Thinking<'a> {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Notes;
@@ -19,6 +20,9 @@ use crate::request::{Edit, Texts, rewrite_into};
 
 /// A schema for a function without parameters.
 const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
+
+/// Why a field of a tool that nobody knows is left out.
+const NO_SUCH_FIELD: &str = "Anthropic's tools have no such field";
 
 /// The tools of a request.
 #[derive(Debug, Default)]
@@ -50,8 +54,9 @@ impl<'a> Tools<'a> {
             (None, Some(raw)) => Some(Choice::read_legacy(raw)?),
             (None, None) => None,
         };
-        let one_at_a_time =
-            fields.get("parallel_tool_calls") == Some("false") || fields.get("functions").is_some() && is_legacy;
+        let one_at_a_time = fields.get("parallel_tool_calls") == Some("false")
+            || fields.get("functions").is_some() && is_legacy
+            || fields.get("tool_choice").is_some_and(Choice::is_one_at_a_time);
         tools.choose(choice, one_at_a_time)?;
         Ok(tools)
     }
@@ -89,12 +94,12 @@ impl<'a> Tools<'a> {
         for name in names {
             self.must_have(name)?;
         }
-        self.list.retain(|tool| names.iter().any(|name| name_of(tool) == Some(name)));
+        self.list.retain(|tool| names.iter().any(|name| is_named(tool, name)));
         Ok(())
     }
 
     fn must_have(&self, name: &str) -> Result<(), EncodeError> {
-        if self.list.iter().any(|tool| name_of(tool) == Some(name)) {
+        if self.list.iter().any(|tool| is_named(tool, name)) {
             return Ok(());
         }
         Err(EncodeError::invalid("tool_choice", format!("`tool_choice` names `{name}`, which is not among the tools.")))
@@ -108,7 +113,7 @@ impl<'a> Tools<'a> {
         notes.add("tool_choice", "this model can't be forced to call a tool; it may");
         let disable_parallel_tool_use = match choice {
             ToolChoice::Tool { name, disable_parallel_tool_use } => {
-                self.list.retain(|tool| name_of(tool) == Some(&name));
+                self.list.retain(|tool| is_named(tool, &name));
                 disable_parallel_tool_use
             }
             ToolChoice::Any { disable_parallel_tool_use } | ToolChoice::Auto { disable_parallel_tool_use } => {
@@ -152,11 +157,22 @@ fn nothing_to_choose() -> EncodeError {
     EncodeError::invalid("tool_choice", "`tool_choice` asks for a call, but there are no `tools`.")
 }
 
-fn name_of<'t>(tool: &'t Tool<'_>) -> Option<&'t str> {
+/// By what a choice may name it: its name, a toolset's server, or the kind of what has neither.
+fn is_named(tool: &Tool<'_>, name: &str) -> bool {
     match tool {
-        Tool::Function(function) => Some(&function.name),
-        Tool::Native(_) => None,
+        Tool::Function(function) => function.name == name,
+        Tool::Native(raw) => serde_json::from_str::<Own<'_>>(raw.get())
+            .is_ok_and(|own| own.name.or(own.mcp_server_name).is_none_or(|own| &*own == name) || &*own.kind == name),
     }
+}
+
+/// One of Anthropic's own tools.
+#[derive(Deserialize)]
+struct Own<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Text<'a>,
+    name: Option<Text<'a>>,
+    mcp_server_name: Option<Text<'a>>,
 }
 
 fn tool_of<'a>(
@@ -167,14 +183,18 @@ fn tool_of<'a>(
     notes: &mut Notes,
 ) -> Result<Tool<'a>, EncodeError> {
     match (&*tool.kind, tool.function) {
-        ("function", Some(function)) => Ok(Tool::Function(Function {
-            cache_control: tool.cache_control.or(function.cache_control),
-            allowed_callers: tool.allowed_callers,
-            defer_loading: tool.defer_loading,
-            eager_input_streaming: tool.eager_input_streaming,
-            input_examples: tool.input_examples,
-            ..function_of(function, model, notes)
-        })),
+        ("function", Some(function)) => {
+            notes.add_unknown("tools", &tool.unknown, NO_SUCH_FIELD);
+            let inside = function_of(function, model, notes);
+            Ok(Tool::Function(Function {
+                cache_control: tool.cache_control.or(inside.cache_control),
+                allowed_callers: tool.allowed_callers.or(inside.allowed_callers),
+                defer_loading: tool.defer_loading.or(inside.defer_loading),
+                eager_input_streaming: tool.eager_input_streaming.or(inside.eager_input_streaming),
+                input_examples: tool.input_examples.or(inside.input_examples),
+                ..inside
+            }))
+        }
         ("function", None) => {
             Err(EncodeError::invalid(format!("tools[{at}]"), "A tool of type `function` must have a `function`."))
         }
@@ -193,6 +213,7 @@ fn nth(all: &str, at: usize) -> Result<&RawValue, EncodeError> {
 }
 
 fn function_of<'a>(function: Asked<'a>, model: Model, notes: &mut Notes) -> Function<'a> {
+    notes.add_unknown("tools.function", &function.unknown, NO_SUCH_FIELD);
     let strict = function.strict == Some(true);
     if strict && !model.takes_schema() {
         notes.add("tools.function.strict", "this model does not hold strictly to a schema");
@@ -202,8 +223,12 @@ fn function_of<'a>(function: Asked<'a>, model: Model, notes: &mut Notes) -> Func
     let input_schema = if strict { schema::enforceable(parameters) } else { parameters };
     Function {
         description: function.description,
-        cache_control: function.cache_control,
         strict: strict.then_some(true),
+        cache_control: function.cache_control,
+        allowed_callers: function.allowed_callers,
+        defer_loading: function.defer_loading,
+        eager_input_streaming: function.eager_input_streaming,
+        input_examples: function.input_examples,
         ..bare(function.name.0, input_schema)
     }
 }
