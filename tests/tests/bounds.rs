@@ -48,6 +48,13 @@ async fn a_request_that_its_provider_refused_takes_nothing_of_its_credentials_to
         assert!(ask(&weir, &greedy).await.status.as_u16() >= 400);
         assert_eq!(told(&ask(&weir, &chat("pool/gpt-5.5")).await), (200, None), "after a {status}");
     }
+    let greedy = with(chat("pool/gpt-5.5~delay=20s"), "max_tokens", json!(1_000_000_000_000_u64));
+    let under_way = weir.chat().json(&greedy).begin().await;
+    simulator.until(|account| account.in_flight == 1).await;
+    // In a tenth of a second as much has drained as a hundred such requests need.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(told(&ask(&weir, &chat("pool/gpt-5.5")).await), (200, None), "while it runs");
+    under_way.leave();
 }
 
 /// A tenant whose model `q` has one slot, which is waited for, and a provider that lets nobody go.

@@ -184,7 +184,7 @@ impl Registry {
     /// reload took them away. What is of another window, or of an account that is no more, is passed over. An owner's budgets
     /// for the same time are charged the same, so one that is new has used what the others have, whichever stood first before.
     pub fn restore<'c>(&self, counters: impl IntoIterator<Item = (&'c str, i64, i64)>, now: Timestamp) {
-        let mut kept: HashMap<&str, HashMap<&str, Vec<(i64, i64)>>> = HashMap::new();
+        let mut kept: HashMap<&str, Counted<'c>> = HashMap::new();
         for (id, window, used) in counters {
             kept.entry(family(id)).or_default().entry(id).or_default().push((window, used));
         }
@@ -233,6 +233,9 @@ impl Owner {
         }
     }
 }
+
+/// What accounts of one family have used, by their ids: each window's first second, and how much.
+type Counted<'c> = HashMap<&'c str, Vec<(i64, i64)>>;
 
 /// An id without the number that tells an owner's budgets for the same time apart.
 fn family(id: &str) -> &str {

@@ -225,13 +225,13 @@ impl Scope {
     }
 
     fn charge(&self, tokens: i64, now: Instant) -> Result<(), Refused> {
-        let charged = self.tokens.as_ref().map_or(Ok(()), |bucket| bucket.charge(tokens, now));
+        let charged = self.tokens.as_ref().map_or(Ok(()), |bucket| bucket.charge(estimate(tokens, bucket), now));
         charged.map_err(|retry_after| Refused { what: What::Tokens, retry_after, is_claiming: false })
     }
 
     fn correct(&self, tokens: i64, actual: i64, then: Instant, now: Instant) {
         if let Some(bucket) = &self.tokens {
-            bucket.correct(tokens, actual, then, now);
+            bucket.correct(estimate(tokens, bucket), actual, then, now);
         }
     }
 
@@ -259,6 +259,12 @@ fn renewed(limit: u64, before: Option<&Arc<Bucket>>, now: Instant) -> Arc<Bucket
     let used = before.map_or(0, |bucket| bucket.used(now));
     let new = Bucket::new(limit, used, now);
     before.filter(|bucket| bucket.limit() == new.limit()).cloned().unwrap_or_else(|| new.into())
+}
+
+/// What is only estimated takes no more than all that there is: whoever allows an endless answer would else leave a debt to
+/// everybody for as long as it runs.
+fn estimate(tokens: i64, bucket: &Bucket) -> i64 {
+    tokens.min(bucket.limit())
 }
 
 fn share(used: i64, limit: i64) -> f64 {
