@@ -42,6 +42,7 @@ async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     turn.record.status = Some(StatusCode::OK);
     let mut head = head(turn.record, StatusCode::OK);
     head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    turn.record.pay();
     if turn.has_left() {
         return Err(Fault::gone());
     }
@@ -56,6 +57,7 @@ async fn stream(turn: &mut Turn<'_, '_>, mut stream: Box<Stream>) -> Result<(), 
     let writer = translator.writer_mut();
     count(turn, writer, pumped.is_ok());
     pumped?;
+    turn.record.pay();
     writer.close(route(turn.record).as_deref());
     turn.push(writer.take()).await?;
     stream.source.release().await;

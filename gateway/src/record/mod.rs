@@ -18,7 +18,7 @@ use crate::error::{Counted, Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::hedge::Which;
-use crate::ledger::{Accuracy, Entry, id};
+use crate::ledger::{Accuracy, Charge, Entry, id};
 use crate::metrics::seconds;
 use crate::model::{Model, ModelInstance, Picked, Target};
 use crate::price::{Nanos, Price};
@@ -60,6 +60,8 @@ pub struct Record<'s> {
     pub fault: Option<Fault>,
     /// What it holds and pays.
     pub bill: Bill,
+    /// What its accounts are charged with, once that is done.
+    paid: Option<Vec<Charge>>,
     /// Its place in the ledger, once it is admitted.
     pub entry: Option<Entry>,
     /// What its caller named it with.
@@ -157,6 +159,7 @@ impl<'s> Record<'s> {
             status: None,
             fault: None,
             bill: Bill::default(),
+            paid: None,
             entry: None,
             tags: tags(headers),
             limited_to: None,
@@ -309,9 +312,18 @@ impl<'s> Record<'s> {
         }
     }
 
-    /// Replaces what was held by what was used, and writes the ledger's row.
+    /// Replaces what was held by what was used, which is all known: before the last byte goes out, so that whoever has read
+    /// it may spend what is left.
+    pub fn pay(&mut self) {
+        if self.paid.is_none() {
+            self.paid = Some(self.bill.settle(self.model, self.answered.as_ref(), self.cost()));
+        }
+    }
+
+    /// Pays, if that is not done, and writes the ledger's row.
     fn settle(&mut self) {
-        let charges = self.bill.settle(self.model, self.answered.as_ref(), self.cost());
+        self.pay();
+        let charges = self.paid.take().unwrap_or_default();
         let Some(key) = self.key.filter(|_| self.operation.is_some()) else {
             return;
         };
