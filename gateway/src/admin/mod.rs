@@ -2,6 +2,7 @@
 //! delays a stream.
 
 mod budgets;
+mod quotas;
 mod requests;
 mod targets;
 mod usage;
@@ -55,6 +56,7 @@ impl Admin {
             .route("/admin/v1/config/reload", post(reload))
             .route("/admin/v1/budgets", get(budgets::list))
             .route("/admin/v1/budgets/{*rest}", put(budgets::raise))
+            .route("/admin/v1/quotas", get(quotas::list))
             .route("/admin/v1/requests/{id}", get(requests::one))
             .route("/admin/v1/targets", get(targets::list))
             .route("/admin/v1/targets/{*rest}", post(targets::reset))

@@ -11,10 +11,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Control, problem};
+use crate::access::Tenant;
 use crate::balance::{Availability, Candidate, LbModelManager, Moment, Standing};
 use crate::config::{CredentialSource, ModelType, WhenAllCool};
 use crate::error::Cause;
 use crate::metrics::Metrics;
+use crate::model::source::{self, Offer};
 use crate::model::{Model, Names, Snapshot, Target};
 
 /// What follows a target's id where it is to be reset.
@@ -157,13 +159,13 @@ fn rows(snapshot: &Snapshot) -> Vec<Row> {
     let models = snapshot.models.all().chain(snapshot.models.direct()).flat_map(|model| rows_of_model(model, None));
     let own = snapshot.tenants.values().flat_map(|tenant| {
         let models = tenant.own.all();
-        models.flat_map(|model| rows_of_model(model, Some(&tenant.id))).filter(|row| row.tenant.is_some())
+        models.flat_map(|model| rows_of_model(model, Some(tenant))).filter(|row| row.tenant.is_some())
     });
     models.chain(own).collect()
 }
 
 /// The targets as they are configured, and for a model with a `*` those of each name that was asked for.
-fn rows_of_model(model: &Model, tenant: Option<&str>) -> Vec<Row> {
+fn rows_of_model(model: &Model, tenant: Option<&Tenant>) -> Vec<Row> {
     let names = model.names.as_ref().map(Names::all).unwrap_or_default();
     let named = names.iter().flat_map(|(rest, manager)| rows_of(model, tenant, manager, rest));
     // A provider's own names have a type only when they are asked for.
@@ -171,9 +173,13 @@ fn rows_of_model(model: &Model, tenant: Option<&str>) -> Vec<Row> {
     plain.into_iter().flatten().chain(named).collect()
 }
 
-fn rows_of(model: &Model, tenant: Option<&str>, manager: &LbModelManager, rest: &str) -> Vec<Row> {
+fn rows_of(model: &Model, tenant: Option<&Tenant>, manager: &LbModelManager, rest: &str) -> Vec<Row> {
     let (moment, time) = (Moment::now(), Timestamp::now());
-    let shares = manager.shares(moment);
+    // A tenant's quotas may keep it from the operator's credentials.
+    let is_offered =
+        |target: &Target| tenant.is_none_or(|tenant| source::offer(tenant, target, rest, time) == Offer::Valid);
+    let may = |target: &Target| target.credential.source == CredentialSource::Custom || is_offered(target);
+    let shares = manager.shares(moment, |place| model.targets.get(place).is_some_and(may));
     let candidates = model.targets.iter().zip(manager.candidates()).zip(shares);
     let row = |((target, candidate), share): ((&Target, &Candidate), f64)| {
         let standing = Arc::clone(&candidate.standing);
@@ -182,7 +188,9 @@ fn rows_of(model: &Model, tenant: Option<&str>, manager: &LbModelManager, rest: 
         Row {
             id: standing.id().to_owned(),
             model: model.name.clone(),
-            tenant: tenant.filter(|_| target.credential.source == CredentialSource::Custom).map(str::to_owned),
+            tenant: tenant
+                .filter(|_| target.credential.source == CredentialSource::Custom)
+                .map(|tenant| tenant.id.clone()),
             model_type: model.model_type,
             provider: target.provider.name.clone(),
             credential: target.credential.id.clone(),

@@ -403,11 +403,11 @@ impl LbModelManager {
     }
 
     /// The part of the requests that goes to each candidate as things are, by weight and however it is picked: that of the
-    /// first level that has a usable one.
+    /// first level that has a usable one. `may` says which may be used at all.
     #[must_use]
-    pub fn shares(&self, now: Moment) -> Vec<f64> {
+    pub fn shares(&self, now: Moment, may: impl Fn(usize) -> bool) -> Vec<f64> {
         let mut shares = vec![0.0; self.candidates.len()];
-        let usable = |place| self.is_usable(place, &Tried::default(), now);
+        let usable = |place| may(place) && self.is_usable(place, &Tried::default(), now);
         let is_used = |level: &&Level| level.members.iter().any(|member| usable(member.place));
         let Some(level) = self.levels.iter().find(is_used) else {
             return shares;

@@ -27,7 +27,7 @@ pub use account::{
     Account, Alert, Cause, Charge, Exhausted, Listener, Owner, Reading, Reservation, Span, Terms, Threshold,
 };
 pub use accounts::{Accounts, Reservations};
-pub use quota::{QuotaReservation, QuotaState, Quotas};
+pub use quota::{Quota, QuotaReservation, QuotaState, Quotas};
 pub use window::{Calendar, Window};
 
 /// All accounts that some snapshot holds.

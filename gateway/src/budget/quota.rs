@@ -16,11 +16,15 @@ pub struct Quotas(Arc<[Quota]>);
 
 /// One quota.
 #[derive(Debug)]
-pub(super) struct Quota {
-    pub(super) account: Arc<Account>,
-    pub(super) quota_type: QuotaType,
-    pub(super) unit: QuotaUnit,
-    pub(super) expires: Option<Timestamp>,
+pub struct Quota {
+    /// What counts it.
+    pub account: Arc<Account>,
+    /// How it was come by.
+    pub quota_type: QuotaType,
+    /// What it counts.
+    pub unit: QuotaUnit,
+    /// When nothing is left of it.
+    pub expires: Option<Timestamp>,
     /// The provider's names of the models that it is for; `None`: all.
     pub(super) models: Option<Patterns>,
     /// The credits of one call; 1 for models that are not named.
@@ -85,6 +89,11 @@ impl Quotas {
             // Something is left, but not enough for this request.
             QuotaState::Valid | QuotaState::Exceeded => Err(QuotaState::Exceeded),
         }
+    }
+
+    /// Each, in the order of use.
+    pub fn iter(&self) -> impl Iterator<Item = &Quota> {
+        self.0.iter()
     }
 
     /// Each account.

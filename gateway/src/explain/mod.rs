@@ -243,7 +243,7 @@ impl<'a> Steps<'a> {
         let passed_on = attempt::passed_on(headers);
         let policy = search::retries(headers, instance);
         let (mut tried, mut tries, mut sendable) = (Tried::default(), policy.begin(), 0);
-        let shares = instance.balance().shares(Moment::now());
+        let shares = instance.shares(Moment::now());
         let mut outcome: Option<Result<Chosen<'a>, Fault>> = None;
         let unpicked = loop {
             let picked = match instance.pick(&mut tried, Moment::now(), search::room) {

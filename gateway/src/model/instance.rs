@@ -11,7 +11,6 @@ use jiff::Timestamp;
 
 use crate::access::{Key, Tenant};
 use crate::balance::{Held, LbModelManager, Moment, Tried, Unpicked};
-use crate::budget::QuotaState;
 use crate::config::CredentialSource;
 use crate::error::{Fault, Kind};
 use crate::headers;
@@ -161,6 +160,13 @@ impl<'s> ModelInstance<'s> {
         }
     }
 
+    /// The part of its caller's requests that goes to each target, by its place.
+    #[must_use]
+    pub fn shares(&self, now: Moment) -> Vec<f64> {
+        let may = |target: &Target| self.is_wanted(target) && self.may_use(target);
+        self.balance().shares(now, |place| self.model.targets.get(place).is_some_and(may))
+    }
+
     /// When the soonest of the targets where it may go may be used; `None` where one may be at once.
     #[must_use]
     pub fn soonest(&self, now: Moment) -> Option<Duration> {
@@ -191,14 +197,7 @@ impl<'s> ModelInstance<'s> {
     /// How the operator's credentials stand for the tenant at the model of `target`.
     #[must_use]
     pub fn offer(&self, target: &Target) -> Offer {
-        let Some(quotas) = self.tenant.quotas.get(&target.provider.name) else {
-            return Offer::Valid;
-        };
-        match quotas.state(&target.model.filled(self.rest()), Timestamp::now()) {
-            QuotaState::Unlimited | QuotaState::Valid => Offer::Valid,
-            QuotaState::Exceeded => Offer::Spent,
-            QuotaState::NotForModel => Offer::NoQuota,
-        }
+        source::offer(self.tenant, target, self.rest(), Timestamp::now())
     }
 
     /// Whether the model can be used at all, or the first reason why not.

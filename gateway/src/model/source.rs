@@ -2,10 +2,14 @@
 //! Pure: the truth table in one function.
 
 use http::StatusCode;
+use jiff::Timestamp;
 
+use crate::access::Tenant;
+use crate::budget::QuotaState;
 use crate::config::CredentialSource::{self, Custom, System};
 use crate::config::Prefer;
 use crate::error::{Fault, Kind};
+use crate::model::snapshot::Target;
 
 /// How the operator's credentials stand for one tenant at one provider's model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,19 @@ pub enum ModelStatus {
     NoConfigure,
     /// It can be used.
     Active,
+}
+
+/// How the operator's credentials stand for `tenant` at the model of `target`, with `rest` in the place of its `*`.
+#[must_use]
+pub fn offer(tenant: &Tenant, target: &Target, rest: &str, now: Timestamp) -> Offer {
+    let Some(quotas) = tenant.quotas.get(&target.provider.name) else {
+        return Offer::Valid;
+    };
+    match quotas.state(&target.model.filled(rest), now) {
+        QuotaState::Unlimited | QuotaState::Valid => Offer::Valid,
+        QuotaState::Exceeded => Offer::Spent,
+        QuotaState::NotForModel => Offer::NoQuota,
+    }
 }
 
 /// Whose credentials a request may use: the first while it works, then the next. One that is preferred is not used when
