@@ -836,4 +836,14 @@ async fn the_admin_api_tells_quotas_and_refuses_what_it_does_not_do_with_a_word(
     assert_eq!((refused.status.as_u16(), refused.header("allow")), (405, Some("GET,HEAD")));
     assert_eq!(refused.json().await["error"]["code"], "method_not_allowed");
     assert_eq!(call("GET", "/admin/v1/quotas", "Basic").send().await.status, 401);
+    let document = call("GET", "/admin/openapi.json", "Bearer").send().await.json().await;
+    assert_eq!(document["openapi"], "3.1.0");
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let answer = call(&method.to_uppercase(), &path.replace("{id}", "none"), "Bearer").send().await;
+            let (status, text) = (answer.status.as_u16(), answer.text().await);
+            let is_there = status != 405 && !text.contains("There is no endpoint");
+            assert!(is_there, "{method} {path}: {status} {text}");
+        }
+    }
 }
