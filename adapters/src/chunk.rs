@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::handback::{Handback, Piece, ThinkingBlock};
+use crate::openai::reply::FinishReason;
 use crate::usage::{ServiceTier, Usage};
 
 /// Room for one usual chunk, so that it is not grown into step by step.
@@ -39,22 +40,6 @@ enum State {
     Content,
     /// The provider said that its answer is complete.
     Complete,
-}
-
-/// Why a model stopped, in OpenAI's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// It was done, or met a stop sequence.
-    Stop,
-    /// `max_tokens` or the context's end.
-    Length,
-    /// It waits for the results of tools.
-    ToolCalls,
-    /// It waits for a function's result, told to a caller that uses the older form.
-    FunctionCall,
-    /// It was stopped by a filter.
-    ContentFilter,
 }
 
 /// A tool call's first chunk.

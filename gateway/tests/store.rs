@@ -155,7 +155,7 @@ fn a_store_that_is_open_or_not_there_is_left_alone() {
         assert!(text(&busy.stderr).contains("another Weir has it open"), "{busy:?}");
         let missing = weir(subcommand, &nowhere, b"");
         assert_eq!(missing.status.code(), Some(1), "{missing:?}");
-        assert!(text(&missing.stderr).contains("there is no store"), "{missing:?}");
+        assert!(text(&missing.stderr).contains("there is no store") && missing.stdout.is_empty(), "{missing:?}");
         assert!(!fs::exists(&nowhere).unwrap());
     }
     open.close();

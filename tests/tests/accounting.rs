@@ -811,3 +811,64 @@ async fn who_cannot_write_its_log_serves_keeps_and_tells_all_the_same() {
     weir.signal("TERM");
     assert_eq!(weir.ended().await.code(), Some(0));
 }
+
+/// What a caller has read whole it has paid for: its next request finds what is left.
+#[tokio::test]
+async fn an_answer_is_paid_for_before_its_last_byte_has_gone_out() {
+    // More than sockets hold, so that the last byte waits for its reader.
+    let text = "x".repeat(48 << 20);
+    let provider = Provider::json(&format!(
+        r#"{{"id":"x","object":"chat.completion","model":"m","choices":[{{"index":0,"message":{{"content":"{text}"}}}}],
+            "usage":{{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}}}"#
+    ))
+    .await;
+    let tenant = format!("budgets: [{{usd: 5, every: month}}], keys: [{{id: ci, hash: '{KEY_HASH}'}}]");
+    let weir = Config::new()
+        .openai("p", &provider.url())
+        .model(&format!("{{name: m, targets: [{{provider: p, model: m}}], {PRICED}}}"))
+        .tenant(&format!("{{id: acme, {tenant}}}"))
+        .start()
+        .await;
+    let answer = ask(&weir, &limited(chat("m"))).await;
+    assert_eq!(answer.status, 200);
+    let (_, told) = admin(&weir, "GET", "/admin/v1/budgets", &json!({})).await;
+    let budget = &told["budgets"][0];
+    assert_eq!((&budget["used_usd"], &budget["reserved_usd"]), (&json!(0.015), &json!(0)), "{budget}");
+    assert!(answer.text().await.len() > text.len());
+}
+
+#[tokio::test]
+async fn the_admin_api_tells_quotas_and_refuses_what_it_does_not_do_with_a_word() {
+    let simulator = simulator();
+    let quotas = "quotas: [{provider: openai, type: trial, unit: times, limit: 3}, \
+                  {provider: openai, type: paid, unit: tokens, limit: -1, expires: 2999-01-01}],";
+    let weir = config(&simulator, quotas, "").server("admin_token: a-token-of-the-admin").start().await;
+    let call = |method: &str, path: &str, scheme: &str| {
+        Call::new(weir.admin(), method, path).header("authorization", &format!("{scheme} a-token-of-the-admin"))
+    };
+    weir.logged(&ask(&weir, &limited(chat("m"))).await.id()).await;
+    let told = call("GET", "/admin/v1/quotas", "bearer").send().await.json().await;
+    let rows = told["quotas"].as_array().unwrap();
+    let row = |place: usize| ["id", "unit", "limit", "used", "left"].map(|name| rows[place][name].clone());
+    assert_eq!(rows.len(), 2, "{told}");
+    let paid = "quota/acme/openai/paid/tokens";
+    assert_eq!(row(0), [json!(paid), json!("tokens"), json!(null), json!(TOKENS), json!(null)]);
+    assert_eq!(row(1), [json!("quota/acme/openai/trial/times"), json!("times"), json!(3), json!(0), json!(3)]);
+    assert!(rows[0]["expires"].as_str().unwrap().starts_with("2999-01-0"), "{told}");
+    let page = call("GET", "/admin/v1/quotas?limit=1&tenant=acme", "BEARER").send().await.json().await;
+    assert_eq!((page["quotas"].as_array().unwrap().len(), &page["next"]), (1, &json!(paid)));
+    let refused = call("POST", "/admin/v1/quotas", "Bearer").send().await;
+    assert_eq!((refused.status.as_u16(), refused.header("allow")), (405, Some("GET,HEAD")));
+    assert_eq!(refused.json().await["error"]["code"], "method_not_allowed");
+    assert_eq!(call("GET", "/admin/v1/quotas", "Basic").send().await.status, 401);
+    let document = call("GET", "/admin/openapi.json", "Bearer").send().await.json().await;
+    assert_eq!(document["openapi"], "3.1.0");
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let answer = call(&method.to_uppercase(), &path.replace("{id}", "none"), "Bearer").send().await;
+            let (status, text) = (answer.status.as_u16(), answer.text().await);
+            let is_there = status != 405 && !text.contains("There is no endpoint");
+            assert!(is_there, "{method} {path}: {status} {text}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::usage::Written;
-use crate::chunk::{FinishReason, push_json};
+use crate::chunk::push_json;
 use crate::handback::{Order, ThinkingBlock};
 use crate::usage::Usage;
 
@@ -31,6 +31,22 @@ pub struct Completion<'a> {
     pub usage: Option<Usage>,
     /// The tier that served it, in OpenAI's words.
     pub service_tier: Option<&'static str>,
+}
+
+/// Why a model stopped, in OpenAI's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// It was done, or met a stop sequence.
+    Stop,
+    /// `max_tokens` or the context's end.
+    Length,
+    /// It waits for the results of tools.
+    ToolCalls,
+    /// It waits for a function's result, told to a caller that uses the older form.
+    FunctionCall,
+    /// It was stopped by a filter.
+    ContentFilter,
 }
 
 /// What the model said.

@@ -8,6 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -25,7 +26,7 @@ const PAGE: usize = 100;
 const MOST_PAGE: usize = 1_000;
 
 /// Which budgets are asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     /// Whose, its keys' too.
@@ -35,47 +36,59 @@ pub(super) struct Asked {
     after: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Page {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Budgets")]
+pub(super) struct Page {
     budgets: Vec<Row>,
     /// What to ask for `after`; `null`: there are no more.
     next: Option<String>,
 }
 
 /// One budget in its window.
-#[derive(Serialize)]
-struct Row {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Budget")]
+pub(super) struct Row {
     id: String,
     tenant: String,
     key: Option<String>,
     #[serde(serialize_with = "dollars")]
+    #[schemars(with = "Option<f64>")]
     limit_usd: Option<i64>,
     #[serde(serialize_with = "dollars")]
+    #[schemars(with = "Option<f64>")]
     used_usd: Option<i64>,
     #[serde(serialize_with = "dollars")]
+    #[schemars(with = "Option<f64>")]
     reserved_usd: Option<i64>,
     /// What other gateways have used, hold or keep in hand.
     #[serde(serialize_with = "dollars")]
+    #[schemars(with = "Option<f64>")]
     elsewhere_usd: Option<i64>,
     #[serde(serialize_with = "dollars")]
+    #[schemars(with = "Option<f64>")]
     left_usd: Option<i64>,
     /// Until when a raised limit holds.
+    #[schemars(with = "Option<String>")]
     raised_until: Option<Timestamp>,
     window: Window,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Window {
     every: crate::config::Every,
+    #[schemars(with = "Option<String>")]
     from: Option<Timestamp>,
+    #[schemars(with = "Option<String>")]
     to: Option<Timestamp>,
 }
 
 /// A limit that is to hold for a while.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raised {
+    #[schemars(with = "f64")]
     usd: Box<RawValue>,
+    #[schemars(with = "String")]
     until: Timestamp,
 }
 

@@ -2,6 +2,7 @@
 //! delays a stream.
 
 mod budgets;
+mod openapi;
 mod quotas;
 mod requests;
 mod targets;
@@ -20,6 +21,7 @@ use axum::{Json, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -75,6 +77,7 @@ impl Admin {
     pub fn new(gateway: Arc<Gateway>, reloader: Arc<Reloader>, access: Access) -> Self {
         let control = Control { gateway, reloader, access };
         let api = Router::new()
+            .route("/admin/openapi.json", get(openapi::get))
             .route("/admin/v1/config", get(config))
             .route("/admin/v1/config/history", get(history))
             .route("/admin/v1/config/reload", post(reload))
@@ -105,16 +108,17 @@ impl Admin {
 }
 
 /// An error in the API's own shape.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Problem {
     error: ProblemBody,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ProblemBody {
     message: String,
     code: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<serde_json::Value>")]
     faults: Vec<Fault>,
 }
 

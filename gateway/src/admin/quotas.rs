@@ -6,6 +6,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, problem};
@@ -20,7 +21,7 @@ const PAGE: usize = 100;
 const MOST_PAGE: usize = 1_000;
 
 /// Which quotas are asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     tenant: Option<String>,
@@ -29,15 +30,17 @@ pub(super) struct Asked {
     after: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Page {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Quotas")]
+pub(super) struct Page {
     quotas: Vec<Row>,
     /// What to ask for `after`; `null`: there are no more.
     next: Option<String>,
 }
 
 /// One quota. What it counts is its unit.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Quota")]
 struct Row {
     id: String,
     tenant: String,
@@ -51,6 +54,7 @@ struct Row {
     /// What other gateways have used, hold or keep in hand.
     elsewhere: i64,
     left: Option<i64>,
+    #[schemars(with = "Option<String>")]
     expires: Option<Timestamp>,
 }
 

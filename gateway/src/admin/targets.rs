@@ -8,6 +8,7 @@ use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Control, problem};
@@ -23,15 +24,16 @@ use crate::model::{Model, Names, Snapshot, Target};
 const RESET: &str = "/reset";
 
 /// The targets of all models.
-#[derive(Serialize)]
-struct Page {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Targets")]
+pub(super) struct Page {
     targets: Vec<Row>,
     /// The models of which every target cools now.
     all_cool: Vec<AllCool>,
 }
 
 /// A model without a target that may be used.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct AllCool {
     model: String,
     /// Whose version of it, where it has credentials of a tenant's own.
@@ -40,11 +42,13 @@ struct AllCool {
     /// What becomes of its requests.
     when_all_cool: WhenAllCool,
     /// When the first target is back.
+    #[schemars(with = "Option<String>")]
     until: Option<Timestamp>,
 }
 
 /// One target of one model.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Target")]
 struct Row {
     id: String,
     model: String,
@@ -60,10 +64,12 @@ struct Row {
     /// The part of the model's requests that go there as things are, from 0 to 1.
     share: f64,
     state: State,
+    #[schemars(with = "Option<String>")]
     reason: Option<Cause>,
     /// Whether another gateway found that.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     elsewhere: bool,
+    #[schemars(with = "Option<String>")]
     until: Option<Timestamp>,
     in_flight: u32,
     latency_ms: Option<f64>,
@@ -72,7 +78,7 @@ struct Row {
 }
 
 /// A target's state in a word.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum State {
     /// It takes requests.

@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -48,13 +49,16 @@ where
 }
 
 /// What can be asked for. The names of fields are values that rows must have.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-struct Asked {
+pub(super) struct Asked {
     by: Option<String>,
+    /// A day, or a moment with its offset.
     #[serde(deserialize_with = "moment")]
+    #[schemars(with = "Option<String>")]
     from: Option<Timestamp>,
     #[serde(deserialize_with = "moment")]
+    #[schemars(with = "Option<String>")]
     to: Option<Timestamp>,
     tenant: Option<String>,
     key: Option<String>,
@@ -68,7 +72,7 @@ struct Asked {
     cursor: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Format {
     /// A page with a cursor.

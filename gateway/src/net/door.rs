@@ -258,12 +258,15 @@ impl Door {
     }
 }
 
-/// Why a head cannot be read. What Pingora says begins with the bytes themselves where the parser refused them; that
-/// parser's own word comes with it then.
+/// What Pingora says of a head is shown up to this length; what is longer shows the head itself.
+const LONGEST_REASON: usize = 120;
+
+/// Why a head cannot be read: what Pingora says, or, where that shows the head itself, what its parser says.
 fn reason(error: &pingora::Error) -> String {
-    let told = error.context.as_ref().map(|context| context.as_str()).filter(|context| !context.starts_with("buf: "));
-    let parsers = || error.cause.as_ref().map(ToString::to_string);
-    told.map(str::to_owned).or_else(parsers).unwrap_or_else(|| "its head is malformed".to_owned())
+    let is_reason = |text: &String| !text.starts_with("buf: ") && text.len() <= LONGEST_REASON;
+    let told = error.context.as_ref().map(|context| context.as_str().to_owned()).filter(is_reason);
+    let parsers = || error.cause.as_ref().map(ToString::to_string).filter(is_reason);
+    told.or_else(parsers).unwrap_or_else(|| "its head is malformed or too large".to_owned())
 }
 
 /// Resolves when it turns true.

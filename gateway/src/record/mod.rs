@@ -471,12 +471,10 @@ impl Drop for Record<'_> {
         if self.attempts.last().is_some_and(|attempt| attempt.outcome.is_none()) {
             // Cut in the middle, by a drain or a panic: its provider has very likely been asked.
             let fault = self.fault.clone().unwrap_or_else(Fault::gone);
-            match self.answered {
-                Some(Spent { usage, accuracy, .. }) => {
-                    self.used(usage, accuracy);
-                    self.attempt_ended(Err(&fault));
-                }
-                None => self.attempt_failed(&Fault { sent: true, ..fault }),
+            if self.answered.is_some() {
+                self.attempt_ended(Err(&fault));
+            } else {
+                self.attempt_failed(&Fault { sent: true, ..fault });
             }
         }
         self.settle();

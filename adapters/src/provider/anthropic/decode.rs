@@ -10,10 +10,9 @@ use super::format::ANSWER_TOOL;
 use super::usage::Told;
 use super::{error, is_legacy};
 use crate::adapter::{DecodeError, Reply, Target};
-use crate::chunk::FinishReason;
 use crate::handback::{Piece, ThinkingBlock};
 use crate::openai::reply::{
-    Annotation, Completion, FileCitation, Function, FunctionKind, Message, Raw, ToolCall, UrlCitation,
+    Annotation, Completion, FileCitation, FinishReason, Function, FunctionKind, Message, Raw, ToolCall, UrlCitation,
 };
 use crate::openai::text::{Text, joined, raw_string};
 use crate::request::Request;
@@ -28,7 +27,7 @@ struct Answer<'a> {
     content: Option<Vec<&'a RawValue>>,
     stop_reason: Option<Text<'a>>,
     stop_details: Option<StopDetails<'a>>,
-    usage: Option<Told>,
+    usage: Option<&'a RawValue>,
 }
 
 /// One block of an answer.
@@ -155,7 +154,8 @@ pub(super) fn decode(request: &Request, to: &Target<'_>, body: &[u8]) -> Result<
     said.message.extra_content = beside.into_json();
     let refusal = (&*stop == "refusal").then(|| refusal_text(answer.stop_details));
     let (message, calls) = said.into_message(refusal, is_legacy(request));
-    let usage = answer.usage.map(Usage::from);
+    let told = answer.usage.and_then(Told::read);
+    let usage = told.map(Usage::from);
     let completion = Completion {
         id: answer.id.as_deref().unwrap_or_default(),
         created: to.now,
@@ -163,7 +163,7 @@ pub(super) fn decode(request: &Request, to: &Target<'_>, body: &[u8]) -> Result<
         message,
         finish_reason: finish_reason(&stop, calls),
         usage,
-        service_tier: answer.usage.and_then(|told| told.tier()),
+        service_tier: told.and_then(|told| told.tier()),
     };
     Ok(Reply { body: completion.into_json(body.len() + 256).into(), usage })
 }

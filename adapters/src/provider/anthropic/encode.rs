@@ -3,18 +3,18 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::Notes;
 use super::content::text_block;
 use super::conversation::Conversation;
 use super::format::Format;
 use super::model::{Model, OLD_VERSION};
-use super::native::{Block, Body, Metadata};
+use super::native::{Block, Body};
 use super::schema;
 use super::thinking::{Effort, Reasoning, Surroundings};
 use super::tools::Tools;
+use super::{Notes, user};
 use crate::adapter::{EncodeError, NativeRequest, Target};
 use crate::chunk::push_json;
 use crate::index::Index;
@@ -72,9 +72,6 @@ pub const DROPS: [(&str, &str); 13] = [
     ("prompt_cache_retention", "Anthropic's cache is steered by `cache_control`"),
     ("moderation", "Anthropic has no moderation beside a completion"),
 ];
-
-/// The longest `user_id` that Anthropic takes.
-const LONGEST_USER_ID: usize = 512;
 
 /// The header that says which version of the API is spoken.
 const VERSION: HeaderName = HeaderName::from_static("anthropic-version");
@@ -147,7 +144,7 @@ impl<'a> Encoder<'a, '_> {
             output_config: self.output_config(reasoning.effort, format)?,
             thinking: reasoning.thinking,
             stop_sequences: self.stop_sequences()?,
-            metadata: self.metadata()?,
+            metadata: user::metadata(self.fields, self.notes)?,
             service_tier: self.service_tier()?,
             stream: self.fields.get("stream") == Some("true"),
             as_written,
@@ -329,42 +326,6 @@ impl<'a> Encoder<'a, '_> {
         strings.ok_or_else(|| EncodeError::invalid(param, message()))
     }
 
-    fn metadata(&mut self) -> Result<Option<Metadata<'a>>, EncodeError> {
-        let text = |param: &str| match self.fields.get(param) {
-            Some(raw) => serde_json::from_str::<Text<'a>>(raw)
-                .map(Some)
-                .map_err(|_| EncodeError::invalid(param, format!("`{param}` must be a string."))),
-            None => Ok(None),
-        };
-        let user = match text("user")? {
-            Some(user) => Some(("user", user)),
-            None => text("safety_identifier")?.map(|user| ("safety_identifier", user)),
-        };
-        let own = self.own_metadata()?;
-        let Some((param, user)) = user.or_else(|| own.map(|user| ("metadata.user_id", user))) else {
-            return Ok(None);
-        };
-        if let Some(why) = why_refused(&user) {
-            self.notes.add(param, why);
-            return Ok(None);
-        }
-        Ok(Some(Metadata { user_id: user.0 }))
-    }
-
-    /// Anthropic's metadata knows nothing but the user.
-    fn own_metadata(&mut self) -> Result<Option<Text<'a>>, EncodeError> {
-        let Some(raw) = self.fields.get("metadata") else {
-            return Ok(None);
-        };
-        let invalid = |_| EncodeError::invalid("metadata", "`metadata` must be an object of strings.");
-        let OwnMetadata { user_id } = serde_json::from_str(raw).map_err(invalid)?;
-        let known = usize::from(user_id.is_some());
-        if Index::of(raw.as_bytes()).is_ok_and(|index| index.fields().len() > known) {
-            self.notes.add("metadata", "Anthropic takes nothing but a `user_id`");
-        }
-        Ok(user_id)
-    }
-
     fn service_tier(&mut self) -> Result<Option<&'static str>, EncodeError> {
         let Some(raw) = self.fields.get("service_tier") else {
             return Ok(None);
@@ -389,12 +350,6 @@ struct Form<'s> {
     schema: &'s RawValue,
 }
 
-#[derive(Deserialize)]
-struct OwnMetadata<'a> {
-    #[serde(borrow)]
-    user_id: Option<Text<'a>>,
-}
-
 fn json(value: &impl Serialize) -> Vec<u8> {
     let mut json = Vec::new();
     push_json(&mut json, value);
@@ -416,15 +371,4 @@ fn is_taken_while_thinking(param: &str, number: f64) -> bool {
         "top_p" => number >= 0.95,
         _ => false,
     }
-}
-
-/// Anthropic wants an opaque id, and refuses what it takes for an e-mail address or a telephone number.
-fn why_refused(user: &str) -> Option<&'static str> {
-    let has_domain = user.split_once('@').is_some_and(|(_, domain)| domain.contains('.'));
-    let digits = user.chars().filter(char::is_ascii_digit).count();
-    let is_telephone = digits >= 7 && user.chars().all(|c| c.is_ascii_digit() || " +-()".contains(c));
-    if has_domain || is_telephone {
-        return Some("Anthropic refuses e-mail addresses and telephone numbers");
-    }
-    (user.len() > LONGEST_USER_ID).then_some("Anthropic takes no user longer than 512 characters")
 }

@@ -23,7 +23,7 @@ const DONE: &[u8] = b"[DONE]";
 /// How many blocks may be open at a time; Anthropic opens one.
 const MAX_OPEN: usize = 64;
 
-/// How much of open blocks is kept: reasoning to be handed back, and arguments of the provider's own tools.
+/// How much of a stream is kept until its end: blocks to be handed back, their sources and their order.
 const MAX_KEPT: usize = 16 * 1024 * 1024;
 
 /// Reads one stream.
@@ -90,7 +90,7 @@ struct Wire<'a> {
     message: Option<Start<'a>>,
     content_block: Option<&'a RawValue>,
     delta: Option<Delta<'a>>,
-    usage: Option<Told>,
+    usage: Option<&'a RawValue>,
     error: Option<IgnoredAny>,
 }
 
@@ -98,7 +98,7 @@ struct Wire<'a> {
 struct Start<'a> {
     #[serde(borrow)]
     id: Option<Text<'a>>,
-    usage: Option<Told>,
+    usage: Option<&'a RawValue>,
 }
 
 /// What a block grows by, or how a message ends.
@@ -134,7 +134,7 @@ impl EventDecoder for Decoder {
             Some("content_block_stop") => self.close(wire.index.unwrap_or_default(), out),
             Some("message_delta") => {
                 self.beside.read(text);
-                self.stop(wire.delta, wire.usage.as_ref(), out);
+                self.stop(wire.delta, wire.usage, out);
             }
             Some("message_stop") => self.ended(out),
             Some("error") => return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data)))),
@@ -179,12 +179,12 @@ impl Decoder {
         let (id, usage) = message.map_or((None, None), |message| (message.id, message.usage));
         out.begin(id.as_deref().unwrap_or_default(), self.created, &self.model);
         out.role();
-        self.count(usage.as_ref(), out);
+        self.count(usage, out);
     }
 
-    fn count(&mut self, told: Option<&Told>, out: &mut ChunkWriter) {
-        if let Some(told) = told {
-            self.told.update(told);
+    fn count(&mut self, usage: Option<&RawValue>, out: &mut ChunkWriter) {
+        if let Some(told) = usage.and_then(Told::read) {
+            self.told.update(&told);
             out.usage(Usage::from(self.told));
         }
     }
@@ -334,7 +334,7 @@ impl Decoder {
         }
     }
 
-    fn stop(&mut self, delta: Option<Delta<'_>>, usage: Option<&Told>, out: &mut ChunkWriter) {
+    fn stop(&mut self, delta: Option<Delta<'_>>, usage: Option<&RawValue>, out: &mut ChunkWriter) {
         self.count(usage, out);
         let Some((reason, details)) = delta.and_then(|delta| Some((delta.stop_reason?, delta.stop_details))) else {
             return;

@@ -29,6 +29,7 @@ mod thinking;
 mod tools;
 mod unnamed;
 mod usage;
+mod user;
 
 pub use encode::{DROPS, TRANSLATES};
 

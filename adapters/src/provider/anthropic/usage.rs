@@ -1,6 +1,8 @@
 //! Anthropic's usage. It counts exclusively: `input_tokens` are those that were neither read from nor written to a cache.
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::usage::{ServiceTier, Usage};
 
@@ -11,12 +13,75 @@ pub(super) struct Told {
     output_tokens: Option<u64>,
     cache_read_input_tokens: Option<u64>,
     cache_creation_input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "if_known")]
     cache_creation: Option<CacheCreation>,
+    #[serde(default, deserialize_with = "if_known")]
     output_tokens_details: Option<OutputDetails>,
+    #[serde(default, deserialize_with = "if_known")]
     service_tier: Option<Tier>,
+    #[serde(default, deserialize_with = "if_known")]
     speed: Option<Speed>,
+    #[serde(default, deserialize_with = "if_known")]
     server_tool_use: Option<ServerTools>,
+    #[serde(default, deserialize_with = "if_known")]
     inference_geo: Option<Geo>,
+    /// What the other counts do not hold.
+    #[serde(rename = "iterations")]
+    beside: Option<Beside>,
+}
+
+/// A detail whose shape is not known says nothing, and spoils no count.
+fn if_known<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let raw = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(raw.get()).ok())
+}
+
+/// What compactions and advisors used: the steps that led to an answer name them, and no other count holds them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beside(Usage);
+
+/// One step of those that led to an answer.
+#[derive(Deserialize)]
+struct Iteration {
+    #[serde(rename = "type")]
+    kind: IterationKind,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
+    cache_creation: Option<CacheCreation>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum IterationKind {
+    Compaction,
+    /// By another model; its tokens are counted as the asked one's, since an answer has one price.
+    AdvisorMessage,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Beside {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let all: Vec<Iteration> = serde_json::from_str(raw.get()).unwrap_or_default();
+        let beside = all.into_iter().filter(|one| one.kind != IterationKind::Other);
+        Ok(Self(beside.fold(Usage::default(), |all, one| all.and(&Usage::from(Told::from(one))))))
+    }
+}
+
+impl From<Iteration> for Told {
+    fn from(one: Iteration) -> Self {
+        Self {
+            input_tokens: one.input_tokens,
+            output_tokens: one.output_tokens,
+            cache_read_input_tokens: one.cache_read_input_tokens,
+            cache_creation_input_tokens: one.cache_creation_input_tokens,
+            cache_creation: one.cache_creation,
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -64,6 +129,11 @@ enum Speed {
 }
 
 impl Told {
+    /// Reads a raw usage; one that can't be read counts nothing, and costs nobody the answer.
+    pub(super) fn read(raw: &RawValue) -> Option<Self> {
+        serde_json::from_str(raw.get()).ok()
+    }
+
     /// Takes over what a later word tells anew.
     pub(super) fn update(&mut self, later: &Self) {
         self.input_tokens = later.input_tokens.or(self.input_tokens);
@@ -76,6 +146,7 @@ impl Told {
         self.speed = later.speed.or(self.speed);
         self.server_tool_use = later.server_tool_use.or(self.server_tool_use);
         self.inference_geo = later.inference_geo.or(self.inference_geo);
+        self.beside = later.beside.or(self.beside);
     }
 
     /// The tier that served, in OpenAI's words.
@@ -107,7 +178,7 @@ impl From<Told> for Usage {
         };
         let read = told.cache_read_input_tokens.unwrap_or_default();
         let fresh = told.input_tokens.unwrap_or_default();
-        Self {
+        let own = Self {
             input_tokens: fresh.saturating_add(read).saturating_add(for_minutes).saturating_add(for_an_hour),
             cached_input_tokens: read,
             cache_write_tokens: for_minutes,
@@ -118,7 +189,8 @@ impl From<Told> for Usage {
             in_us: told.inference_geo == Some(Geo::Us),
             tier: told.priced_as(),
             ..Self::default()
-        }
+        };
+        own.and(&told.beside.unwrap_or_default().0)
     }
 }
 
@@ -154,6 +226,33 @@ mod tests {
         let mut streamed = told(r#"{"input_tokens":1,"service_tier":"priority"}"#);
         streamed.update(&told(r#"{"output_tokens":2}"#));
         assert_eq!(Usage::from(streamed).tier, ServiceTier::Priority);
+    }
+
+    #[test]
+    fn what_compactions_and_advisors_used_is_counted_once_and_the_other_steps_not_again() {
+        let usage = Usage::from(told(
+            r#"{"input_tokens":1000,"output_tokens":100,"service_tier":"priority","iterations":[
+                {"type":"compaction","input_tokens":180000,"output_tokens":3500,"cache_read_input_tokens":20,
+                 "cache_creation_input_tokens":7,"cache_creation":{"ephemeral_1h_input_tokens":7}},
+                {"type":"advisor_message","model":"claude-opus-5","input_tokens":50,"output_tokens":5},
+                {"type":"message","input_tokens":1000,"output_tokens":100},{"type":"new"}]}"#,
+        ));
+        assert_eq!((usage.input_tokens, usage.output_tokens), (1000 + 180_027 + 50, 3605));
+        assert_eq!(
+            (usage.cached_input_tokens, usage.cache_write_1h_tokens, usage.tier),
+            (20, 7, ServiceTier::Priority)
+        );
+        let odd = Usage::from(told(r#"{"input_tokens":1,"iterations":{"odd":true}}"#));
+        assert_eq!(odd.input_tokens, 1);
+    }
+
+    #[test]
+    fn an_odd_detail_spoils_no_count() {
+        let odd = told(
+            r#"{"input_tokens":10,"output_tokens":5,"cache_creation":[],"output_tokens_details":7,"speed":1.5,
+            "service_tier":null,"server_tool_use":"none","inference_geo":{}}"#,
+        );
+        assert_eq!(Usage::from(odd), Usage { input_tokens: 10, output_tokens: 5, ..Usage::default() });
     }
 
     #[test]
