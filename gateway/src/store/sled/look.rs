@@ -161,7 +161,7 @@ fn unpacked(bytes: &[u8]) -> Option<&[u8]> {
 fn newest_in(kind: Kind, body: &[u8]) -> Option<u64> {
     let values =
         salvage::values(kind, body).into_iter().filter(|value| value.len() == size_of::<u64>() + size_of::<u32>());
-    values.filter_map(|value| seal::open(NEWEST, value.to_vec()).ok()).map(number).last()
+    values.filter_map(|value| seal::open(NEWEST, value.to_vec()).ok()).map(number).next_back()
 }
 
 /// What a segment's head tells: its own place in the order, and up to where all was safe.
