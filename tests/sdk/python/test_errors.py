@@ -66,10 +66,15 @@ def test_a_providers_unprocessable_entity_stays_one(client, provider):
 
 
 def test_weirs_own_refused_credential_is_not_the_callers_fault(client, provider):
-    for status in (401, 403):
-        failure = fails(client, openai.InternalServerError, provider.faulty(f"status={status}"))
-        assert (failure.status_code, kind(failure), failure.code) == (502, "provider_auth", "provider_auth_failed")
-        assert "simulated" not in failure.response.text, "no credential is in an answer"
+    failure = fails(client, openai.InternalServerError, provider.faulty("status=401"))
+    assert (failure.status_code, kind(failure), failure.code) == (502, "provider_auth", "provider_auth_failed")
+    assert "simulated" not in failure.response.text, "no credential is in an answer"
+
+
+def test_what_a_provider_does_not_permit_keeps_its_status(client, provider):
+    failure = fails(client, openai.PermissionDeniedError, provider.faulty("status=403"))
+    assert (failure.status_code, kind(failure)) == (403, "provider_error")
+    assert "simulated" not in failure.response.text, "no credential is in an answer"
 
 
 def test_a_providers_failure_is_an_internal_server_error(client, provider):
