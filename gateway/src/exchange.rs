@@ -194,8 +194,8 @@ async fn any_answer<'s>(
     Err(fault)
 }
 
-/// The models that may take over after one, that was asked for under a name, came to `fault`, in their order: first what a budget names, since this model's
-/// answer could not even be cut to what is left.
+/// The models that may take over after one, that was asked for under a name, came to `fault`, in their order: first what a
+/// budget names, since this model's answer could not even be cut to what is left.
 pub(crate) fn successors<'s>(
     snapshot: &'s Snapshot,
     key: &'s Key,

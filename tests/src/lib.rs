@@ -7,6 +7,7 @@
 //! | `fixtures` | what providers send, kept in files |
 //! | `weir` | the process under test, its configuration and its access log |
 //! | `client` | calls and their answers, read as events with their times |
+//! | `priced` | a model with a price, and rows of the ledger |
 //! | `provider` | a provider that answers byte for byte what a test says |
 //! | `raw` | bytes that no client would send |
 //! | `http2` | calls over HTTP/2 |
@@ -20,6 +21,7 @@ pub mod client;
 pub mod fixtures;
 pub mod http2;
 pub mod patience;
+pub mod priced;
 pub mod process;
 pub mod provider;
 pub mod raw;

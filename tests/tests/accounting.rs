@@ -7,35 +7,15 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, stream, stream_with_usage, with};
 use weir_tests::client::{Answer, Call};
+use weir_tests::priced::{PRICED, ask, config, row};
 use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
-
-/// A dollar for a thousand tokens of either kind.
-const PRICED: &str = "pricing: {input: 1000, output: 1000}";
 
 /// What the simulator counts for [`chat`]: 6 tokens in, 8 out.
 const TOKENS: u64 = 14;
 
-/// A model `m` of that price, and a tenant with these settings.
-fn config(simulator: &Simulator, tenant: &str, key: &str) -> Config {
-    Config::of(simulator)
-        .model(&format!("{{name: m, targets: [{{provider: openai, model: gpt-5.5}}], {PRICED}}}"))
-        .tenant(&format!("{{id: acme, {tenant} keys: [{{id: ci, hash: '{KEY_HASH}', {key}}}]}}"))
-}
-
-async fn ask(weir: &Weir, body: &Value) -> Answer {
-    weir.chat().json(body).send().await
-}
-
 fn limited(request: Value) -> Value {
     with(request, "max_tokens", json!(8))
-}
-
-/// The row of an answered request.
-async fn row(weir: &Weir, id: &str) -> Value {
-    let answer = weir.get(&format!("/v1/usage/{id}")).send().await;
-    assert_eq!(answer.status.as_u16(), 200, "{id}");
-    answer.json().await
 }
 
 #[tokio::test]

@@ -8,33 +8,13 @@ use serde_json::{Value, json};
 use simulator::Simulator;
 use weir_tests::ask::{chat, simulator, stream, with};
 use weir_tests::client::Answer;
+use weir_tests::priced::{PRICED, ask, config, row};
 use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, KEY_HASH, Weir};
-
-/// A dollar for a thousand tokens of either kind.
-const PRICED: &str = "pricing: {input: 1000, output: 1000}";
-
-/// A model `m` of that price, and a tenant with these settings.
-fn config(simulator: &Simulator, tenant: &str, key: &str) -> Config {
-    Config::of(simulator)
-        .model(&format!("{{name: m, targets: [{{provider: openai, model: gpt-5.5}}], {PRICED}}}"))
-        .tenant(&format!("{{id: acme, {tenant} keys: [{{id: ci, hash: '{KEY_HASH}', {key}}}]}}"))
-}
-
-async fn ask(weir: &Weir, body: &Value) -> Answer {
-    weir.chat().json(body).send().await
-}
 
 /// Its status and its error's word.
 fn told(answer: &Answer) -> (u16, Option<&str>) {
     (answer.status.as_u16(), answer.header("x-weir-error"))
-}
-
-/// The row of an answered request.
-async fn row(weir: &Weir, id: &str) -> Value {
-    let answer = weir.get(&format!("/v1/usage/{id}")).send().await;
-    assert_eq!(answer.status.as_u16(), 200, "{id}");
-    answer.json().await
 }
 
 #[tokio::test]

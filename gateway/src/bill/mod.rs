@@ -1,27 +1,31 @@
 //! What one request takes and pays: its place under limits, what it may cost at most, and its row in the ledger. Part of
 //! the request's record, so whatever ends the request gives back what is held and writes what was used.
 
-use std::borrow::Cow;
+mod hold;
+mod spent;
+mod worst;
+
 use std::time::{Instant, SystemTime};
 
-use adapters::{Operation, Request, ServiceTier, Usage};
+use adapters::{Operation, Request, Usage};
 use jiff::Timestamp;
 
+use self::hold::{GivenUp, Hold, amount};
+pub use self::spent::Spent;
+pub use self::worst::Payable;
+use self::worst::{LEAST_OUTPUT, Worst};
 use crate::access::Key;
-use crate::budget::{self, QuotaReservation, Reservations};
+use crate::budget;
 use crate::config::{CredentialSource, Unpriced};
 use crate::error::Fault;
 use crate::hedge::Which;
 use crate::ledger::{Accuracy, Charge};
 use crate::limit::{self, Admission, Queue, Scopes, Standing};
 use crate::model::{Model, ModelInstance, Picked};
-use crate::price::{Nanos, Price, most_tokens};
+use crate::price::{Nanos, most_tokens};
 
 /// What a model may answer with at most when neither the caller nor the catalog says: it is only reserved, not asked for.
 const OUTPUT_TOKENS: u64 = 16_384;
-
-/// A budget that pays for fewer tokens than this is spent: an answer cut so short helps nobody.
-const LEAST_OUTPUT: u64 = 16;
 
 /// The limits of a model that were [waited for](Bill::queue_of), if any were, and what came of it.
 pub type ModelTurn = Option<(Scopes, Result<limit::Permit, limit::Rejection>)>;
@@ -46,136 +50,6 @@ pub struct Bill {
     /// The most that they can be.
     input_bound: Option<u64>,
     request_bytes: usize,
-}
-
-/// What is held for one attempt. Dropped, all of it is given back.
-#[derive(Debug, Default)]
-struct Hold {
-    reservations: Option<Reservations>,
-    quota: Option<QuotaReservation>,
-    credential: Option<(limit::Permit, limit::Charge)>,
-    /// The most tokens that the attempt is allowed to answer with, where its caller or its budget says.
-    most_output: Option<u64>,
-}
-
-/// What an attempt that did not answer is charged when the request has ended.
-#[derive(Debug)]
-struct GivenUp {
-    reservations: Option<(Reservations, Nanos)>,
-    quota: Option<(QuotaReservation, i64)>,
-}
-
-/// What an attempt used, and what that costs at its own price, where that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spent {
-    /// What it used.
-    pub usage: Usage,
-    /// How far that is to be relied on.
-    pub accuracy: Accuracy,
-    /// What it costs.
-    pub cost: Option<Nanos>,
-}
-
-impl Spent {
-    /// This and another one together, as far as to be relied on as the less reliable of the two; costs that are not known are
-    /// left out.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        let cost = match (self.cost, other.cost) {
-            (Some(one), Some(other)) => Some(one.saturating_add(other)),
-            (one, other) => one.or(other),
-        };
-        Self { usage: self.usage.and(&other.usage), accuracy: self.accuracy.max(other.accuracy), cost }
-    }
-}
-
-impl Hold {
-    /// The attempt is over: its slot is free, and no more stays held than what it is to be charged.
-    fn given_up(mut self, spent: &Spent) -> GivenUp {
-        let tokens = amount(spent.usage.total_tokens());
-        self.leave_credential(tokens);
-        let reservations = self.reservations.take().zip(spent.cost).map(|(mut held, cost)| {
-            held.shrink(cost);
-            (held, cost)
-        });
-        GivenUp { reservations, quota: self.quota.take().map(|held| (held, tokens)) }
-    }
-
-    /// The credential is free for others, and has been used so much.
-    fn leave_credential(&mut self, tokens: i64) {
-        if let Some((_permit, charge)) = self.credential.take() {
-            charge.settle(tokens, Instant::now());
-        }
-    }
-}
-
-impl Drop for Hold {
-    /// What was not charged cost nothing, the credential's tokens too: an estimate that stayed there would be everybody's.
-    fn drop(&mut self) {
-        self.leave_credential(0);
-    }
-}
-
-impl GivenUp {
-    fn settle(self, priced: bool) -> impl Iterator<Item = budget::Charge> {
-        let money = self.reservations.filter(|_| priced).map(|(held, cost)| held.settle(cost));
-        let quota = self.quota.and_then(|(held, tokens)| held.settle(tokens));
-        money.into_iter().flatten().chain(quota)
-    }
-}
-
-/// What a request is cut to, so that it can be paid.
-pub struct Payable<'r> {
-    /// The request, with a lower limit of its answer where the budget needs that.
-    pub request: Cow<'r, Request>,
-    /// That limit.
-    pub limited_to: Option<u64>,
-}
-
-impl<'r> Payable<'r> {
-    /// With at most so many tokens in each of its answers, where that was said.
-    fn cut(request: &'r Request, limited_to: Option<u64>) -> Result<Self, Fault> {
-        let cut = limited_to.map(|each| request.limited_to(each)).transpose()?;
-        Ok(Self { request: cut.map_or(Cow::Borrowed(request), Cow::Owned), limited_to })
-    }
-
-    /// The most tokens that all of its answers may have together, where that was said.
-    fn most_output(&self) -> Option<u64> {
-        match self.request.operation() {
-            Operation::Embeddings => Some(0),
-            Operation::Chat | Operation::Completions => {
-                let cut = self.limited_to.map(|each| each.saturating_mul(self.request.choices()));
-                cut.or_else(|| self.request.output_limit())
-            }
-        }
-    }
-}
-
-/// The worst that a request can be.
-struct Worst {
-    /// All of it but the output.
-    usage: Usage,
-    /// How it may be served.
-    tiers: &'static [ServiceTier],
-}
-
-impl Worst {
-    /// What it costs with so many tokens of an answer; `None` where that cannot be known.
-    fn cost(&self, price: &Price, output_tokens: u64) -> Option<Nanos> {
-        price.bound(&Usage { output_tokens, ..self.usage }, self.tiers)
-    }
-
-    /// How many tokens each answer may have for what is left; `None` where that is too few, or the answer's length changes
-    /// nothing.
-    fn cut(&self, price: &Price, left: Nanos, request: &Request) -> Option<u64> {
-        match request.operation() {
-            Operation::Embeddings => None,
-            Operation::Chat | Operation::Completions => {
-                let all = price.affordable_output(left, &self.usage, self.tiers)?;
-                Some(all / request.choices()).filter(|each| *each >= LEAST_OUTPUT)
-            }
-        }
-    }
 }
 
 impl Bill {
@@ -463,8 +337,4 @@ fn unpriced<'r>(key: &Key, request: &'r Request, limited_to: Option<u64>) -> Res
 #[must_use]
 pub fn queue(written: &crate::config::OnBusy) -> Queue {
     Queue { patience: written.queue.get(), most: usize::try_from(written.max.get()).unwrap_or(usize::MAX) }
-}
-
-fn amount(tokens: u64) -> i64 {
-    i64::try_from(tokens).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,65 @@
+//! The worst that a request can be, and what it is cut to, so that it can be paid.
+
+use std::borrow::Cow;
+
+use adapters::{Operation, Request, ServiceTier, Usage};
+
+use crate::error::Fault;
+use crate::price::{Nanos, Price};
+
+/// A budget that pays for fewer tokens than this is spent: an answer cut so short helps nobody.
+pub(super) const LEAST_OUTPUT: u64 = 16;
+
+/// What a request is cut to, so that it can be paid.
+pub struct Payable<'r> {
+    /// The request, with a lower limit of its answer where the budget needs that.
+    pub request: Cow<'r, Request>,
+    /// That limit.
+    pub limited_to: Option<u64>,
+}
+
+impl<'r> Payable<'r> {
+    /// With at most so many tokens in each of its answers, where that was said.
+    pub(super) fn cut(request: &'r Request, limited_to: Option<u64>) -> Result<Self, Fault> {
+        let cut = limited_to.map(|each| request.limited_to(each)).transpose()?;
+        Ok(Self { request: cut.map_or(Cow::Borrowed(request), Cow::Owned), limited_to })
+    }
+
+    /// The most tokens that all of its answers may have together, where that was said.
+    pub(super) fn most_output(&self) -> Option<u64> {
+        match self.request.operation() {
+            Operation::Embeddings => Some(0),
+            Operation::Chat | Operation::Completions => {
+                let cut = self.limited_to.map(|each| each.saturating_mul(self.request.choices()));
+                cut.or_else(|| self.request.output_limit())
+            }
+        }
+    }
+}
+
+/// The worst that a request can be.
+pub(super) struct Worst {
+    /// All of it but the output.
+    pub(super) usage: Usage,
+    /// How it may be served.
+    pub(super) tiers: &'static [ServiceTier],
+}
+
+impl Worst {
+    /// What it costs with so many tokens of an answer; `None` where that cannot be known.
+    pub(super) fn cost(&self, price: &Price, output_tokens: u64) -> Option<Nanos> {
+        price.bound(&Usage { output_tokens, ..self.usage }, self.tiers)
+    }
+
+    /// How many tokens each answer may have for what is left; `None` where that is too few, or the answer's length changes
+    /// nothing.
+    pub(super) fn cut(&self, price: &Price, left: Nanos, request: &Request) -> Option<u64> {
+        match request.operation() {
+            Operation::Embeddings => None,
+            Operation::Chat | Operation::Completions => {
+                let all = price.affordable_output(left, &self.usage, self.tiers)?;
+                Some(all / request.choices()).filter(|each| *each >= LEAST_OUTPUT)
+            }
+        }
+    }
+}
