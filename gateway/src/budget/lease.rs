@@ -157,6 +157,16 @@ impl Desk {
         self.nodes.store(i64::try_from(nodes).unwrap_or(i64::MAX).max(1), Ordering::Relaxed);
     }
 
+    /// What holds while there is no link, as the log tells it.
+    #[must_use]
+    pub fn until_it_is_back(&self) -> &'static str {
+        match self.policy {
+            OnRedisLoss::Lease => "each gateway keeps to its share of limits and budgets",
+            OnRedisLoss::Local => "each gateway has limits and budgets for itself",
+            OnRedisLoss::Reject => "what has a limit or a budget is refused",
+        }
+    }
+
     /// How it answers now.
     #[must_use]
     pub fn mode(&self) -> Mode {

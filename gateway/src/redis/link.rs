@@ -203,7 +203,8 @@ impl Link {
         self.desk.set_linked(false);
         if first {
             (self.told)(false);
-            tracing::warn!(%trouble, "redis is away: limits and budgets go on without it until it is back");
+            let until = self.desk.until_it_is_back();
+            tracing::warn!(%trouble, "redis is away: until it is back, {until}");
         }
         self.dismiss();
         self.active.values().for_each(|claimant| claimant.unanswered());
