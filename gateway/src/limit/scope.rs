@@ -285,6 +285,25 @@ impl From<Full> for Refused {
     }
 }
 
+/// At which scopes somebody has waited: they are no newcomer there, where two that wait for each other's slot would else
+/// both leave it to the other.
+#[derive(Clone, Copy, Default)]
+struct Waited(u32);
+
+impl Waited {
+    fn add(&mut self, place: usize) {
+        self.0 |= Self::bit(place);
+    }
+
+    fn was_at(self, place: usize) -> bool {
+        self.0 & Self::bit(place) != 0
+    }
+
+    fn bit(place: usize) -> u32 {
+        u32::try_from(place).ok().and_then(|place| 1_u32.checked_shl(place)).unwrap_or_default()
+    }
+}
+
 /// Where an admission came to a stop.
 struct Stop {
     place: usize,
@@ -391,7 +410,7 @@ impl Scopes {
     /// # Errors
     /// The first scope that is full; then nothing was counted.
     pub async fn admit(&self, now: Instant) -> Result<Permit, Rejection> {
-        match self.try_admit(None, now) {
+        match self.try_admit(Waited::default(), now) {
             Ok(permit) => permit.shared(now).await,
             Err(stop) if !stop.is_claiming => Err(stop.rejection),
             Err(stop) => {
@@ -407,7 +426,7 @@ impl Scopes {
     /// # Errors
     /// As [`Scopes::admit`].
     pub fn admit_at_once(&self, now: Instant) -> Result<Permit, Rejection> {
-        let mut permit = self.try_admit(None, now).map_err(|stop| stop.rejection)?;
+        let mut permit = self.try_admit(Waited::default(), now).map_err(|stop| stop.rejection)?;
         for (scope, account) in self.shared(|shared| &shared.requests) {
             match account.reserve_at_once(1, Timestamp::now()) {
                 Ok(reservation) => permit.shared.push(reservation),
@@ -425,7 +444,7 @@ impl Scopes {
     /// # Errors
     /// As [`Scopes::admit`], when the wait was in vain or its queue was full. Dropped while it waits, it leaves the queue.
     pub async fn admit_in_turn(&self, queue: Queue) -> Result<Permit, Rejection> {
-        match self.try_admit(None, Instant::now()) {
+        match self.try_admit(Waited::default(), Instant::now()) {
             Ok(permit) => permit.shared(Instant::now()).await,
             Err(stop) => self.wait_in_turn(queue, Wait::Slot, stop).await,
         }
@@ -433,14 +452,16 @@ impl Scopes {
 
     async fn wait_in_turn(&self, queue: Queue, wait: Wait, mut stop: Stop) -> Result<Permit, Rejection> {
         let until = Instant::now() + queue.patience;
+        let mut waited = Waited::default();
         loop {
             let Stop { place, rejection, .. } = stop;
+            waited.add(place);
             let slots = self.0.get(place).filter(|_| rejection.what == What::Slots);
             let slots = slots.and_then(|scope| scope.slots.as_deref());
             let Some(queued) = slots.and_then(|slots| slots.queue(queue.most)) else {
                 return Err(rejection);
             };
-            let turn = || match self.try_admit(Some(place), Instant::now()) {
+            let turn = || match self.try_admit(waited, Instant::now()) {
                 Err(again) if again.is_at(place) && (wait == Wait::Slot || again.is_claiming) => None,
                 done => Some(done),
             };
@@ -452,16 +473,16 @@ impl Scopes {
                 Err(stop) => stop,
             };
             queued.pass_on();
-            if wait == Wait::Claim && !stop.is_claiming {
+            if (wait == Wait::Claim && !stop.is_claiming) || Instant::now() >= until {
                 return Err(stop.rejection);
             }
         }
     }
 
-    /// Admits; `waited` is the place of the scope whose turn it is. An error says where it came to a stop.
-    fn try_admit(&self, waited: Option<usize>, now: Instant) -> Result<Permit, Stop> {
+    /// Admits whoever has `waited` at some. An error says where it came to a stop.
+    fn try_admit(&self, waited: Waited, now: Instant) -> Result<Permit, Stop> {
         for (place, scope) in self.0.iter().enumerate() {
-            let asker = if waited == Some(place) { Asker::Waiting } else { Asker::New };
+            let asker = if waited.was_at(place) { Asker::Waiting } else { Asker::New };
             if let Err(refused) = scope.admit(asker, now) {
                 for taken in self.0.iter().take(place) {
                     taken.leave();
