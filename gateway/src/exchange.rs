@@ -378,14 +378,11 @@ async fn refuse(client: &mut Client, record: &mut Record<'_>, mut fault: Fault) 
     record.fault = Some(fault);
 }
 
-/// A caller is never told to wait for longer: a provider's date in another century is an error of its own.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
-
 fn refusal(record: &Record<'_>, fault: &Fault, client: &Client) -> Head {
     let mut head = relay::head(record, fault.status);
     head.add(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     head.add(headers::ERROR, HeaderValue::from_static(fault.kind.name()));
-    if let Some(after) = fault.retry_after.map(|after| after.min(LONGEST_RETRY_AFTER)) {
+    if let Some(after) = fault.retry_after {
         head.add(header::RETRY_AFTER, headers::number(after.as_secs_f64().ceil().max(0.0) as u64));
     }
     if fault.kind == Kind::PolicyBudget {

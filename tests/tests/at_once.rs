@@ -96,7 +96,7 @@ async fn two_slots_serve_four_gateways_in_turn() {
     let four = [config.start().await, config.start().await, config.start().await, config.start().await];
     linked(&four.iter().collect::<Vec<_>>()).await;
     let mut lasting = fills(&four[0], 2).await;
-    for weir in four.iter().cycle().skip(1).take(8) {
+    for weir in four.iter().cycle().skip(1).take(4) {
         refuses(weir).await;
         leave(lasting);
         lasting = fills(weir, 2).await;
