@@ -10,7 +10,7 @@ use weir_tests::ask::{chat, simulator, stream, with};
 use weir_tests::client::Answer;
 use weir_tests::priced::{PRICED, ask, config, row};
 use weir_tests::provider::Provider;
-use weir_tests::weir::{Config, KEY_HASH, Weir};
+use weir_tests::weir::{Config, Weir};
 
 /// Its status and its error's word.
 fn told(answer: &Answer) -> (u16, Option<&str>) {
