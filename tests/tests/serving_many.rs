@@ -133,6 +133,8 @@ async fn every_family_whose_cause_exists_is_on_the_page_and_the_page_parses() {
     let embeddings = json!({"model": "openai/text-embedding-3-small", "input": "one two"});
     assert_eq!(weir.post("/v1/embeddings").json(&embeddings).send().await.status, 200);
     assert_eq!(weir.chat().header("authorization", "Bearer no").json(&chat("x", false)).send().await.status, 401);
+    // A request is counted when it has ended, a moment after its answer.
+    assert!(until(|| weir.log().len() >= 9).await);
     let families = families(&weir.metrics().await);
     for name in [
         "gen_ai_client_token_usage",
