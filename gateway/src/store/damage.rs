@@ -12,7 +12,7 @@ use super::tools::{repair, walk};
 use super::{StoreFault, format};
 
 /// In how many places of a file each damage is tried.
-const PLACES: u64 = 12;
+const PLACES: u64 = 8;
 
 /// How many values one damaged place takes with it at most: those of a leaf that has no older copy.
 const MOST_MISSING: usize = 20;
@@ -182,7 +182,7 @@ fn a_damaged_store_is_whole_or_refused_and_never_silently_less() {
             untouched += 1;
         }
     });
-    assert!(refused > 30 && unharmed > 5 && untouched > 20, "{refused}, {unharmed}, {untouched}");
+    assert!(refused > 20 && unharmed > 3 && untouched > 13, "{refused}, {unharmed}, {untouched}");
 }
 
 #[test]
