@@ -93,7 +93,7 @@ async fn reload(gateway: &Gateway, room: &Path, index: usize) -> io::Result<Dura
     fs::write(&path, changed)?;
     let admin = gateway.admin.ok_or_else(|| io::Error::other("no admin listener"))?;
     let mut wire = Wire::connect(admin).await?;
-    let request = Request::post("/admin/v1/config/reload").header("host", "admin").body(Full::<Bytes>::default());
+    let request = Request::post("/admin/v1/config/reload").header("host", "localhost").body(Full::<Bytes>::default());
     let begun = Instant::now();
     wire.exchange(request.map_err(io::Error::other)?, Watch::End).await?;
     Ok(begun.elapsed())
