@@ -12,29 +12,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::page::Asked;
 use super::{Control, problem};
 use crate::budget::{Account, Owner, Raise, Span};
 use crate::ledger::{dollars, dollars_parsed};
 
 /// What follows a budget's id where its limit is to be raised.
 const RAISE: &str = "/raise";
-
-/// How many budgets a page has if nobody says.
-const PAGE: usize = 100;
-
-/// How many it has at most: each key may have several.
-const MOST_PAGE: usize = 1_000;
-
-/// Which budgets are asked for.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Asked {
-    /// Whose, its keys' too.
-    tenant: Option<String>,
-    limit: Option<usize>,
-    /// The last id of the page before.
-    after: Option<String>,
-}
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Budgets")]
@@ -98,18 +82,12 @@ pub(super) async fn list(State(control): State<Control>, asked: Result<Query<Ask
         Ok(Query(asked)) => asked,
         Err(error) => return problem(StatusCode::BAD_REQUEST, "invalid_request", error.body_text(), Vec::new()),
     };
-    let after = |account: &Arc<Account>| asked.after.as_deref().is_none_or(|after| account.id().as_ref() > after);
     let now = Timestamp::now();
     let mut all = control.gateway.budgets.all();
-    all.retain(after);
+    all.retain(|account| asked.is_behind(account.id()));
     all.sort_by(|a, b| a.id().cmp(b.id()));
-    let rows = all.iter().filter_map(|account| row(account, now));
-    let wanted = rows.filter(|row| asked.tenant.as_deref().is_none_or(|tenant| row.tenant == tenant));
-    let limit = asked.limit.unwrap_or(PAGE).clamp(1, MOST_PAGE);
-    let mut budgets: Vec<_> = wanted.take(limit + 1).collect();
-    let is_last = budgets.len() <= limit;
-    budgets.truncate(limit);
-    let next = budgets.last().filter(|_| !is_last).map(|row| row.id.clone());
+    let rows = all.iter().filter_map(|account| row(account, now)).filter(|row| asked.is_of(&row.tenant));
+    let (budgets, next) = asked.page(rows, |row| &row.id);
     Json(Page { budgets, next }).into_response()
 }
 

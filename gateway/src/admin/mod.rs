@@ -3,6 +3,7 @@
 
 mod budgets;
 mod openapi;
+mod page;
 mod quotas;
 mod requests;
 mod targets;

@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::{Problem, budgets, quotas, targets, usage};
+use super::{Problem, budgets, page, quotas, targets, usage};
 
 /// `GET /admin/openapi.json`
 pub(super) async fn get() -> Response {
@@ -107,7 +107,7 @@ fn endpoints(generator: &mut SchemaGenerator) -> Vec<Endpoint> {
         Endpoint::get("/admin/v1/config/history", "The configurations that were served, the newest first."),
         Endpoint::post("/admin/v1/config/reload", "Reads the configuration's files again; 422 tells what is wrong."),
         Endpoint::get("/admin/v1/budgets", "Budgets as they stand, by id.")
-            .asking::<budgets::Asked>(generator)
+            .asking::<page::Asked>(generator)
             .telling::<budgets::Page>(generator),
         Endpoint::put("/admin/v1/budgets/{id}/raise", "Another limit for a budget until a time, over restarts.")
             .taking::<budgets::Raised>(generator)
@@ -115,7 +115,7 @@ fn endpoints(generator: &mut SchemaGenerator) -> Vec<Endpoint> {
         Endpoint::delete("/admin/v1/budgets/{id}/raise", "Ends a raise before its time.")
             .telling::<budgets::Row>(generator),
         Endpoint::get("/admin/v1/quotas", "Quotas as they stand, by id.")
-            .asking::<quotas::Asked>(generator)
+            .asking::<page::Asked>(generator)
             .telling::<quotas::Page>(generator),
         Endpoint::get("/admin/v1/targets", "Targets as they are now.").telling::<targets::Page>(generator),
         Endpoint::post("/admin/v1/targets/{id}/reset", "Ends the cooldown of a target, or of all of a credential.")

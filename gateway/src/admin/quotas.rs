@@ -7,28 +7,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::page::Asked;
 use super::{Control, problem};
 use crate::access::Tenant;
 use crate::budget::Quota;
 use crate::config::{QuotaType, QuotaUnit};
-
-/// How many quotas a page has if nobody says.
-const PAGE: usize = 100;
-
-/// How many it has at most.
-const MOST_PAGE: usize = 1_000;
-
-/// Which quotas are asked for.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Asked {
-    tenant: Option<String>,
-    limit: Option<usize>,
-    /// The last id of the page before.
-    after: Option<String>,
-}
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Quotas")]
@@ -65,15 +50,10 @@ pub(super) async fn list(State(control): State<Control>, asked: Result<Query<Ask
         Err(error) => return problem(StatusCode::BAD_REQUEST, "invalid_request", error.body_text(), Vec::new()),
     };
     let (snapshot, now) = (control.gateway.models.load(), Timestamp::now());
-    let is_asked = |tenant: &str| asked.tenant.as_deref().is_none_or(|asked| asked == tenant);
-    let tenants = snapshot.tenants.values().filter(|tenant| is_asked(&tenant.id));
-    let mut quotas: Vec<_> = tenants.flat_map(|tenant| rows(tenant, now)).collect();
-    quotas.retain(|row| asked.after.as_ref().is_none_or(|after| row.id > *after));
-    quotas.sort_by(|a, b| a.id.cmp(&b.id));
-    let limit = asked.limit.unwrap_or(PAGE).clamp(1, MOST_PAGE);
-    let is_last = quotas.len() <= limit;
-    quotas.truncate(limit);
-    let next = quotas.last().filter(|_| !is_last).map(|row| row.id.clone());
+    let tenants = snapshot.tenants.values().filter(|tenant| asked.is_of(&tenant.id));
+    let mut all: Vec<_> = tenants.flat_map(|tenant| rows(tenant, now)).filter(|row| asked.is_behind(&row.id)).collect();
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    let (quotas, next) = asked.page(all.into_iter(), |row| &row.id);
     Json(Page { quotas, next }).into_response()
 }
 
