@@ -15,7 +15,7 @@ use crate::process::{Meter, Process};
 use crate::reload;
 use crate::report::{self, Measured, Row};
 use crate::scenario::{self, Load, Scenario};
-use crate::targets::{LARGE_WITHIN, MANAGED_LATENCY, MANAGED_WITHIN};
+use crate::targets::{LARGE_WITHIN, MANAGED_LATENCY, MANAGED_WITHIN, TRANSLATED_WITHIN};
 
 /// Measures what was asked for, prints the table and writes it.
 pub(crate) async fn run(bench: &Bench) -> io::Result<()> {
@@ -61,10 +61,14 @@ async fn start_simulator(machine: &Machine) -> io::Result<(Process, SocketAddr)>
     Ok((process, address))
 }
 
-/// A scenario that configurations are compared by.
-fn named(name: &str) -> Option<Scenario> {
-    scenario::all(0).into_iter().find(|scenario| scenario.name == name)
+/// The scenario of that name, which configurations are compared by.
+fn named(name: &str) -> io::Result<Scenario> {
+    let found = scenario::all(0).into_iter().find(|scenario| scenario.name == name);
+    found.ok_or_else(|| io::Error::other(format!("there is no scenario `{name}`")))
 }
+
+/// The scenario by which the processor time of two configurations is compared.
+const PLAIN: &str = "json-1k-c64";
 
 struct Run<'a> {
     bench: &'a Bench,
@@ -87,6 +91,12 @@ impl Run<'_> {
             rows.extend(measured.rows());
             failures
                 .extend([Kind::Weir, Kind::Nginx, Kind::Direct].into_iter().filter_map(|kind| measured.failures(kind)));
+        }
+        if self.wants("translated") {
+            rows.extend(self.translated().await?);
+        }
+        if self.wants("relay") {
+            rows.extend(self.relay().await?);
         }
         if self.wants("managed") {
             rows.extend(self.managed().await?);
@@ -122,26 +132,69 @@ impl Run<'_> {
     async fn rounds(&self, gateways: &[Gateway], scenario: Scenario) -> io::Result<Measured> {
         let mut rounds = Vec::new();
         for round in 1..=self.bench.rounds {
+            let mut samples = Vec::new();
             for gateway in gateways {
                 self.tell(&scenario, gateway, round);
-                rounds.push((gateway.kind, drive::measure(gateway, &scenario, self.bench.time()).await?));
+                samples.push((gateway.kind, drive::measure(gateway, &scenario, self.bench.time()).await?));
             }
+            rounds.push(samples);
         }
         Ok(Measured { scenario, rounds })
     }
 
-    /// The same with new processes for each round: memory that was once used is seldom given back.
+    /// The same with new processes for each round: memory that was once used is seldom given back. A third of the rounds: what is
+    /// measured of them differs little.
     async fn rounds_afresh(&self, scenario: Scenario) -> io::Result<Measured> {
         let mut rounds = Vec::new();
-        for round in 1..=self.bench.rounds {
+        for round in 1..=self.bench.rounds.div_ceil(3) {
+            let mut samples = Vec::new();
             for gateway in self.start_all(&format!("{}-{round}", scenario.name)).await? {
                 self.tell(&scenario, &gateway, round);
                 let sample = drive::measure(&gateway, &scenario, self.bench.time()).await;
-                rounds.push((gateway.kind, sample?));
+                samples.push((gateway.kind, sample?));
                 gateway.end().await;
             }
+            rounds.push(samples);
         }
         Ok(Measured { scenario, rounds })
+    }
+
+    /// A request that is translated, whole, beside one that is passed through.
+    async fn translated(&self) -> io::Result<Option<Row>> {
+        let Some(weir) = self.fresh("translated", Size::SMALL).await? else {
+            return Ok(None);
+        };
+        let beside = Beside {
+            title: "OpenAI in, Anthropic behind, beside the own pass-through, 64 connections".to_owned(),
+            names: ["passed", "translated"],
+            sides: [(&weir, &named(PLAIN)?), (&weir, &named("anthropic-json")?)],
+        };
+        let row = self.beside(&beside, Within::Cpu(TRANSLATED_WITHIN)).await;
+        weir.end().await;
+        row.map(Some)
+    }
+
+    /// An access log beside none: without it a Weir is as near to an open relay as it comes.
+    async fn relay(&self) -> io::Result<Option<Row>> {
+        let (Some(bare), Some(weir)) = (self.fresh("bare", Size::BARE).await?, self.fresh("plain", Size::SMALL).await?)
+        else {
+            return Ok(None);
+        };
+        let plain = named(PLAIN)?;
+        let beside = Beside {
+            title: format!("access log beside none, which is as near to an open relay as Weir comes, {}", plain.title),
+            names: ["relay", "log"],
+            sides: [(&bare, &plain), (&weir, &plain)],
+        };
+        let row = self.beside(&beside, Within::AnyCpu).await;
+        bare.end().await;
+        weir.end().await;
+        row.map(Some)
+    }
+
+    async fn beside(&self, beside: &Beside<'_>, within: Within) -> io::Result<Row> {
+        eprintln!("load: {}", beside.title);
+        beside.measure(within, self.bench.rounds, self.bench.time()).await
     }
 
     /// Limits, budgets and prices beside a configuration without: this gateway's own, and shared ones.
@@ -162,14 +215,14 @@ impl Run<'_> {
         else {
             return Ok(Vec::new());
         };
-        let beside = Beside { title, names: ["off", "on"], gateways: [&free, &ruled] };
         let mut rows = Vec::new();
         for (scenario, within) in
-            [("json-1k-c64", Within::Cpu(MANAGED_WITHIN)), ("open-1000", Within::Latency(MANAGED_LATENCY))]
+            [(PLAIN, Within::Cpu(MANAGED_WITHIN)), ("open-1000", Within::Latency(MANAGED_LATENCY))]
         {
-            if let Some(scenario) = named(scenario) {
-                rows.push(beside.measure(&scenario, within, self.bench.rounds, self.bench.time()).await?);
-            }
+            let scenario = named(scenario)?;
+            let title = format!("{title}, {}", scenario.title);
+            let beside = Beside { title, names: ["off", "on"], sides: [(&free, &scenario), (&ruled, &scenario)] };
+            rows.push(self.beside(&beside, within).await?);
         }
         free.end().await;
         ruled.end().await;
@@ -191,17 +244,18 @@ impl Run<'_> {
         let size = Size { keys: self.bench.keys, models: self.bench.models, ..Size::SMALL };
         eprintln!("load: large configuration: {} keys, {} models", size.keys, size.models);
         let begun = Instant::now();
-        let Some((large, scenario)) = self.fresh("large", size).await?.zip(named("json-1k-c64")) else {
+        let Some(large) = self.fresh("large", size).await? else {
             return Ok(Vec::new());
         };
+        let scenario = named(PLAIN)?;
         let mut rows = vec![reload::start(size, begun.elapsed())];
         if self.wants("large")
             && let Some(small) = self.fresh("small", Size::SMALL).await?
         {
-            let title = "large configuration beside the small one";
-            let beside = Beside { title, names: ["small", "large"], gateways: [&small, &large] };
-            let within = Within::Cpu(LARGE_WITHIN);
-            rows.push(beside.measure(&scenario, within, self.bench.rounds, self.bench.time()).await?);
+            let title = "large configuration beside the small one".to_owned();
+            let sides = [(&small, &scenario), (&large, &scenario)];
+            let beside = Beside { title, names: ["small", "large"], sides };
+            rows.push(self.beside(&beside, Within::Cpu(LARGE_WITHIN)).await?);
             small.end().await;
         }
         if self.wants("reload") {
@@ -226,7 +280,9 @@ impl Run<'_> {
             out.push_str(&format!("| {name} | {value} |\n"));
         }
         let Bench { rounds, seconds, .. } = self.bench;
-        out.push_str(&format!("| rounds | {rounds} of {seconds} s each, gateways in turn, medians |\n"));
+        out.push_str(&format!(
+            "| rounds | {rounds} of {seconds} s each, gateways in turn; medians, of ratios and differences too |\n"
+        ));
         out.push_str(&format!("| load average at the end | {} |\n\n", load_average()));
         out.push_str(&report::table(rows));
         for failure in failures {

@@ -51,6 +51,8 @@ pub(crate) struct Size {
     pub(crate) keys: usize,
     pub(crate) models: usize,
     pub(crate) rules: Rules,
+    /// Whether it writes an access log.
+    pub(crate) log: bool,
 }
 
 /// Limits, budgets and prices.
@@ -63,8 +65,11 @@ pub(crate) enum Rules {
 }
 
 impl Size {
-    /// A key and nothing else that a request pays for but its ledger, metrics and log: as near to an open relay as Weir comes.
-    pub(crate) const SMALL: Self = Self { keys: 0, models: 0, rules: Rules::None };
+    /// A key, and nothing else that a request pays for but its alias, routing, ledger, metrics and log.
+    pub(crate) const SMALL: Self = Self { keys: 0, models: 0, rules: Rules::None, log: true };
+
+    /// As near to an open relay as Weir comes.
+    pub(crate) const BARE: Self = Self { log: false, ..Self::SMALL };
 
     /// The same under rules.
     pub(crate) fn under(rules: Rules) -> Self {
@@ -183,10 +188,10 @@ fn nginx_conf(room: &Path, listen: SocketAddr, upstream: SocketAddr) -> String {
     )
 }
 
-/// Key, aliases, ledger, metrics and access log are on in all.
+/// Key, aliases, ledger and metrics are on in all.
 pub(crate) fn weir_yaml(room: &Path, upstream: SocketAddr, size: Size) -> String {
     let managed = size.rules != Rules::None;
-    let mut yaml = head(room, upstream, size.rules);
+    let mut yaml = head(room, upstream, size);
     yaml.push_str("models:\n");
     for scenario in crate::scenario::all(0) {
         let provider = match scenario.upstream {
@@ -214,10 +219,18 @@ pub(crate) fn weir_yaml(room: &Path, upstream: SocketAddr, size: Size) -> String
     let limits = if managed { ", limits: {rpm: 1000000000}" } else { "" };
     yaml.push_str(&format!("    keys:\n      - {{id: main, hash: \"sha256:{KEY_HASH}\"{limits}}}\n"));
     for index in 0..size.keys {
-        let hash = spread(index as u64);
-        yaml.push_str(&format!("      - {{id: key-{index}, hash: \"sha256:{hash}\"}}\n"));
+        yaml.push_str(&key_line(&format!("key-{index}"), index as u64));
     }
     yaml
+}
+
+fn key_line(id: &str, index: u64) -> String {
+    format!("      - {{id: {id}, hash: \"sha256:{}\"}}\n", spread(index))
+}
+
+/// What makes another configuration of one when it is added behind it.
+pub(crate) fn added_key(index: usize) -> String {
+    key_line(&format!("added-{index}"), u64::MAX - index as u64)
 }
 
 /// 64 hexadecimal digits that are as evenly spread as a SHA-256; nobody has the key to them.
@@ -230,16 +243,17 @@ fn spread(index: u64) -> String {
     format!("{:016x}{:016x}{:016x}{:016x}", word(), word(), word(), word())
 }
 
-fn head(room: &Path, upstream: SocketAddr, rules: Rules) -> String {
+fn head(room: &Path, upstream: SocketAddr, size: Size) -> String {
     let room = room.display();
-    let redis = match rules {
+    let log = if size.log { format!("file:{room}/access.log") } else { "none".to_owned() };
+    let redis = match size.rules {
         Rules::Shared(redis) => format!(", redis: \"redis://{redis}\""),
         Rules::None | Rules::Own => String::new(),
     };
     format!(
         "version: 1\nserver: {{listen: \"127.0.0.1:0\", admin: \"127.0.0.1:0\", threads: 1, max_body: 64MiB, drain: 1s}}\n\
          store: {{path: {room}/data{redis}}}\n\
-         observability: {{log: warn, access_log: \"file:{room}/access.log\"}}\n\
+         observability: {{log: warn, access_log: \"{log}\"}}\n\
          providers:\n\
          \x20 sim-openai: {{kind: openai, base_url: \"http://{upstream}/v1\", credentials: [{{id: oa, api_key: \"env:LOAD_UPSTREAM_KEY\"}}]}}\n\
          \x20 sim-claude: {{kind: anthropic, base_url: \"http://{upstream}\", credentials: [{{id: an, api_key: \"env:LOAD_UPSTREAM_KEY\"}}]}}\n"
@@ -276,7 +290,7 @@ mod tests {
     #[test]
     fn a_large_configuration_has_as_many_lines_as_it_says() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let yaml = weir_yaml(Path::new("room"), address, Size { keys: 30, models: 20, rules: Rules::Own });
+        let yaml = weir_yaml(Path::new("room"), address, Size { keys: 30, models: 20, ..Size::SMALL });
         assert_eq!(yaml.matches("{id: key-").count(), 30);
         assert_eq!(yaml.matches("{name: model-").count(), 20);
     }

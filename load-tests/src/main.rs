@@ -58,11 +58,11 @@ pub(crate) struct Bench {
     /// Redis's binary; `none` leaves out what is shared through it
     #[arg(long, default_value = "redis-server")]
     redis: String,
-    /// How often each gateway is measured in each scenario, in turn; medians are reported
-    #[arg(long, default_value_t = 3)]
+    /// How often each gateway is measured in each scenario, in turn; medians of the rounds are reported
+    #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// Seconds of measurement in each round
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Only the scenarios whose name contains this
     #[arg(long)]

@@ -11,7 +11,7 @@ use http_body_util::Full;
 
 use crate::client::{Watch, Wire};
 use crate::drive;
-use crate::gateway::{Gateway, Kind, Size, config_path};
+use crate::gateway::{Gateway, Kind, Size, added_key, config_path};
 use crate::report::{Measured, Row, grouped};
 use crate::sample::Sample;
 use crate::scenario::{Load, Measure, Scenario};
@@ -24,6 +24,9 @@ const STRETCH: Duration = Duration::from_secs(3);
 
 /// How long the gateway is left alone between reloads.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long one may take.
+const RELOAD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Reloads meanwhile.
 const RELOADS: usize = 4;
@@ -68,7 +71,7 @@ async fn reloads(gateway: &Gateway, room: &Path) -> io::Result<Duration> {
 fn rows(scenario: &Scenario, sample: Sample, slowest: Duration) -> Vec<Row> {
     let failures = sample.failures;
     let requests = sample.latency.len();
-    let measured = Measured { scenario: scenario.clone(), rounds: vec![(Kind::Weir, sample)] };
+    let measured = Measured { scenario: scenario.clone(), rounds: vec![vec![(Kind::Weir, sample)]] };
     let high = measured.value(Kind::Weir, Measure::LatencyHigh).unwrap_or_default();
     let row = |measure: &str, weir: String, target: &str, met: Option<bool>| Row {
         title: format!("{RELOADS} reloads of the large configuration under {RATE} requests a second"),
@@ -81,16 +84,21 @@ fn rows(scenario: &Scenario, sample: Sample, slowest: Duration) -> Vec<Row> {
     vec![
         row("failed requests", format!("{failures} of {}", grouped(requests as f64)), "0", Some(failures == 0)),
         row("latency p99, µs", grouped(high), "", None),
-        row("slowest reload, ms", format!("{:.0}", slowest.as_secs_f64() * 1e3), "", None),
+        row(
+            "slowest reload, ms",
+            format!("{:.0}", slowest.as_secs_f64() * 1e3),
+            &format!("≤ {}", grouped(RELOAD_WITHIN.as_secs_f64() * 1e3)),
+            Some(slowest <= RELOAD_WITHIN),
+        ),
     ]
 }
 
-/// Changes the file and asks for a reload; the file's watcher may be quicker, which is a reload all the same.
+/// Adds a key to the file and asks for a reload; the file's watcher may be quicker, which is a reload all the same.
 async fn reload(gateway: &Gateway, room: &Path, index: usize) -> io::Result<Duration> {
     let path = config_path(room);
-    let text = fs::read_to_string(&path)?;
-    let changed = text.replace("{usd: 100000000", &format!("{{usd: {}", 100_000_001 + index));
-    fs::write(&path, changed)?;
+    let mut text = fs::read_to_string(&path)?;
+    text.push_str(&added_key(index));
+    fs::write(&path, text)?;
     let admin = gateway.admin.ok_or_else(|| io::Error::other("no admin listener"))?;
     let mut wire = Wire::connect(admin).await?;
     let request = Request::post("/admin/v1/config/reload").header("host", "localhost").body(Full::<Bytes>::default());

@@ -38,6 +38,9 @@ pub(crate) fn of(scenario: &str, measure: Measure) -> Option<Target> {
     }
 }
 
+/// How much more a request that is translated may cost than one that is passed through.
+pub(crate) const TRANSLATED_WITHIN: f64 = 0.4;
+
 /// How much more the large configuration may cost a request.
 pub(crate) const LARGE_WITHIN: f64 = 0.05;
 
