@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 
+use adapters::index::Index;
 use adapters::request::Edit;
 use adapters::{Adapter, Operation, Options, Request, Target, Translator};
 use bytes::Bytes;
@@ -64,6 +65,13 @@ fn requests(criterion: &mut Criterion) {
     for (name, body) in &bodies {
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(*name, |bencher| bencher.iter(|| parse(black_box(body))));
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("index");
+    for (name, body) in &bodies {
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        let mut index = Index::default();
+        group.bench_function(*name, |bencher| bencher.iter(|| index.read(black_box(body)).unwrap()));
     }
     group.finish();
     for (name, body) in bodies.iter().take(2) {

@@ -252,9 +252,8 @@ impl Scanner<'_> {
         if self.peek() != Some(b'"') {
             return Err(self.fault("expected a field's name in quotes"));
         }
-        let name = self.string()?;
-        let written = slice(self.bytes, name);
-        let (escaped, hash) = (written.contains(&b'\\'), hash(written));
+        let (name, escaped) = self.string()?;
+        let hash = hash(slice(self.bytes, name));
         self.expect(b':', "expected `:`")?;
         self.peek();
         let start = self.at;
@@ -271,87 +270,80 @@ impl Scanner<'_> {
         }
     }
 
-    /// At an opening quote; leaves behind the closing one: the first that has an even number of backslashes before it.
-    fn string(&mut self) -> Result<Span, IndexError> {
+    /// At an opening quote; leaves behind the closing one. Whether backslashes are inside is told too.
+    fn string(&mut self) -> Result<(Span, bool), IndexError> {
         let start = self.at + 1;
+        let Some(end) = self.plain(start).or_else(|| self.plain_on(start)) else {
+            return self.long(start);
+        };
+        self.at = end + 1;
+        Ok((Span { start, end }, false))
+    }
+
+    /// Where the string ends that begins at `start`, if it does within the block and has no backslashes: most do.
+    fn plain(&mut self, start: usize) -> Option<usize> {
+        let block = self.block_at(start)?;
+        let (quotes, backslashes) = (block.quotes >> (start % BLOCK), block.backslashes >> (start % BLOCK));
+        let length = quotes.trailing_zeros();
+        (quotes != 0 && backslashes.trailing_zeros() >= length).then(|| start + length as usize)
+    }
+
+    /// The same where it ends within the next one.
+    fn plain_on(&mut self, start: usize) -> Option<usize> {
+        let is_plain = (self.block.quotes | self.block.backslashes) >> (start % BLOCK) == 0;
+        if is_plain { self.plain(next_block(start)) } else { None }
+    }
+
+    /// Any string: it ends at the first quote that has an even number of backslashes before it.
+    fn long(&mut self, start: usize) -> Result<(Span, bool), IndexError> {
         let mut from = start;
-        loop {
-            let Some(end) = self.quote(from) else {
-                return Err(self.fault("a string that does not end"));
-            };
-            let text = Span { start, end };
+        while let Some(length) = memchr(b'"', self.bytes.get(from..).unwrap_or_default()) {
+            let text = Span { start, end: from + length };
+            self.at = text.end + 1;
             if !is_escaped(slice(self.bytes, text)) {
-                self.at = end + 1;
-                return Ok(text);
+                return Ok((text, memchr(b'\\', slice(self.bytes, text)).is_some()));
             }
-            from = end + 1;
+            from = self.at;
         }
+        self.at = start - 1;
+        Err(self.fault(UNENDED_STRING))
     }
 
-    /// At an opening bracket; leaves behind the one that closes it.
+    /// At an opening bracket; leaves behind the one that closes it. Block by block, what is inside of strings is masked out, so that
+    /// only brackets are looked at one by one.
     fn nested(&mut self) -> Result<(), IndexError> {
-        let mut kinds: u128 = 0;
-        let mut depth: u32 = 0;
-        loop {
-            let Some((at, byte)) = self.mark(self.at) else {
-                self.at = self.bytes.len();
-                return Err(self.fault("an object or array that does not end"));
-            };
-            self.at = at;
-            match byte {
-                b'"' => {
-                    self.string()?;
-                    continue;
-                }
-                b'{' | b'[' => {
-                    if depth == MAX_DEPTH {
-                        return Err(self.fault("nested too deep"));
-                    }
-                    kinds = kinds << 1 | u128::from(byte == b'{');
-                    depth += 1;
-                }
-                _ => {
-                    if (kinds & 1 == 1) != (byte == b'}') {
-                        return Err(self.fault("a bracket that closes another kind"));
-                    }
-                    kinds >>= 1;
-                    depth -= 1;
+        let (mut open, mut strings) = (Open::default(), Strings::default());
+        let mut from = self.at;
+        while let Some(block) = self.block_at(from) {
+            let seen = u64::MAX << (from % BLOCK);
+            let (inside, strays) = strings.read(block.quotes & seen, block.backslashes & seen);
+            let start = block.start;
+            let mut brackets = if inside == u64::MAX { 0 } else { brackets(self.bytes, start) & seen & !inside };
+            while brackets != 0 {
+                let place = brackets.trailing_zeros();
+                brackets &= brackets - 1;
+                self.at = start + place as usize;
+                let is_last = open.read(self.bytes.get(self.at).copied()).map_err(|what| self.fault(what))?;
+                if is_last {
+                    return self.leave(strays & below(place));
                 }
             }
-            self.at += 1;
-            if depth == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Where the next quote is. Most strings are short: the block at hand and the one after it are looked at before the search
-    /// is called that is fast over long ones.
-    fn quote(&mut self, from: usize) -> Option<usize> {
-        let found = self.block_at(from)?.quotes >> (from % BLOCK);
-        if found != 0 { Some(from + found.trailing_zeros() as usize) } else { self.quote_behind(next_block(from)) }
-    }
-
-    fn quote_behind(&mut self, start: usize) -> Option<usize> {
-        let found = self.block_at(start)?.quotes;
-        if found != 0 {
-            return Some(start + found.trailing_zeros() as usize);
-        }
-        let far = next_block(start);
-        memchr(b'"', self.bytes.get(far..)?).map(|found| far + found)
-    }
-
-    /// The next quote or bracket, and where it is.
-    fn mark(&mut self, from: usize) -> Option<(usize, u8)> {
-        let mut from = from;
-        loop {
-            let found = self.block_at(from)?.marks >> (from % BLOCK);
-            if found != 0 {
-                let at = from + found.trailing_zeros() as usize;
-                return self.bytes.get(at).map(|byte| (at, *byte));
+            if strays != 0 {
+                return self.leave(strays);
             }
             from = next_block(from);
         }
+        self.at = self.bytes.len();
+        Err(self.fault(if strings.inside == 0 { "an object or array that does not end" } else { UNENDED_STRING }))
+    }
+
+    /// Goes behind the bracket at hand, unless there were backslashes outside of strings.
+    fn leave(&mut self, strays: u64) -> Result<(), IndexError> {
+        if strays != 0 {
+            return Err(self.fault("a backslash outside of a string"));
+        }
+        self.at += 1;
+        Ok(())
     }
 
     /// The block that holds the byte at `at`, looked through once.
@@ -359,20 +351,14 @@ impl Scanner<'_> {
     fn block_at(&mut self, at: usize) -> Option<&Block> {
         let start = at - at % BLOCK;
         if self.block.start != start {
-            self.look_through(start)?;
+            self.block = Block::of(self.bytes, start)?;
         }
         Some(&self.block)
     }
 
-    #[inline(never)]
-    fn look_through(&mut self, start: usize) -> Option<()> {
-        self.block = Block::of(self.bytes.get(start..)?, start);
-        Some(())
-    }
-
     fn scalar(&mut self) -> Result<(), IndexError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let length = rest.iter().position(|&b| matches!(b, b',' | b'}' | b']') || is_space(b)).unwrap_or(rest.len());
+        let length = rest.iter().position(|&byte| ends_scalar(byte)).unwrap_or(rest.len());
         let word = rest.get(..length).unwrap_or_default();
         if !is_scalar(word) {
             return Err(self.fault("expected a value"));
@@ -392,7 +378,7 @@ impl Scanner<'_> {
     /// The next byte that is not white space, and moves there.
     fn peek(&mut self) -> Option<u8> {
         while let Some(&byte) = self.bytes.get(self.at) {
-            if !is_space(byte) {
+            if byte > b' ' || !is_space(byte) {
                 return Some(byte);
             }
             self.at += 1;
@@ -408,15 +394,89 @@ impl Scanner<'_> {
 /// How many bytes are looked through at once.
 const BLOCK: usize = 64;
 
-/// How many of them one instruction looks at.
-const LANES: usize = 16;
+const UNENDED_STRING: &str = "a string that does not end";
 
-/// Where quotes and brackets are among the bytes from `start` on: a bit for each byte.
+/// Where quotes and backslashes are among the bytes from `start` on: a bit for each byte.
 struct Block {
     start: usize,
     quotes: u64,
-    /// Quotes and brackets.
-    marks: u64,
+    backslashes: u64,
+}
+
+/// What is open of a value.
+#[derive(Default)]
+struct Open {
+    /// The kind of each bracket, the innermost in the lowest bit: 1 is an object's.
+    kinds: u128,
+    depth: u32,
+}
+
+impl Open {
+    /// Takes a bracket; whether it closes the last.
+    fn read(&mut self, bracket: Option<u8>) -> Result<bool, &'static str> {
+        match bracket {
+            Some(bracket @ (b'{' | b'[')) => {
+                if self.depth == MAX_DEPTH {
+                    return Err("nested too deep");
+                }
+                self.kinds = self.kinds << 1 | u128::from(bracket == b'{');
+                self.depth += 1;
+            }
+            closing => {
+                if (self.kinds & 1 == 1) != (closing == Some(b'}')) {
+                    return Err("a bracket that closes another kind");
+                }
+                self.kinds >>= 1;
+                self.depth -= 1;
+            }
+        }
+        Ok(self.depth == 0)
+    }
+}
+
+/// Which bytes are inside of strings, block after block.
+#[derive(Default)]
+struct Strings {
+    /// All ones where the block before ended inside of one.
+    inside: u64,
+    /// One where that block's last byte escapes the next.
+    escapes: u64,
+}
+
+impl Strings {
+    /// The bytes of a block that are inside of strings, opening quotes too, and the backslashes that are not.
+    #[inline]
+    fn read(&mut self, quotes: u64, backslashes: u64) -> (u64, u64) {
+        let quotes = if backslashes | self.escapes == 0 { quotes } else { quotes & !self.escaped(backslashes) };
+        let inside = if quotes == 0 { self.inside } else { self.toggled(quotes) };
+        (inside, backslashes & !inside)
+    }
+
+    /// Each bit becomes the parity of all up to it: from an opening quote to the closing one that is odd.
+    fn toggled(&mut self, quotes: u64) -> u64 {
+        let inside = [1, 2, 4, 8, 16, 32].iter().fold(quotes, |parity, by| parity ^ (parity << by)) ^ self.inside;
+        self.inside = if inside >> (BLOCK - 1) == 1 { u64::MAX } else { 0 };
+        inside
+    }
+
+    /// The bytes behind a backslash that is not itself behind one.
+    fn escaped(&mut self, backslashes: u64) -> u64 {
+        let mut escaped = std::mem::take(&mut self.escapes);
+        let mut rest = backslashes & !escaped;
+        while rest != 0 {
+            let at = rest & rest.wrapping_neg();
+            let next = at << 1;
+            escaped |= next;
+            self.escapes = u64::from(next == 0);
+            rest &= !(at | next);
+        }
+        escaped
+    }
+}
+
+/// The bits under this place.
+fn below(place: u32) -> u64 {
+    (1 << place) - 1
 }
 
 /// Where the block behind the one that holds `at` begins.
@@ -430,35 +490,63 @@ fn is_escaped(text: &[u8]) -> bool {
 }
 
 impl Block {
-    const NONE: Self = Self { start: usize::MAX, quotes: 0, marks: 0 };
+    const NONE: Self = Self { start: usize::MAX, quotes: 0, backslashes: 0 };
 
-    /// The first of `rest`, which begins at `start`.
-    fn of(rest: &[u8], start: usize) -> Self {
-        let Some(whole) = rest.first_chunk() else {
-            let mut padded = [0; BLOCK];
-            padded.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-            return Self::whole(&padded, start);
-        };
-        Self::whole(whole, start)
+    #[inline]
+    fn of(bytes: &[u8], start: usize) -> Option<Self> {
+        let lanes = lanes(bytes.get(start..)?);
+        let quotes = bits(lanes, |lanes| lanes.simd_eq(u8x16::splat(b'"')));
+        let backslashes = bits(lanes, |lanes| lanes.simd_eq(u8x16::splat(b'\\')));
+        Some(Self { start, quotes, backslashes })
     }
+}
 
-    fn whole(bytes: &[u8; BLOCK], start: usize) -> Self {
-        let (mut quotes, mut marks) = (0, 0);
-        for (place, lanes) in bytes.as_chunks::<LANES>().0.iter().enumerate() {
-            let bytes = u8x16::new(*lanes);
-            let quote = bytes.simd_eq(u8x16::splat(b'"'));
-            // Brackets become braces, and nothing else does.
-            let folded = bytes | u8x16::splat(b' ');
-            let bracket = folded.simd_eq(u8x16::splat(b'{')) | folded.simd_eq(u8x16::splat(b'}'));
-            quotes |= u64::from(quote.to_bitmask()) << (place * LANES);
-            marks |= u64::from((quote | bracket).to_bitmask()) << (place * LANES);
-        }
-        Self { start, quotes, marks }
-    }
+/// Where brackets are in the block that begins at `start`.
+#[inline]
+fn brackets(bytes: &[u8], start: usize) -> u64 {
+    bits(lanes(bytes.get(start..).unwrap_or_default()), |lanes| {
+        // Brackets become braces, and nothing else does.
+        let folded = lanes | u8x16::splat(b' ');
+        folded.simd_eq(u8x16::splat(b'{')) | folded.simd_eq(u8x16::splat(b'}'))
+    })
+}
+
+/// A block, as many bytes together as one instruction looks at.
+type Lanes = [u8x16; 4];
+
+/// The first block of `rest`.
+#[inline]
+fn lanes(rest: &[u8]) -> Lanes {
+    rest.first_chunk().map_or_else(|| lanes_of(&padded(rest)), lanes_of)
+}
+
+#[inline]
+fn lanes_of(block: &[u8; BLOCK]) -> Lanes {
+    let mut lanes = [u8x16::ZERO; 4];
+    lanes.iter_mut().zip(block.as_chunks().0).for_each(|(lanes, bytes)| *lanes = u8x16::new(*bytes));
+    lanes
+}
+
+#[cold]
+fn padded(rest: &[u8]) -> [u8; BLOCK] {
+    let mut padded = [0; BLOCK];
+    padded.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    padded
+}
+
+/// A bit for each byte that `test` leaves.
+#[inline]
+fn bits(lanes: Lanes, test: impl Fn(u8x16) -> u8x16) -> u64 {
+    let [first, second, third, last] = lanes.map(|lanes| u64::from(test(lanes).to_bitmask()));
+    first | second << 16 | third << 32 | last << 48
 }
 
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+}
+
+fn ends_scalar(byte: u8) -> bool {
+    matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t')
 }
 
 fn is_scalar(word: &[u8]) -> bool {
