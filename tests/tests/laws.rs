@@ -67,7 +67,7 @@ proptest! {
     }
 
     #[test]
-    fn a_chunk_passes_as_it_would_alone_whatever_came_before(chunks in prop::collection::vec(chunk(), 1..12)) {
+    fn a_chunk_passes_as_it_would_alone_whatever_came_before(chunks in prop::collection::vec(chunk(), 1..24)) {
         let mut stream = passing();
         for chunk in &chunks {
             prop_assert_eq!(fed(&mut stream, chunk), fed(&mut passing(), chunk), "{}", chunk);
@@ -348,13 +348,35 @@ fn chunk() -> impl Strategy<Value = String> {
         r#""id":"choices","#,
         "",
     ];
-    const BEHIND: [&str; 5] =
-        ["", r#","usage":null"#, r#","obfuscation":"x\"y""#, r#","model":"late","usage":null"#, r#","id":"b""#];
-    let text = prop_oneof![Just("hi"), Just("\\\"choices\\\":["), Just("")];
-    (prop::sample::select(&BEGINS[..]), text, prop::sample::select(&BEHIND[..])).prop_map(|(begin, text, behind)| {
-        let choices = format!(r#""choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}]"#);
-        format!("data: {{{begin}{choices}{behind}}}\n\n")
-    })
+    const BEHIND: [&str; 8] = [
+        "",
+        r#","usage":null"#,
+        r#","usage":null,"obfuscation":"x\"y""#,
+        r#","obfuscation":"x\"y""#,
+        r#","obfuscation":"x","usage":{"prompt_tokens":1,"completion_tokens":2}"#,
+        r#","model":"late","usage":null"#,
+        r#","error":{"message":"late"}"#,
+        r#","id":"b""#,
+    ];
+    const DELTAS: [&str; 4] = [
+        r#"{"content":"TEXT"}"#,
+        r#"{"content":"TEXT","role":"assistant"}"#,
+        r#"{"tool_calls":[{"index":0,"function":{"arguments":"TEXT"}}]}"#,
+        r#"{"content":null,"reasoning_content":"TEXT"}"#,
+    ];
+    const FINISHES: [&str; 4] = ["null", "null", r#""""#, r#""stop""#];
+    const TEXTS: [&str; 4] = ["hi", r#"\"choices\":["#, "", r#"a\\"#];
+    let of = |texts: &'static [&'static str]| {
+        // The first is said again and again, as providers do.
+        prop_oneof![3 => Just(texts[0]), 2 => prop::sample::select(texts)]
+    };
+    (of(&BEGINS), of(&DELTAS), of(&FINISHES), prop::sample::select(&TEXTS[..]), of(&BEHIND)).prop_map(
+        |(begin, delta, finish, text, behind)| {
+            let delta = delta.replace("TEXT", text);
+            let choices = format!(r#""choices":[{{"index":0,"delta":{delta},"finish_reason":{finish}}}]"#);
+            format!("data: {{{begin}{choices}{behind}}}\n\n")
+        },
+    )
 }
 
 /// A stream from an OpenAI-shaped provider whose model has another name.

@@ -1,176 +1,34 @@
-//! OpenAI, and every host that speaks as it does: the caller's bytes go out with two or three spans spliced, and what
-//! comes back passes unchanged but for the model's name, where it was an alias, and the usage.
+//! A stream in the pivot's own dialect: its chunks pass as they came, but for the model's name and the usage.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::adapter::{Adapter, DecodeError, EncodeError, EventDecoder, NativeRequest, Reply, Target};
+use super::alike::Alike;
+use super::{as_model, is_error};
+use crate::adapter::{DecodeError, EventDecoder};
 use crate::chunk::ChunkWriter;
-use crate::frame::{BYTE_ORDER_MARK, Event};
+use crate::frame::Event;
 use crate::index::{Field, Index, IndexError, has_text_field};
-use crate::openai::embedding::{Encoding, in_encoding};
 use crate::openai::{error, usage};
-use crate::refusal::Refusal;
-use crate::request::{Edit, Operation, Request, rewrite, rewrite_into, rewrite_part_into};
+use crate::request::{Edit, rewrite_into, rewrite_part_into};
 use crate::usage::ServiceTier;
 
-/// The dialect.
-pub struct OpenAi;
-
-/// Headers of the caller's that go on to the provider.
-static PASSED_ON: [HeaderName; 1] = [HeaderName::from_static("openai-beta")];
-
-impl Adapter for OpenAi {
-    fn name(&self) -> &'static str {
-        "openai"
-    }
-
-    fn serves(&self, _operation: Operation) -> bool {
-        true
-    }
-
-    fn authorize(&self, api_key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError> {
-        Ok(vec![(header::AUTHORIZATION, secret_header(&format!("Bearer {api_key}"))?)])
-    }
-
-    fn encode(&self, request: &Request, to: &Target<'_>) -> Result<NativeRequest, EncodeError> {
-        let mut edits = Vec::with_capacity(2);
-        if request.get("model") != Some(quoted(to.model).as_ref()) {
-            edits.push(Edit::Set("model", quoted(to.model)));
-        }
-        match request.operation() {
-            Operation::Embeddings => edits.extend(without_null_encoding(request)),
-            Operation::Chat | Operation::Completions => edits.extend(with_usage(request)),
-        }
-        Ok(NativeRequest {
-            path: path(request.operation()).to_owned(),
-            headers: passed_on(to.caller),
-            body: request.rewrite(&edits),
-            dropped: Vec::new(),
-        })
-    }
-
-    fn decode(&self, request: &Request, to: &Target<'_>, body: Bytes) -> Result<Reply, DecodeError> {
-        let body = body.strip_prefix(BYTE_ORDER_MARK).map_or_else(|| body.clone(), |rest| body.slice_ref(rest));
-        let index = Index::of(&body).map_err(|e| DecodeError::Malformed(format!("the provider's answer: {e}")))?;
-        let names = ["error", "object", "choices", "service_tier", "usage"];
-        let [error, object, choices, tier, usage] = index.values(&body, names);
-        if is_error(error, object) {
-            return Err(DecodeError::Refused(Box::new(error::read_in_success(&body))));
-        }
-        if request.operation() != Operation::Embeddings && choices.is_none_or(is_none) {
-            return Err(DecodeError::Malformed("the provider's answer: no choices".to_owned()));
-        }
-        let tier = tier.map(ServiceTier::read).unwrap_or_default();
-        let usage = usage.and_then(|raw| usage::read(raw, tier));
-        let mut edits: Vec<Edit<'_>> = renamed(to).map(as_model).into_iter().collect();
-        if request.operation() == Operation::Embeddings {
-            let wanted = Encoding::asked(request.get("encoding_format"));
-            let data = wanted.map(|wanted| in_encoding(&body, &index, wanted)).transpose()?.flatten();
-            edits.extend(data.map(|data| Edit::Set("data", data)));
-        }
-        let body = rewrite(&body, &index, &edits);
-        Ok(Reply { body, usage })
-    }
-
-    fn events(&self, request: &Request, to: &Target<'_>) -> Box<dyn EventDecoder> {
-        Box::new(PassThrough {
-            index: Index::default(),
-            begin: Begin::default(),
-            name: renamed(to),
-            wants_usage: request.wants_usage(),
-            answers: request.answers(),
-            finished: BTreeSet::new(),
-            begun: false,
-        })
-    }
-
-    fn refusal(&self, status: StatusCode, _headers: &HeaderMap, body: &[u8]) -> Refusal {
-        error::read(status, body)
-    }
-}
-
-/// A header value that is never shown in logs.
-///
-/// # Errors
-/// Characters that cannot stand in a header.
-pub fn secret_header(value: &str) -> Result<HeaderValue, EncodeError> {
-    let mut value = HeaderValue::from_str(value).map_err(|_| EncodeError::Invalid {
-        param: "api_key".to_owned(),
-        message: "The key has characters that cannot stand in a header.".to_owned(),
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn path(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Chat => "/chat/completions",
-        Operation::Completions => "/completions",
-        Operation::Embeddings => "/embeddings",
-    }
-}
-
-fn passed_on(caller: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-    let all = |name: &'static HeaderName| caller.get_all(name).iter().map(|value| (name.clone(), value.clone()));
-    PASSED_ON.iter().flat_map(all).collect()
-}
-
-fn quoted(text: &str) -> Bytes {
-    let mut json = Vec::with_capacity(text.len() + 2);
-    crate::chunk::push_json(&mut json, text);
-    json.into()
-}
-
-/// The caller's name for the model as JSON, where it is not the provider's.
-fn renamed(to: &Target<'_>) -> Option<Bytes> {
-    (to.asked != to.model).then(|| quoted(to.asked))
-}
-
-/// Usage is always asked for, whatever the caller wants to see of it.
-fn with_usage(request: &Request) -> Option<Edit<'static>> {
-    if !request.is_stream() || request.wants_usage() {
-        return None;
-    }
-    let ask = Edit::Set("include_usage", Bytes::from_static(b"true"));
-    let options = request.get("stream_options").unwrap_or(b"null");
-    let asked = match Index::of(options) {
-        Ok(index) => rewrite(&Bytes::copy_from_slice(options), &index, &[ask]).joined(),
-        Err(_) => Bytes::from_static(b"{\"include_usage\":true}"),
-    };
-    Some(Edit::Set("stream_options", asked))
-}
-
-fn as_model(name: Bytes) -> Edit<'static> {
-    Edit::Set("model", name)
-}
-
-/// `"encoding_format": null` means what its absence means, but some hosts refuse it.
-fn without_null_encoding(request: &Request) -> Option<Edit<'static>> {
-    (request.get("encoding_format") == Some(b"null")).then(|| Edit::Remove("encoding_format".into()))
-}
-
-/// An error in the clothes of a success: an `error` that says something, whatever stands beside it (some hosts send their
-/// last words along), or an object that calls itself one.
-fn is_error(error: Option<&[u8]>, object: Option<&[u8]>) -> bool {
-    error.is_some_and(|error| !matches!(error, b"null" | b"\"\"" | b"{}" | b"false")) || object == Some(b"\"error\"")
-}
-
 /// Whether a chunk's choices are none at all.
-fn is_none(raw: &[u8]) -> bool {
+pub(super) fn is_none(raw: &[u8]) -> bool {
     raw == b"null" || raw.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start() == b"]")
 }
 
-/// A stream in the pivot's own dialect.
-struct PassThrough {
+/// What passes a stream on.
+#[derive(Default)]
+pub(super) struct PassThrough {
     index: Index,
     begin: Begin,
+    alike: Alike,
     name: Option<Bytes>,
     wants_usage: bool,
     answers: u64,
@@ -194,6 +52,10 @@ static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("
 
 impl EventDecoder for PassThrough {
     fn event(&mut self, event: Event<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
+        if let Some(rest) = self.alike_rest(&event) {
+            self.pass_alike(&event, rest, out);
+            return Ok(());
+        }
         match event.data.trim_ascii() {
             b"" => return Ok(()),
             b"[DONE]" if out.has_content() => {
@@ -210,7 +72,12 @@ impl EventDecoder for PassThrough {
             return Err(DecodeError::Refused(Box::new(error::read_in_success(event.data))));
         }
         let has_model = model.is_some() || (known > 0 && self.begin.has_model);
-        self.pass(event, Said { known, has_model, choices: choices.unwrap_or(b"[]"), tier, usage }, out);
+        let said = Said { known, has_model, choices: choices.unwrap_or(b"[]"), tier, usage };
+        let is_plain = object.is_none() && model.is_none() && said.is_plain();
+        self.pass(event, said, out);
+        if is_plain && event.name.is_empty() && out.has_content() {
+            self.learn_alike(event.data, known);
+        }
         Ok(())
     }
 
@@ -233,6 +100,17 @@ struct Said<'a> {
     usage: Option<&'a [u8]>,
 }
 
+impl Said<'_> {
+    /// Whether it brings some text and nothing else, behind a begin that is known.
+    fn is_plain(&self) -> bool {
+        self.known > 0
+            && self.tier.is_none()
+            && self.usage.is_none_or(|raw| raw == b"null")
+            && !is_none(self.choices)
+            && !has_text_field(self.choices, &FINISH_REASON)
+    }
+}
+
 /// What chunks say before their choices is remembered up to this length: an id, a model's name and the like.
 const MOST_BEGIN: usize = 512;
 
@@ -240,6 +118,40 @@ const MOST_BEGIN: usize = 512;
 const MOST_ANSWERS: usize = 16 * 1024;
 
 impl PassThrough {
+    /// For a caller who knows the model by this name, where it is not the provider's, and is to be told so many answers.
+    pub(super) fn new(name: Option<Bytes>, wants_usage: bool, answers: u64) -> Self {
+        Self { name, wants_usage, answers, ..Self::default() }
+    }
+
+    /// What is passed on behind the begin that is known, of a chunk that is like the ones before it but for its texts.
+    fn alike_rest<'e>(&self, event: &Event<'e>) -> Option<[&'e [u8]; 2]> {
+        if self.begin.fields == 0 || !event.name.is_empty() {
+            return None;
+        }
+        self.alike.passed(event.data.strip_prefix(self.begin.said.as_slice())?)
+    }
+
+    fn pass_alike(&self, event: &Event<'_>, [before, behind]: [&[u8]; 2], out: &mut ChunkWriter) {
+        if behind.is_empty() && (self.name.is_none() || !self.begin.has_model) {
+            out.raw(event.raw);
+        } else {
+            out.data(|json| {
+                [self.begin.told.as_slice(), before, behind].iter().for_each(|part| json.extend_from_slice(part));
+            });
+        }
+        out.content_begun();
+    }
+
+    /// A usage that counts nothing is left out for who did not ask for it.
+    fn learn_alike(&mut self, data: &[u8], known: usize) {
+        let begin = self.begin.said.len();
+        let fields = self.index.fields().get(known..).unwrap_or_default();
+        let usage = fields.windows(2).find(|pair| matches!(pair, [_, field] if field.is_named(data, b"usage")));
+        let span = |pair: &[Field]| Some(pair.first()?.value().end - begin..pair.last()?.value().end - begin);
+        let cut = usage.and_then(span).filter(|_| !self.wants_usage);
+        self.alike.learn(data.get(begin..).unwrap_or_default(), cut);
+    }
+
     /// How many fields it begins with that are those of the chunk before it.
     fn read(&mut self, data: &[u8]) -> Result<usize, IndexError> {
         let kept = std::mem::take(&mut self.begin.fields);
