@@ -59,13 +59,18 @@ impl Timer {
 
     /// Starts the clock of a part, in the place of the last part's.
     pub fn phase(&mut self, limit: Option<Duration>, name: &'static str) {
-        self.phase = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, name)));
+        self.phase_from(Instant::now(), limit, name);
     }
 
-    /// The client has heard something.
-    pub fn heard(&mut self) {
+    /// The same for a part that began then.
+    pub fn phase_from(&mut self, then: Instant, limit: Option<Duration>, name: &'static str) {
+        self.phase = limit.and_then(|limit| Some((then.checked_add(limit)?, name)));
+    }
+
+    /// The client has heard something then.
+    pub fn heard(&mut self, then: Instant) {
         if let Some((deadline, silence)) = &mut self.silence
-            && let Some(next) = Instant::now().checked_add(*silence)
+            && let Some(next) = then.checked_add(*silence)
         {
             *deadline = next;
         }
@@ -85,10 +90,10 @@ impl Timer {
             let Some((deadline, due)) = self.nearest() else {
                 return pending().await;
             };
+            self.sleep_at_most_until(deadline).await;
             if deadline <= Instant::now() {
                 return due;
             }
-            self.sleep_at_most_until(deadline).await;
         }
     }
 
@@ -123,13 +128,13 @@ mod tests {
         let mut timer = Timer::start(Some(secs(100)), Some(secs(25)));
         timer.phase(Some(secs(60)), "first_byte");
         assert_eq!((timer.due().await, start.elapsed()), (Due::KeepAlive, secs(25)));
-        timer.heard();
+        timer.heard(Instant::now());
         assert_eq!((timer.due().await, start.elapsed()), (Due::KeepAlive, secs(50)));
-        timer.heard();
+        timer.heard(Instant::now());
         assert_eq!((timer.due().await, start.elapsed()), (Due::Timeout("first_byte"), secs(60)));
         timer.phase(None, "idle");
-        timer.heard();
-        timer.heard();
+        timer.heard(Instant::now());
+        timer.heard(Instant::now());
         assert_eq!((timer.due().await, start.elapsed()), (Due::KeepAlive, secs(85)));
         timer.silence = None;
         assert_eq!((timer.due().await, start.elapsed()), (Due::Timeout("total"), secs(100)));

@@ -39,6 +39,8 @@ pub struct Turn<'c, 's> {
     pub on_disconnect: OnDisconnect,
     stream: bool,
     left: bool,
+    /// When the last wait ended. A stream asks for the time often enough.
+    since: Instant,
 }
 
 /// As long as the clocks allow and the caller stays; sends a sign of life when the caller has heard nothing for too long.
@@ -46,7 +48,7 @@ impl Patience for Turn<'_, '_> {
     async fn wait<T: Send>(&mut self, what: impl Future<Output = T> + Send + Unpin) -> Result<T, Fault> {
         let since = Instant::now();
         let waited = self.wait_unmeasured(what).await;
-        self.record.waited(since);
+        self.since = self.record.waited(since);
         waited
     }
 
@@ -56,7 +58,7 @@ impl Patience for Turn<'_, '_> {
 
     fn goes_on(&mut self) {
         let idle = self.record.model.and_then(|model| model.timeouts.idle);
-        self.timer.phase(idle, IDLE);
+        self.timer.phase_from(self.since.into(), idle, IDLE);
     }
 }
 
@@ -70,7 +72,8 @@ impl<'c, 's> Turn<'c, 's> {
     /// The caller of `request`.
     #[must_use]
     pub fn new(client: &'c mut Client, record: &'c mut Record<'s>, timer: Timer, request: &Request) -> Self {
-        Self { client, record, timer, on_disconnect: OnDisconnect::Cancel, stream: request.is_stream(), left: false }
+        let (on_disconnect, since) = (OnDisconnect::Cancel, Instant::now());
+        Self { client, record, timer, on_disconnect, stream: request.is_stream(), left: false, since }
     }
 
     async fn wait_unmeasured<T>(&mut self, mut what: impl Future<Output = T> + Unpin) -> Result<T, Fault> {
@@ -135,6 +138,7 @@ impl<'c, 's> Turn<'c, 's> {
         head.add(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         self.record.status = Some(StatusCode::OK);
         let begun = self.client.begin(head).await;
+        self.since = Instant::now();
         self.heard(begun)
     }
 
@@ -152,7 +156,7 @@ impl<'c, 's> Turn<'c, 's> {
             pushed = self.client.push(piece.into()) => Ok(pushed),
             () = self.timer.over() => Err(Fault::timeout(TOTAL)),
         };
-        self.record.waited(since);
+        self.since = self.record.waited(since);
         self.heard(pushed?)
     }
 
@@ -168,7 +172,8 @@ impl<'c, 's> Turn<'c, 's> {
     }
 
     async fn keep_alive(&mut self) -> Result<(), Fault> {
-        self.timer.heard();
+        self.since = Instant::now();
+        self.timer.heard(self.since.into());
         if !self.stream || self.left {
             return Ok(());
         }
@@ -180,7 +185,7 @@ impl<'c, 's> Turn<'c, 's> {
     fn heard(&mut self, sent: Result<(), Gone>) -> Result<(), Fault> {
         match sent {
             Ok(()) => {
-                self.timer.heard();
+                self.timer.heard(self.since.into());
                 Ok(())
             }
             Err(Gone) => self.leave(),

@@ -174,9 +174,11 @@ impl<'s> Record<'s> {
         }
     }
 
-    /// Time that passed while others were waited for.
-    pub fn waited(&mut self, since: Instant) {
-        self.waited += since.elapsed();
+    /// Time that passed while others were waited for; it ends now, which is told.
+    pub fn waited(&mut self, since: Instant) -> Instant {
+        let now = Instant::now();
+        self.waited += now.saturating_duration_since(since);
+        now
     }
 
     /// How long it has taken so far.
