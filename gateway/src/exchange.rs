@@ -226,9 +226,6 @@ async fn answer_of<'s>(
     let adjusted = model.adjust(request)?;
     let admitted = turn_at(turn, &instance).await?;
     turn.record.bill.for_model(&instance, &adjusted.request, admitted).await?;
-    if turn.record.entry.is_none() {
-        turn.record.admit(key);
-    }
     search::first_answer(gateway, rounds, turn, &instance, key, &adjusted).await
 }
 

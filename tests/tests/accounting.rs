@@ -6,6 +6,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, stream, stream_with_usage, with};
 use weir_tests::client::{Answer, Call};
+use weir_tests::patience::within;
 use weir_tests::priced::{PRICED, ask, config, row};
 use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
@@ -645,6 +646,71 @@ async fn what_was_spent_is_known_after_a_kill_and_a_restart() {
     let metrics = again.metrics().await;
     assert!(metrics.contains(r#"weir_budget_used_usd{every="month",tenant="acme"} 0.028"#), "{metrics}");
     assert_eq!(ask(&again, &with(chat("m"), "max_tokens", json!(30))).await.status.as_u16(), 429);
+}
+
+/// Waits until all that is open is noted on the disk, and something cools.
+async fn noted(weir: &Weir) {
+    let told = ["weir_ledger_lag_seconds 0\n", "weir_cooldowns_total{cause=\"rate_limit\"} 1"];
+    let looking = async {
+        loop {
+            let metrics = weir.metrics().await;
+            if told.iter().all(|line| metrics.contains(line)) {
+                return;
+            }
+        }
+    };
+    within("the ledger to have noted all", looking).await;
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_kill_is_charged_its_input_once_and_what_waited_nothing() {
+    let simulator = simulator();
+    let clock = "timeouts: {first_byte: 100ms}, retries: {max: 0}, fallbacks: {any: [slow]}";
+    let own = "budgets: [{usd: 500, every: month}], quotas: [{provider: openai, type: paid, unit: tokens, limit: 1m}],";
+    let model = |name: &str, target: &str, more: &str| {
+        format!("{{name: {name}, targets: [{{provider: openai, model: 'gpt-5.5~{target}'}}], {PRICED}{more}}}")
+    };
+    let settings = config(&simulator, own, "")
+        .model(&model("late", "first=60s", &format!(", {clock}")))
+        .model(&model("slow", "delay=60s", ""))
+        .model(&model("cool", "status=429~retry_after=30", ", when_all_cool: wait"))
+        .section("health: {max_wait: 60s}");
+    let weir = settings.start().await;
+    let mut open = Vec::new();
+    for (id, body) in [("late", stream("late")), ("slow", stream("slow")), ("cool", chat("cool"))] {
+        open.push(weir.chat().header("x-request-id", id).json(&body).begin().await);
+    }
+    simulator.until(|account| (account.requests, account.refused) == (4, 1)).await;
+    noted(&weir).await;
+    let mut weir = weir.killed_and_started(&settings).await;
+    for start in 0..3 {
+        let rows = [row(&weir, "late").await, row(&weir, "slow").await, row(&weir, "cool").await];
+        let input = rows[1]["usage"]["input_tokens"].as_u64().unwrap();
+        assert!(input > 0, "{rows:?}");
+        let one = json!({"input_tokens": input, "output_tokens": 0, "cost_usd": 1e-3 * input as f64, "accuracy": "estimated"});
+        assert_eq!(
+            rows.each_ref().map(spent),
+            [vec![one.clone(), one.clone()], vec![one], vec![Value::Null]],
+            "{rows:?}"
+        );
+        for (row, inputs) in rows.iter().zip([2, 1, 0]) {
+            assert_eq!((&row["provider"], &row["credential"]), (&json!("openai"), &json!("openai-1")));
+            assert_eq!(
+                (&row["usage"]["input_tokens"], &row["error"]),
+                (&json!(input * inputs), &json!("gateway_fault"))
+            );
+        }
+        let told = |page: Value, of: &str| page[of][0].clone();
+        let budget = told(admin(&weir, "GET", "/admin/v1/budgets", &json!({})).await.1, "budgets");
+        let quota = told(admin(&weir, "GET", "/admin/v1/quotas", &json!({})).await.1, "quotas");
+        assert_eq!(
+            (&budget["used_usd"], &budget["reserved_usd"]),
+            (&json!(3e-3 * input as f64), &json!(0)),
+            "start {start}"
+        );
+        assert_eq!(quota["used"], 3 * input, "start {start}: {quota}");
+        weir = weir.killed_and_started(&settings).await;
+    }
 }
 
 /// What the admin API answers.
