@@ -506,6 +506,30 @@ async fn a_request_too_dear_for_what_is_left_is_cut_if_that_helps_and_else_answe
 }
 
 #[tokio::test]
+async fn a_fallback_too_dear_for_what_is_left_is_left_for_the_others_and_at_last_for_what_the_budget_names() {
+    let simulator = simulator();
+    let model = |name: &str, upstream: &str, price: u32, fallbacks: &str| {
+        format!(
+            "{{name: {name}, targets: [{{provider: openai, model: '{upstream}'}}], retries: {{max: 0}}, pricing: {{input: {price}, output: {price}}}, fallbacks: {{any: [{fallbacks}]}}}}"
+        )
+    };
+    let weir = config(&simulator, "", "budgets: [{usd: 0.02, every: day, on_exhaust: {model: small}}]")
+        .model(&model("small", "gpt-5.5-mini", 1, ""))
+        .model(&model("other", "gpt-5.5", 1, ""))
+        .model(&model("down", "gpt-5.5~status=500", 1, ""))
+        .model(&model("to-dear", "gpt-5.5~status=500", 1, "m"))
+        .model(&model("to-other", "gpt-5.5~status=500", 1, "m, other"))
+        .model(&model("to-down", "gpt-5.5~status=500", 1, "m, down"))
+        .model(&model("to-small", "gpt-5.5~status=500", 1, "small, m"))
+        .start()
+        .await;
+    for (asked, answers) in [("to-dear", "small"), ("to-other", "other"), ("to-down", "small"), ("to-small", "small")] {
+        let answer = ask(&weir, &limited(chat(asked))).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-model")), (200, Some(answers)), "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn a_model_without_a_price_is_not_counted_or_refused_as_its_tenant_wants() {
     let simulator = simulator();
     let two =
