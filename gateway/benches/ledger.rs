@@ -76,7 +76,7 @@ fn serve(name: &str, open_at_once: usize, new_id: impl Fn(usize) -> String) {
             requests += 1;
             let (id, at) = (new_id(requests as usize), Timestamp::now());
             let clock = Instant::now();
-            let entry = ledger.admit(&opened(&id, at));
+            let entry = ledger.admit(opened(&id, at).intent());
             callers += clock.elapsed();
             open.push_back((entry, id, at));
             while open.len() > open_at_once {

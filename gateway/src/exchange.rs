@@ -23,7 +23,7 @@ use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::listing;
-use crate::model::{Model, ModelInstance, Snapshot, type_of};
+use crate::model::{ModelInstance, Snapshot, type_of};
 use crate::net::client::{BodyFault, Client, Head};
 use crate::reasons::Because;
 use crate::record::Record;
@@ -31,6 +31,7 @@ use crate::relay;
 use crate::retry;
 use crate::route::{self, Route};
 use crate::search;
+use crate::succession::Succession;
 use crate::timer::Timer;
 use crate::turn::Turn;
 
@@ -179,7 +180,8 @@ async fn any_answer<'s>(
         Err(fault) => fault,
     };
     let asked = turn.record.asked.clone();
-    for mut instance in successors(snapshot, key, request.operation(), (model, asked), &fault) {
+    let mut succession = Succession::after((snapshot, key), request.operation(), (model, asked), &fault);
+    while let Some(mut instance) = succession.next() {
         if turn.is_over() || instance.narrow(key, turn.client.headers()).is_err() {
             continue;
         }
@@ -190,24 +192,9 @@ async fn any_answer<'s>(
             Ok(begun) => return Ok(begun),
             Err(failed) => fault = failed,
         }
+        succession.failed(&fault);
     }
     Err(fault)
-}
-
-/// The models that may take over after one, that was asked for under a name, came to `fault`, in their order: first what a
-/// budget names, since this model's answer could not even be cut to what is left.
-pub(crate) fn successors<'s>(
-    snapshot: &'s Snapshot,
-    key: &'s Key,
-    operation: Operation,
-    (model, asked): (&'s Model, String),
-    fault: &Fault,
-) -> impl Iterator<Item = ModelInstance<'s>> + use<'s> {
-    let too_dear = fault.instead.clone();
-    let resolve = move |name: &str| snapshot.resolve(key, type_of(operation), Some(name)).ok();
-    let too_dear = too_dear.and_then(|name| resolve(&name));
-    let named = retry::takes_over(&model.fallbacks, fault).iter().filter_map(move |name| resolve(name));
-    too_dear.into_iter().chain(named).filter(move |instance| instance.asked() != asked)
 }
 
 /// The first answer of one model.
@@ -226,9 +213,6 @@ async fn answer_of<'s>(
     let adjusted = model.adjust(request)?;
     let admitted = turn_at(turn, &instance).await?;
     turn.record.bill.for_model(&instance, &adjusted.request, admitted).await?;
-    if turn.record.entry.is_none() {
-        turn.record.admit(key);
-    }
     search::first_answer(gateway, rounds, turn, &instance, key, &adjusted).await
 }
 

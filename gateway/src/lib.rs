@@ -42,6 +42,7 @@ pub mod serve;
 pub mod sharing;
 pub mod shelf;
 pub mod store;
+pub mod succession;
 pub mod timer;
 pub mod turn;
 pub mod vital;

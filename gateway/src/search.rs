@@ -244,6 +244,7 @@ impl<'s> Search<'_, '_, 's> {
             self.fault = Some(unavailable(fault, unpicked));
             return Ok(false);
         };
+        self.turn.record.note();
         self.turn.timer.phase(None, "pause");
         self.turn.wait(pin!(tokio::time::sleep(wait))).await?;
         self.tried.forget();
@@ -281,6 +282,7 @@ impl<'s> Search<'_, '_, 's> {
             // The slot that was missing may have come free meanwhile.
             return Ok(matches!(unpicked, Unpicked::Unavailable { limited: true, .. }));
         };
+        self.turn.record.note();
         self.turn.timer.phase(None, "queue");
         let Ok(permit) = self.turn.wait(pin!(scopes.admit_in_turn(queue))).await? else {
             return Ok(false);

@@ -43,7 +43,7 @@ fn a_process_that_admits_and_finishes() {
         let mut said = String::new();
         for number in 0..40 {
             let id = if number % 3 == 0 { format!("own-{}", rand::random::<u64>()) } else { id::new(Timestamp::now()) };
-            open.push((ledger.admit(&opened(&id)), id));
+            open.push((ledger.admit(opened(&id).intent()), id));
             if number % 2 == 0 {
                 let (entry, id) = open.swap_remove(rand::random_range(0..open.len()));
                 entry.finish(&row(&id), [Charge { account: ACCOUNT.into(), window: 0, amount: 1 }]);

@@ -52,7 +52,7 @@ fn store(folder: &Path) {
         };
         let charge = |account: &str| Charge { account: account.into(), window: 0, amount: 3 };
         let row: Row<'_> = serde_json::from_str(&row(&id, opened.started_at)).unwrap();
-        ledger.admit(&opened).finish(&row, [charge("a"), charge("b")]);
+        ledger.admit(opened.intent()).finish(&row, [charge("a"), charge("b")]);
         while !ledger.lag().is_zero() {
             std::thread::yield_now();
         }

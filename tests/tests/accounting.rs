@@ -6,6 +6,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, stream, stream_with_usage, with};
 use weir_tests::client::{Answer, Call};
+use weir_tests::patience::within;
 use weir_tests::priced::{PRICED, ask, config, row};
 use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
@@ -505,6 +506,30 @@ async fn a_request_too_dear_for_what_is_left_is_cut_if_that_helps_and_else_answe
 }
 
 #[tokio::test]
+async fn a_fallback_too_dear_for_what_is_left_is_left_for_the_others_and_at_last_for_what_the_budget_names() {
+    let simulator = simulator();
+    let model = |name: &str, upstream: &str, price: u32, fallbacks: &str| {
+        format!(
+            "{{name: {name}, targets: [{{provider: openai, model: '{upstream}'}}], retries: {{max: 0}}, pricing: {{input: {price}, output: {price}}}, fallbacks: {{any: [{fallbacks}]}}}}"
+        )
+    };
+    let weir = config(&simulator, "", "budgets: [{usd: 0.02, every: day, on_exhaust: {model: small}}]")
+        .model(&model("small", "gpt-5.5-mini", 1, ""))
+        .model(&model("other", "gpt-5.5", 1, ""))
+        .model(&model("down", "gpt-5.5~status=500", 1, ""))
+        .model(&model("to-dear", "gpt-5.5~status=500", 1, "m"))
+        .model(&model("to-other", "gpt-5.5~status=500", 1, "m, other"))
+        .model(&model("to-down", "gpt-5.5~status=500", 1, "m, down"))
+        .model(&model("to-small", "gpt-5.5~status=500", 1, "small, m"))
+        .start()
+        .await;
+    for (asked, answers) in [("to-dear", "small"), ("to-other", "other"), ("to-down", "small"), ("to-small", "small")] {
+        let answer = ask(&weir, &limited(chat(asked))).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-model")), (200, Some(answers)), "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn a_model_without_a_price_is_not_counted_or_refused_as_its_tenant_wants() {
     let simulator = simulator();
     let two =
@@ -645,6 +670,71 @@ async fn what_was_spent_is_known_after_a_kill_and_a_restart() {
     let metrics = again.metrics().await;
     assert!(metrics.contains(r#"weir_budget_used_usd{every="month",tenant="acme"} 0.028"#), "{metrics}");
     assert_eq!(ask(&again, &with(chat("m"), "max_tokens", json!(30))).await.status.as_u16(), 429);
+}
+
+/// Waits until all that is open is noted on the disk, and something cools.
+async fn noted(weir: &Weir) {
+    let told = ["weir_ledger_lag_seconds 0\n", "weir_cooldowns_total{cause=\"rate_limit\"} 1"];
+    let looking = async {
+        loop {
+            let metrics = weir.metrics().await;
+            if told.iter().all(|line| metrics.contains(line)) {
+                return;
+            }
+        }
+    };
+    within("the ledger to have noted all", looking).await;
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_kill_is_charged_its_input_once_and_what_waited_nothing() {
+    let simulator = simulator();
+    let clock = "timeouts: {first_byte: 100ms}, retries: {max: 0}, fallbacks: {any: [slow]}";
+    let own = "budgets: [{usd: 500, every: month}], quotas: [{provider: openai, type: paid, unit: tokens, limit: 1m}],";
+    let model = |name: &str, target: &str, more: &str| {
+        format!("{{name: {name}, targets: [{{provider: openai, model: 'gpt-5.5~{target}'}}], {PRICED}{more}}}")
+    };
+    let settings = config(&simulator, own, "")
+        .model(&model("late", "first=60s", &format!(", {clock}")))
+        .model(&model("slow", "delay=60s", ""))
+        .model(&model("cool", "status=429~retry_after=30", ", when_all_cool: wait"))
+        .section("health: {max_wait: 60s}");
+    let weir = settings.start().await;
+    let mut open = Vec::new();
+    for (id, body) in [("late", stream("late")), ("slow", stream("slow")), ("cool", chat("cool"))] {
+        open.push(weir.chat().header("x-request-id", id).json(&body).begin().await);
+    }
+    simulator.until(|account| (account.requests, account.refused) == (4, 1)).await;
+    noted(&weir).await;
+    let mut weir = weir.killed_and_started(&settings).await;
+    for start in 0..3 {
+        let rows = [row(&weir, "late").await, row(&weir, "slow").await, row(&weir, "cool").await];
+        let input = rows[1]["usage"]["input_tokens"].as_u64().unwrap();
+        assert!(input > 0, "{rows:?}");
+        let one = json!({"input_tokens": input, "output_tokens": 0, "cost_usd": 1e-3 * input as f64, "accuracy": "estimated"});
+        assert_eq!(
+            rows.each_ref().map(spent),
+            [vec![one.clone(), one.clone()], vec![one], vec![Value::Null]],
+            "{rows:?}"
+        );
+        for (row, inputs) in rows.iter().zip([2, 1, 0]) {
+            assert_eq!((&row["provider"], &row["credential"]), (&json!("openai"), &json!("openai-1")));
+            assert_eq!(
+                (&row["usage"]["input_tokens"], &row["error"]),
+                (&json!(input * inputs), &json!("gateway_fault"))
+            );
+        }
+        let told = |page: Value, of: &str| page[of][0].clone();
+        let budget = told(admin(&weir, "GET", "/admin/v1/budgets", &json!({})).await.1, "budgets");
+        let quota = told(admin(&weir, "GET", "/admin/v1/quotas", &json!({})).await.1, "quotas");
+        assert_eq!(
+            (&budget["used_usd"], &budget["reserved_usd"]),
+            (&json!(3e-3 * input as f64), &json!(0)),
+            "start {start}"
+        );
+        assert_eq!(quota["used"], 3 * input, "start {start}: {quota}");
+        weir = weir.killed_and_started(&settings).await;
+    }
 }
 
 /// What the admin API answers.

@@ -426,7 +426,7 @@ mod tests {
             let row = row(&id, model, cost);
             let (request_id, tenant, key, kind) = (id.as_str(), "acme", "ci", "llm");
             let opened = Opened { request_id, tenant, key, model, kind, started_at: row.started_at };
-            ledger.admit(&opened).finish(&row, []);
+            ledger.admit(opened.intent()).finish(&row, []);
         }
         ledger.close();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -25,6 +25,13 @@ pub(super) struct GivenUp {
 }
 
 impl Hold {
+    /// What is charged if the attempt ends now, having used so much.
+    pub(super) fn due(&self, spent: &Spent) -> impl Iterator<Item = (&str, i64, i64)> + use<'_> {
+        let money = self.reservations.as_ref().zip(spent.cost).map(|(held, cost)| held.due(cost));
+        let quota = self.quota.as_ref().and_then(|held| held.due(amount(spent.usage.total_tokens())));
+        money.into_iter().flatten().chain(quota)
+    }
+
     /// The attempt is over: its slot is free, and no more stays held than what it is to be charged.
     pub(super) fn given_up(mut self, spent: &Spent) -> GivenUp {
         let tokens = amount(spent.usage.total_tokens());
@@ -52,6 +59,13 @@ impl Drop for Hold {
 }
 
 impl GivenUp {
+    /// What is charged if the request ends now.
+    pub(super) fn due(&self) -> impl Iterator<Item = (&str, i64, i64)> {
+        let money = self.reservations.as_ref().map(|(held, cost)| held.due(*cost));
+        let quota = self.quota.as_ref().and_then(|(held, tokens)| held.due(*tokens));
+        money.into_iter().flatten().chain(quota)
+    }
+
     pub(super) fn settle(self, priced: bool) -> impl Iterator<Item = budget::Charge> {
         let money = self.reservations.filter(|_| priced).map(|(held, cost)| held.settle(cost));
         let quota = self.quota.and_then(|(held, tokens)| held.settle(tokens));

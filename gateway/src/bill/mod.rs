@@ -292,6 +292,14 @@ impl Bill {
         self.hold.most_output
     }
 
+    /// What each account is charged if the request ends now, and the attempts under way have used so much: the account's id,
+    /// the window, and the amount.
+    pub fn due(&self, [first, beside]: [Option<Spent>; 2]) -> impl Iterator<Item = (&str, i64, i64)> {
+        let under_way = [(&self.hold, first), (&self.beside, beside)].into_iter();
+        let under_way = under_way.filter_map(|(hold, spent)| Some(hold.due(&spent?)));
+        self.given_up.iter().flat_map(GivenUp::due).chain(under_way.flatten())
+    }
+
     /// What is left of the caller's limits, for its headers.
     #[must_use]
     pub fn standing(&self) -> Option<Standing> {

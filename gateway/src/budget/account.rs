@@ -635,10 +635,16 @@ impl Reservation {
         self.account.settle(Held { worst: held.worst - to, ..held }, 0);
     }
 
+    /// What it would be charged if so much was used: the account's id, the window, and the amount.
+    #[must_use]
+    pub fn due(&self, used: i64) -> (&str, i64, i64) {
+        (self.account.id(), self.held.window, used.max(0))
+    }
+
     /// Replaces what is held by what was used, in the window in which it was held.
     pub fn settle(self, used: i64) -> Charge {
-        let used = used.max(0);
-        let charge = Charge { account: Arc::clone(self.account.id()), window: self.held.window, amount: used };
+        let (_, window, used) = self.due(used);
+        let charge = Charge { account: Arc::clone(self.account.id()), window, amount: used };
         self.end(used);
         charge
     }

@@ -83,6 +83,11 @@ impl Reservations {
         self.0.iter_mut().for_each(|reservation| reservation.shrink(to));
     }
 
+    /// What each account would be charged if so much was used.
+    pub fn due(&self, used: i64) -> impl Iterator<Item = (&str, i64, i64)> {
+        self.0.iter().map(move |reservation| reservation.due(used))
+    }
+
     /// Replaces what is held by what was used.
     pub fn settle(self, used: i64) -> Vec<Charge> {
         self.0.into_iter().map(|reservation| reservation.settle(used)).collect()

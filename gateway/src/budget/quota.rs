@@ -138,13 +138,26 @@ struct Held {
 }
 
 impl QuotaReservation {
+    /// What would be charged if the call was made and used so many tokens.
+    #[must_use]
+    pub fn due(&self, tokens: i64) -> Option<(&str, i64, i64)> {
+        let held = self.0.as_ref()?;
+        Some(held.reservation.due(held.used(tokens)))
+    }
+
     /// The call was made and used so many tokens.
     pub fn settle(self, tokens: i64) -> Option<Charge> {
-        let Held { reservation, unit, call } = self.0?;
-        let used = match unit {
+        let held = self.0?;
+        let used = held.used(tokens);
+        Some(held.reservation.settle(used))
+    }
+}
+
+impl Held {
+    fn used(&self, tokens: i64) -> i64 {
+        match self.unit {
             QuotaUnit::Tokens => tokens,
-            QuotaUnit::Times | QuotaUnit::Credits => call,
-        };
-        Some(reservation.settle(used))
+            QuotaUnit::Times | QuotaUnit::Credits => self.call,
+        }
     }
 }

@@ -30,6 +30,7 @@ use crate::record;
 use crate::retry::{Step, Tries};
 use crate::route::Route;
 use crate::search;
+use crate::succession::Succession;
 
 pub use told::Explanation;
 use told::{Account, Candidate, Dropped, ModelTold, Outgoing, Quota, Refusal, Scope, Verdict};
@@ -196,7 +197,8 @@ impl<'a> Steps<'a> {
             Err(fault) => fault,
         };
         let Caller { key, headers, request } = caller;
-        for mut other in exchange::successors(self.snapshot, key, request.operation(), (model, first), &fault) {
+        let mut succession = Succession::after((self.snapshot, key), request.operation(), (model, first), &fault);
+        while let Some(mut other) = succession.next() {
             if other.narrow(key, headers).is_err() {
                 continue;
             }
@@ -206,6 +208,7 @@ impl<'a> Steps<'a> {
                 Ok(()) => return Ok(()),
                 Err(failed) => fault = failed,
             }
+            succession.failed(&fault);
         }
         Err(fault)
     }

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::frame::{self, Frame, Frames};
+use super::frame::{self, Form, Frame, Frames};
 use super::id;
+use super::intent::Cut;
 use super::row::Charge;
 use super::waiting::{Note, Taken, added_up};
 use crate::store::backend::{Batch, Direction, Pair, Span};
@@ -86,7 +87,7 @@ impl Books {
         }
         for part in parts(&taken.intents) {
             let key = key(OPEN, self.number(now));
-            batch.put(key.clone(), frame::value(part));
+            batch.put(key.clone(), frame::value(Form::Note, part));
             self.groups.push(key);
         }
         self.put_rows(&mut batch, &taken.rows, now);
@@ -121,8 +122,8 @@ impl Books {
     fn put_rows(&mut self, batch: &mut Batch, rows: &[u8], now: Timestamp) {
         for part in parts(rows) {
             let number = self.number(now);
-            put_ids(batch, Frames::bare(part), number);
-            batch.put(key(ROWS, number), frame::value(part));
+            put_ids(batch, Frames::bare(Form::Row, part), number);
+            batch.put(key(ROWS, number), frame::value(Form::Row, part));
         }
     }
 
@@ -144,21 +145,22 @@ impl Books {
         counted
     }
 
-    /// Rows for what was open when the process before ended without a word. Of when that was no more is known than that it
-    /// still wrote its newest commit.
+    /// Rows for what was open when the process before ended without a word, and their charges. Of when that was no more is
+    /// known than that it still wrote its newest commit.
     fn recover(&mut self, now: Timestamp) -> Result<(), StoreFault> {
         let groups = all(&self.disk, &Span::under(OPEN))?;
         let Some((first, _)) = groups.first() else { return Ok(()) };
         let ended = numbers_behind(&self.disk, number_of(first))?;
         let mut open = BTreeMap::new();
         for (_, value) in &groups {
-            let frames = frame::decode(value)?.filter(|frame| !ended.contains(&frame.number));
+            let frames = frame::decode_notes(value)?.filter(|frame| !ended.contains(&frame.number));
             open.extend(frames.map(|frame| (frame.number, frame)));
         }
         let mut batch = Batch::default();
         let ended = moment(self.last).unwrap_or(now);
-        let rows: Vec<_> = open.into_values().map(|frame| frame::ended(frame, ended)).collect();
+        let (rows, charges): (Vec<_>, Vec<_>) = open.into_values().map(|noted| cut(&noted, ended)).unzip();
         self.put_rows(&mut batch, &rows.concat(), now);
+        let counted = self.count(&mut batch, added_up(charges.concat()));
         groups.iter().for_each(|(key, _)| batch.delete(key.clone()));
         if !rows.is_empty() {
             tracing::warn!(
@@ -166,7 +168,8 @@ impl Books {
                 "these were open when the process before ended; each has its row now"
             );
         }
-        self.disk.commit(&batch)
+        // Rows, charges and the end of the notes are one batch, so nothing is charged twice, however often this is tried.
+        self.commit(&mut Prepared { batch, counted })
     }
 
     /// Takes windows away that are surely over. Windows of accounts that are charged make room for each other; this is
@@ -190,6 +193,18 @@ impl Books {
         match old(&self.disk, before)? {
             Some(batch) => self.disk.commit(&batch).map(|()| true),
             None => Ok(false),
+        }
+    }
+}
+
+/// What an open request comes to: its row, framed, and its charges. A note that cannot be read, whose checksum is right, is a
+/// mistake in this room; a start does not fail for it.
+pub(super) fn cut(noted: &Frame<'_>, ended: Timestamp) -> (Vec<u8>, Vec<Charge>) {
+    match Cut::read(noted, ended) {
+        Ok(cut) => (cut.framed(noted.number), cut.charges),
+        Err(error) => {
+            tracing::error!(%error, "a request that was open has no row");
+            Default::default()
         }
     }
 }
@@ -334,7 +349,7 @@ pub(super) fn counter<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, i64, 
 fn parts(frames: &[u8]) -> Vec<&[u8]> {
     let mut parts = Vec::new();
     let (mut rest, mut length) = (frames, 0);
-    for frame in Frames::bare(frames) {
+    for frame in Frames::bare(Form::Row, frames) {
         if length > 0 && length + frame.whole.len() > MOST_VALUE {
             let (part, behind) = rest.split_at(length);
             parts.push(part);

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::books::{self, COUNTERS, IDS, OPEN, ROWS};
 use super::frame;
+use super::intent::Cut;
 use crate::store::StoreFault;
 
 /// How much there is of each kind.
@@ -32,7 +33,7 @@ impl Census {
         let damaged = || StoreFault::Damaged(format!("what is under {} cannot be understood", key.escape_ascii()));
         match key.get(..1) {
             Some(ROWS) => self.rows += self.commit(books::number_of(key), value)?,
-            Some(OPEN) => self.open += rows(value)?,
+            Some(OPEN) => self.open += notes(value)?,
             Some(IDS) => self.ids += <[u8; 8]>::try_from(value).map(|_| 1).map_err(|_| damaged())?,
             Some(COUNTERS) => self.counters += books::counter(key, value).map(|_| 1).ok_or_else(damaged)?,
             _ => return Ok(false),
@@ -47,6 +48,11 @@ impl Census {
         }
         rows(value)
     }
+}
+
+/// How many open requests a value notes; each is read.
+fn notes(value: &[u8]) -> Result<u64, StoreFault> {
+    frame::decode_notes(value)?.try_fold(0, |count, frame| Cut::read(&frame, Timestamp::UNIX_EPOCH).map(|_| count + 1))
 }
 
 /// How many rows a value holds; each is read.

@@ -1,18 +1,29 @@
 //! Rows one behind the other: each with its length and the number of its admission before it, so that a reader finds the
 //! next without reading this one.
 
-use jiff::Timestamp;
+use std::fmt::Display;
+
 use serde::Serialize as _;
 
 use super::id;
+use super::intent::{self, Intent};
 use super::row::Row;
 use crate::store::StoreFault;
 
-/// The first byte of every value that holds rows: how they are written.
-const VERSION: u8 = 1;
+/// How the frames of a value are written: its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Each is a row.
+    Row = 1,
+    /// Each is what is noted of a request that is open.
+    Note = 2,
+}
 
 /// Length, number, and the time in the row's id.
 const HEAD: usize = size_of::<u32>() + 2 * size_of::<u64>();
+
+/// How many bytes a frame is given at first: few are longer.
+const USUAL: usize = 256;
 
 /// Where the number is.
 const NUMBER: usize = size_of::<u32>();
@@ -26,27 +37,31 @@ const NO_TIME: u64 = u64::MAX;
 /// The number of a row that no admission had.
 pub(super) const NO_NUMBER: u64 = u64::MAX;
 
-/// A framed row. One that cannot be written, which is a mistake in this room, is empty.
+/// A framed row.
 pub(super) fn encode(number: u64, row: &Row<'_>) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(256);
+    let begun = id::micros(&row.request_id);
+    framed(number, begun, |frame| row.serialize(&mut rmp_serde::Serializer::new(frame)))
+}
+
+/// What is noted of a request that is open, framed as its row would be.
+pub(super) fn note<'c>(intent: Intent<'_, impl IntoIterator<Item = (&'c str, i64, i64)>>) -> Vec<u8> {
+    framed(NO_NUMBER, None, |frame| intent::write(intent, frame))
+}
+
+/// What `write` writes, in a frame. What cannot be written, which is a mistake in this room, is empty.
+fn framed<E: Display>(number: u64, begun: Option<u64>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(USUAL);
     frame.extend_from_slice(&[0; HEAD]);
-    if let Err(error) = row.serialize(&mut rmp_serde::Serializer::new(&mut frame)) {
+    if let Err(error) = write(&mut frame) {
         tracing::error!(%error, "a row of the ledger cannot be written");
         return Vec::new();
     }
     let length = u32::try_from(frame.len() - HEAD).unwrap_or(u32::MAX);
-    let begun = id::micros(&row.request_id).unwrap_or(NO_TIME);
+    let begun = begun.unwrap_or(NO_TIME);
     set(&mut frame, 0, length.to_le_bytes());
     set(&mut frame, BEGUN, begun.to_le_bytes());
     renumber(&mut frame, number);
     frame
-}
-
-/// The same row as if it had ended `now`.
-pub(super) fn ended(frame: Frame<'_>, now: Timestamp) -> Vec<u8> {
-    let Ok(mut row) = frame.row() else { return frame.whole.to_vec() };
-    row.duration_ms = u64::try_from(now.duration_since(row.started_at).as_millis()).unwrap_or(0);
-    encode(frame.number, &row)
 }
 
 /// Gives a framed row its number.
@@ -61,43 +76,57 @@ fn set<const N: usize>(frame: &mut [u8], at: usize, bytes: [u8; N]) {
 }
 
 /// A value that holds `frames`.
-pub(super) fn value(frames: &[u8]) -> Vec<u8> {
+pub(super) fn value(form: Form, frames: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(frames.len() + 8);
-    value.push(VERSION);
+    value.push(form as u8);
     value.extend_from_slice(frames);
     value
 }
 
 /// The rows of a value, in order.
 pub(super) fn decode(value: &[u8]) -> Result<Frames<'_>, StoreFault> {
-    match value.split_first() {
-        Some((&VERSION, rest)) => Ok(Frames { rest }),
-        _ => Err(StoreFault::Damaged("rows of the ledger in a form that this Weir does not know".to_owned())),
-    }
+    frames(value).filter(|frames| frames.form == Form::Row).ok_or_else(unknown)
 }
 
-/// Rows that are still to be read.
+/// What a value notes of open requests.
+pub(super) fn decode_notes(value: &[u8]) -> Result<Frames<'_>, StoreFault> {
+    frames(value).ok_or_else(unknown)
+}
+
+fn frames(value: &[u8]) -> Option<Frames<'_>> {
+    let (first, rest) = value.split_first()?;
+    let form = [Form::Row, Form::Note].into_iter().find(|form| *form as u8 == *first)?;
+    Some(Frames::bare(form, rest))
+}
+
+fn unknown() -> StoreFault {
+    StoreFault::Damaged("rows of the ledger in a form that this Weir does not know".to_owned())
+}
+
+/// Frames that are still to be read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frames<'a> {
+    form: Form,
     rest: &'a [u8],
 }
 
-/// One row, not read yet.
+/// One row or note, not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     /// The number of its admission.
     pub(super) number: u64,
     /// The time in the row's id, in microseconds since 1970.
     pub(super) begun: Option<u64>,
+    pub(super) form: Form,
     /// With its head.
     pub(super) whole: &'a [u8],
-    packed: &'a [u8],
+    pub(super) packed: &'a [u8],
 }
 
 impl<'a> Frames<'a> {
     /// Frames without the byte before them.
-    pub(super) fn bare(rest: &'a [u8]) -> Self {
-        Self { rest }
+    pub(super) fn bare(form: Form, rest: &'a [u8]) -> Self {
+        Self { form, rest }
     }
 
     fn split(&mut self) -> Option<Frame<'a>> {
@@ -108,7 +137,7 @@ impl<'a> Frames<'a> {
         let (whole, rest) = self.rest.split_at_checked(HEAD + packed.len())?;
         self.rest = rest;
         let begun = Some(u64::from_le_bytes(*begun)).filter(|begun| *begun != NO_TIME);
-        Some(Frame { number: u64::from_le_bytes(*number), begun, whole, packed })
+        Some(Frame { number: u64::from_le_bytes(*number), begun, form: self.form, whole, packed })
     }
 }
 
@@ -143,7 +172,7 @@ mod tests {
     #[test]
     fn rows_come_back_in_their_order() {
         let frames: Vec<u8> = (0..3).flat_map(|number| encode(number, &row(&format!("r{number}")))).collect();
-        let value = value(&frames);
+        let value = value(Form::Row, &frames);
         let read: Vec<_> = decode(&value).unwrap().map(|frame| (frame.number, frame.row().unwrap())).collect();
         assert_eq!(read, [(0, row("r0")), (1, row("r1")), (2, row("r2"))]);
     }
@@ -151,7 +180,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let frames = Frames::bare(&bytes);
+            let frames = Frames::bare(Form::Row, &bytes);
             prop_assert!(frames.filter(|frame| frame.row().is_ok()).count() <= bytes.len());
         }
     }

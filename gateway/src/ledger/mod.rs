@@ -2,9 +2,9 @@
 //!
 //! Nobody who serves a request waits: a request is [admitted](Ledger::admit) to a buffer and [finished](Entry::finish) in
 //! it, and a thread commits what waits as a group, every `store.commit_within`. A request that is still open then leaves a
-//! note in that commit, which becomes its row if the process ends without a word. So after a `kill -9` the ledger misses
-//! nothing that was admitted longer ago than `commit_within` and one flush of the disk, and what the counters say is what
-//! the rows were charged.
+//! note in that commit, which becomes its row if the process ends without a word: charged for what it had sent by then. So
+//! after a `kill -9` the ledger misses nothing that was admitted longer ago than `commit_within` and one flush of the disk,
+//! and what the counters say is what the rows were charged.
 
 mod archive;
 mod books;
@@ -12,6 +12,7 @@ mod census;
 mod fleet;
 mod frame;
 pub mod id;
+mod intent;
 mod overflow;
 mod query;
 mod row;
@@ -28,11 +29,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 pub use self::archive::{ArchiveFault, export, import};
 use self::books::Counters;
 pub use self::census::Census;
 pub use self::fleet::{Fleet, Member, Others, State};
+use self::frame::{Form, Frames};
+pub use self::intent::{Intent, UnderWay};
 pub use self::query::{Cursor, Field, Filter, Reader, Sum, Sums};
 pub(crate) use self::row::dollars::{parse as dollars_parsed, serialize as dollars, text as dollars_text};
 pub use self::row::{Accuracy, Attempt, Charge, Counts, Row, Spent};
@@ -85,7 +89,7 @@ impl Lost {
 }
 
 /// What is known of a request when it is admitted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Opened<'a> {
     /// The request's id.
     pub request_id: &'a str,
@@ -98,6 +102,7 @@ pub struct Opened<'a> {
     /// The model's type.
     pub kind: &'a str,
     /// When the request's head had come.
+    #[serde(with = "row::moment")]
     pub started_at: Timestamp,
 }
 
@@ -127,6 +132,12 @@ impl<'a> Opened<'a> {
             service_tier: None,
             inference_geo: None,
         }
+    }
+
+    /// The same, of a request that was sent nowhere yet.
+    #[must_use]
+    pub fn intent(&self) -> Intent<'a, [(&'static str, i64, i64); 0]> {
+        Intent { opened: *self, so_far: None, under_way: [None, None], charges: [] }
     }
 }
 
@@ -211,8 +222,8 @@ impl Ledger {
 
     /// A request begins. Never waits.
     #[must_use]
-    pub fn admit(&self, opened: &Opened<'_>) -> Entry {
-        let number = self.waiting.open(frame::encode(0, &opened.row()));
+    pub fn admit<'c>(&self, intent: Intent<'_, impl IntoIterator<Item = (&'c str, i64, i64)>>) -> Entry {
+        let number = self.waiting.open(frame::note(intent));
         Entry { waiting: Arc::clone(&self.waiting), number: Some(number) }
     }
 
@@ -277,6 +288,13 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// More is known of what becomes of it if nothing more is heard. Never waits.
+    pub fn renew<'c>(&self, intent: Intent<'_, impl IntoIterator<Item = (&'c str, i64, i64)>>) {
+        if let Some(number) = self.number {
+            self.waiting.renew(number, frame::note(intent));
+        }
+    }
+
     /// The request has ended. Never waits.
     pub fn finish(mut self, row: &Row<'_>, charges: impl IntoIterator<Item = Charge>) {
         if let Some(number) = self.number.take() {
@@ -289,8 +307,9 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let Some(number) = self.number.take() else { return };
         let intent = self.waiting.intent(number).unwrap_or_default();
-        let ended = frame::Frames::bare(&intent).next().map(|frame| frame::ended(frame, Timestamp::now()));
-        self.waiting.finish(number, &ended.unwrap_or_default(), []);
+        let noted = Frames::bare(Form::Note, &intent).next();
+        let (row, charges) = noted.map(|noted| books::cut(&noted, Timestamp::now())).unwrap_or_default();
+        self.waiting.finish(number, &row, charges);
     }
 }
 

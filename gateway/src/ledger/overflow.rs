@@ -29,7 +29,7 @@ pub(super) struct Overflow {
 impl Overflow {
     /// Adds a framed row. One that cannot be read, which is a mistake in this room, was nothing.
     pub(super) fn add(&mut self, frame: &[u8]) {
-        for row in frame::Frames::bare(frame).filter_map(|frame| frame.row().ok()) {
+        for row in frame::Frames::bare(frame::Form::Row, frame).filter_map(|frame| frame.row().ok()) {
             let mut kind = kind_of(&row);
             if self.kinds.len() >= MOST_KINDS && !self.kinds.contains_key(&kind) {
                 kind = Kind { priced: kind.priced, ..Kind::default() };

@@ -210,15 +210,15 @@ pub struct Charge {
 }
 
 /// A moment: RFC 3339 for people, microseconds since 1970 on the disk.
-mod moment {
+pub(super) mod moment {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(moment: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(moment: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
         if to.is_human_readable() { moment.serialize(to) } else { to.serialize_i64(moment.as_microsecond()) }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
         if from.is_human_readable() {
             return Timestamp::deserialize(from);
         }

@@ -51,8 +51,8 @@ fn a_finished_request_has_its_row_and_its_charges() {
     let ledger = open(&memory);
     let (own, ours) = ("their-own-id", id::new(Timestamp::now()));
     let (day, today, long_ago) = ("tenant/acme/usd/day", Timestamp::now().as_second(), 100);
-    ledger.admit(&opened(own)).finish(&row(own), [charge(day, today, 7), charge(day, long_ago, 1)]);
-    ledger.admit(&opened(&ours)).finish(&row(&ours), [charge(day, today, 5)]);
+    ledger.admit(opened(own).intent()).finish(&row(own), [charge(day, today, 7), charge(day, long_ago, 1)]);
+    ledger.admit(opened(&ours).intent()).finish(&row(&ours), [charge(day, today, 5)]);
     settled(&ledger);
     for id in [own, &ours] {
         assert_eq!(ledger.reader().find(id, Some("acme"), |found| *found == row(id)).unwrap(), Some(true));
@@ -69,7 +69,7 @@ fn a_finished_request_has_its_row_and_its_charges() {
 #[test]
 fn an_entry_that_is_dropped_leaves_a_row_that_says_so() {
     let ledger = open(&Memory::default());
-    drop(ledger.admit(&opened("dropped")));
+    drop(ledger.admit(opened("dropped").intent()));
     settled(&ledger);
     let found = ledger.reader().find("dropped", None, |row| (row.accuracy, row.error.as_deref().map(str::to_owned)));
     assert_eq!(found.unwrap(), Some((Accuracy::Estimated, Some("gateway_fault".to_owned()))));
@@ -80,7 +80,7 @@ fn an_entry_that_is_dropped_leaves_a_row_that_says_so() {
 fn what_was_open_when_the_process_was_killed_has_a_row() {
     let memory = Memory::default();
     let killed = open(&memory);
-    let entries = ["one", "two", "three"].map(|id| killed.admit(&opened(id)));
+    let entries = ["one", "two", "three"].map(|id| killed.admit(opened(id).intent()));
     settled(&killed);
     let [one, two, _three] = entries;
     one.finish(&row("one"), []);
@@ -106,9 +106,9 @@ fn a_killed_requests_row_lasts_until_the_newest_commit() {
     let memory = Memory::default();
     let mut killed = Steps::start(&memory);
     let begun = Timestamp::from_second(1_795_406_400).unwrap();
-    killed.waiting.open(frame::encode(0, &Opened { started_at: begun, ..opened("long") }.row()));
+    killed.waiting.open(frame::note(Opened { started_at: begun, ..opened("long") }.intent()));
     killed.commit_at(begun);
-    let number = killed.waiting.open(frame::encode(0, &opened("short").row()));
+    let number = killed.waiting.open(frame::note(opened("short").intent()));
     killed.waiting.finish(number, &frame::encode(number, &row("short")), []);
     killed.commit_at(begun + Duration::from_millis(61_234));
     drop(killed);
@@ -127,7 +127,7 @@ fn rows_older_than_the_retention_are_taken_away_with_their_entries() {
     for commit in 0..200 {
         // One id is used again and again: its entry leads to the newest.
         for id in [format!("own-{commit}"), "again".to_owned()] {
-            let number = process.waiting.open(frame::encode(0, &opened(&id).row()));
+            let number = process.waiting.open(frame::note(opened(&id).intent()));
             process.waiting.finish(number, &frame::encode(number, &row(&id)), [charge("a", 0, 1)]);
         }
         process.commit_at(at(commit));
@@ -151,7 +151,7 @@ fn rows_past_the_bound_are_added_up_so_that_rows_come_to_what_accounts_were_char
         let mut row = large.clone();
         row.model = ["a", "b"][number % 2].into();
         row.cost = (number % 3 > 0).then_some(7);
-        let admitted = process.waiting.open(frame::encode(0, &opened("r").row()));
+        let admitted = process.waiting.open(frame::note(opened("r").intent()));
         process.waiting.finish(admitted, &frame::encode(admitted, &row), [charge("a", 0, row.cost.unwrap_or(0))]);
         (requests, charged) = (requests + 1, charged + row.cost.unwrap_or(0));
     }
@@ -171,11 +171,11 @@ fn a_disk_that_refuses_keeps_rows_waiting_and_then_takes_them() {
     let disk = memory.disk();
     let ledger = Ledger::open(&disk, SETTINGS, drop).unwrap();
     memory.refuse(true);
-    ledger.admit(&opened("first")).finish(&row("first"), [charge("a", 0, 1)]);
+    ledger.admit(opened("first").intent()).finish(&row("first"), [charge("a", 0, 1)]);
     while !disk.is_degraded() {
         std::thread::yield_now();
     }
-    ledger.admit(&opened("second")).finish(&row("second"), [charge("a", 0, 1)]);
+    ledger.admit(opened("second").intent()).finish(&row("second"), [charge("a", 0, 1)]);
     assert!(!ledger.lag().is_zero());
     memory.refuse(false);
     settled(&ledger);
@@ -193,8 +193,8 @@ fn the_counters_are_given_back_at_the_start_even_when_another_process_has_the_st
     let second = Store::open(folder.path(), Patience::UntilFree).unwrap();
     let (restored, restores) = std::sync::mpsc::sync_channel(1);
     let later = Ledger::open(second.disk(), SETTINGS, move |counters| restored.send(counters).unwrap()).unwrap();
-    later.admit(&opened("of the second")).finish(&row("of the second"), [charge("a", 0, 2)]);
-    ledger.admit(&opened("of the first")).finish(&row("of the first"), [charge("a", 0, 40)]);
+    later.admit(opened("of the second").intent()).finish(&row("of the second"), [charge("a", 0, 2)]);
+    ledger.admit(opened("of the first").intent()).finish(&row("of the first"), [charge("a", 0, 40)]);
     ledger.close();
     first.close();
     assert_eq!(restores.recv().unwrap(), [charge("a", 0, 40)]);
@@ -217,7 +217,7 @@ fn rows_come_page_by_page_and_sums_are_of_all() {
             // No provider was asked, which has nothing to do with prices.
             (row.error, row.usage, row.cost) = (Some("policy_budget".into()), Counts::default(), None);
         }
-        ledger.admit(&opened(&id)).finish(&row, []);
+        ledger.admit(opened(&id).intent()).finish(&row, []);
         if number % 7 == 0 {
             settled(&ledger);
         }
@@ -275,9 +275,62 @@ impl Steps {
     }
 }
 
+/// An attempt under way whose input costs so much, and an account that is charged for it.
+fn sent(id: &str, cost: i64) -> Intent<'_, [(&'static str, i64, i64); 1]> {
+    let attempt = UnderWay {
+        provider: "openai".into(),
+        upstream_model: "gpt-5.5".into(),
+        credential: Some("oa-1".into()),
+        input_tokens: 9,
+        cost: Some(cost),
+    };
+    Intent { opened: opened(id), so_far: None, under_way: [Some(attempt), None], charges: [("a", 0, cost)] }
+}
+
+#[test]
+fn what_was_sent_when_the_process_was_killed_costs_its_input_once() {
+    let memory = Memory::default();
+    let mut killed = Steps::start(&memory);
+    let before = Attempt { ms: 1, ..row("x").attempts.remove(0) };
+    let opened_both = opened("both");
+    let so_far = Some(Row { attempts: vec![before.clone()], cost: Some(3), ..opened_both.row() });
+    let beside = sent("both", 4).under_way[0].clone().map(|attempt| UnderWay { provider: "claude".into(), ..attempt });
+    let both = sent("both", 5).under_way[0].clone();
+    let (under_way, charges) = ([both, beside], [("a", 0, 7), ("a", 0, 5)]);
+    killed.waiting.open(frame::note(Intent { opened: opened_both, so_far, under_way, charges }));
+    killed.waiting.open(frame::note(opened("waits").intent()));
+    killed.commit(Note::New);
+    drop(killed);
+    for start in 0..3 {
+        let next = Steps::start(&memory);
+        assert_eq!(flat(&next.books.counters), [charge("a", 0, 12)], "after start {start}");
+    }
+    let reader = Reader::new(memory.disk(), None);
+    let found = reader.find("both", None, |row| serde_json::to_value(row).unwrap()).unwrap().unwrap();
+    assert_eq!(found["attempts"][0], serde_json::to_value(before).unwrap());
+    assert_eq!((&found["usage"]["input_tokens"], &found["accuracy"]), (&18.into(), &"estimated".into()));
+    assert_eq!((found["cost_usd"].to_string(), &found["provider"]), ("1.2e-8".to_owned(), &"claude".into()));
+    let cut = |place: usize| (&found["attempts"][place]["target"], &found["attempts"][place]["spent"]["input_tokens"]);
+    assert_eq!([cut(1), cut(2)], [(&"openai/gpt-5.5".into(), &9.into()), (&"claude/gpt-5.5".into(), &9.into())]);
+    let waits = reader.find("waits", None, |row| (row.attempts.len(), row.usage == Counts::default(), row.cost));
+    assert_eq!(waits.unwrap(), Some((0, true, None)), "nobody knows of anything that was sent");
+}
+
+#[test]
+fn a_note_of_a_version_before_is_a_row_alone() {
+    let memory = Memory::default();
+    let mut batch = Batch::default();
+    batch.put(books::key(books::OPEN, 1), frame::value(Form::Row, &frame::encode(0, &opened("old").row())));
+    memory.disk().commit(&batch).unwrap();
+    let next = Steps::start(&memory);
+    let found = Reader::new(memory.disk(), None).find("old", None, |row| (row.error.is_some(), row.cost));
+    assert_eq!((found.unwrap(), flat(&next.books.counters)), (Some((true, None)), Vec::new()));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Admit,
+    Renew(prop::sample::Index),
     Finish(prop::sample::Index),
     Commit,
     Regroup,
@@ -287,6 +340,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => Just(Step::Admit),
+        2 => any::<prop::sample::Index>().prop_map(Step::Renew),
         3 => any::<prop::sample::Index>().prop_map(Step::Finish),
         2 => Just(Step::Commit),
         1 => Just(Step::Regroup),
@@ -301,32 +355,39 @@ proptest! {
     ) {
         let memory = Memory::default();
         let mut process = Steps::start(&memory);
-        // What is open, what has ended since the last commit, and what must be found at the end.
-        let (mut open, mut ended, mut noted) = (Vec::new(), Vec::new(), Vec::new());
+        // What is open, what has ended since the last commit, and what must be found at the end: each with its cost.
+        let (mut open, mut ended, mut noted) = (Vec::<(u64, String, Option<i64>)>::new(), Vec::new(), Vec::new());
         let mut expected = BTreeMap::new();
         for (number, step) in steps.into_iter().chain([Step::Kill]).enumerate() {
+            let cost = i64::try_from(number).unwrap();
             match step {
                 Step::Admit => {
                     let id = format!("r{number}");
-                    let frame = frame::encode(0, &opened(&id).row());
-                    open.push((process.waiting.open(frame), id));
+                    open.push((process.waiting.open(frame::note(opened(&id).intent())), id, None));
+                }
+                Step::Renew(which) if !open.is_empty() => {
+                    let which = which.index(open.len());
+                    let (admitted, id, known) = &mut open[which];
+                    process.waiting.renew(*admitted, frame::note(sent(id, cost)));
+                    *known = Some(cost);
                 }
                 Step::Finish(which) if !open.is_empty() => {
-                    let (number, id) = open.remove(which.index(open.len()));
-                    process.waiting.finish(number, &frame::encode(number, &row(&id)), [charge("a", 0, 1)]);
-                    ended.push(id);
+                    let (number, id, _) = open.remove(which.index(open.len()));
+                    let row = Row { cost: Some(cost), ..row(&id) };
+                    process.waiting.finish(number, &frame::encode(number, &row), [charge("a", 0, cost)]);
+                    ended.push((id, (true, Some(cost))));
                 }
-                Step::Finish(_) => {}
+                Step::Renew(_) | Step::Finish(_) => {}
                 Step::Commit | Step::Regroup => {
                     process.commit(if matches!(step, Step::Commit) { Note::New } else { Note::All });
-                    expected.extend(ended.drain(..).map(|id| (id, true)));
-                    noted = open.iter().map(|(_, id)| id.clone()).collect();
+                    expected.extend(ended.drain(..));
+                    noted = open.iter().map(|(_, id, cost)| (id.clone(), *cost)).collect();
                 }
                 Step::Kill => {
                     process = Steps::start(&memory);
                     // What ended after its note but was not committed is told as open.
-                    for id in noted.drain(..) {
-                        expected.entry(id).or_insert(false);
+                    for (id, cost) in noted.drain(..) {
+                        expected.entry(id).or_insert((false, cost));
                     }
                     (open, ended) = (Vec::new(), Vec::new());
                 }
@@ -334,12 +395,13 @@ proptest! {
         }
         let (reader, mut found) = (Reader::new(memory.disk(), None), BTreeMap::new());
         reader.all().rows(&Filter::default(), None, usize::MAX, |row| {
-            assert_eq!(found.insert(row.request_id.to_string(), row.error.is_none()), None, "twice");
+            let told = (row.error.is_none(), row.cost);
+            assert_eq!(found.insert(row.request_id.to_string(), told), None, "twice");
         }).unwrap();
-        let ok = i64::try_from(expected.values().filter(|ok| **ok).count()).unwrap();
+        let cost = expected.values().filter_map(|(_, cost)| *cost).sum::<i64>();
         prop_assert_eq!(found, expected);
         let counters = flat(&process.books.counters);
-        prop_assert_eq!(counters.first().map_or(0, |counter| counter.amount), ok);
+        prop_assert_eq!(counters.first().map_or(0, |counter| counter.amount), cost);
     }
 }
 
@@ -433,7 +495,7 @@ impl One {
     }
 
     fn write(&mut self, id: &str, at: Timestamp) {
-        let number = self.steps.waiting.open(frame::encode(0, &opened(id).row()));
+        let number = self.steps.waiting.open(frame::note(opened(id).intent()));
         self.steps.waiting.finish(number, &frame::encode(number, &row(id)), []);
         self.steps.commit_at(at);
     }

@@ -1,6 +1,6 @@
 //! What waits for the next commit: one bounded buffer behind one short lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ struct Buffer {
     open: BTreeMap<u64, Vec<u8>>,
     /// The first number that no commit has noted yet.
     unnoted: u64,
+    /// What is open and was noted, but otherwise than it is now.
+    renewed: BTreeSet<u64>,
     rows: Vec<u8>,
     /// What rows were in before the last commit, empty.
     spare: Vec<u8>,
@@ -65,7 +67,7 @@ pub(super) struct Taken {
 /// Which of the open requests a commit notes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Note {
-    /// Those that no commit has noted.
+    /// Those that no commit has noted as they are now.
     New,
     /// All of them.
     All,
@@ -94,10 +96,23 @@ impl Waiting {
         number
     }
 
+    /// Of what is open, `frame` is written if nothing more is heard.
+    pub(super) fn renew(&self, number: u64, mut frame: Vec<u8>) {
+        frame::renumber(&mut frame, number);
+        let mut buffer = self.buffer();
+        let Some(intent) = buffer.open.get_mut(&number) else { return };
+        *intent = frame;
+        if number < buffer.unnoted {
+            buffer.renewed.insert(number);
+            self.ring(buffer);
+        }
+    }
+
     /// It has ended as `frame` says.
     pub(super) fn finish(&self, number: u64, frame: &[u8], charges: impl IntoIterator<Item = Charge>) {
         let mut buffer = self.buffer();
         let _intent = buffer.open.remove(&number);
+        buffer.renewed.remove(&number);
         buffer.charge(charges);
         buffer.add(frame);
         self.ring(buffer);
@@ -188,10 +203,21 @@ impl Buffer {
         }
     }
 
+    /// What is to be noted of what is open.
+    fn intents(&self, note: Note) -> Vec<u8> {
+        let (from, renewed) = match note {
+            Note::All => (0, None),
+            Note::New => (self.unnoted, Some(&self.renewed)),
+        };
+        let renewed = renewed.into_iter().flatten().filter_map(|number| self.open.get(number));
+        let new = self.open.range(from..).map(|(_, intent)| intent);
+        renewed.chain(new).map(Vec::as_slice).collect::<Vec<_>>().concat()
+    }
+
     fn take(&mut self, note: Note) -> Taken {
-        let from = if note == Note::All { 0 } else { self.unnoted };
-        let intents = self.open.range(from..).map(|(_, frame)| frame.as_slice()).collect::<Vec<_>>().concat();
+        let intents = self.intents(note);
         self.unnoted = self.next;
+        self.renewed.clear();
         self.committing = self.since.take();
         let (lost, sums) = self.overflow.take();
         self.rows.extend_from_slice(&sums);

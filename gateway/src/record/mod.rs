@@ -62,8 +62,8 @@ pub struct Record<'s> {
     pub bill: Bill,
     /// What its accounts are charged with, once that is done.
     paid: Option<Vec<Charge>>,
-    /// Its place in the ledger, once it is admitted.
-    pub entry: Option<Entry>,
+    /// Its place in the ledger, once it is noted there.
+    entry: Option<Entry>,
     /// What its caller named it with.
     pub tags: Vec<String>,
     /// What its answer was cut to, so that it could be paid.
@@ -126,6 +126,13 @@ pub enum Outcome {
     Failed(Kind),
     /// Another one was faster.
     Abandoned,
+}
+
+impl Attempt<'_> {
+    /// What it used, and so what that costs at its price, as far as it is known.
+    fn used(&self, Counted { usage, accuracy }: Counted) -> Spent {
+        Spent { usage, accuracy, cost: self.price.and_then(|price| price.cost(&usage)) }
+    }
 }
 
 impl From<Outcome> for &'static str {
@@ -215,6 +222,7 @@ impl<'s> Record<'s> {
             started: Instant::now(),
             took: Duration::ZERO,
         });
+        self.note();
     }
 
     /// The attempt that was begun last is the second one there: the connection of the first was lost without an answer.
@@ -284,13 +292,17 @@ impl<'s> Record<'s> {
     /// What the attempt that was begun last has used without an answer: what its provider counted, else at least the input
     /// where it was given the request.
     fn spends(&mut self, counted: Option<Counted>, may_cost: bool) -> Option<Spent> {
-        let input = Usage { input_tokens: self.bill.input_tokens(), ..Usage::default() };
-        let estimated = may_cost.then_some(Counted { usage: input, accuracy: Accuracy::Estimated });
-        let Counted { usage, accuracy } = counted.or(estimated)?;
-        let attempt = self.attempts.last_mut()?;
-        let spent = Spent { usage, accuracy, cost: attempt.price.and_then(|price| price.cost(&usage)) };
-        attempt.spent = Some(Box::new(spent));
+        let attempt = self.attempts.last()?;
+        let input = || may_cost.then(|| self.input_of(attempt));
+        let spent = counted.map(|counted| attempt.used(counted)).or_else(input)?;
+        self.attempts.last_mut()?.spent = Some(Box::new(spent));
         Some(spent)
+    }
+
+    /// What an attempt has used at least, once its provider was given the request.
+    fn input_of(&self, attempt: &Attempt<'_>) -> Spent {
+        let usage = Usage { input_tokens: self.bill.input_tokens(), ..Usage::default() };
+        attempt.used(Counted { usage, accuracy: Accuracy::Estimated })
     }
 
     /// What the attempt that answers used, and so what it costs at its price, as far as that is known.
@@ -330,18 +342,23 @@ impl<'s> Record<'s> {
         let Some(key) = self.key.filter(|_| self.operation.is_some()) else {
             return;
         };
-        let entry = self.entry.take().unwrap_or_else(|| self.admitted(key));
+        let entry = self.entry.take().unwrap_or_else(|| self.gateway.ledger.admit(row::intent(self, key)));
         entry.finish(&row::of(self, key), charges);
         self.gateway.reasons.keep(&self.id, &key.tenant.id, std::mem::take(&mut self.choices));
     }
 
-    /// Opens its row of the ledger.
-    pub fn admit(&mut self, key: &Key) {
-        self.entry = Some(self.admitted(key));
-    }
-
-    fn admitted(&self, key: &Key) -> Entry {
-        self.gateway.ledger.admit(&row::opened(self, key))
+    /// Tells the ledger what becomes of the request if nothing more is heard of it, as of now: before an attempt goes out, and
+    /// before a wait.
+    pub fn note(&mut self) {
+        let Some(key) = self.key else { return };
+        let intent = row::intent(self, key);
+        match &self.entry {
+            Some(entry) => entry.renew(intent),
+            None => {
+                let entry = self.gateway.ledger.admit(intent);
+                self.entry = Some(entry);
+            }
+        }
     }
 
     /// Of the two attempts that were begun last this one has lost the race. The other one is the last from here on.

@@ -5,17 +5,53 @@ use std::time::Duration;
 use super::{Attempt, Record};
 use crate::access::Key;
 use crate::bill::Spent;
-use crate::ledger::{self, Counts, Opened, Row};
+use crate::ledger::{self, Counts, Intent, Opened, Row, UnderWay};
 
-/// What the ledger keeps of a request that has only begun.
-pub(super) fn opened<'a>(record: &'a Record<'_>, key: &'a Key) -> Opened<'a> {
-    Opened {
+/// What the ledger notes of a request that has not ended.
+pub(super) fn intent<'a>(
+    record: &'a Record<'_>,
+    key: &'a Key,
+) -> Intent<'a, impl Iterator<Item = (&'a str, i64, i64)>> {
+    let opened = Opened {
         request_id: id(record),
         tenant: &key.tenant.id,
         key: &key.id,
         model: model(record),
         kind: kind(record),
         started_at: record.began,
+    };
+    let mut running = record.attempts.iter().filter(|attempt| attempt.outcome.is_none());
+    let running = [running.next(), running.next()].map(|attempt| Some((attempt?, record.input_of(attempt?))));
+    Intent {
+        opened,
+        so_far: so_far(record, &opened),
+        under_way: running.map(|attempt| attempt.map(|(attempt, input)| under_way(attempt, &input))),
+        charges: record.bill.due(running.map(|attempt| Some(attempt?.1))),
+    }
+}
+
+/// The row with the attempts that have ended.
+fn so_far<'a>(record: &'a Record<'_>, opened: &Opened<'a>) -> Option<Row<'a>> {
+    let ended = record.attempts.iter().filter(|attempt| attempt.outcome.is_some());
+    let (last, spent) = (ended.clone().next_back()?, record.spent());
+    Some(Row {
+        provider: Some(last.target.provider.name.as_str().into()),
+        upstream_model: Some(last.upstream_model.as_str().into()),
+        credential: credential(last),
+        attempts: ended.map(tried).collect(),
+        usage: spent.map(|spent| Counts::from(spent.usage)).unwrap_or_default(),
+        cost: spent.and_then(|spent| spent.cost),
+        ..opened.row()
+    })
+}
+
+fn under_way<'a>(attempt: &'a Attempt<'_>, input: &Spent) -> UnderWay<'a> {
+    UnderWay {
+        provider: attempt.target.provider.name.as_str().into(),
+        upstream_model: attempt.upstream_model.as_str().into(),
+        credential: credential(attempt),
+        input_tokens: input.usage.input_tokens,
+        cost: input.cost,
     }
 }
 

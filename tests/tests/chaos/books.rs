@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use simulator::{Served, Simulator};
 
 use crate::callers::{Asked, Heard};
@@ -82,11 +82,19 @@ impl Books {
         self.served.get(&asked.id).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a request that was under way at a kill has a row. One that says that it is exact is.
+    /// Whether a request that was under way at a kill has a row. One that says that it is exact is; one that was made from
+    /// what was noted of it tells the input of what had been sent, and is charged for that.
     pub(crate) fn tells_of(&self, asked: &Asked) -> bool {
         let row = self.rows.get(&asked.id);
         if let Some(row) = row.filter(|row| row["accuracy"] == "exact") {
             self.assert_exact(asked, row);
+        }
+        if let Some(row) = row.filter(|row| is_recovered(row)) {
+            let told = Tokens::of_row(row);
+            assert_eq!(told, Tokens::given_up(row), "{row}");
+            assert_eq!(nanos(&row["cost_usd"]).unwrap_or_default(), told.nanos(), "{row}");
+            let is_told = told.input > 0 || self.served(asked).is_empty();
+            assert!(is_told || row["attempts"] == json!([]), "an attempt that was sent costs nothing: {row}");
         }
         row.is_some()
     }
@@ -165,13 +173,16 @@ impl Books {
     /// Requests that were under way at a kill, one a line, and what the provider served of them.
     pub(crate) fn named(&self, caught: &[&Asked], lost: &[&Asked]) -> String {
         let mut text = String::new();
-        let (mut recovered, mut unknown) = (0, 0);
+        let (mut recovered, mut told, mut served_to) = (0, 0, 0);
         for one in caught {
             let row = &self.rows[&one.id];
-            let is_recovered = row["error"] == "gateway_fault";
-            recovered += usize::from(is_recovered);
-            unknown += if is_recovered { Tokens::of_served(self.served(one)).all() } else { 0 };
+            if is_recovered(row) {
+                recovered += 1;
+                told += Tokens::of_row(row).all();
+                served_to += Tokens::of_served(self.served(one)).all();
+            }
         }
+        let mut unknown = 0;
         for one in lost {
             let served = Tokens::of_served(self.served(one));
             unknown += served.all();
@@ -184,8 +195,13 @@ impl Books {
         }
         let ended = caught.len() - recovered;
         let lost = lost.len();
-        write!(text, "{ended} had ended in time, {recovered} have a recovered row, {lost} none; {unknown} tokens were served to those two")
-            .unwrap();
+        let recovered = format!("{recovered} have a recovered row, with {told} tokens of {served_to} that were served");
+        write!(text, "{ended} had ended in time, {recovered}; {lost} have none, {unknown} tokens were served").unwrap();
         text
     }
+}
+
+/// Whether a row was made from what was noted of its request.
+fn is_recovered(row: &Value) -> bool {
+    row["error"] == "gateway_fault" && row["status"].is_null()
 }
