@@ -103,7 +103,7 @@ impl<'a> Balancing<'a> {
         let mut models = Models::default();
         for written in &config.models {
             let kept = self.previous.and_then(|previous| previous.models.named(written.model_type, &written.name));
-            models.insert(written.model_type, self.model(written, sources, kept));
+            models.insert(written, self.model(written, sources, kept), providers);
         }
         for name in providers.keys() {
             let kept = self.previous.and_then(|previous| previous.models.direct.get(name));
