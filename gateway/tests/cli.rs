@@ -398,6 +398,16 @@ fn check_finds_no_fault_in_the_configurations_of_the_readme() {
 }
 
 #[test]
+fn the_readme_names_each_class_of_errors_and_each_header_of_callers() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let classes = gateway::error::Kind::ALL.map(|kind| kind.name().to_owned());
+    let headers = gateway::headers::OF_CALLERS.map(|name| name.to_string());
+    for word in classes.iter().chain(&headers) {
+        assert!(readme.contains(&format!("\n| `{word}` | ")), "no row of `{word}`");
+    }
+}
+
+#[test]
 fn explain_knows_simulated_providers() {
     let folder = Folder::with("explain-simulated", &[("req.json", r#"{"messages":[],"model":"gpt-main"}"#)]);
     let config = repository().join("config/quickstart.yaml");

@@ -185,3 +185,30 @@ async fn what_is_refused_and_what_is_no_json_are_told_too() {
         assert!(content.get(kind).is_some(), "{kind} is not in {content}");
     }
 }
+
+/// A call of the admin API as the README writes it: method, path, body.
+fn written(command: &str) -> Option<(String, String, Value)> {
+    let (before, rest) = command.split_once("http://127.0.0.1:8081")?;
+    let path = rest.split(['\'', ' ', '\n']).next()?;
+    let method = before.split_once("-X ").map_or("GET", |(_, rest)| rest.split(' ').next().unwrap_or_default());
+    let body = rest
+        .split_once("-d '")
+        .and_then(|(_, body)| body.split('\'').next())
+        .map_or(json!({}), |body| serde_json::from_str(body).unwrap());
+    Some((method.to_owned(), path.to_owned(), body))
+}
+
+#[tokio::test]
+async fn the_calls_that_the_readme_writes_are_answered() {
+    let (weir, _) = lived().await;
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let calls: Vec<_> = readme.split("curl ").filter_map(written).collect();
+    assert!(calls.len() >= 6, "{calls:?}");
+    for (method, path, body) in calls {
+        let call = Call::new(weir.admin(), &method, &path);
+        let call = if method == "PUT" { call.json(&body) } else { call };
+        let answer = call.send().await;
+        let status = answer.status.as_u16();
+        assert_eq!(status, 200, "{method} {path}: {}", answer.text().await);
+    }
+}
