@@ -9,6 +9,7 @@ use adapters::request::RequestError;
 use adapters::{DecodeError, EncodeError, Refusal, StreamFault, Usage};
 use bytes::Bytes;
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::budget::{self, Exhausted};
@@ -88,7 +89,7 @@ impl Kind {
 }
 
 /// What a failure says of the target that was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The credential asks this model for too much, for now.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::balance::{Availability, Candidate, How, Moment, Tried};
@@ -65,7 +66,7 @@ impl Reasons {
 }
 
 /// What turned one request's way, in order.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Choices(Vec<Turning>);
 
@@ -116,7 +117,7 @@ pub enum Chosen {
 }
 
 /// How a target came to be picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Picking {
     /// By the policy, among those that were usable.
@@ -158,19 +159,33 @@ impl Serialize for Because {
 }
 
 /// Where a request could have gone another way.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Turning {
     Choice(Choice),
-    TookOver { at: Timestamp, model: String, took_over_from: String, because: Because },
-    Wait { at: Timestamp, model: String, waits_ms: u128 },
+    TookOver {
+        #[schemars(with = "String")]
+        at: Timestamp,
+        model: String,
+        took_over_from: String,
+        #[schemars(with = "String")]
+        because: Because,
+    },
+    Wait {
+        #[schemars(with = "String")]
+        at: Timestamp,
+        model: String,
+        waits_ms: u128,
+    },
 }
 
 /// One choice among a model's targets.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 struct Choice {
+    #[schemars(with = "String")]
     at: Timestamp,
     model: String,
+    #[schemars(with = "Option<String>")]
     picked: Option<Name>,
     /// How; `null` where none was.
     how: Option<Picking>,
@@ -180,8 +195,9 @@ struct Choice {
 }
 
 /// A candidate that was not picked.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 struct PassedOver {
+    #[schemars(with = "String")]
     target: Name,
     tier: u32,
     #[serde(flatten)]
@@ -205,7 +221,7 @@ impl Serialize for Name {
 }
 
 /// Why it was not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 enum Why {
     /// This request had tried it.
@@ -218,8 +234,10 @@ enum Why {
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         elsewhere: bool,
         /// Since when.
+        #[schemars(with = "Option<String>")]
         since: Option<Timestamp>,
         /// Until when.
+        #[schemars(with = "Option<String>")]
         until: Option<Timestamp>,
     },
     /// One request is under way to see whether it is well again.

@@ -47,6 +47,7 @@ impl Folder {
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         for (file, text) in files {
+            fs::create_dir_all(path.join(file).parent().unwrap()).unwrap();
             fs::write(path.join(file), text).unwrap();
         }
         Self(path)
@@ -394,6 +395,49 @@ fn check_finds_no_fault_in_the_configurations_of_the_readme() {
         let folder = Folder::with("readme", &[("weir.yaml", &block.replace("sha256:…", hash))]);
         let output = weir_in(&folder.0, &["check", "weir.yaml"], "");
         assert_eq!((output.status.code(), err(&output)), (Some(0), String::new()), "{block}");
+    }
+}
+
+#[test]
+fn the_readme_names_each_class_of_errors_and_each_header_of_callers() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let classes = gateway::error::Kind::ALL.map(|kind| kind.name().to_owned());
+    let headers = gateway::headers::OF_CALLERS.map(|name| name.to_string());
+    for word in classes.iter().chain(&headers) {
+        assert!(readme.contains(&format!("\n| `{word}` | ")), "no row of `{word}`");
+    }
+}
+
+/// What explains a request to a provider whose manifest says `kind` and `auth`.
+fn explain_of_manifest(kind: &str, auth: &str) -> Output {
+    let manifest = format!("label: Acme AI\nkind: {kind}\nbase_url: https://api.acme.example/v1\n{auth}\n");
+    let config = "providers: {acme-ai: {credentials: [{id: a, api_key: sk-acme-0123456789}]}}
+models: [{name: m, targets: [{provider: acme-ai, model: large-1}]}]
+tenants: [{id: t, keys: [{id: ci, hash: 'sha256:588b852d2b4dac29462ee96ad379a16fcd87135ffc841ee5f8e797d5f485fc00'}]}]
+";
+    let request = r#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#;
+    let files = [("weir.yaml", config), ("req.json", request), ("providers/acme-ai.yaml", &manifest)];
+    let folder = Folder::with(&format!("manifest-{kind}-{}", auth.len()), &files);
+    weir_in(&folder.0, &["explain", "weir.yaml", "--request", "req.json", "--key", "sk-weir-example"], "")
+}
+
+#[test]
+fn a_key_goes_as_its_providers_manifest_says_or_the_configuration_is_refused() {
+    for (kind, auth, header) in [
+        ("openai", "auth: 'header:x-acme-key'", "x-acme-key: ***"),
+        ("anthropic", "auth: 'header:x-acme-key'", "x-acme-key: ***"),
+        ("anthropic", "", "x-api-key: ***"),
+        ("openai", "auth: 'scheme:Token'", "authorization: Token ***"),
+        ("openai", "", "authorization: Bearer ***"),
+    ] {
+        let output = explain_of_manifest(kind, auth);
+        assert!(out(&output).contains(&format!("\n{header}\n")), "{kind} {auth}: {} {}", out(&output), err(&output));
+        assert!(!out(&output).contains("0123456789"), "{}", out(&output));
+    }
+    for auth in ["auth: 'query:key'", "auth: aws", "auth: google"] {
+        let output = explain_of_manifest("openai", auth);
+        assert_eq!(output.status.code(), Some(1), "{auth}: {}", out(&output));
+        assert!(err(&output).contains("cannot carry a key by `auth: "), "{}", err(&output));
     }
 }
 

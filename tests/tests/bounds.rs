@@ -125,6 +125,29 @@ async fn a_model_that_is_disabled_is_not_to_be_had_by_its_providers_name() {
 }
 
 #[tokio::test]
+async fn what_holds_for_a_model_holds_by_its_providers_name_whoever_has_the_credential() {
+    let simulator = simulator();
+    let provider = |credentials: &str| {
+        format!("{{kind: openai, base_url: 'http://{}/v1', credentials: [{credentials}]}}", simulator.addr())
+    };
+    let off = "{id: off, api_key: sk-1, enabled: false}";
+    let own = "providers: {p: {credentials: [{id: own, api_key: sk-2}]}},";
+    for (credentials, tenant) in [(format!("{off}, {{id: on, api_key: sk-3}}"), ""), (off.to_owned(), own)] {
+        let target = "targets: [{provider: p, model: x, credential: off}]";
+        let model = format!("{{name: q, {target}, pricing: {{per_request: 7, input: 0, output: 0}}}}");
+        let at = |more: &str| {
+            config(&simulator, &format!("{tenant} {more}"), "").provider("p", &provider(&credentials)).model(&model)
+        };
+        let limited = at("limits: {per_model: {q: {rpm: 1}}},").start().await;
+        let first = ask(&limited, &chat("p/x")).await;
+        assert_eq!((told(&first), first.header("x-weir-cost-usd")), ((200, None), Some("7")), "{credentials}");
+        assert_eq!(told(&ask(&limited, &chat("p/x")).await), (429, Some("policy_limit")), "{credentials}");
+        let disabled = at("disabled_models: [q],").start().await;
+        assert_eq!(told(&ask(&disabled, &chat("p/x")).await), (403, Some("policy_forbidden")), "{credentials}");
+    }
+}
+
+#[tokio::test]
 async fn a_limit_of_a_model_holds_under_each_of_its_names() {
     let simulator = simulator();
     for (limited, names) in [

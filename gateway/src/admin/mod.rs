@@ -108,6 +108,12 @@ impl Admin {
     }
 }
 
+/// How the process is, in a word.
+#[derive(Serialize, JsonSchema)]
+struct Health {
+    status: &'static str,
+}
+
 /// An error in the API's own shape.
 #[derive(Serialize, JsonSchema)]
 struct Problem {
@@ -119,7 +125,6 @@ struct ProblemBody {
     message: String,
     code: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<serde_json::Value>")]
     faults: Vec<Fault>,
 }
 
@@ -210,7 +215,7 @@ async fn metrics(State(control): State<Control>) -> Response {
 }
 
 async fn healthz() -> Response {
-    Json(serde_json::json!({"status": "ok"})).into_response()
+    Json(Health { status: "ok" }).into_response()
 }
 
 async fn readyz(State(control): State<Control>) -> Response {
@@ -218,7 +223,7 @@ async fn readyz(State(control): State<Control>) -> Response {
         true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         false => (StatusCode::OK, "ready"),
     };
-    (status, Json(serde_json::json!({"status": word}))).into_response()
+    (status, Json(Health { status: word })).into_response()
 }
 
 async fn unfit(request: Request) -> Response {

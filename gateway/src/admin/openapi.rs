@@ -7,7 +7,10 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::{Problem, budgets, page, quotas, targets, usage};
+use super::{Health, Problem, budgets, page, quotas, requests, targets, usage};
+use crate::ledger::Row;
+use crate::reload::Reloaded;
+use crate::store::Served;
 
 /// `GET /admin/openapi.json`
 pub(super) async fn get() -> Response {
@@ -22,18 +25,15 @@ struct Endpoint {
     /// What may stand in the query.
     asked: Option<Schema>,
     body: Option<Schema>,
-    told: Told,
-}
-
-/// What is told.
-enum Told {
-    Json(Schema),
-    Other(&'static str),
+    /// What is told: JSON of this schema, where it is JSON.
+    told: Option<Schema>,
+    /// What else it may be.
+    texts: &'static [&'static str],
 }
 
 impl Endpoint {
     fn get(path: &'static str, does: &'static str) -> Self {
-        Self { path, method: "get", does, asked: None, body: None, told: Told::Json(Schema::default()) }
+        Self { path, method: "get", does, asked: None, body: None, told: None, texts: &[] }
     }
 
     fn post(path: &'static str, does: &'static str) -> Self {
@@ -57,23 +57,19 @@ impl Endpoint {
     }
 
     fn telling<T: JsonSchema>(self, generator: &mut SchemaGenerator) -> Self {
-        Self { told: Told::Json(generator.subschema_for::<T>()), ..self }
+        Self { told: Some(generator.subschema_for::<T>()), ..self }
     }
 
-    fn telling_text(self, kind: &'static str) -> Self {
-        Self { told: Told::Other(kind), ..self }
+    fn telling_texts(self, texts: &'static [&'static str]) -> Self {
+        Self { texts, ..self }
     }
 
     fn operation(&self) -> Value {
-        let content = match &self.told {
-            Told::Json(schema) => json!({"application/json": {"schema": schema}}),
-            Told::Other(kind) => json!({(*kind): {}}),
-        };
         let mut operation = json!({
             "summary": self.does,
             "parameters": self.parameters(),
             "responses": {
-                "200": {"description": "What was asked for.", "content": content},
+                "200": {"description": "What was asked for.", "content": self.content()},
                 "default": {"$ref": "#/components/responses/Problem"},
             },
         });
@@ -82,6 +78,12 @@ impl Endpoint {
             operation.insert("requestBody".to_owned(), body);
         }
         operation
+    }
+
+    /// What may be told, by its kind.
+    fn content(&self) -> Map<String, Value> {
+        let json = self.told.iter().map(|schema| ("application/json".to_owned(), json!({"schema": schema})));
+        json.chain(self.texts.iter().map(|kind| ((*kind).to_owned(), json!({})))).collect()
     }
 
     /// The query's, and what stands in braces in the path.
@@ -99,13 +101,16 @@ impl Endpoint {
 
 fn endpoints(generator: &mut SchemaGenerator) -> Vec<Endpoint> {
     vec![
-        Endpoint::get("/metrics", "Counters for Prometheus.").telling_text("text/plain"),
-        Endpoint::get("/healthz", "Whether the process lives."),
-        Endpoint::get("/readyz", "Whether it takes requests; 503 while it drains."),
-        Endpoint::get("/admin/openapi.json", "This document."),
-        Endpoint::get("/admin/v1/config", "The configuration that is served, without its secrets."),
-        Endpoint::get("/admin/v1/config/history", "The configurations that were served, the newest first."),
-        Endpoint::post("/admin/v1/config/reload", "Reads the configuration's files again; 422 tells what is wrong."),
+        Endpoint::get("/metrics", "Counters for Prometheus.").telling_texts(&["text/plain"]),
+        Endpoint::get("/healthz", "Whether the process lives.").telling::<Health>(generator),
+        Endpoint::get("/readyz", "Whether it takes requests; 503 while it drains.").telling::<Health>(generator),
+        Endpoint::get("/admin/openapi.json", "This document.").telling::<Value>(generator),
+        Endpoint::get("/admin/v1/config", "The configuration that is served, without its secrets.")
+            .telling::<Value>(generator),
+        Endpoint::get("/admin/v1/config/history", "The configurations that were served, the newest first.")
+            .telling::<Vec<Served>>(generator),
+        Endpoint::post("/admin/v1/config/reload", "Reads the configuration's files again; 422 tells what is wrong.")
+            .telling::<Reloaded>(generator),
         Endpoint::get("/admin/v1/budgets", "Budgets as they stand, by id.")
             .asking::<page::Asked>(generator)
             .telling::<budgets::Page>(generator),
@@ -120,16 +125,22 @@ fn endpoints(generator: &mut SchemaGenerator) -> Vec<Endpoint> {
         Endpoint::get("/admin/v1/targets", "Targets as they are now.").telling::<targets::Page>(generator),
         Endpoint::post("/admin/v1/targets/{id}/reset", "Ends the cooldown of a target, or of all of a credential.")
             .telling::<targets::Page>(generator),
-        Endpoint::get("/admin/v1/requests/{id}", "A request's row, and why it went where it went."),
-        Endpoint::get("/admin/v1/usage", "Sums over rows of the ledger.").asking::<usage::Asked>(generator),
+        Endpoint::get("/admin/v1/requests/{id}", "A request's row, and why it went where it went.")
+            .telling::<requests::Told>(generator),
+        Endpoint::get("/admin/v1/usage", "Sums over rows of the ledger.")
+            .asking::<usage::Asked>(generator)
+            .telling::<usage::Told>(generator),
         Endpoint::get("/admin/v1/usage/rows", "Rows, the newest first: a page, or all as lines of JSON or as CSV.")
-            .asking::<usage::Asked>(generator),
-        Endpoint::get("/admin/v1/usage/rows/{id}", "The row of one request."),
+            .asking::<usage::Asked>(generator)
+            .telling::<usage::Page>(generator)
+            .telling_texts(&[usage::LINES, usage::TABLE]),
+        Endpoint::get("/admin/v1/usage/rows/{id}", "The row of one request.").telling::<Row<'static>>(generator),
     ]
 }
 
 fn document() -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|settings| {
+    // What is told stands in full; what may be left out of a question is no matter of its schema.
+    let settings = SchemaSettings::draft2020_12().for_serialize().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
     });
     let mut generator = settings.into_generator();
@@ -212,7 +223,7 @@ mod tests {
         let text = document.to_string();
         let references: BTreeSet<_> =
             text.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-        assert!(references.len() > 4, "{references:?}");
+        assert!(references.len() > 20, "{references:?}");
         for reference in references {
             assert!(document.pointer(reference).is_some(), "{reference}");
         }

@@ -4,17 +4,22 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::usage::{answer, raw};
 use super::{Control, problem};
+use crate::ledger::Row;
 use crate::reasons::Choices;
 use crate::store::StoreFault;
 
-#[derive(Serialize)]
-struct Told {
+/// A request's row, and what turned its way.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Request")]
+pub(super) struct Told {
     /// `null` while it is not in the ledger: it runs, or ended just now.
+    #[schemars(with = "Option<Row<'static>>")]
     request: Option<Box<RawValue>>,
     /// The choices that were no plain ones; none where the first choice was free, or where it was long ago.
     choices: Choices,

@@ -64,7 +64,6 @@ struct Row {
     /// The part of the model's requests that go there as things are, from 0 to 1.
     share: f64,
     state: State,
-    #[schemars(with = "Option<String>")]
     reason: Option<Cause>,
     /// Whether another gateway found that.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

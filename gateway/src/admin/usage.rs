@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -36,6 +37,12 @@ const MOST_PARTS: usize = 2;
 
 /// About as long as a row is as CSV.
 const LINE: usize = 512;
+
+/// The kind of an answer that is lines of JSON.
+pub(super) const LINES: &str = "application/jsonl";
+
+/// The kind of one that is a table.
+pub(super) const TABLE: &str = "text/csv; charset=utf-8";
 
 /// The ledger's routes.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S>
@@ -150,8 +157,8 @@ async fn rows(State(reader): State<Reader>, asked: Result<Query<Asked>, QueryRej
     };
     match asked.format {
         Format::Json => page(reader, asked).await,
-        Format::Jsonl => stream(reader, asked, "application/jsonl", String::new(), jsonl).await,
-        Format::Csv => stream(reader, asked, "text/csv; charset=utf-8", csv_head(), csv).await,
+        Format::Jsonl => stream(reader, asked, LINES, String::new(), jsonl).await,
+        Format::Csv => stream(reader, asked, TABLE, csv_head(), csv).await,
     }
 }
 
@@ -175,7 +182,7 @@ async fn page(reader: Reader, asked: Asked) -> Response {
     let limit = asked.limit.unwrap_or(PAGE).clamp(1, MOST_PAGE);
     answer(move || {
         let (mut volumes, mut rows) = (reader.all(), Vec::new());
-        let next = volumes.rows(&asked.filter(), cursor, limit, |row| rows.push(raw(row)))?;
+        let next = volumes.rows(&asked.filter(), cursor, limit, |row| rows.extend(raw(row)))?;
         let (next, complete) = (next.map(|next| next.to_string()), volumes.is_complete());
         Ok((missing(complete), Json(Page { rows, next, complete })).into_response())
     })
@@ -240,9 +247,11 @@ fn wrong(message: String) -> Response {
 }
 
 /// A page of rows.
-#[derive(Serialize)]
-struct Page {
-    rows: Vec<Option<Box<RawValue>>>,
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Rows")]
+pub(super) struct Page {
+    #[schemars(with = "Vec<Row<'static>>")]
+    rows: Vec<Box<RawValue>>,
     /// The cursor of the next page.
     next: Option<String>,
     /// Whether rows of all gateways could be read.
@@ -330,8 +339,9 @@ fn inert(text: String) -> String {
 }
 
 /// Sums as they are told.
-#[derive(Serialize)]
-struct Told {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Sums")]
+pub(super) struct Told {
     groups: Vec<Group>,
     total: Sum,
     /// Whether there were more groups than are told.
@@ -340,10 +350,11 @@ struct Told {
     complete: bool,
 }
 
-#[derive(Serialize)]
+/// The rows with the same values of the fields in `by`, which stand beside what these rows come to.
+#[derive(Serialize, JsonSchema)]
 struct Group {
     #[serde(flatten)]
-    by: serde_json::Map<String, serde_json::Value>,
+    by: IndexMap<&'static str, String>,
     #[serde(flatten)]
     sum: Sum,
 }
@@ -351,7 +362,7 @@ struct Group {
 impl Told {
     fn of(by: &[Field], sums: Sums, complete: bool) -> Self {
         let group = |(values, sum): (Vec<String>, Sum)| Group {
-            by: by.iter().map(|field| field.name().to_owned()).zip(values.into_iter().map(Into::into)).collect(),
+            by: by.iter().map(|field| field.name()).zip(values).collect(),
             sum,
         };
         Self { groups: sums.groups.into_iter().map(group).collect(), total: sums.total, cut: sums.cut, complete }

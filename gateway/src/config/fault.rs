@@ -7,7 +7,7 @@ use std::fmt;
 pub const MOST_FAULTS: usize = 200;
 
 /// Where in which file, both numbers from 1.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, schemars::JsonSchema)]
 pub struct Place {
     /// The file, as it was named to Weir.
     pub file: String,
@@ -18,7 +18,7 @@ pub struct Place {
 }
 
 /// One fault, or one warning.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Fault {
     /// Where it stands; absent when the file itself could not be read.
     pub place: Option<Place>,

@@ -48,9 +48,10 @@ fn settings_of_provider(provider: &Provider) -> [(&'static str, bool); 3] {
     ]
 }
 
-fn settings_of_credential(credential: &Credential) -> [(&'static str, bool); 3] {
+fn settings_of_credential(credential: &Credential) -> [(&'static str, bool); 4] {
     [
         ("access_key_id", credential.access_key_id.is_some()),
+        ("secret_access_key", credential.secret_access_key.is_some()),
         ("session_token", credential.session_token.is_some()),
         ("service_account", credential.service_account.is_some()),
     ]
@@ -80,6 +81,30 @@ mod tests {
         let pending = parse_str("weir.example.yaml", example).unwrap().pending;
         let paths: Vec<_> = pending.iter().map(|fault| fault.path.as_str()).collect();
         assert_eq!(paths, ["store.master_key"]);
+    }
+
+    #[test]
+    fn each_setting_without_an_effect_is_told_where_it_stands() {
+        let text = "providers:
+  openai:
+    region: eu
+    project: p
+    organization: o
+    credentials: [{id: a, access_key_id: env:A, secret_access_key: env:B, session_token: env:C, service_account: env:D}]
+models:
+  - {name: m, type: image, targets: [{provider: openai, model: x}], pricing: {per_image: 1}}
+tenants: []
+store: {master_key: env:M}
+observability: {otlp: 'http://127.0.0.1:4317', log_bodies: errors}";
+        let pending = parse_str("weir.yaml", text).unwrap().pending;
+        let paths: Vec<_> = pending.iter().map(|fault| fault.path.as_str()).collect();
+        let of_credential = ["access_key_id", "secret_access_key", "session_token", "service_account"];
+        let of_credential = of_credential.map(|name| format!("providers.openai.credentials.a.{name}"));
+        let first = ["store.master_key", "observability.otlp", "observability.log_bodies"];
+        let of_provider = ["providers.openai.region", "providers.openai.project", "providers.openai.organization"];
+        let of_model = ["models.m.type", "models.m.pricing: per_image, per_second, per_character, per_search_unit"];
+        let of_credential: Vec<_> = of_credential.iter().map(String::as_str).collect();
+        assert_eq!(paths, [&first[..], &of_provider, &of_credential, &of_model].concat());
     }
 
     #[test]

@@ -323,6 +323,53 @@ fn a_credential_holds_a_secret() {
     );
 }
 
+/// The warnings of the base configuration with these parts replaced.
+fn warned(changes: &[(&str, &str)]) -> Vec<String> {
+    let text = changes.iter().fold(base(), |text, (from, to)| {
+        assert!(text.contains(from), "there is no `{from}` in {text}");
+        text.replace(from, to)
+    });
+    load_text(&text).warnings.iter().map(|warning| format!("{}: {}", warning.path, warning.message)).collect()
+}
+
+#[test]
+fn a_model_that_can_be_passed_by_is_told_with_what_is_passed() {
+    const MODEL: &str = "model: gpt-5}]";
+    let rules = ("model: gpt-5}]", "model: gpt-5}]\n    params: {rules: [{name: temperature, max: 1}]}");
+    let told = "models[0]: tenant `acme` may call `openai/gpt-5` too, and what `params.rules` says does not hold there";
+    assert_eq!(warned(&[rules]), [told]);
+    let overridden = (MODEL, "model: gpt-5}]\n    params: {override: {seed: 1}}");
+    assert!(warned(&[overridden])[0].contains("`params.override`"));
+    let pinned = (MODEL, "model: gpt-5, credential: a}]");
+    assert_eq!(warned(&[pinned]), [""; 0]);
+    let second = ("[{id: a, api_key: env:KEY}]", "[{id: a, api_key: env:KEY}, {id: b, api_key: env:KEY2}]");
+    assert!(warned(&[pinned, second])[0].contains("`credential`"));
+    for with in ["models: ['openai/*']", "models: [openai/gpt-5]", "disabled_models: [openai/other]"] {
+        assert_eq!(warned(&[rules, ("- id: acme", &format!("- id: acme\n    {with}"))]), [told], "{with}");
+    }
+}
+
+#[test]
+fn nothing_is_passed_by_under_a_name_that_is_not_to_be_had_or_by_what_anybody_may_leave_out() {
+    let rules = ("model: gpt-5}]", "model: gpt-5}]\n    params: {rules: [{name: temperature, max: 1}]}");
+    for with in [
+        "models: [gpt]",
+        "models: ['g*']",
+        "disabled_models: [openai/gpt-5]",
+        "disabled_models: ['openai/*']",
+        "disabled_models: [gpt]",
+    ] {
+        assert_eq!(warned(&[rules, ("- id: acme", &format!("- id: acme\n    {with}"))]), [""; 0], "{with}");
+    }
+    assert_eq!(warned(&[rules, ("{id: k,", "{id: k, models: [gpt],")]), [""; 0]);
+    assert_eq!(warned(&[rules, ("name: gpt\n", "name: openai/gpt-5\n")]), [""; 0]);
+    let any = ("model: gpt-5}]", "model: '*'}]\n    params: {rules: [{name: temperature, max: 1}]}");
+    assert_eq!(warned(&[any, ("name: gpt\n", "name: openai/*\n")]), [""; 0]);
+    assert_eq!(warned(&[any, ("name: gpt\n", "name: gpt/*\n")]).len(), 1);
+    let tame = "params: {defaults: {seed: 1}}\n    timeouts: {total: 90s}\n    pricing: {input: 1, output: 1}";
+    assert_eq!(warned(&[("model: gpt-5}]", &format!("model: gpt-5}}]\n    {tame}"))]), [""; 0]);
+}
+
 #[test]
 fn a_literal_secret_and_a_past_date_are_warnings_that_keep_the_secret() {
     let text = base().replace("env:KEY", "sk-verysecret").replace("id: k, ", "id: k, expires: 2001-01-01, ");

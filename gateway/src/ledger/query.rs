@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use memchr::memmem::Finder;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
@@ -110,7 +111,7 @@ impl FromStr for Cursor {
 }
 
 /// What the rows of one group come to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Sum {
     /// How many requests.
     pub requests: u64,
@@ -124,6 +125,7 @@ pub struct Sum {
     pub output_tokens: u64,
     /// What they cost as far as that is known.
     #[serde(rename = "cost_usd", serialize_with = "dollars::serialize")]
+    #[schemars(with = "Option<f64>")]
     pub cost: Option<i64>,
     /// Requests whose cost is not known, since their model has no price.
     pub unpriced: u64,

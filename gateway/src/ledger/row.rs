@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One row. As JSON it is what `GET /v1/usage/{id}` answers; on the disk it is MessagePack without names, so a field may be
 /// added at the end (with a default) and none may move.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Row")]
 pub struct Row<'a> {
     /// The request's id, which may be the caller's own.
     pub request_id: Cow<'a, str>,
@@ -38,11 +40,13 @@ pub struct Row<'a> {
     pub usage: Counts,
     /// What that cost, in nano-dollars; `None` without a price.
     #[serde(rename = "cost_usd", with = "dollars")]
+    #[schemars(with = "Option<f64>")]
     pub cost: Option<i64>,
     /// Where it went, in order.
     pub attempts: Vec<Attempt<'a>>,
     /// When the request's head had come.
     #[serde(with = "moment")]
+    #[schemars(with = "String")]
     pub started_at: Timestamp,
     /// From then to the first content.
     pub first_byte_ms: Option<u64>,
@@ -74,7 +78,7 @@ impl Row<'_> {
 }
 
 /// How far a count is to be relied on; the least reliable last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Accuracy {
     /// The provider counted, to the end.
@@ -98,7 +102,8 @@ impl Accuracy {
 }
 
 /// Where a request went once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Attempt")]
 pub struct Attempt<'a> {
     /// The target's name, such as `openai/gpt-5.5`.
     pub target: Cow<'a, str>,
@@ -117,7 +122,7 @@ pub struct Attempt<'a> {
 }
 
 /// What an attempt used that did not answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Spent {
     /// Input tokens.
     pub input_tokens: u64,
@@ -125,13 +130,14 @@ pub struct Spent {
     pub output_tokens: u64,
     /// What that cost, in nano-dollars; `None` without a price.
     #[serde(rename = "cost_usd", with = "dollars")]
+    #[schemars(with = "Option<f64>")]
     pub cost: Option<i64>,
     /// How far the count is to be relied on.
     pub accuracy: Accuracy,
 }
 
 /// What a request used; input and output as in [`adapters::Usage`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Counts {
     /// All input tokens.

@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use crate::balance::{self, Candidate, LbModelManager, Registry, Rules};
 use crate::bill;
-use crate::config::{self, Balance, Config, CredentialSource, Health, Unsupported};
+use crate::config::{self, Balance, Config, CredentialSource, Health};
 use crate::hedge::Hedge;
 use crate::model::Type;
 use crate::model::affinity::Relation;
@@ -103,7 +103,7 @@ impl<'a> Balancing<'a> {
         let mut models = Models::default();
         for written in &config.models {
             let kept = self.previous.and_then(|previous| previous.models.named(written.model_type, &written.name));
-            models.insert(written.model_type, self.model(written, sources, kept));
+            models.insert(written, self.model(written, sources, kept), providers);
         }
         for name in providers.keys() {
             let kept = self.previous.and_then(|previous| previous.models.direct.get(name));
@@ -168,33 +168,8 @@ impl<'a> Balancing<'a> {
 
     /// `provider/model` for any model of a provider.
     fn direct(&self, provider: &str, sources: Sources<'_>, kept: Option<&Arc<Model>>) -> Model {
-        let (name, model) = (provider.to_owned(), "*".to_owned());
-        let any = config::Target { provider: name, model, tier: 0, weight: 1, credential: None };
-        let mut pool = Pool::new(self.registry);
-        pool.add_all(&any, None, sources);
-        let balance = self.manager(balance::Policy::Weighted, pool.candidates, kept);
-        Model {
-            name: format!("{provider}/*"),
-            header: None,
-            model_type: None,
-            names: self.names(&pool.targets, &balance, kept),
-            balance,
-            targets: pool.targets,
-            relation: Relation::new(None),
-            affinity: kept.map_or_else(Arc::default, |model| Arc::clone(&model.affinity)),
-            is_own: false,
-            is_removed: pool.is_removed,
-            timeouts: Clocks::from(&config::Timeouts::default()),
-            retries: retries(&config::Retries::default()),
-            ratio: kept.map_or_else(Arc::default, |model| Arc::clone(&model.ratio)),
-            queue: None,
-            hedge: None,
-            fallbacks: config::Fallbacks::default(),
-            when_all_cool: self.health.when_all_cool,
-            longest_wait: self.health.max_wait.get(),
-            params: None,
-            unsupported: Unsupported::Drop,
-        }
+        let written = config::Model::plain(format!("{provider}/*"), provider.to_owned(), "*".to_owned());
+        Model { model_type: None, ..self.model(&written, sources, kept) }
     }
 
     fn names(&self, targets: &[Target], balance: &LbModelManager, kept: Option<&Arc<Model>>) -> Option<Names> {

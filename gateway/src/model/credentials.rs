@@ -100,10 +100,12 @@ impl Making<'_> {
         match self.manifest.and_then(|manifest| manifest.auth.as_ref()) {
             Some(Auth::Bearer) => one(&header::AUTHORIZATION, &format!("Bearer {key}")),
             Some(Auth::Scheme(scheme)) => one(&header::AUTHORIZATION, &format!("{scheme} {key}")),
-            Some(Auth::Header(name)) if self.adapter.name() == "openai" => one(name, key),
-            Some(Auth::Header(_) | Auth::Query(_) | Auth::Aws | Auth::Google | Auth::None) | None => {
-                self.adapter.authorize(key)
-            }
+            Some(Auth::Header(name)) => one(name, key),
+            Some(auth @ (Auth::Query(_) | Auth::Aws | Auth::Google)) => Err(EncodeError::unsupported(
+                "auth",
+                format!("this version of Weir cannot carry a key by `auth: {auth}`"),
+            )),
+            Some(Auth::None) | None => self.adapter.authorize(key),
         }
     }
 

@@ -6,13 +6,27 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::config;
 use crate::model::pattern::Pattern;
-use crate::model::snapshot::{Model, Target, UpstreamName};
+use crate::model::provider::Provider;
+use crate::model::snapshot::Model;
 use crate::price::Prices;
 
-/// The configured models by the providers of their targets.
+/// The configured models by what they go to, whoever has a credential for it.
 #[derive(Debug, Default)]
-pub(super) struct Namesakes(HashMap<String, Vec<Arc<Model>>>);
+pub(super) struct Namesakes {
+    /// By `provider/model`.
+    exact: HashMap<String, Vec<Way>>,
+    /// By the provider: those whose target has a `*`.
+    wild: HashMap<String, Vec<(Pattern, Way)>>,
+}
+
+/// A configured model, and what it costs where it goes.
+#[derive(Debug)]
+struct Way {
+    model: Arc<Model>,
+    prices: Prices,
+}
 
 /// A configured model that goes to a target which was asked for directly.
 #[derive(Clone, Debug)]
@@ -25,48 +39,50 @@ pub(super) struct Namesake<'s> {
 }
 
 impl Namesakes {
-    pub(super) fn insert(&mut self, model: &Arc<Model>) {
-        for target in &model.targets {
-            let models = self.0.entry(target.provider.name.clone()).or_default();
-            if !models.iter().any(|known| Arc::ptr_eq(known, model)) {
-                models.push(Arc::clone(model));
+    pub(super) fn insert(
+        &mut self,
+        model: &Arc<Model>,
+        written: &config::Model,
+        providers: &HashMap<String, Arc<Provider>>,
+    ) {
+        for target in &written.targets {
+            let catalog = providers.get(&target.provider).and_then(|provider| provider.catalog);
+            let prices = Prices::new(written.pricing.as_ref(), catalog, &target.model);
+            let way = Way { model: Arc::clone(model), prices };
+            match Pattern::of(&target.model) {
+                None => self.exact.entry(format!("{}/{}", target.provider, target.model)).or_default().push(way),
+                Some(pattern) => self.wild.entry(target.provider.clone()).or_default().push((pattern, way)),
             }
         }
     }
 
     /// Those of the target that `name`, a `provider/model`, is.
     pub(super) fn of(&self, name: &str) -> Vec<Namesake<'_>> {
-        let Some((provider, upstream)) = name.split_once('/') else {
-            return Vec::new();
-        };
-        let models = self.0.get(provider).into_iter().flatten();
-        models.filter_map(|model| Namesake::of(model, provider, upstream)).collect()
+        let exact = self.exact.get(name).into_iter().flatten().map(|way| way.by(way.model.name.as_str()));
+        let (provider, upstream) = name.split_once('/').unwrap_or_default();
+        let wild = self.wild.get(provider).into_iter().flatten();
+        exact.chain(wild.filter_map(|(pattern, way)| Some(way.filled(pattern.rest(upstream)?)))).collect()
+    }
+}
+
+impl Way {
+    fn by<'s>(&'s self, name: impl Into<Cow<'s, str>>) -> Namesake<'s> {
+        Namesake { name: name.into(), model: &self.model, prices: &self.prices }
+    }
+
+    /// By the model's name with `rest` in the place of its `*`.
+    fn filled(&self, rest: &str) -> Namesake<'_> {
+        match Pattern::of(&self.model.name) {
+            None => self.by(self.model.name.as_str()),
+            Some(name) => self.by(name.filled(rest)),
+        }
     }
 }
 
 impl<'s> Namesake<'s> {
-    fn of(model: &'s Model, provider: &str, upstream: &str) -> Option<Self> {
-        let of_provider = model.targets.iter().filter(|target| target.provider.name == provider);
-        of_provider
-            .filter_map(|target| Some((name_of(model, target, upstream)?, &target.prices)))
-            .next()
-            .map(|(name, prices)| Self { name, model, prices })
-    }
-
     /// Of several the price that was configured for the dearest.
     pub(super) fn dearest(namesakes: &[Self], now: SystemTime) -> Option<&'s Prices> {
         let configured = namesakes.iter().filter_map(|namesake| Some((namesake.prices.configured(now)?, namesake)));
         configured.max_by_key(|(price, _)| price.effective()).map(|(_, namesake)| namesake.prices)
-    }
-}
-
-/// The name by which `model` goes to `upstream` at that target, if it does.
-fn name_of<'s>(model: &'s Model, target: &Target, upstream: &str) -> Option<Cow<'s, str>> {
-    match &target.model {
-        UpstreamName::Fixed(name) => (name == upstream).then_some(Cow::Borrowed(model.name.as_str())),
-        UpstreamName::Filled(pattern) => {
-            let rest = pattern.rest(upstream)?;
-            Some(Pattern::of(&model.name).map_or(Cow::Borrowed(model.name.as_str()), |name| name.filled(rest).into()))
-        }
     }
 }

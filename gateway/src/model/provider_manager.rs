@@ -11,11 +11,13 @@ use http::{HeaderMap, HeaderValue};
 use crate::access::{Guesses, Key, Keys, Tenant};
 use crate::balance::Registry;
 use crate::budget::{self, Calendar, Owner};
-use crate::config::{self, Auth, Config, CredentialSource, Fault, Faults, HttpVersion, Loaded, Manifest, Manifests};
+use crate::config::{
+    self, Auth, BaseUrl, Config, CredentialSource, Fault, Faults, HttpVersion, Loaded, Manifest, Manifests, Upstream,
+};
 use crate::limit;
 use crate::model::balancing::{Balancing, Own, OwnModels, Sources};
 use crate::model::credentials::{Making, common_headers};
-use crate::model::provider::Provider;
+use crate::model::provider::{Credential, Provider};
 use crate::model::snapshot::{Models, Snapshot};
 use crate::model::source;
 use crate::net::proxy::{Proxies, Proxy};
@@ -91,12 +93,7 @@ impl ProviderManager {
             registry: &self.registry,
             limits: &self.limits,
         };
-        let credentials = match written.credentials.as_slice() {
-            [] if written.simulated => vec![Arc::new(making.simulated()?)],
-            [] if needs_credential(written, manifest) => Vec::new(),
-            [] => vec![Arc::new(making.none())],
-            written => making.all(written)?,
-        };
+        let credentials = credentials(written, manifest, &making)?;
         let endpoint = Endpoint::new(self.endpoint(base_url, written)?).map_err(|error| at(error.to_string()))?;
         Ok(Provider {
             header: header_value(name, "the provider's name")?,
@@ -163,14 +160,8 @@ impl ProviderManager {
         let kind = written.and_then(|written| written.kind.as_deref()).unwrap_or(&shared.name);
         let endpoint = match (&own.base_url, written) {
             (Some(url), Some(written)) => {
-                let mut spec = self.endpoint(url.as_str().to_owned(), written)?;
-                let allowed = &loaded.config.server.allow_private_upstreams;
-                let is_listed = allowed.iter().any(|upstream| upstream.covers(url.host()));
-                spec.reach = if is_listed { Reach::Anywhere } else { Reach::Public };
-                // The operator's authorities and its way out are for its own addresses.
-                spec.ca_file = None;
-                let made = Endpoint::new(spec).map_err(|error| fault(path.clone(), error.to_string()))?;
-                Arc::new(made)
+                let spec = self.own_endpoint(url, written, &loaded.config.server.allow_private_upstreams)?;
+                Arc::new(Endpoint::new(spec).map_err(|error| fault(path.clone(), error.to_string()))?)
             }
             _ => Arc::clone(&shared.endpoint),
         };
@@ -197,6 +188,21 @@ impl ProviderManager {
             catalog: shared.catalog,
             on_disconnect: shared.on_disconnect,
         })
+    }
+
+    /// A tenant's own address, which reaches no private host but those that are `allowed`.
+    fn own_endpoint(
+        &self,
+        url: &BaseUrl,
+        written: &config::Provider,
+        allowed: &[Upstream],
+    ) -> Result<EndpointSpec, Fault> {
+        let mut spec = self.endpoint(url.as_str().to_owned(), written)?;
+        let is_listed = allowed.iter().any(|upstream| upstream.covers(url.host()));
+        spec.reach = if is_listed { Reach::Anywhere } else { Reach::Public };
+        // The operator's authorities are for its own addresses.
+        spec.ca_file = None;
+        Ok(spec)
     }
 
     fn keys(&self, config: &Config, tenants: &HashMap<String, Arc<Tenant>>) -> Keys {
@@ -282,6 +288,20 @@ fn guesses(config: &Config, previous: Option<&Snapshot>) -> Option<Arc<Guesses>>
     let a_minute = NonZeroU32::new(most)?;
     let kept = previous.and_then(|previous| previous.guesses.clone()).filter(|kept| kept.a_minute() == a_minute);
     Some(kept.unwrap_or_else(|| Arc::new(Guesses::new(a_minute))))
+}
+
+/// The operator's, or what stands for them where none is written.
+fn credentials(
+    written: &config::Provider,
+    manifest: Option<&Manifest>,
+    making: &Making<'_>,
+) -> Result<Vec<Arc<Credential>>, Fault> {
+    match written.credentials.as_slice() {
+        [] if written.simulated => Ok(vec![Arc::new(making.simulated()?)]),
+        [] if needs_credential(written, manifest) => Ok(Vec::new()),
+        [] => Ok(vec![Arc::new(making.none())]),
+        written => making.all(written),
+    }
 }
 
 /// Whether a public provider would refuse every request without a credential.

@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::access::{Guesses, Key, Keys, Tenant};
 use crate::balance::LbModelManager;
-use crate::config::{Fallbacks, Timeouts, Unsupported, WhenAllCool};
+use crate::config::{self, Fallbacks, Timeouts, Unsupported, WhenAllCool};
 use crate::error::{Fault, Kind};
 use crate::hedge::Hedge;
 use crate::limit::{Queue, Ratio};
@@ -322,9 +322,9 @@ impl Models {
         }
     }
 
-    pub(super) fn insert(&mut self, wanted: Type, model: Model) {
-        let model = Arc::new(model);
-        self.namesakes.insert(&model);
+    pub(super) fn insert(&mut self, written: &config::Model, model: Model, providers: &HashMap<String, Arc<Provider>>) {
+        let (wanted, model) = (written.model_type, Arc::new(model));
+        self.namesakes.insert(&model, written, providers);
         match Pattern::of(&model.name) {
             None => drop(self.exact.entry(wanted).or_default().insert(model.name.clone(), model)),
             Some(pattern) => self.wild.entry(wanted).or_default().insert(pattern, model),

@@ -40,7 +40,7 @@ pub enum TrustError {
     /// The machine has no usable root certificates.
     #[error(
         "this machine has no usable root certificates ({0}): install the package ca-certificates, \
-         point SSL_CERT_FILE at a bundle, or give the provider a ca_file"
+         point SSL_CERT_FILE at a bundle, or give the provider a `ca`"
     )]
     NoRoots(String),
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::backend::{Batch, Direction, Span};
@@ -25,9 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TABLE: &[u8] = b"h";
 
 /// A configuration that was served.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Served {
     /// From when on.
+    #[schemars(with = "String")]
     pub at: jiff::Timestamp,
     /// Its hash.
     pub hash: String,

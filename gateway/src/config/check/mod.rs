@@ -1,6 +1,7 @@
 //! What the parts of a configuration mean together: names that must exist, weights that must not be nothing, chains
 //! that must end, listeners that must not stand open. It knows only types; a place is looked up when there is a fault.
 
+mod direct;
 mod model;
 mod price;
 mod provider;
@@ -46,6 +47,7 @@ pub(super) fn check(subject: Subject<'_>, findings: Findings) -> Findings {
     model::models(&mut check, &top.key("models"));
     tenant::tenants(&mut check, &top.key("tenants"));
     price::unpriced(&mut check, &top.key("models"));
+    direct::passed_by(&mut check, &top.key("models"));
     check.findings
 }
 
@@ -258,6 +260,13 @@ impl<'c> Names<'c> {
     fn is_one(&self, name: &str) -> bool {
         let provider = name.strip_suffix("/*");
         self.models.contains_key(name) || provider.is_some_and(|name| self.config.providers.contains_key(name))
+    }
+
+    /// Whether a model of that type takes this name.
+    fn is_configured(&self, name: &str, wanted: ModelType) -> bool {
+        let is_of = |types: &Vec<ModelType>| types.contains(&wanted);
+        let takes = |(pattern, found): &(&str, ModelType)| *found == wanted && matches(pattern, name);
+        self.models.get(name).is_some_and(is_of) || self.patterns.iter().any(takes)
     }
 
     fn find(&mut self, name: &str, wanted: Option<ModelType>) -> Known {

@@ -36,6 +36,14 @@ section! {
     }
 }
 
+impl Model {
+    /// A model of that name with one target of a provider, and all else as it is where nothing is written.
+    #[must_use]
+    pub fn plain(name: String, provider: String, model: String) -> Self {
+        Self { name, targets: vec![Target { provider, model, ..Read::placeholder() }], ..Read::placeholder() }
+    }
+}
+
 choices! {
     /// What a model is for.
     pub enum ModelType {

@@ -28,7 +28,7 @@ section! {
         default_max_tokens: Option<Count> = None;
         /// The version of HTTP to call it with.
         http: HttpVersion = HttpVersion::Http1;
-        /// Certificates that it may be signed by besides the system's, PEM.
+        /// The certificate authorities that its certificate may be signed by, PEM; by default the system's, which they stand in for.
         ca: Option<PathBuf> = None;
         /// The HTTP proxy on the way to it, or `none`; by default what `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say.
         proxy: Option<Proxy> = None;

@@ -143,7 +143,8 @@ fn tls_detail(error: &Error) -> String {
     sentence.to_owned()
 }
 
-const UNKNOWN_ISSUER: &str = "the provider's certificate is not signed by a trusted authority (see ca_file)";
+const UNKNOWN_ISSUER: &str =
+    "the provider's certificate is not signed by a trusted authority (see `ca` of the provider)";
 
 /// The proxy's own words are ours already: see `net::proxy`.
 fn proxy_detail(error: &Error) -> String {

@@ -172,7 +172,7 @@ fn believing(authorities: &Authorities) -> Result<Connector, Fault> {
     // The file was looked over when the endpoint was built. Should it have been broken since,
     // pingora's loader panics, and that is one request's fault and not the process's end.
     let made = std::panic::catch_unwind(AssertUnwindSafe(|| Connector::new(Some(options))));
-    made.map_err(|_| Fault::new(Cause::Tls, "the provider's ca_file cannot be read any more"))
+    made.map_err(|_| Fault::new(Cause::Tls, "the provider's `ca` cannot be read any more"))
 }
 
 /// The lines to one endpoint.
