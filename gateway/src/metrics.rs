@@ -45,7 +45,7 @@ pub struct Metrics {
     /// `weir_config_generation`
     pub config_generation: IntGauge,
     /// `weir_config_info`, 1 for the hash that is served
-    pub config_info: CounterVec,
+    pub config_info: GaugeVec,
     /// `weir_config_reload_failures_total`
     pub reload_failures: IntCounter,
     /// `weir_store_degraded`, 1 while what should be kept waits in memory, or Redis is away
@@ -146,7 +146,7 @@ impl Metrics {
                 &["from", "to"],
             )?,
             config_generation: families.gauge("weir_config_generation", "Counts the configurations served.")?,
-            config_info: families.floats(
+            config_info: families.gauges(
                 "weir_config_info",
                 "The hash of the configuration that is served.",
                 &["hash"],
@@ -235,7 +235,7 @@ impl Metrics {
     pub fn configured(&self, generation: u64, hash: &str) {
         self.config_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.config_info.reset();
-        self.config_info.with_label_values(&[hash]).inc();
+        self.config_info.with_label_values(&[hash]).set(1.0);
     }
 }
 

@@ -3,41 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// What Weir exports that is a histogram, and so has `_bucket`, `_sum` and `_count`.
-const HISTOGRAMS: &[&str] = &[
-    "gen_ai_client_token_usage",
-    "gen_ai_server_request_duration_seconds",
-    "gen_ai_server_time_per_output_token_seconds",
-    "gen_ai_server_time_to_first_token_seconds",
-    "weir_overhead_seconds",
-];
-
-/// What else Weir exports.
-const COUNTERS_AND_GAUGES: &[&str] = &[
-    "weir_access_log_dropped_total",
-    "weir_alert_deliveries_total",
-    "weir_attempts_total",
-    "weir_budget_alerts_total",
-    "weir_budget_limit_usd",
-    "weir_budget_reserved_usd",
-    "weir_budget_used_usd",
-    "weir_config_generation",
-    "weir_config_info",
-    "weir_config_reload_failures_total",
-    "weir_cooldowns_total",
-    "weir_cost_usd_total",
-    "weir_fallbacks_total",
-    "weir_in_flight",
-    "weir_ledger_lag_seconds",
-    "weir_limit_rejections_total",
-    "weir_requests_total",
-    "weir_store_degraded",
-    "weir_target_state",
-    "weir_tokens_total",
-];
+use weir_tests::ask::{MODELS, simulator, stream};
+use weir_tests::client::Call;
+use weir_tests::weir::Config;
 
 /// The labels whose names begin like a metric's.
 const LABELS: &[&str] = &["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"];
@@ -52,19 +23,42 @@ fn a_dashboard_or_an_alert_names_only_what_is_exported() {
 }
 
 #[test]
-fn every_metric_is_on_the_dashboard() {
-    let shown = metrics_in(&read("weir.json"));
-    let is_shown = |name: &str| shown.iter().any(|shown| shown == name || shown.starts_with(&format!("{name}_")));
-    let hidden: Vec<_> = HISTOGRAMS.iter().chain(COUNTERS_AND_GAUGES).filter(|name| !is_shown(name)).collect();
-    assert!(hidden.is_empty(), "dashboards/weir.json does not show {hidden:?}");
+fn a_page_of_the_documentation_names_only_what_is_exported() {
+    let exported = exported();
+    for page in [
+        "../README.md",
+        "../CHANGELOG.md",
+        "../CONTRIBUTING.md",
+        "../docs/architecture.md",
+        "../docs/decisions/leases.md",
+    ] {
+        let unknown: Vec<_> = metrics_in(&read(page)).into_iter().filter(|name| !exported.contains(name)).collect();
+        assert!(unknown.is_empty(), "{page} names {unknown:?}");
+    }
 }
 
 #[test]
-fn every_family_that_is_registered_is_known_here() {
-    let source = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/src/metrics.rs")).unwrap();
-    let known: Vec<_> = HISTOGRAMS.iter().chain(COUNTERS_AND_GAUGES).collect();
-    let unknown: Vec<_> = metrics_in(&source).into_iter().filter(|name| !known.contains(&&name.as_str())).collect();
-    assert!(unknown.is_empty(), "gateway/src/metrics.rs registers {unknown:?}");
+fn every_metric_is_on_the_dashboard() {
+    let shown = metrics_in(&read("weir.json"));
+    let is_shown = |name: &str| shown.iter().any(|shown| shown == name || shown.starts_with(&format!("{name}_")));
+    let families = families();
+    let hidden: Vec<_> = families.iter().filter(|(name, _)| !is_shown(name)).collect();
+    assert!(hidden.is_empty(), "dashboards/weir.json does not show {hidden:?}");
+}
+
+#[tokio::test]
+async fn what_a_gateway_exports_is_what_it_registers_by_name_and_kind() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).start().await;
+    let mut answer = weir.chat().json(&stream(MODELS[0])).send().await;
+    answer.rest().await;
+    weir.logged(&answer.id()).await;
+    let page = Call::new(weir.admin(), "GET", "/metrics").send().await.text().await;
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let told: BTreeMap<_, _> = types.map(|(name, kind)| (name.to_owned(), kind == "histogram")).collect();
+    let families = families();
+    assert!(told.len() > 12 && page.contains("\n# TYPE weir_config_info gauge\n"), "{page}");
+    assert!(told.iter().all(|(name, is_histogram)| families.get(name) == Some(is_histogram)), "{told:?}");
 }
 
 #[test]
@@ -84,10 +78,26 @@ fn the_dashboards_panels_have_one_id_and_one_place_each() {
     }
 }
 
+/// The families that `gateway/src/metrics.rs` registers, and whether each is a histogram.
+fn families() -> BTreeMap<String, bool> {
+    let source = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/src/metrics.rs")).unwrap();
+    let dense: String = source.split_whitespace().collect();
+    let made = dense.split("families.").skip(1).filter_map(|call| {
+        let (method, rest) = call.trim_start_matches('.').split_once("(\"")?;
+        Some((rest.split_once('"')?.0.to_owned(), method == "histogram"))
+    });
+    let families: BTreeMap<_, _> = made.collect();
+    assert!(families.len() >= 25, "{families:?}");
+    families
+}
+
+/// Their names on the page; a histogram has three.
 fn exported() -> BTreeSet<String> {
-    let parts = |name: &&str| ["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}"));
-    let plain = COUNTERS_AND_GAUGES.iter().map(|name| (*name).to_owned());
-    HISTOGRAMS.iter().flat_map(parts).chain(plain).collect()
+    let names = |(name, is_histogram): (String, bool)| match is_histogram {
+        true => ["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}")).to_vec(),
+        false => vec![name],
+    };
+    families().into_iter().flat_map(names).collect()
 }
 
 /// Every word that is a metric's name.

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::page::Asked;
 use super::{Control, problem};
 use crate::budget::{Account, Owner, Raise, Span};
-use crate::ledger::{dollars, dollars_parsed};
+use crate::ledger::{dollars, dollars_parsed, dollars_text};
 
 /// What follows a budget's id where its limit is to be raised.
 const RAISE: &str = "/raise";
@@ -148,7 +148,10 @@ async fn say(control: &Control, account: &Account, raise: Raise, now: Timestamp)
     }
     control.gateway.budgets.say(&raise, now);
     let Raise { account: budget, limit, until, ended, .. } = raise;
-    tracing::info!(budget, limit, %until, ended, "the limit was raised, or that was ended");
+    match ended {
+        true => tracing::info!(budget, "the configured limit holds again"),
+        false => tracing::info!(budget, usd = dollars_text(limit), %until, "another limit holds for a while"),
+    }
     Json(row(account, now)).into_response()
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::problem;
-use crate::ledger::{Field, Filter, Reader, Row, Sum, Sums};
+use crate::ledger::{Field, Filter, Reader, Row, Sum, Sums, Volumes};
 use crate::store::StoreFault;
 
 /// How many rows a page has if nobody says.
@@ -207,34 +207,43 @@ async fn stream(
     write: impl Fn(&Row<'_>, &mut Vec<u8>) + Send + 'static,
 ) -> Response {
     answer(move || {
-        let mut volumes = reader.all();
+        let volumes = reader.all();
         let complete = volumes.is_complete();
         let (parts, taken) = mpsc::channel(MOST_PARTS);
-        tokio::task::spawn_blocking(move || {
-            let (mut part, filter) = (head.into_bytes(), asked.filter());
-            let (mut cursor, mut left) = (None, asked.limit.unwrap_or(usize::MAX));
-            loop {
-                let wanted = left.min(PART);
-                left -= wanted;
-                let read = volumes.rows(&filter, cursor, wanted, |row| write(row, &mut part));
-                // An answer that has begun cannot become another status, nor say that it is not complete: it breaks off.
-                let (ended, sent) = match read {
-                    Ok(next) if volumes.is_complete() == complete => {
-                        cursor = next;
-                        (next.is_none() || left == 0, parts.blocking_send(Ok(Bytes::from(std::mem::take(&mut part)))))
-                    }
-                    Ok(_) => (true, parts.blocking_send(Err(StoreFault::Away))),
-                    Err(error) => (true, parts.blocking_send(Err(error))),
-                };
-                if ended || sent.is_err() {
-                    return;
-                }
-            }
-        });
+        tokio::task::spawn_blocking(move || tell_all(volumes, &asked, head.into_bytes(), &parts, write));
         let body = Body::from_stream(ReceiverStream::new(taken));
         Ok((missing(complete), [(header::CONTENT_TYPE, kind)], body).into_response())
     })
     .await
+}
+
+/// Reads and tells, until there are no more or nobody takes them.
+fn tell_all(
+    mut volumes: Volumes,
+    asked: &Asked,
+    mut part: Vec<u8>,
+    parts: &mpsc::Sender<Result<Bytes, StoreFault>>,
+    write: impl Fn(&Row<'_>, &mut Vec<u8>),
+) {
+    let (filter, complete) = (asked.filter(), volumes.is_complete());
+    let (mut cursor, mut left) = (None, asked.limit.unwrap_or(usize::MAX));
+    loop {
+        let wanted = left.min(PART);
+        left -= wanted;
+        let read = volumes.rows(&filter, cursor, wanted, |row| write(row, &mut part));
+        // An answer that has begun cannot become another status, nor say that it is not complete: it breaks off.
+        let (ended, sent) = match read {
+            Ok(next) if volumes.is_complete() == complete => {
+                cursor = next;
+                (next.is_none() || left == 0, parts.blocking_send(Ok(Bytes::from(std::mem::take(&mut part)))))
+            }
+            Ok(_) => (true, parts.blocking_send(Err(StoreFault::Away))),
+            Err(error) => (true, parts.blocking_send(Err(error))),
+        };
+        if ended || sent.is_err() {
+            return;
+        }
+    }
 }
 
 /// What an answer says of itself when rows of other gateways are missing.

@@ -1,5 +1,6 @@
-//! `weir check`: every fault of a configuration and all that `weir serve` would refuse or warn of, or what it holds. Faults are shown as compilers show them, so that
-//! editors and CI find the place; no line of the file is quoted, because it may hold a secret.
+//! `weir check`: every fault of a configuration and all that `weir serve` would refuse or warn of, or what it holds. Faults
+//! are shown as compilers show them, so that editors and CI find the place; no line of the file is quoted, because it may
+//! hold a secret.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -59,6 +59,27 @@ fn the_example_loads_without_a_fault_or_a_warning() {
     assert_eq!(loaded.config.tenants[0].timezone.name(), "Europe/Berlin");
 }
 
+/// The names of all settings, by the schema.
+fn settings(schema: &serde_json::Value, names: &mut std::collections::BTreeSet<String>) {
+    if let Some(properties) = schema["properties"].as_object() {
+        names.extend(properties.keys().cloned());
+    }
+    match schema {
+        serde_json::Value::Object(parts) => parts.values().for_each(|part| settings(part, names)),
+        serde_json::Value::Array(parts) => parts.iter().for_each(|part| settings(part, names)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_example_names_every_setting() {
+    let mut names = std::collections::BTreeSet::new();
+    settings(&schema(), &mut names);
+    let words: Vec<_> = EXAMPLE.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let missing: Vec<_> = names.iter().filter(|name| !words.contains(&name.as_str())).collect();
+    assert!(names.len() > 100 && missing.is_empty(), "{missing:?} of {}", names.len());
+}
+
 #[test]
 fn what_is_left_out_has_the_documented_default() {
     let config = load_text(&base()).config;

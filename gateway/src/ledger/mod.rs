@@ -41,6 +41,7 @@ pub use self::query::{Cursor, Field, Filter, Reader, Sum, Sums};
 pub(crate) use self::row::dollars::{parse as dollars_parsed, serialize as dollars, text as dollars_text};
 pub use self::row::{Accuracy, Attempt, Charge, Counts, Row, Spent};
 use self::shipper::{Bell, Shipper, Shipping};
+pub use self::volumes::Volumes;
 use self::waiting::Waiting;
 use self::writer::Writer;
 use crate::error::Kind;

@@ -140,7 +140,8 @@ impl Price {
             Rounding::Dify => left.saturating_sub(DIFY_STEP + Rounds::Up.slack()),
         };
         let rate = u128::from(rate).saturating_mul(self.times(worst));
-        Some(u64::try_from(left * u128::from(self.per) * WHOLE / rate).unwrap_or(u64::MAX))
+        let left = left.saturating_mul(u128::from(self.per)).saturating_mul(WHOLE);
+        Some(u64::try_from(left / rate).unwrap_or(u64::MAX))
     }
 
     /// One number to compare models by: a request with three times as much input as output.

@@ -50,6 +50,17 @@ fn each_kind_of_token_is_paid_once_at_its_own_price() {
 }
 
 #[test]
+fn no_price_that_can_be_written_is_too_much_to_reckon_with() {
+    let price = price("{input: 9000000000, output: 0.000000001, per: 18446744073709551615, us_inference: 100%}");
+    let most = usage(u64::MAX, u64::MAX);
+    let most = Usage { in_us: true, web_searches: u64::MAX, audio_ms: u64::MAX, ..most };
+    assert!(price.bound(&usage(1, 1), ALL).is_some());
+    assert!(price.affordable_output(Nanos::MAX, &usage(1, 1), ALL) > Some(1_000_000));
+    assert_eq!(price.cost(&most), None);
+    assert!(price.effective().is_some());
+}
+
+#[test]
 fn kinds_that_overlap_are_not_paid_twice() {
     let price = price("{input: 1000, cached_input: 1000, audio_input: 1000, output: 1000, audio_output: 1000}");
     let usage = Usage {

@@ -145,5 +145,5 @@ pub(super) fn is_id(id: &str) -> bool {
 }
 
 pub(super) fn bad_id(what: &str) -> String {
-    format!("{what} is 1 to {LONGEST_ID} letters, digits and `-_.:@`")
+    format!("{what} is 1 to {LONGEST_ID} letters, digits and `-_.:@/`")
 }
