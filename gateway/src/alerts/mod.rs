@@ -8,6 +8,7 @@ mod notice;
 mod receiver;
 
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub use self::receiver::{Receiver, ReceiverError};
 use crate::budget::Alert;
 use crate::net::dns::Resolver;
 use crate::net::upstream::Upstreams;
+use crate::vital;
 
 /// How many alerts may wait for a receiver that is away: a few hundred tenants with both thresholds.
 const MOST_WAITING: usize = 1024;
@@ -62,6 +64,9 @@ pub struct Alerts {
     posting: Mutex<Option<Posting>>,
 }
 
+/// What waits for one receiver. It outlives a panic of who posts it.
+type Queue = Arc<tokio::sync::Mutex<mpsc::Receiver<Arc<Notice>>>>;
+
 /// The thread that posts.
 struct Posting {
     over: watch::Sender<bool>,
@@ -80,10 +85,11 @@ impl Alerts {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (queues, queued): (Vec<_>, Vec<_>) = receivers.iter().map(|_| mpsc::channel(MOST_WAITING)).unzip();
         let (over, ending) = watch::channel(false);
+        let queued = queued.into_iter().map(|queue| Queue::new(queue.into()));
         let served: Vec<_> = receivers.into_iter().zip(queued).collect();
         let counts = Arc::clone(&told);
-        let thread = std::thread::Builder::new().name("alerts".to_owned());
-        let thread = thread.spawn(move || runtime.block_on(post(served, &counts, ending)))?;
+        let work = move || runtime.block_on(post(&served, &counts, ending.clone()));
+        let thread = vital::tireless("alerts", work)?;
         Ok(Self { queues, told: Some(told), posting: Mutex::new(Some(Posting { over, thread })) })
     }
 
@@ -112,16 +118,72 @@ impl Alerts {
     }
 }
 
-async fn post(receivers: Vec<(Receiver, mpsc::Receiver<Arc<Notice>>)>, told: &Told, mut ending: watch::Receiver<bool>) {
+/// Posts until the process ends. A panic of one receiver's task is one of the whole, which then begins anew; the alert that it
+/// was at is lost.
+async fn post(receivers: &[(Receiver, Queue)], told: &Told, mut ending: watch::Receiver<bool>) {
     // Of its own: connections belong to the runtime that opened them.
     let upstreams = Upstreams::new(Resolver::system());
-    let mut tasks: JoinSet<()> = receivers
-        .into_iter()
-        .map(|(receiver, queue)| receiver.serve(upstreams.clone(), queue, Arc::clone(told), ending.clone()))
-        .collect();
-    let _or_gone = ending.wait_for(|over| *over).await;
-    let farewell = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+    let serve = |(receiver, queue): &(Receiver, Queue)| {
+        receiver.clone().serve(upstreams.clone(), Arc::clone(queue), Arc::clone(told), ending.clone())
+    };
+    let mut tasks: JoinSet<()> = receivers.iter().map(serve).collect();
+    let mut finish = async || {
+        while let Some(ended) = tasks.join_next().await {
+            if let Some(panic) = ended.err().and_then(|error| error.try_into_panic().ok()) {
+                resume_unwind(panic);
+            }
+        }
+    };
+    tokio::select! {
+        () = finish() => return,
+        _or_gone = ending.wait_for(|over| *over) => {}
+    }
+    if tokio::time::timeout(FAREWELL, finish()).await.is_err() {
         tracing::error!("some alerts of budgets were not taken before the process's end");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::sync_channel;
+
+    use super::notice::tests::alert;
+    use super::*;
+    use crate::config::{Secret, Webhook};
+    use crate::net::proxy::Proxies;
+
+    /// Takes whatever comes.
+    fn webhook() -> Webhook {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Secret::written(&format!("http://{}/", listener.local_addr().unwrap()));
+        std::thread::spawn(move || {
+            for mut caller in listener.incoming().map(Result::unwrap) {
+                let _head = caller.read(&mut [0; 4096]).unwrap();
+                caller.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").unwrap();
+            }
+        });
+        Webhook { url, secret: None }
+    }
+
+    #[test]
+    fn a_panic_costs_one_alert_and_those_behind_it_are_posted() {
+        let (outcomes, told) = sync_channel(9);
+        let panicked = AtomicBool::new(false);
+        let tell = move |outcome| {
+            assert!(panicked.swap(true, Ordering::SeqCst), "as a test wants it");
+            outcomes.send(outcome).unwrap();
+        };
+        let receiver = Receiver::of(&webhook(), &Proxies::none()).unwrap();
+        let alerts = Alerts::start(vec![receiver], Arc::new(tell)).unwrap();
+        (0..3).for_each(|_| alerts.tell(&alert()));
+        assert_eq!([told.recv().unwrap(), told.recv().unwrap()], [Outcome::Delivered; 2]);
+        alerts.close();
+        drop(alerts);
+        assert!(told.recv().is_err(), "nothing is left");
     }
 }

@@ -151,13 +151,13 @@ impl Signer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
     use crate::budget;
 
-    fn alert() -> Alert {
+    pub(crate) fn alert() -> Alert {
         Alert {
             threshold: Threshold::Soft,
             account: "key/acme/ci/usd/day".into(),

@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::notice::{BadSecret, Notice, Signer};
-use super::{Outcome, Told};
+use super::{Outcome, Queue, Told};
 use crate::config::{self, SecretError};
 use crate::net::proxy::Proxies;
 use crate::net::upstream::{Endpoint, EndpointError, EndpointSpec, Outgoing, Upstreams};
@@ -90,13 +90,8 @@ impl Receiver {
     }
 
     /// Posts what is queued until the process ends, and then what still waits, each once more.
-    pub(super) async fn serve(
-        self,
-        upstreams: Upstreams,
-        mut queue: mpsc::Receiver<Arc<Notice>>,
-        told: Told,
-        mut ending: watch::Receiver<bool>,
-    ) {
+    pub(super) async fn serve(self, upstreams: Upstreams, queue: Queue, told: Told, mut ending: watch::Receiver<bool>) {
+        let mut queue = queue.lock().await;
         loop {
             let next = tokio::select! {
                 biased;

@@ -153,54 +153,36 @@ impl Ledger {
         settings: Settings,
         restore: impl FnOnce(Vec<Charge>) + Send + 'static,
     ) -> Result<Self, StoreFault> {
-        let waiting = Arc::<Waiting>::default();
-        let counters = Arc::<Mutex<Counters>>::default();
-        let lost = Arc::<Lost>::default();
-        let bell = Arc::<Bell>::default();
-        let writer = Writer {
-            disk: Arc::clone(disk),
-            waiting: Arc::clone(&waiting),
-            counters: Arc::clone(&counters),
-            lost: Arc::clone(&lost),
-            bell: Arc::clone(&bell),
-            settings,
-        };
-        let open = Arc::<AtomicBool>::default();
         let ledger = Self {
             disk: Arc::clone(disk),
-            waiting,
-            counters: Arc::clone(&counters),
-            lost,
-            open: Arc::clone(&open),
+            waiting: Arc::default(),
+            counters: Arc::default(),
+            lost: Arc::default(),
+            open: Arc::default(),
             thread: Mutex::default(),
             retention: settings.retention,
             reader: Reader::new(Arc::clone(disk), None),
-            bell,
+            bell: Arc::default(),
             shipping: Mutex::default(),
         };
-        let opened = match writer.open() {
-            Err(StoreFault::Away) => None,
-            opened => Some(opened?),
-        };
-        let restore = move || {
+        let (counters, open) = (Arc::clone(&ledger.counters), Arc::clone(&ledger.open));
+        let work = ledger.writer(settings).begin(move || {
             restore(flat(&counters));
             open.store(true, Ordering::Release);
-        };
-        let work: Box<dyn FnOnce() + Send> = if let Some(books) = opened {
-            restore();
-            Box::new(move || writer.run(books))
-        } else {
-            Box::new(move || match writer.open_when_free() {
-                Ok(books) => {
-                    restore();
-                    writer.run(books);
-                }
-                Err(error) => tracing::error!(%error, "the ledger cannot be opened; nothing is kept"),
-            })
-        };
-        let thread = vital::vital("ledger", work)?;
-        *ledger.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        })?;
+        *ledger.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(vital::vital("ledger", work)?);
         Ok(ledger)
+    }
+
+    fn writer(&self, settings: Settings) -> Writer {
+        Writer {
+            disk: Arc::clone(&self.disk),
+            waiting: Arc::clone(&self.waiting),
+            counters: Arc::clone(&self.counters),
+            lost: Arc::clone(&self.lost),
+            bell: Arc::clone(&self.bell),
+            settings,
+        }
     }
 
     /// Copies what is committed to where other gateways read it, and reads from there what is theirs.

@@ -28,19 +28,37 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Opens the tables.
-    pub(super) fn open(&self) -> Result<Books, StoreFault> {
+    /// Opens the tables, and has `restore` read what the accounts were charged with: at once, or, while another process still
+    /// has the store, as the first part of the thread's work, which this gives.
+    pub(super) fn begin(self, restore: impl FnOnce() + Send + 'static) -> Result<Box<dyn FnOnce() + Send>, StoreFault> {
+        match self.open() {
+            Ok(books) => {
+                restore();
+                Ok(Box::new(move || self.run(books)))
+            }
+            Err(StoreFault::Away) => Ok(Box::new(move || match self.open_when_free() {
+                Ok(books) => {
+                    restore();
+                    self.run(books);
+                }
+                Err(error) => tracing::error!(%error, "the ledger cannot be opened; nothing is kept"),
+            })),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open(&self) -> Result<Books, StoreFault> {
         Books::open(Arc::clone(&self.disk), Arc::clone(&self.counters), Timestamp::now())
     }
 
-    /// Opens them once the process before has let the store go.
-    pub(super) fn open_when_free(&self) -> Result<Books, StoreFault> {
+    /// Once the process before has let the store go.
+    fn open_when_free(&self) -> Result<Books, StoreFault> {
         self.disk.wait_until_open()?;
         self.open()
     }
 
     /// Commits until the ledger is closed.
-    pub(super) fn run(&self, mut books: Books) {
+    fn run(&self, mut books: Books) {
         let mut took = Duration::ZERO;
         let mut pruned: Option<Instant> = None;
         loop {

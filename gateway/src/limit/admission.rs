@@ -27,9 +27,7 @@ impl Limited {
         let base = Part::new(self.base.clone(), permit);
         Ok(Admission { models: Arc::clone(&self.models), base, model: None, stage: Stage::New })
     }
-}
 
-impl Limited {
     /// All limits of a model that has these names.
     #[must_use]
     pub fn of_model<'n>(models: &HashMap<String, Scopes>, names: impl IntoIterator<Item = &'n str>) -> Option<Scopes> {

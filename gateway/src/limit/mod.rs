@@ -2,7 +2,8 @@
 //!
 //! A [`Registry`] hands out scopes by stable ids, so that what they have counted outlives a reload. A key's [`Limited`] holds
 //! the scopes that apply to its requests, looked up when the snapshot is built and never by a request. What is counted is
-//! counted in atomics; nothing here takes a lock or waits, but for the queue that is asked for by name.
+//! counted in atomics. A request waits in the queue that is asked for by name; and, where several gateways share a scope of
+//! which this one has nothing in hand, for one claim.
 
 mod admission;
 mod rate;

@@ -1,5 +1,5 @@
 //! One way to a Redis, whatever kind it is: a server, a cluster, or a master that sentinels know; with TLS and ACL users.
-//! Plain commands in pipelines, each on one key: no script, no transaction, nothing that a proxy may refuse.
+//! Plain commands in pipelines, each on one key: no script, and a transaction only where ledgers are copied.
 
 use std::time::Duration;
 

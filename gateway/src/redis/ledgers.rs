@@ -241,6 +241,27 @@ mod tests {
     }
 
     #[test]
+    fn a_user_that_may_not_begin_or_end_a_transaction_is_refused_and_nothing_is_written() {
+        let mut batch = crate::store::backend::Batch::default();
+        batch.put("key", "value");
+        for refused in ["multi", "exec"] {
+            let rule = format!("-{refused}");
+            let redis = Redis::start(&["--user", "default", "on", "nopass", "~*", "&*", "+@all", &rule]);
+            let one = ledgers(&redis, 1);
+            for _ in 0..2 {
+                let error = one.own().apply(&batch).unwrap_err();
+                assert!(matches!(&error, StoreFault::Backend(why) if why.contains(refused)), "{error}");
+                assert_eq!(redis.say("EXISTS weir:{ledger:1}:keys weir:{ledger:1}:values"), ":0");
+                // What failed is not asked again for a moment.
+                while let Err(StoreFault::Unreached(_)) = one.own().get(b"key") {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                assert_eq!(one.own().get(b"key").unwrap(), None, "it can be read");
+            }
+        }
+    }
+
+    #[test]
     fn the_copy_of_a_gateway_that_never_comes_back_is_forgotten_by_itself() {
         let redis = Redis::start(&[]);
         let one = ledgers(&redis, 1);

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub(super) struct Line {
     /// `None` once this falls.
     runtime: Option<Runtime>,
     state: Mutex<State>,
+    /// Whether it is known of this connection that its user may change several keys at once.
+    transacts: AtomicBool,
 }
 
 #[derive(Default)]
@@ -43,7 +46,20 @@ impl Line {
         // Its one thread drives the connection while those who ask wait.
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).thread_name("redis-line").enable_all().build()?;
-        Ok(Self { settings, runtime: Some(runtime), state: Mutex::default() })
+        Ok(Self { settings, runtime: Some(runtime), state: Mutex::default(), transacts: AtomicBool::default() })
+    }
+
+    /// Makes these changes, all or none; blocks as [`Line::ask`] does.
+    pub(super) fn transact(&self, mut changes: Pipeline) -> Result<(), StoreFault> {
+        if !self.transacts.load(Ordering::Acquire) {
+            // Where a user may not begin a transaction, Redis would make the changes all the same, one by one; and the client counts
+            // on that one reply.
+            let mut empty = Pipeline::new();
+            empty.cmd("MULTI").ignore().cmd("EXEC").ignore();
+            let () = self.ask(&empty)?;
+            self.transacts.store(true, Ordering::Release);
+        }
+        self.ask(changes.atomic())
     }
 
     /// What Redis answers. Blocks, for a second at most; only one at a time waits for a connection, and after a failure nobody
@@ -82,6 +98,7 @@ impl Line {
             Some(connection) => connection,
             None => {
                 let opened = Connection::open(&self.settings).await?;
+                self.transacts.store(false, Ordering::Release);
                 *self.state() = State::Open(opened.clone());
                 opened
             }

@@ -84,7 +84,6 @@ impl Backend for Map {
             return Ok(());
         }
         let mut pipeline = Pipeline::new();
-        pipeline.atomic();
         for (key, value) in &batch.changes {
             match value {
                 Some(value) => {
@@ -95,7 +94,7 @@ impl Backend for Map {
                 }
             }
         }
-        self.line.ask(&pipeline)
+        self.line.transact(pipeline)
     }
 
     /// How safe it is then is up to Redis.

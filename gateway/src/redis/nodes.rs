@@ -54,9 +54,8 @@ impl Nodes {
         let lost = own <= self.own;
         self.own = own;
         self.excuse(now);
-        for (id, number) in beats.iter().filter(|(id, _)| *id != node).take(MOST) {
-            let beat = self.seen.entry(*id).or_insert(Beat { number: *number, moved: now });
-            if beat.number != *number {
+        for (id, number) in beats.iter().filter(|(id, _)| *id != node) {
+            if let Some(beat) = self.beat(*id, *number, now).filter(|beat| beat.number != *number) {
                 *beat = Beat { number: *number, moved: now };
             }
         }
@@ -65,6 +64,14 @@ impl Nodes {
         self.seen.retain(|_, beat| still(beat) < GONE);
         let alive = 1 + self.seen.values().filter(|beat| still(beat) < SILENT).count();
         Seen { lost, alive, gone }
+    }
+
+    /// What is known of a node, which is this number if it is a new one; `None` where it is one too many.
+    fn beat(&mut self, id: NodeId, number: i64, now: Instant) -> Option<&mut Beat> {
+        if self.seen.len() >= MOST && !self.seen.contains_key(&id) {
+            return None;
+        }
+        Some(self.seen.entry(id).or_insert(Beat { number, moved: now }))
     }
 
     /// The time in which nobody looked says nothing.
@@ -78,9 +85,7 @@ impl Nodes {
     /// Those of whom these claims are, as far as they are dead. One who was never seen has the time to show that it lives.
     pub(super) fn dead(&mut self, node: NodeId, claims: &Claims, now: Instant) -> Dead {
         for (id, _) in claims.iter().filter(|(id, _)| *id != node) {
-            if self.seen.len() < MOST {
-                self.seen.entry(*id).or_insert(Beat { number: i64::MIN, moved: now });
-            }
+            self.beat(*id, i64::MIN, now);
         }
         let silent = |length: Duration| self.seen.iter().filter(move |(_, beat)| beat.still(now) >= length);
         let all = silent(SILENT).map(|(id, _)| *id).collect();
@@ -148,6 +153,18 @@ mod tests {
         assert_eq!(nodes.dead(1, &claims, start + second(100)).all, [9], "the other could not be heard");
         nodes.look(1, 8, &vec![(1, 8), (2, 12)], start + second(102));
         assert_eq!(nodes.dead(1, &claims, start + second(170)).buried.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn no_more_nodes_are_remembered_than_anybody_runs() {
+        let (mut nodes, start) = (Nodes::default(), Instant::now());
+        for (beat, first) in [(1, 2), (2, 5_000), (3, 10_000)] {
+            let strangers = (first..first + 3_000).map(|id| (id, 1)).collect();
+            nodes.look(1, beat, &strangers, start);
+            nodes.dead(1, &strangers, start);
+        }
+        assert_eq!(nodes.seen.len(), MOST);
+        assert!(nodes.seen.contains_key(&2), "who was seen before is kept");
     }
 
     #[tokio::test]

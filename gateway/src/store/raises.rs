@@ -25,19 +25,19 @@ impl Disk {
     /// # Errors
     /// It cannot be written, or there are too many.
     pub fn keep_raise(&self, raise: &Raise, now: Timestamp) -> Result<(), StoreFault> {
+        let own = [TABLE, raise.account.as_bytes()].concat();
         let mut batch = Batch::default();
-        let mut lasting = 0;
+        let mut others = 0;
         for (key, value) in self.range(&Span::under(TABLE), Direction::Up, usize::MAX)? {
-            if read(&value).is_ok_and(|kept| kept.until > now) {
-                lasting += 1;
-            } else {
-                batch.delete(key);
+            match read(&value) {
+                Ok(kept) if kept.until > now => others += usize::from(key != own),
+                Ok(_) | Err(_) => batch.delete(key),
             }
         }
-        if lasting >= MOST_RAISES {
+        if others >= MOST_RAISES {
             return Err(failed(format!("it keeps {MOST_RAISES} raised limits already")));
         }
-        batch.put([TABLE, raise.account.as_bytes()].concat(), serde_json::to_vec(raise).map_err(failed)?);
+        batch.put(own, serde_json::to_vec(raise).map_err(failed)?);
         self.commit(&batch)
     }
 
@@ -85,6 +85,27 @@ mod tests {
         assert_eq!(after.raises(now + 2.hours()).unwrap(), [raise("b", 2, 3)]);
         after.keep_raise(&raise("c", 4, 9), now + 2.hours()).unwrap();
         assert_eq!(after.raises(now).unwrap(), [raise("b", 2, 3), raise("c", 4, 9)]);
+    }
+
+    #[test]
+    fn one_of_very_many_can_still_be_ended() {
+        let (disk, now) = (Memory::default().disk(), Timestamp::UNIX_EPOCH);
+        let raise = |account: usize, limit| Raise {
+            account: account.to_string(),
+            limit,
+            until: now + 1.hours(),
+            said: 1,
+            ended: false,
+        };
+        let mut batch = Batch::default();
+        for account in 0..MOST_RAISES {
+            batch
+                .put([TABLE, account.to_string().as_bytes()].concat(), serde_json::to_vec(&raise(account, 1)).unwrap());
+        }
+        disk.commit(&batch).unwrap();
+        assert!(disk.keep_raise(&raise(MOST_RAISES, 1), now).is_err());
+        disk.keep_raise(&Raise { ended: true, ..raise(7, 1) }, now).unwrap();
+        assert_eq!(disk.raises(now).unwrap().iter().filter(|raise| raise.ended).count(), 1);
     }
 
     #[test]
