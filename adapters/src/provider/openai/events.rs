@@ -18,11 +18,6 @@ use crate::openai::{error, usage};
 use crate::request::{Edit, rewrite_into, rewrite_part_into};
 use crate::usage::ServiceTier;
 
-/// Whether a chunk's choices are none at all.
-pub(super) fn is_none(raw: &[u8]) -> bool {
-    raw == b"null" || raw.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start() == b"]")
-}
-
 /// What passes a stream on.
 #[derive(Default)]
 pub(super) struct PassThrough {
@@ -267,6 +262,11 @@ impl PassThrough {
         out.begin(&text("id"), created.unwrap_or_default(), &asked.unwrap_or_else(|| text("model")));
         self.begun = true;
     }
+}
+
+/// Whether a chunk's choices are none at all.
+pub(super) fn is_none(raw: &[u8]) -> bool {
+    raw == b"null" || raw.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start() == b"]")
 }
 
 #[derive(Deserialize)]
