@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -351,6 +352,20 @@ impl Weir {
     /// The metrics, as the admin listener gives them.
     pub async fn metrics(&self) -> String {
         Call::new(self.admin(), "GET", "/metrics").send().await.text().await
+    }
+
+    /// Waits until the page of metrics has each of these lines.
+    pub async fn measures(&self, lines: &[&str]) {
+        let looking = async {
+            loop {
+                let metrics = self.metrics().await;
+                if lines.iter().all(|wanted| metrics.lines().any(|line| line == *wanted)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within(&format!("{lines:?}"), looking).await;
     }
 
     /// What the process has written to standard error so far.

@@ -6,7 +6,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, stream, stream_with_usage, with};
 use weir_tests::client::{Answer, Call};
-use weir_tests::patience::within;
 use weir_tests::priced::{PRICED, ask, config, row};
 use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
@@ -672,20 +671,6 @@ async fn what_was_spent_is_known_after_a_kill_and_a_restart() {
     assert_eq!(ask(&again, &with(chat("m"), "max_tokens", json!(30))).await.status.as_u16(), 429);
 }
 
-/// Waits until all that is open is noted on the disk, and something cools.
-async fn noted(weir: &Weir) {
-    let told = ["weir_ledger_lag_seconds 0\n", "weir_cooldowns_total{cause=\"rate_limit\"} 1"];
-    let looking = async {
-        loop {
-            let metrics = weir.metrics().await;
-            if told.iter().all(|line| metrics.contains(line)) {
-                return;
-            }
-        }
-    };
-    within("the ledger to have noted all", looking).await;
-}
-
 #[tokio::test]
 async fn what_was_sent_before_a_kill_is_charged_its_input_once_and_what_waited_nothing() {
     let simulator = simulator();
@@ -705,7 +690,8 @@ async fn what_was_sent_before_a_kill_is_charged_its_input_once_and_what_waited_n
         open.push(weir.chat().header("x-request-id", id).json(&body).begin().await);
     }
     simulator.until(|account| (account.requests, account.refused) == (4, 1)).await;
-    noted(&weir).await;
+    // All that is open is noted on the disk, and what cools waits.
+    weir.measures(&["weir_ledger_lag_seconds 0", "weir_cooldowns_total{cause=\"rate_limit\"} 1"]).await;
     let mut weir = weir.killed_and_started(&settings).await;
     for start in 0..3 {
         let rows = [row(&weir, "late").await, row(&weir, "slow").await, row(&weir, "cool").await];

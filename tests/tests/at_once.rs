@@ -66,13 +66,7 @@ async fn linked(gateways: &[&Weir]) {
 }
 
 async fn degraded(weir: &Weir, wanted: u8) {
-    let line = format!("weir_store_degraded {wanted}\n");
-    within(&line, async {
-        while !weir.metrics().await.contains(&line) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    weir.measures(&[&format!("weir_store_degraded {wanted}")]).await;
 }
 
 #[tokio::test]

@@ -252,19 +252,23 @@ async fn a_redis_that_dies_and_comes_back_empty_is_told_what_was_spent() {
     assert!(total >= LIMIT * 90 / 100, "{total} is all that could be had");
 }
 
+async fn come_back_and_spend_all(nodes: &mut [Node]) {
+    for node in &mut *nodes {
+        node.cut().await;
+        node.linked().await;
+    }
+    spend_all(nodes, i64::MAX, 20).await;
+    let total = total(nodes);
+    assert!(total <= LIMIT + MOST_OVER, "{total}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_forgets_everything_is_told_it_again() {
     let redis = Redis::start(&[]);
     let mut nodes = nodes(&redis, OnRedisLoss::Lease).await;
     spend_all(&nodes, LIMIT / 8, 20).await;
     redis.empty();
-    for node in &mut nodes {
-        node.cut().await;
-        node.linked().await;
-    }
-    spend_all(&nodes, i64::MAX, 20).await;
-    let total = total(&nodes);
-    assert!(total <= LIMIT + MOST_OVER, "{total}");
+    come_back_and_spend_all(&mut nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,13 +279,7 @@ async fn a_slow_redis_is_left_and_taken_up_again() {
     redis.pause(Duration::from_millis(1500));
     let wait = spend_all(&nodes, LIMIT / 8, 20).await;
     assert!(wait < Duration::from_millis(50), "{wait:?}");
-    for node in &mut nodes {
-        node.cut().await;
-        node.linked().await;
-    }
-    spend_all(&nodes, i64::MAX, 20).await;
-    let total = total(&nodes);
-    assert!(total <= LIMIT + MOST_OVER, "{total}");
+    come_back_and_spend_all(&mut nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,13 +57,7 @@ fn count(statuses: &[u16], wanted: u16) -> u64 {
 
 /// Waits until the gateway says whether it goes on without its store.
 async fn degraded(weir: &Weir, wanted: u8) {
-    let line = format!("weir_store_degraded {wanted}\n");
-    within(&line, async {
-        while !weir.metrics().await.contains(&line) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    weir.measures(&[&format!("weir_store_degraded {wanted}")]).await;
 }
 
 /// Whether a machine that is too busy made Redis too slow for one of them: then half of a limit may be spent twice.
