@@ -2,6 +2,7 @@
 //! A part that can't be carried is refused, never dropped.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -75,16 +76,25 @@ impl Reader<'_> {
             Content::Parts(raw) => {
                 let param = || format!("messages[{}].content", self.message);
                 let parts = parts(raw, param)?;
+                let written =
+                    LazyCell::new(|| serde_json::from_str::<Vec<&'a RawValue>>(raw.get()).unwrap_or_default());
                 let mut blocks = Vec::with_capacity(parts.len());
                 for (at, part) in parts.into_iter().enumerate() {
-                    blocks.extend(self.part(raw, at, part)?);
+                    let native = || written.get(at).copied().map(Block::Native);
+                    blocks.extend(self.part(native, at, part)?);
                 }
                 Ok(blocks)
             }
         }
     }
 
-    fn part<'a>(&mut self, all: &'a RawValue, at: usize, part: Part<'a>) -> Result<Option<Block<'a>>, EncodeError> {
+    /// `native` is the part as it was written.
+    fn part<'a>(
+        &mut self,
+        native: impl Fn() -> Option<Block<'a>>,
+        at: usize,
+        part: Part<'a>,
+    ) -> Result<Option<Block<'a>>, EncodeError> {
         let mark = mark_of(&part);
         match (&*part.kind, self.side) {
             ("text", _) => {
@@ -98,10 +108,7 @@ impl Reader<'_> {
             ("image_url", Side::User | Side::ToolResult) => self.image(at, part.image_url, mark).map(Some),
             ("file", Side::User | Side::ToolResult) => self.file(at, part.file, mark).map(Some),
             ("input_audio", _) => Err(self.unsupported(at, "This model does not take audio.")),
-            (kind, side) if side.takes(kind) => {
-                let all: Vec<&'a RawValue> = serde_json::from_str(all.get()).unwrap_or_default();
-                Ok(all.get(at).copied().map(Block::Native))
-            }
+            (kind, side) if side.takes(kind) => Ok(native()),
             (kind, side) => Err(self.unsupported(at, format!("A part `{kind}` can't be carried in {}.", side.place()))),
         }
     }

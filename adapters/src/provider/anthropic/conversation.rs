@@ -4,13 +4,13 @@
 //! once, and no blank text; a `system` turn only behind a user's, with an assistant's or nothing behind it.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Notes;
 use super::assistant::{Parts, Said, Told};
+use super::calls::{Call, Ids, Open};
 use super::content::{Reader, Side, text_block};
 use super::model::Model;
 use super::native::{Block, Made, Speaker, Turn};
@@ -29,7 +29,7 @@ pub(super) struct Conversation<'a> {
     pub(super) system: Vec<Block<'a>>,
     /// The turns.
     pub(super) turns: Vec<Turn<'a>>,
-    /// The names of the tools that were called.
+    /// The names of the tools that were called, one for each call.
     pub(super) called: Vec<Cow<'a, str>>,
 }
 
@@ -62,21 +62,9 @@ struct Scribe<'a, 'n> {
     held: Vec<Block<'a>>,
     turns: Vec<Turn<'a>>,
     /// The calls of the last assistant message.
-    open: Vec<Call<'a>>,
-    ids: HashSet<String>,
+    open: Open<'a>,
+    ids: Ids,
     called: Vec<Cow<'a, str>>,
-}
-
-/// A call that waits for its result.
-struct Call<'a> {
-    message: usize,
-    /// Its id as the caller knows it.
-    asked: Cow<'a, str>,
-    name: Cow<'a, str>,
-    /// Its id as Anthropic is told.
-    told: String,
-    toolset_name: Option<&'a RawValue>,
-    answered: bool,
 }
 
 impl<'a, 'n> Scribe<'a, 'n> {
@@ -87,8 +75,8 @@ impl<'a, 'n> Scribe<'a, 'n> {
             system: Vec::new(),
             held: Vec::new(),
             turns: Vec::new(),
-            open: Vec::new(),
-            ids: HashSet::new(),
+            open: Open::default(),
+            ids: Ids::default(),
             called: Vec::new(),
         }
     }
@@ -200,32 +188,14 @@ impl<'a, 'n> Scribe<'a, 'n> {
         input: Raw<'a>,
         extra: Option<&'a RawValue>,
     ) -> Block<'a> {
-        let asked = id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{at}_{}", self.open.len()).into());
-        let told = self.told(&asked);
+        let asked = id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{at}_{}", self.open.made()).into());
+        let told = self.ids.told(&asked);
         let extra = extra.and_then(|raw| serde_json::from_str::<CallExtra<'a>>(raw.get()).ok()).unwrap_or_default();
-        if !self.called.contains(&name) {
-            self.called.push(name.clone());
-        }
+        self.called.push(name.clone());
         let CallExtra { caller, toolset_name } = extra;
         let id = Cow::Owned(told.clone());
-        self.open.push(Call { message: at, asked, name: name.clone(), told, toolset_name, answered: false });
+        self.open.push(Call { message: at, asked, name: name.clone(), told, toolset_name });
         Block::Made(Made::ToolUse { id, name, input, caller, toolset_name, cache_control: None })
-    }
-
-    /// An id in the characters that Anthropic takes, and one that was not there before: some providers count their calls
-    /// anew in each answer.
-    fn told(&mut self, asked: &str) -> String {
-        let plain = |c: char| {
-            if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' }
-        };
-        let base: String = asked.chars().map(plain).collect();
-        let mut told = base.clone();
-        let mut again = 2_usize;
-        while !self.ids.insert(told.clone()) {
-            told = format!("{base}_{again}");
-            again += 1;
-        }
-        told
     }
 
     fn result(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
@@ -233,42 +203,33 @@ impl<'a, 'n> Scribe<'a, 'n> {
             let param = format!("messages[{at}].tool_call_id");
             return Err(EncodeError::invalid(param, "A message of role `tool` must have a `tool_call_id`."));
         };
-        let found = self.open.iter().position(|call| !call.answered && call.asked == id.0);
-        let found = found.ok_or_else(|| {
+        let call = self.open.answer(id).ok_or_else(|| {
             let message =
                 format!("`tool_call_id` `{}` answers no open tool call of the assistant message before it.", &**id);
             EncodeError::invalid(format!("messages[{at}].tool_call_id"), message)
         })?;
-        self.answer(at, found, message)
+        self.answer(at, call, message)
     }
 
     fn function_result(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
         let name = message.name.as_deref().unwrap_or_default();
-        let found = self.open.iter().position(|call| !call.answered && call.name == name);
-        let found = found.ok_or_else(|| {
+        let call = self.open.answer_function(name).ok_or_else(|| {
             let message = format!("The function `{name}` was not called in the assistant message before its result.");
             EncodeError::invalid(format!("messages[{at}].name"), message)
         })?;
-        self.answer(at, found, message)
+        self.answer(at, call, message)
     }
 
-    fn answer(&mut self, at: usize, found: usize, message: Message<'a>) -> Result<(), EncodeError> {
+    fn answer(&mut self, at: usize, call: Call<'a>, message: Message<'a>) -> Result<(), EncodeError> {
         let content = self.reader(at, Side::ToolResult).blocks(message.content)?;
-        let Some(call) = self.open.get_mut(found) else {
-            return Ok(());
-        };
-        call.answered = true;
         let result = Block::Made(Made::ToolResult {
-            tool_use_id: Cow::Owned(call.told.clone()),
+            tool_use_id: Cow::Owned(call.told),
             content,
             is_error: message.is_error,
             toolset_name: call.toolset_name,
             cache_control: message.cache_control,
         });
-        self.in_turn(Speaker::User, |turn| {
-            turn.blocks.insert(turn.results, result);
-            turn.results += 1;
-        });
+        self.in_turn(Speaker::User, |turn| turn.results.push(result));
         Ok(())
     }
 
@@ -283,7 +244,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
         match self.turns.last_mut() {
             Some(turn) if turn.speaker == speaker => write(turn),
             _ => {
-                let mut turn = Turn { speaker, blocks: Vec::new(), results: 0 };
+                let mut turn = Turn { speaker, results: Vec::new(), blocks: Vec::new() };
                 write(&mut turn);
                 self.turns.push(turn);
             }
@@ -292,11 +253,11 @@ impl<'a, 'n> Scribe<'a, 'n> {
 
     /// Before the assistant speaks again, all that it called must be answered.
     fn close_calls(&mut self) -> Result<(), EncodeError> {
-        if let Some(call) = self.open.iter().find(|call| !call.answered) {
+        if let Some(call) = self.open.unanswered() {
             let message = format!("The tool call `{}` has no message of role `tool` that answers it.", call.asked);
             return Err(EncodeError::invalid(format!("messages[{}].tool_calls", call.message), message));
         }
-        self.open.clear();
+        self.open = Open::default();
         Ok(())
     }
 
@@ -327,7 +288,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
 
     fn begin_with_user(&mut self) {
         let text = Block::text(Cow::Owned(raw_string(ASSISTANT_FIRST)), None);
-        self.turns.insert(0, Turn { speaker: Speaker::User, blocks: vec![text], results: 0 });
+        self.turns.insert(0, Turn { speaker: Speaker::User, results: Vec::new(), blocks: vec![text] });
     }
 
     /// An answer that is begun by the caller may not end in white space.

@@ -10,7 +10,7 @@ use super::content::text_block;
 use super::conversation::Conversation;
 use super::format::Format;
 use super::model::{Model, OLD_VERSION};
-use super::native::{Block, Body};
+use super::native::{Block, Body, Turn};
 use super::schema;
 use super::thinking::{Effort, Reasoning, Surroundings};
 use super::tools::Tools;
@@ -105,7 +105,7 @@ fn headers(version: &str, body: &Body<'_>, caller: &HeaderMap) -> Result<Vec<(He
     let version = HeaderValue::from_str(version)
         .map_err(|_| EncodeError::invalid("api_version", "The configured `api_version` can't stand in a header."))?;
     let betas = caller.get_all(&BETA).iter().map(|value| (BETA, value.clone()));
-    let has_files = is_old && body.messages.iter().any(|turn| turn.blocks.iter().any(Block::is_uploaded));
+    let has_files = is_old && body.messages.iter().flat_map(Turn::all_blocks).any(Block::is_uploaded);
     let files = has_files.then(|| (BETA, HeaderValue::from_static(FILES_BETA)));
     Ok(std::iter::once((VERSION, version)).chain(betas).chain(files).collect())
 }
@@ -370,5 +370,68 @@ fn is_taken_while_thinking(param: &str, number: f64) -> bool {
         "temperature" => number == 1.0,
         "top_p" => number >= 0.95,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::adapter::Options;
+    use crate::request::Operation;
+
+    /// So many that to look at each of them for each other would take minutes.
+    const MANY: usize = 10_000;
+
+    fn encoded(body: String) -> Result<String, EncodeError> {
+        let request = Request::parse(Operation::Chat, Bytes::from(body)).unwrap();
+        let (options, caller) = (Options::default(), HeaderMap::new());
+        let to = Target { model: "claude-sonnet-4-6", asked: "m", options: &options, caller: &caller, now: 0 };
+        encode(&request, &to).map(|native| String::from_utf8(native.body.joined().to_vec()).unwrap())
+    }
+
+    /// As many things as `thing` makes, as the inside of an array.
+    fn many(thing: impl Fn(usize) -> String) -> String {
+        (0..MANY).map(thing).collect::<Vec<_>>().join(",")
+    }
+
+    #[test]
+    fn many_blocks_and_tools_of_anthropics_own_are_carried_at_once() {
+        let blocks = many(|at| format!(r#"{{"type":"tool_reference","tool_name":"{at}"}}"#));
+        let tools = many(|at| format!(r#"{{"type":"t_{at}"}}"#));
+        let said =
+            encoded(format!(r#"{{"messages":[{{"role":"user","content":[{blocks}]}}],"tools":[{tools}]}}"#)).unwrap();
+        assert!(said.contains(&blocks) && said.contains(&tools));
+    }
+
+    #[test]
+    fn many_tools_are_narrowed_to_those_that_are_allowed_at_once() {
+        let tools = many(|at| format!(r#"{{"type":"function","function":{{"name":"f{at}"}}}}"#));
+        let allowed = |from: usize| {
+            let names = many(|at| format!(r#"{{"type":"function","function":{{"name":"f{}"}}}}"#, from + at / 2));
+            let choice = format!(r#"{{"type":"allowed_tools","allowed_tools":{{"tools":[{names}]}}}}"#);
+            encoded(format!(
+                r#"{{"messages":[{{"role":"user","content":"x"}}],"tools":[{tools}],"tool_choice":{choice}}}"#
+            ))
+        };
+        assert_eq!(allowed(MANY / 4).unwrap().matches("input_schema").count(), MANY / 2);
+        assert!(allowed(MANY - 1).unwrap_err().to_string().contains(&format!("`f{MANY}`")));
+    }
+
+    #[test]
+    fn many_results_go_in_front_of_many_texts_that_came_before_them_at_once() {
+        let calls = many(|at| format!(r#"{{"id":"{at}","function":{{"name":"f{at}"}}}}"#));
+        let texts = many(|_| r#"{"type":"text","text":"x"}"#.to_owned());
+        let results = many(|at| format!(r#"{{"role":"tool","tool_call_id":"{}","content":"y"}}"#, MANY - 1 - at));
+        let said = encoded(format!(
+            r#"{{"messages":[{{"role":"assistant","tool_calls":[{calls}]}},{{"role":"user","content":[{texts}]}},{results}]}}"#
+        ));
+        let said = said.unwrap();
+        let (first, last) = (said.find(r#""tool_use_id":"9999""#), said.rfind(r#""tool_use_id":"0""#));
+        assert!(first < last && last < said.find(r#""text":"x""#));
+        assert_eq!(said.matches("input_schema").count(), MANY, "each tool that was called is told once");
     }
 }

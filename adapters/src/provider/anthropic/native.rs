@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::ser::{SerializeMap, SerializeSeq};
+use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -33,7 +33,7 @@ impl Serialize for Body<'_> {
         map.serialize_entry("model", self.model)?;
         map.serialize_entry("max_tokens", &self.max_tokens)?;
         if !self.system.is_empty() {
-            map.serialize_entry("system", &Said(&self.system))?;
+            map.serialize_entry("system", &Said(&[], &self.system))?;
         }
         map.serialize_entry("messages", &self.messages)?;
         if !self.tools.is_empty() {
@@ -74,33 +74,37 @@ pub(super) enum Speaker {
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
     pub(super) speaker: Speaker,
+    /// The results of tools, which must come first.
+    pub(super) results: Vec<Block<'a>>,
+    /// All else.
     pub(super) blocks: Vec<Block<'a>>,
-    /// How many of the blocks, from the first on, are results of tools: they must come first.
-    pub(super) results: usize,
+}
+
+impl<'a> Turn<'a> {
+    /// The results and all else, as Anthropic is told them.
+    pub(super) fn all_blocks(&self) -> impl Iterator<Item = &Block<'a>> {
+        self.results.iter().chain(&self.blocks)
+    }
 }
 
 impl Serialize for Turn<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(2))?;
         map.serialize_entry("role", &self.speaker)?;
-        map.serialize_entry("content", &Said(&self.blocks))?;
+        map.serialize_entry("content", &Said(&self.results, &self.blocks))?;
         map.end()
     }
 }
 
-/// Blocks; a single plain text is written as a string.
-struct Said<'b, 'a>(&'b [Block<'a>]);
+/// Results and then other blocks; a single plain text is written as a string.
+struct Said<'b, 'a>(&'b [Block<'a>], &'b [Block<'a>]);
 
 impl Serialize for Said<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let [Block::Made(Made::Text { text, citations: None, cache_control: None })] = self.0 {
+        if let ([], [Block::Made(Made::Text { text, citations: None, cache_control: None })]) = (self.0, self.1) {
             return text.serialize(serializer);
         }
-        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
-        for block in self.0 {
-            list.serialize_element(block)?;
-        }
-        list.end()
+        serializer.collect_seq(self.0.iter().chain(self.1))
     }
 }
 
@@ -249,7 +253,7 @@ pub(super) enum Made<'a> {
 }
 
 fn said<S: Serializer>(blocks: &[Block<'_>], serializer: S) -> Result<S::Ok, S::Error> {
-    Said(blocks).serialize(serializer)
+    Said(&[], blocks).serialize(serializer)
 }
 
 /// Where an image's or a document's bytes are.

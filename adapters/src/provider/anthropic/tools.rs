@@ -1,6 +1,8 @@
 //! A caller's tools and its choice among them, in Anthropic's words.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
+use std::collections::HashSet;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -39,8 +41,10 @@ impl<'a> Tools<'a> {
         let mut tools = Self::default();
         if let Some(raw) = fields.get("tools") {
             let asked: Vec<AskedTool<'a>> = list(raw, "tools", "an array of tools")?;
+            let written = LazyCell::new(|| serde_json::from_str::<Vec<&'a RawValue>>(raw).unwrap_or_default());
             for (at, tool) in asked.into_iter().enumerate() {
-                tools.list.push(tool_of(raw, at, tool, model, notes)?);
+                let native = || written.get(at).copied();
+                tools.list.extend(tool_of(native, at, tool, model, notes)?);
             }
         }
         let is_legacy = tools.list.is_empty();
@@ -91,18 +95,17 @@ impl<'a> Tools<'a> {
         if names.is_empty() {
             return Err(EncodeError::invalid("tool_choice", "`allowed_tools` must name at least one tool."));
         }
-        for name in names {
-            self.must_have(name)?;
+        let known: HashSet<Cow<'_, str>> = self.list.iter().flat_map(names_of).collect();
+        if let Some(unknown) = names.iter().find(|name| !known.contains(&name.0)) {
+            return Err(not_among(unknown));
         }
-        self.list.retain(|tool| names.iter().any(|name| is_named(tool, name)));
+        let names: HashSet<&str> = names.iter().map(|name| &**name).collect();
+        self.list.retain(|tool| names_of(tool).any(|name| names.contains(&*name)));
         Ok(())
     }
 
     fn must_have(&self, name: &str) -> Result<(), EncodeError> {
-        if self.list.iter().any(|tool| is_named(tool, name)) {
-            return Ok(());
-        }
-        Err(EncodeError::invalid("tool_choice", format!("`tool_choice` names `{name}`, which is not among the tools.")))
+        if self.list.iter().any(|tool| is_named(tool, name)) { Ok(()) } else { Err(not_among(name)) }
     }
 
     /// Some models can't be forced; they get the tool that was meant, and the freedom to use it.
@@ -124,12 +127,15 @@ impl<'a> Tools<'a> {
         self.choice = Some(ToolChoice::Auto { disable_parallel_tool_use });
     }
 
-    /// Calls in the conversation whose tools are no longer there: Anthropic wants them defined all the same.
+    /// Calls in the conversation whose tools are no longer there, each named once: Anthropic wants them defined all the
+    /// same.
     pub(super) fn recall(&mut self, called: &[Cow<'a, str>]) {
         if !self.list.is_empty() || called.is_empty() {
             return;
         }
-        self.list = called.iter().map(|name| Tool::Function(bare(name.clone(), raw(NO_PARAMETERS)))).collect();
+        let mut seen = HashSet::new();
+        let called = called.iter().filter(|name| seen.insert(&***name));
+        self.list = called.map(|name| Tool::Function(bare(name.clone(), raw(NO_PARAMETERS)))).collect();
         self.choice = Some(ToolChoice::None);
     }
 
@@ -157,13 +163,22 @@ fn nothing_to_choose() -> EncodeError {
     EncodeError::invalid("tool_choice", "`tool_choice` asks for a call, but there are no `tools`.")
 }
 
-/// By what a choice may name it: its name, a toolset's server, or the kind of what has neither.
+fn not_among(name: &str) -> EncodeError {
+    EncodeError::invalid("tool_choice", format!("`tool_choice` names `{name}`, which is not among the tools."))
+}
+
 fn is_named(tool: &Tool<'_>, name: &str) -> bool {
-    match tool {
-        Tool::Function(function) => function.name == name,
-        Tool::Native(raw) => serde_json::from_str::<Own<'_>>(raw.get())
-            .is_ok_and(|own| own.name.or(own.mcp_server_name).is_none_or(|own| &*own == name) || &*own.kind == name),
-    }
+    names_of(tool).any(|own| own == name)
+}
+
+/// By what a choice may name it: its name, or a toolset's server; one of Anthropic's own also by its kind.
+fn names_of<'t>(tool: &'t Tool<'_>) -> impl Iterator<Item = Cow<'t, str>> {
+    let [name, kind] = match tool {
+        Tool::Function(function) => [Some(Cow::Borrowed(&*function.name)), None],
+        Tool::Native(raw) => serde_json::from_str::<Own<'t>>(raw.get())
+            .map_or([None, None], |own| [own.name.or(own.mcp_server_name), Some(own.kind)].map(|name| Some(name?.0))),
+    };
+    name.into_iter().chain(kind)
 }
 
 /// One of Anthropic's own tools.
@@ -175,25 +190,26 @@ struct Own<'a> {
     mcp_server_name: Option<Text<'a>>,
 }
 
+/// `native` is the tool as it was written.
 fn tool_of<'a>(
-    all: &'a str,
+    native: impl Fn() -> Option<&'a RawValue>,
     at: usize,
     tool: AskedTool<'a>,
     model: Model,
     notes: &mut Notes,
-) -> Result<Tool<'a>, EncodeError> {
+) -> Result<Option<Tool<'a>>, EncodeError> {
     match (&*tool.kind, tool.function) {
         ("function", Some(function)) => {
             notes.add_unknown("tools", &tool.unknown, NO_SUCH_FIELD);
             let inside = function_of(function, model, notes);
-            Ok(Tool::Function(Function {
+            Ok(Some(Tool::Function(Function {
                 cache_control: tool.cache_control.or(inside.cache_control),
                 allowed_callers: tool.allowed_callers.or(inside.allowed_callers),
                 defer_loading: tool.defer_loading.or(inside.defer_loading),
                 eager_input_streaming: tool.eager_input_streaming.or(inside.eager_input_streaming),
                 input_examples: tool.input_examples.or(inside.input_examples),
                 ..inside
-            }))
+            })))
         }
         ("function", None) => {
             Err(EncodeError::invalid(format!("tools[{at}]"), "A tool of type `function` must have a `function`."))
@@ -202,14 +218,8 @@ fn tool_of<'a>(
             format!("tools[{at}]"),
             "Custom tools, whose input is free text, are not there on this model: give a function.",
         )),
-        _ => Ok(Tool::Native(nth(all, at)?)),
+        _ => Ok(native().map(Tool::Native)),
     }
-}
-
-/// One of Anthropic's own tools, as it was written.
-fn nth(all: &str, at: usize) -> Result<&RawValue, EncodeError> {
-    let all: Vec<&RawValue> = list(all, "tools", "an array of tools")?;
-    all.get(at).copied().ok_or_else(|| EncodeError::invalid("tools", "`tools` must be an array of tools."))
 }
 
 fn function_of<'a>(function: Asked<'a>, model: Model, notes: &mut Notes) -> Function<'a> {
