@@ -8,7 +8,7 @@ use crate::chunk::ChunkWriter;
 use crate::frame::{Event, Framing};
 use crate::refusal::Refusal;
 use crate::request::{Operation, Request};
-use crate::usage::Usage;
+use crate::usage::{Extent, Usage};
 
 /// A provider's dialect. One value serves all requests; what a stream must remember is in its [`EventDecoder`].
 pub trait Adapter: Send + Sync + 'static {
@@ -125,6 +125,8 @@ pub struct Reply {
     pub body: Body,
     /// What the provider counted, if it did.
     pub usage: Option<Usage>,
+    /// How much of the answer that is of.
+    pub extent: Extent,
 }
 
 /// Why a request cannot be said in a provider's words.

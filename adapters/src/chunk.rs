@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::handback::{Handback, Piece, ThinkingBlock};
 use crate::openai::reply::FinishReason;
-use crate::usage::{ServiceTier, Usage};
+use crate::usage::{Counted, Extent, ServiceTier, Usage};
 
 /// Room for one usual chunk, so that it is not grown into step by step.
 const ROOM: usize = 512;
@@ -20,7 +20,7 @@ pub struct ChunkWriter {
     out: Vec<u8>,
     head: Vec<u8>,
     state: State,
-    usage: Option<Usage>,
+    usage: Option<Counted>,
     tier: ServiceTier,
     usage_event: Option<Vec<u8>>,
     handback: Handback,
@@ -220,8 +220,16 @@ impl ChunkWriter {
     }
 
     /// What the provider counted; the last word wins.
-    pub fn usage(&mut self, usage: Usage) {
-        self.usage = Some(usage);
+    pub fn usage(&mut self, counted: Counted) {
+        self.usage = Some(counted);
+        if counted.extent == Extent::Input {
+            self.usage_event = None;
+        }
+    }
+
+    /// What it used, known at its end by whatever else was there to count by.
+    pub fn settle(&mut self, usage: Usage) {
+        self.usage = Some(Counted { usage, extent: Extent::Whole });
     }
 
     /// How the stream is served, once the provider says so: also one that ends before its usage.
@@ -260,7 +268,13 @@ impl ChunkWriter {
     /// What the provider counted, as far as it said.
     #[must_use]
     pub fn counted(&self) -> Option<Usage> {
-        self.usage
+        self.usage.map(|counted| counted.usage)
+    }
+
+    /// How much of the answer that is of.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        self.usage.map(|counted| counted.extent).unwrap_or_default()
     }
 
     /// How many events carried content: about one a token with most providers, for when they do not count.
@@ -304,7 +318,7 @@ impl ChunkWriter {
     }
 
     fn own_usage_event(&self) -> Option<Vec<u8>> {
-        let usage = self.usage?;
+        let usage = self.counted()?;
         let mut json = self.head.get(b"data: ".len()..).unwrap_or(b"{\"object\":\"chat.completion.chunk\"").to_vec();
         json.extend_from_slice(b",\"choices\":[],\"usage\":");
         push_json(&mut json, &crate::openai::usage::Written::from(usage));

@@ -27,4 +27,4 @@ pub use openai::usage::content_length;
 pub use refusal::{Class, Refusal};
 pub use request::{Operation, Request};
 pub use stream::{StreamFault, Translator};
-pub use usage::{ServiceTier, Usage};
+pub use usage::{Extent, ServiceTier, Usage};

@@ -84,6 +84,25 @@ impl Usage {
     }
 }
 
+/// What a provider counted of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The counts.
+    pub usage: Usage,
+    /// How much of the answer they are of.
+    pub extent: Extent,
+}
+
+/// How much of an answer its provider counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Extent {
+    /// What went in and what came out.
+    #[default]
+    Whole,
+    /// What went in, and of what came out nothing to rely on: it is left out, or was told before it was known.
+    Input,
+}
+
 /// How a provider served a request, where that has a price of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ServiceTier {

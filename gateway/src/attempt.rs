@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use adapters::refusal::{self, Class};
-use adapters::{Adapter, Dropped, EncodeError, NativeRequest, Operation, Reply, Request, Target, Translator};
+use adapters::{Adapter, Dropped, EncodeError, Extent, NativeRequest, Operation, Reply, Request, Target, Translator};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -200,7 +200,15 @@ async fn begin(
     let reply = adapter.decode(request, to, body)?;
     match refuse_whole_for_stream(request) {
         Ok(()) => Ok(Answering::Whole(reply)),
-        Err(fault) => Err(fault.with_counted(reply.usage, Accuracy::Exact)),
+        Err(fault) => Err(fault.with_counted(reply.usage, accuracy(reply.extent))),
+    }
+}
+
+/// How far a count of so much of an answer is to be relied on.
+fn accuracy(extent: Extent) -> Accuracy {
+    match extent {
+        Extent::Whole => Accuracy::Exact,
+        Extent::Input => Accuracy::Partial,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use adapters::{ChunkWriter, Reply, Translator, Usage, content_length};
+use adapters::{ChunkWriter, Extent, Reply, Translator, Usage, content_length};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -34,9 +34,11 @@ pub async fn answer(turn: &mut Turn<'_, '_>, begun: Begun) -> Result<(), Fault> 
 
 async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     turn.record.attempt_ended(Ok(()));
-    let (usage, accuracy) = match reply.usage {
-        Some(counted) => (counted, Accuracy::Exact),
-        None => (turn.estimate(tokens_in(content_length(&reply.body.joined()))), Accuracy::Estimated),
+    let estimated = || turn.estimate(tokens_in(content_length(&reply.body.joined())));
+    let (usage, accuracy) = match (reply.usage, reply.extent) {
+        (Some(counted), Extent::Whole) => (counted, Accuracy::Exact),
+        (Some(counted), Extent::Input) => (at_least(counted, estimated().output_tokens), Accuracy::Partial),
+        (None, _) => (estimated(), Accuracy::Estimated),
     };
     turn.record.used(usage, accuracy);
     turn.record.status = Some(StatusCode::OK);
@@ -99,20 +101,20 @@ async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Tra
 
 /// What a stream used: as the provider counted, or by an estimate where it did not.
 fn count(turn: &mut Turn<'_, '_>, writer: &mut ChunkWriter, complete: bool) {
-    let counted = writer.counted();
     let estimated = || Usage { tier: writer.tier(), ..turn.estimate(writer.content_events()) };
-    let mut usage = counted.unwrap_or_else(estimated);
-    if !complete {
+    let (usage, accuracy) = match (writer.counted(), writer.extent()) {
+        (None, _) => (estimated(), Accuracy::Estimated),
+        (Some(counted), Extent::Whole) if complete => (counted, Accuracy::Exact),
         // Some providers count at the beginning and again at the end, which has not come.
-        usage.output_tokens = usage.output_tokens.max(writer.content_events());
-    }
-    let accuracy = match (counted, complete) {
-        (None, _) => Accuracy::Estimated,
-        (Some(_), true) => Accuracy::Exact,
-        (Some(_), false) => Accuracy::Partial,
+        (Some(counted), _) => (at_least(counted, estimated().output_tokens), Accuracy::Partial),
     };
-    writer.usage(usage);
+    writer.settle(usage);
     turn.record.used(usage, accuracy);
+}
+
+/// What was counted, and no less output than this.
+fn at_least(counted: Usage, output_tokens: u64) -> Usage {
+    Usage { output_tokens: counted.output_tokens.max(output_tokens), ..counted }
 }
 
 /// What every answer of a model carries.

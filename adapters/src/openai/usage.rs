@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::index::Index;
-use crate::usage::{ServiceTier, Usage};
+use crate::usage::{Counted, Extent, ServiceTier, Usage};
 
 /// No request has more tokens than this; what says so counts something else.
 const MOST_TOKENS: u64 = 1_000_000_000_000;
@@ -48,12 +48,12 @@ fn details<const N: usize>(raw: Value<'_>, names: [&str; N]) -> [Option<u64>; N]
 /// Reads a raw usage object of an answer that was served in this tier; `None` where it is null, counts nothing, or has another
 /// shape.
 #[must_use]
-pub fn read(raw: &[u8], tier: ServiceTier) -> Option<Usage> {
+pub fn read(raw: &[u8], tier: ServiceTier) -> Option<Counted> {
     let index = Index::of(raw).ok()?;
     let [prompt, completion, total] = index.values(raw, ["prompt_tokens", "completion_tokens", "total_tokens"]);
     let (prompt, completion, total) = (count(prompt).ok()?, count(completion).ok()?, detail(total));
     prompt.or(completion).or(total)?;
-    let rest = |of: Option<u64>| total.map(|total| total.saturating_sub(of.unwrap_or_default()));
+    let beside_completion = || total.map(|total| total.saturating_sub(completion.unwrap_or_default()));
     let [input, output, hits] =
         index.values(raw, ["prompt_tokens_details", "completion_tokens_details", "prompt_cache_hit_tokens"]);
     let [cached, written, audio_input, image_input] =
@@ -62,12 +62,13 @@ pub fn read(raw: &[u8], tier: ServiceTier) -> Option<Usage> {
     // OpenRouter's, who has it from Anthropic, and Perplexity's.
     let [tools, queries] = index.values(raw, ["server_tool_use", "num_search_queries"]);
     let [searches] = details(tools, ["web_search_requests"]);
-    Some(Usage {
+    let all_output = all_output(prompt, completion, total, cached.unwrap_or_default());
+    let usage = Usage {
         tier,
-        input_tokens: prompt.or_else(|| rest(completion)).unwrap_or_default(),
+        input_tokens: prompt.or_else(beside_completion).unwrap_or_default(),
         cached_input_tokens: cached.or_else(|| detail(hits)).unwrap_or_default(),
         cache_write_tokens: written.unwrap_or_default(),
-        output_tokens: completion.or_else(|| rest(prompt).filter(|_| prompt.is_some())).unwrap_or_default(),
+        output_tokens: all_output.unwrap_or_default(),
         reasoning_tokens: reasoning.unwrap_or_default(),
         audio_input_tokens: audio_input.unwrap_or_default(),
         audio_output_tokens: audio_output.unwrap_or_default(),
@@ -75,7 +76,21 @@ pub fn read(raw: &[u8], tier: ServiceTier) -> Option<Usage> {
         image_output_tokens: image_output.unwrap_or_default(),
         web_searches: searches.or_else(|| detail(queries)).unwrap_or_default(),
         ..Usage::default()
-    })
+    };
+    // A total that is no more than its prompt says nothing of what came out either.
+    let tells_output = completion.is_some() || prompt.is_none() || all_output.is_some_and(|output| output > 0);
+    Some(Counted { usage, extent: if tells_output { Extent::Whole } else { Extent::Input } })
+}
+
+/// All output. What a total holds beyond prompt and completion is the reasoning that xAI and Gemini leave out of the latter,
+/// unless it is just what was read from a cache, which some leave out of the former.
+fn all_output(prompt: Option<u64>, completion: Option<u64>, total: Option<u64>, cached: u64) -> Option<u64> {
+    let beside_prompt = prompt.zip(total).map(|(prompt, total)| total.saturating_sub(prompt));
+    let (Some(completion), Some(beside_prompt)) = (completion, beside_prompt) else {
+        return completion.or(beside_prompt);
+    };
+    let left_out = beside_prompt.saturating_sub(completion);
+    Some(if left_out == cached { completion } else { completion.saturating_add(left_out) })
 }
 
 /// A part of it, of whatever shape; `None` where it is left out or null.
@@ -169,7 +184,7 @@ mod tests {
 
     /// Tokens in, cached, and out.
     fn counts(raw: &str) -> Option<(u64, u64, u64)> {
-        let usage = read(raw.as_bytes(), ServiceTier::Standard)?;
+        let usage = read(raw.as_bytes(), ServiceTier::Standard)?.usage;
         Some((usage.input_tokens, usage.cached_input_tokens, usage.output_tokens))
     }
 
@@ -192,6 +207,48 @@ mod tests {
         assert_eq!(counts(r#"{"total_tokens":15}"#), Some((15, 0, 0)));
         assert_eq!(counts(r#"{"prompt_tokens":10,"total_tokens":15}"#), Some((10, 0, 5)));
         assert_eq!(counts(r#"{"completion_tokens":5,"total_tokens":15}"#), Some((10, 0, 5)));
+    }
+
+    #[test]
+    fn a_usage_without_a_word_of_the_output_is_of_the_input() {
+        let extent = |raw: &str| read(raw.as_bytes(), ServiceTier::Standard).map(|counted| counted.extent);
+        for input in [
+            r#"{"prompt_tokens":10}"#,
+            r#"{"prompt_tokens":10,"total_tokens":10}"#,
+            r#"{"prompt_tokens":10,"completion_tokens":null,"total_tokens":null}"#,
+        ] {
+            assert_eq!((extent(input), counts(input)), (Some(Extent::Input), Some((10, 0, 0))), "{input}");
+        }
+        for whole in [
+            r#"{"prompt_tokens":10,"completion_tokens":0}"#,
+            r#"{"prompt_tokens":10,"completion_tokens":0,"total_tokens":10}"#,
+            r#"{"prompt_tokens":10,"total_tokens":15}"#,
+            r#"{"completion_tokens":5}"#,
+            r#"{"total_tokens":15}"#,
+        ] {
+            assert_eq!(extent(whole), Some(Extent::Whole), "{whole}");
+        }
+    }
+
+    #[test]
+    fn reasoning_that_a_host_counts_in_its_total_only_is_output() {
+        let xai = r#"{"prompt_tokens":10,"completion_tokens":8,"total_tokens":118,"completion_tokens_details":{"reasoning_tokens":100}}"#;
+        assert_eq!(counts(xai), Some((10, 0, 108)));
+        assert_eq!(counts(r#"{"prompt_tokens":5,"completion_tokens":9,"total_tokens":93}"#), Some((5, 0, 88)));
+        let only_thought = r#"{"prompt_tokens":21,"completion_tokens":0,"total_tokens":81,"completion_tokens_details":{"reasoning_tokens":60}}"#;
+        assert_eq!(counts(only_thought), Some((21, 0, 60)));
+    }
+
+    #[test]
+    fn a_total_that_says_no_more_than_its_parts_changes_nothing() {
+        for total in ["15", "0", "14", "null", "\"x\"", "15.0"] {
+            let raw = format!(
+                r#"{{"prompt_tokens":10,"completion_tokens":5,"total_tokens":{total},"completion_tokens_details":{{"reasoning_tokens":4}}}}"#
+            );
+            assert_eq!(counts(&raw), Some((10, 0, 5)), "{raw}");
+        }
+        let cached_outside = r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":105,"prompt_tokens_details":{"cached_tokens":90}}"#;
+        assert_eq!(counts(cached_outside), Some((10, 90, 5)));
     }
 
     #[test]

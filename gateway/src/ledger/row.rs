@@ -83,7 +83,7 @@ impl Row<'_> {
 pub enum Accuracy {
     /// The provider counted, to the end.
     Exact,
-    /// The provider counted until the answer broke off.
+    /// The provider counted a part: until the answer broke off, or only what went in.
     Partial,
     /// The provider did not count.
     Estimated,

@@ -16,7 +16,6 @@ use crate::openai::reply::{
 };
 use crate::openai::text::{Text, joined, raw_string};
 use crate::request::Request;
-use crate::usage::Usage;
 
 /// A whole answer.
 #[derive(Deserialize)]
@@ -155,7 +154,8 @@ pub(super) fn decode(request: &Request, to: &Target<'_>, body: &[u8]) -> Result<
     let refusal = (&*stop == "refusal").then(|| refusal_text(answer.stop_details));
     let (message, calls) = said.into_message(refusal, is_legacy(request));
     let told = answer.usage.and_then(Told::read);
-    let usage = told.map(Usage::from);
+    let counted = told.and_then(|told| told.counted(&told));
+    let usage = counted.map(|counted| counted.usage);
     let completion = Completion {
         id: answer.id.as_deref().unwrap_or_default(),
         created: to.now,
@@ -165,7 +165,11 @@ pub(super) fn decode(request: &Request, to: &Target<'_>, body: &[u8]) -> Result<
         usage,
         service_tier: told.and_then(|told| told.tier()),
     };
-    Ok(Reply { body: completion.into_json(body.len() + 256).into(), usage })
+    Ok(Reply {
+        body: completion.into_json(body.len() + 256).into(),
+        usage,
+        extent: counted.map(|counted| counted.extent).unwrap_or_default(),
+    })
 }
 
 /// What the blocks of an answer say.

@@ -15,7 +15,6 @@ use crate::frame::Event;
 use crate::handback::{Piece, ThinkingBlock};
 use crate::openai::text::Text;
 use crate::request::Request;
-use crate::usage::Usage;
 
 /// How some hosts that speak Anthropic's dialect end a stream, as OpenAI's do.
 const DONE: &[u8] = b"[DONE]";
@@ -32,6 +31,8 @@ pub(super) struct Decoder {
     model: String,
     legacy: bool,
     told: Told,
+    /// What was told when the message had ended.
+    ending: Told,
     beside: Beside,
     open: Vec<(u64, Open)>,
     kept: usize,
@@ -159,6 +160,7 @@ impl Decoder {
             model: to.asked.to_owned(),
             legacy: is_legacy(request),
             told: Told::default(),
+            ending: Told::default(),
             beside: Beside::default(),
             open: Vec::new(),
             kept: 0,
@@ -179,13 +181,15 @@ impl Decoder {
         let (id, usage) = message.map_or((None, None), |message| (message.id, message.usage));
         out.begin(id.as_deref().unwrap_or_default(), self.created, &self.model);
         out.role();
-        self.count(usage, out);
+        if let Some(told) = usage.and_then(Told::read) {
+            self.count(&told, &Told::default(), out);
+        }
     }
 
-    fn count(&mut self, usage: Option<&RawValue>, out: &mut ChunkWriter) {
-        if let Some(told) = usage.and_then(Told::read) {
-            self.told.update(&told);
-            out.usage(Usage::from(self.told));
+    fn count(&mut self, told: &Told, end: &Told, out: &mut ChunkWriter) {
+        self.told.update(told);
+        if let Some(counted) = self.told.counted(end) {
+            out.usage(counted);
         }
     }
 
@@ -335,7 +339,11 @@ impl Decoder {
     }
 
     fn stop(&mut self, delta: Option<Delta<'_>>, usage: Option<&RawValue>, out: &mut ChunkWriter) {
-        self.count(usage, out);
+        if let Some(told) = usage.and_then(Told::read) {
+            self.ending.update(&told);
+            let ending = self.ending;
+            self.count(&told, &ending, out);
+        }
         let Some((reason, details)) = delta.and_then(|delta| Some((delta.stop_reason?, delta.stop_details))) else {
             return;
         };

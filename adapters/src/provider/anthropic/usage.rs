@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::usage::{ServiceTier, Usage};
+use crate::usage::{Counted, Extent, ServiceTier, Usage};
 
 /// As one event or answer tells it; what it leaves out was told before or is nothing.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -149,6 +149,14 @@ impl Told {
         self.beside = later.beside.or(self.beside);
     }
 
+    /// What it counts, which is nothing where it names neither what went in nor what came out. What came out counts as it is
+    /// told at the `end`; before, it is not known yet.
+    pub(super) fn counted(&self, end: &Self) -> Option<Counted> {
+        self.input_tokens.or(self.output_tokens)?;
+        let extent = if end.output_tokens.is_some() { Extent::Whole } else { Extent::Input };
+        Some(Counted { usage: Usage::from(*self), extent })
+    }
+
     /// The tier that served, in OpenAI's words.
     pub(super) fn tier(&self) -> Option<&'static str> {
         match self.service_tier? {
@@ -214,6 +222,16 @@ mod tests {
         assert_eq!(usage.input_tokens, 140);
         assert_eq!((usage.cached_input_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens), (100, 20, 10));
         assert_eq!((usage.output_tokens, usage.reasoning_tokens), (5, 3));
+    }
+
+    #[test]
+    fn what_came_out_counts_as_it_is_told_at_the_end() {
+        let counted = |all: &str, end: &str| told(all).counted(&told(end)).map(|counted| counted.extent);
+        let all = r#"{"input_tokens":10,"output_tokens":1}"#;
+        assert_eq!(counted(all, "{}"), Some(Extent::Input));
+        assert_eq!(counted(all, r#"{"output_tokens":null}"#), Some(Extent::Input));
+        assert_eq!(counted(all, r#"{"output_tokens":0}"#), Some(Extent::Whole));
+        assert_eq!(counted("{}", "{}"), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::frame::Event;
 use crate::index::{Field, Index, IndexError, has_text_field};
 use crate::openai::{error, usage};
 use crate::request::{Edit, rewrite_into, rewrite_part_into};
-use crate::usage::ServiceTier;
+use crate::usage::{Extent, ServiceTier};
 
 /// What passes a stream on.
 #[derive(Default)]
@@ -196,11 +196,14 @@ impl PassThrough {
         }
         if let Some(counted) = counted {
             out.usage(counted);
-            if is_none(choices) {
+            let is_whole = counted.extent == Extent::Whole;
+            if is_none(choices) && is_whole {
                 out.usage_event(self.told(event.data, &said, Vec::new()));
+            }
+            if is_none(choices) {
                 return;
             }
-            if self.wants_usage {
+            if self.wants_usage && is_whole {
                 let without_choices = Edit::Set("choices", Bytes::from_static(b"[]"));
                 out.usage_event(self.told(event.data, &said, vec![without_choices]));
             }

@@ -14,7 +14,7 @@ use crate::openai::embedding::{Encoding, in_encoding};
 use crate::openai::{error, usage};
 use crate::refusal::Refusal;
 use crate::request::{Edit, Operation, Request, rewrite};
-use crate::usage::ServiceTier;
+use crate::usage::{Extent, ServiceTier};
 use events::{PassThrough, is_none};
 
 /// The dialect.
@@ -65,7 +65,7 @@ impl Adapter for OpenAi {
             return Err(DecodeError::Malformed("the provider's answer: no choices".to_owned()));
         }
         let tier = tier.map(ServiceTier::read).unwrap_or_default();
-        let usage = usage.and_then(|raw| usage::read(raw, tier));
+        let counted = usage.and_then(|raw| usage::read(raw, tier));
         let mut edits: Vec<Edit<'_>> = renamed(to).map(as_model).into_iter().collect();
         if request.operation() == Operation::Embeddings {
             let wanted = Encoding::asked(request.get("encoding_format"));
@@ -73,7 +73,10 @@ impl Adapter for OpenAi {
             edits.extend(data.map(|data| Edit::Set("data", data)));
         }
         let body = rewrite(&body, &index, &edits);
-        Ok(Reply { body, usage })
+        let told = counted.map(|counted| counted.extent).unwrap_or_default();
+        // Nothing comes out of an embedding that is counted.
+        let extent = if request.operation() == Operation::Embeddings { Extent::Whole } else { told };
+        Ok(Reply { body, usage: counted.map(|counted| counted.usage), extent })
     }
 
     fn events(&self, request: &Request, to: &Target<'_>) -> Box<dyn EventDecoder> {
