@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::text::Text;
-use super::unknown::Unknown;
+use super::unknown::{Unknown, note_unknown};
 use crate::adapter::EncodeError;
 
 /// Who speaks.
@@ -31,6 +31,7 @@ pub enum Role {
 
 /// One message.
 #[derive(Debug, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Message<'a> {
     /// Who speaks.
     pub role: Role,
@@ -68,9 +69,11 @@ pub struct Message<'a> {
     /// What a provider told beside its blocks; it need not come back.
     pub extra_content: Option<IgnoredAny>,
     /// Fields that are not known.
-    #[serde(flatten)]
+    #[serde(skip)]
     pub unknown: Unknown,
 }
+
+note_unknown!(Message);
 
 /// What a message says.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,11 +5,12 @@ use serde_json::value::RawValue;
 
 use super::message::list;
 use super::text::Text;
-use super::unknown::Unknown;
+use super::unknown::{Unknown, note_unknown};
 use crate::adapter::EncodeError;
 
 /// One tool.
 #[derive(Debug, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Tool<'a> {
     /// `function`, `custom`, or a provider's own.
     #[serde(rename = "type", borrow)]
@@ -27,12 +28,15 @@ pub struct Tool<'a> {
     /// Anthropic's: examples of arguments.
     pub input_examples: Option<&'a RawValue>,
     /// Fields that are not known.
-    #[serde(flatten)]
+    #[serde(skip)]
     pub unknown: Unknown,
 }
 
+note_unknown!(Tool);
+
 /// A function that the model may call.
 #[derive(Debug, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Function<'a> {
     /// Its name.
     #[serde(borrow)]
@@ -54,9 +58,11 @@ pub struct Function<'a> {
     /// Examples of arguments.
     pub input_examples: Option<&'a RawValue>,
     /// Fields that are not known.
-    #[serde(flatten)]
+    #[serde(skip)]
     pub unknown: Unknown,
 }
+
+note_unknown!(Function);
 
 /// Which tools the model may or must call.
 #[derive(Clone, Debug, PartialEq, Eq)]
