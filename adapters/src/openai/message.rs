@@ -1,14 +1,14 @@
 //! OpenAI's messages as a caller wrote them, borrowed. Texts stay raw: most of them are only passed on.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Display};
 
 use serde::de::{DeserializeOwned, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::text::Text;
-use super::unknown::Unknown;
+use super::unknown::{Unknown, note_unknown};
 use crate::adapter::EncodeError;
 
 /// Who speaks.
@@ -31,6 +31,7 @@ pub enum Role {
 
 /// One message.
 #[derive(Debug, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Message<'a> {
     /// Who speaks.
     pub role: Role,
@@ -39,18 +40,18 @@ pub struct Message<'a> {
     pub content: Content<'a>,
     /// The speaker's name; of a `function` message, the function's.
     pub name: Option<Text<'a>>,
-    /// Calls that the model made.
-    pub tool_calls: Option<Vec<ToolCall<'a>>>,
+    /// Calls that the model made, raw: see [`ToolCall`].
+    pub tool_calls: Option<&'a RawValue>,
     /// The call that this message answers.
     pub tool_call_id: Option<Text<'a>>,
     /// A call under its older name.
     pub function_call: Option<FunctionCall<'a>>,
     /// A refusal of the model's.
     pub refusal: Option<&'a RawValue>,
-    /// Reasoning that was handed out to be handed back.
-    pub thinking_blocks: Option<Vec<ThinkingBlock<'a>>>,
-    /// Blocks of the provider's own that were handed out to be handed back.
-    pub provider_blocks: Option<Vec<&'a RawValue>>,
+    /// Reasoning that was handed out to be handed back, raw: see [`ThinkingBlock`].
+    pub thinking_blocks: Option<&'a RawValue>,
+    /// Blocks of the provider's own that were handed out to be handed back, raw.
+    pub provider_blocks: Option<&'a RawValue>,
     /// In which order all blocks came, raw.
     pub block_order: Option<&'a RawValue>,
     /// Where the text has its facts from, raw.
@@ -68,9 +69,11 @@ pub struct Message<'a> {
     /// What a provider told beside its blocks; it need not come back.
     pub extra_content: Option<IgnoredAny>,
     /// Fields that are not known.
-    #[serde(flatten)]
+    #[serde(skip)]
     pub unknown: Unknown,
 }
+
+note_unknown!(Message);
 
 /// What a message says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -238,28 +241,30 @@ pub struct ThinkingBlock<'a> {
     pub data: Option<&'a RawValue>,
 }
 
-/// The messages of a request.
+/// A list of things of one kind, and of `most` at most; `param` is where it stands.
 ///
 /// # Errors
-/// What is not an array of messages; the first that is wrong is named.
-pub fn messages(raw: &str) -> Result<Vec<Message<'_>>, EncodeError> {
-    list(raw, "messages", "an array of messages")
+/// What is not such a list; the first that is wrong is named. One that is too long is refused before it takes memory.
+pub fn list<'a, T: Deserialize<'a>>(
+    raw: &'a str,
+    param: impl Display,
+    expected: &str,
+    most: usize,
+) -> Result<Vec<T>, EncodeError> {
+    // Each item has two bytes at least, with its comma: most lists need not be counted.
+    if raw.len() / 2 > most
+        && let Some(items) = count(raw).filter(|items| *items > most)
+    {
+        let message = format!("`{param}` holds {items} items; this model takes {most} at most.");
+        return Err(EncodeError::invalid(param.to_string(), message));
+    }
+    serde_json::from_str(raw).map_err(|_| first_fault::<T>(raw, &param.to_string(), expected))
 }
 
-/// The parts of a content that is an array; `param` is where it stands.
-///
-/// # Errors
-/// What is not an array of parts; the first that is wrong is named.
-pub fn parts<'a>(raw: &'a RawValue, param: impl Fn() -> String) -> Result<Vec<Part<'a>>, EncodeError> {
-    serde_json::from_str(raw.get()).map_err(|_| first_fault::<Part<'_>>(raw.get(), &param(), "an array of parts"))
-}
-
-/// A list of things of one kind.
-///
-/// # Errors
-/// What is not such a list; the first that is wrong is named.
-pub fn list<'a, T: Deserialize<'a>>(raw: &'a str, param: &str, expected: &str) -> Result<Vec<T>, EncodeError> {
-    serde_json::from_str(raw).map_err(|_| first_fault::<T>(raw, param, expected))
+/// How many items a list has, for no memory; nothing where it is none.
+#[must_use]
+pub fn count(raw: &str) -> Option<usize> {
+    serde_json::from_str::<Vec<IgnoredAny>>(raw).ok().map(|items| items.len())
 }
 
 /// One value of a known type.
@@ -299,7 +304,7 @@ mod tests {
 
     #[test]
     fn the_message_that_is_wrong_is_named() {
-        let fault = |raw| match messages(raw).unwrap_err() {
+        let fault = |raw| match list::<Message<'_>>(raw, "messages", "an array", 2).unwrap_err() {
             EncodeError::Invalid { param, message } => (param, message),
             other => (String::new(), other.to_string()),
         };

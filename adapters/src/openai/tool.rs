@@ -3,12 +3,14 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::message::list;
 use super::text::Text;
-use super::unknown::Unknown;
+use super::unknown::{Unknown, note_unknown};
 use crate::adapter::EncodeError;
 
 /// One tool.
 #[derive(Debug, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Tool<'a> {
     /// `function`, `custom`, or a provider's own.
     #[serde(rename = "type", borrow)]
@@ -26,12 +28,15 @@ pub struct Tool<'a> {
     /// Anthropic's: examples of arguments.
     pub input_examples: Option<&'a RawValue>,
     /// Fields that are not known.
-    #[serde(flatten)]
+    #[serde(skip)]
     pub unknown: Unknown,
 }
 
+note_unknown!(Tool);
+
 /// A function that the model may call.
 #[derive(Debug, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Function<'a> {
     /// Its name.
     #[serde(borrow)]
@@ -53,9 +58,11 @@ pub struct Function<'a> {
     /// Examples of arguments.
     pub input_examples: Option<&'a RawValue>,
     /// Fields that are not known.
-    #[serde(flatten)]
+    #[serde(skip)]
     pub unknown: Unknown,
 }
+
+note_unknown!(Function);
 
 /// Which tools the model may or must call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +108,7 @@ struct Allowed<'a> {
     #[serde(borrow)]
     mode: Option<Text<'a>>,
     #[serde(borrow)]
-    tools: Vec<AllowedTool<'a>>,
+    tools: &'a RawValue,
 }
 
 /// A tool by its name, wherever its kind has it; a provider's own that has none goes by its kind.
@@ -129,12 +136,12 @@ struct OneAtATime {
 }
 
 impl<'a> ToolChoice<'a> {
-    /// Reads a raw `tool_choice`.
+    /// Reads a raw `tool_choice`, which may allow `most` tools at most.
     ///
     /// # Errors
-    /// What is none of its forms.
-    pub fn read(raw: &'a str) -> Result<Self, EncodeError> {
-        let read = if raw.starts_with('"') { Self::of_word(raw) } else { Self::of_object(raw) };
+    /// What is none of its forms, and too many allowed tools.
+    pub fn read(raw: &'a str, most: usize) -> Result<Self, EncodeError> {
+        let read = if raw.starts_with('"') { Self::of_word(raw) } else { Self::of_object(raw, most)? };
         read.ok_or_else(|| {
             EncodeError::invalid(
                 "tool_choice",
@@ -174,28 +181,35 @@ impl<'a> ToolChoice<'a> {
         }
     }
 
-    fn of_object(raw: &'a str) -> Option<Self> {
-        let choice: Choice<'a> = serde_json::from_str(raw).ok()?;
-        match &*choice.kind {
+    fn of_object(raw: &'a str, most: usize) -> Result<Option<Self>, EncodeError> {
+        let Ok(choice) = serde_json::from_str::<Choice<'a>>(raw) else {
+            return Ok(None);
+        };
+        Ok(match &*choice.kind {
             "function" => choice.function.map(|function| Self::Function(function.name)),
             "custom" => choice.custom.map(|custom| Self::Custom(custom.name)),
             "tool" => choice.name.map(Self::Function),
-            "allowed_tools" => choice.allowed_tools.and_then(Self::allowed),
+            "allowed_tools" => match choice.allowed_tools {
+                Some(allowed) => Self::allowed(allowed, most)?,
+                None => None,
+            },
             "none" => Some(Self::None),
             "auto" => Some(Self::Auto),
             "required" | "any" => Some(Self::Required),
             _ => None,
-        }
+        })
     }
 
-    fn allowed(allowed: Allowed<'a>) -> Option<Self> {
+    fn allowed(allowed: Allowed<'a>, most: usize) -> Result<Option<Self>, EncodeError> {
         let required = match allowed.mode.as_deref() {
             None | Some("auto") => false,
             Some("required") => true,
-            Some(_) => return None,
+            Some(_) => return Ok(None),
         };
-        let names = allowed.tools.into_iter().map(AllowedTool::into_name).collect::<Option<_>>()?;
-        Some(Self::Allowed { required, names })
+        let tools: Vec<AllowedTool<'a>> =
+            list(allowed.tools.get(), "tool_choice.allowed_tools.tools", "an array of tools", most)?;
+        let names = tools.into_iter().map(AllowedTool::into_name).collect::<Option<_>>();
+        Ok(names.map(|names| Self::Allowed { required, names }))
     }
 }
 
@@ -208,7 +222,7 @@ mod tests {
     #[test]
     fn every_form_of_choice_is_read_and_others_are_refused() {
         let text = |name: &'static str| Text(name.into());
-        let read = |raw| ToolChoice::read(raw).ok();
+        let read = |raw| ToolChoice::read(raw, 3).ok();
         assert_eq!(read(r#""none""#), Some(ToolChoice::None));
         assert_eq!(read(r#""required""#), Some(ToolChoice::Required));
         assert_eq!(read(r#"{"type":"function","function":{"name":"f"}}"#), Some(ToolChoice::Function(text("f"))));

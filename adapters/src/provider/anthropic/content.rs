@@ -9,9 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 use super::Notes;
+use super::bounds::Room;
 use super::native::{Block, Made, Source};
 use crate::adapter::EncodeError;
-use crate::openai::message::{CacheBreakpoint, Content, File, ImageUrl, Part, parts};
+use crate::openai::message::{CacheBreakpoint, Content, File, ImageUrl, Part};
 use crate::openai::text::{Text, is_blank, is_string};
 
 /// Blocks of Anthropic's own that pass as they are wherever a caller writes them among a message's parts.
@@ -65,6 +66,8 @@ pub(super) struct Reader<'n> {
     pub(super) side: Side,
     /// Where to note what is dropped.
     pub(super) notes: &'n mut Notes,
+    /// How many parts there may still be.
+    pub(super) room: &'n mut Room,
 }
 
 impl Reader<'_> {
@@ -74,8 +77,8 @@ impl Reader<'_> {
             Content::Absent => Ok(Vec::new()),
             Content::Text(text) => Ok(text_block(text, None).into_iter().collect()),
             Content::Parts(raw) => {
-                let param = || format!("messages[{}].content", self.message);
-                let parts = parts(raw, param)?;
+                let param = format_args!("messages[{}].content", self.message);
+                let parts: Vec<Part<'a>> = self.room.list(raw.get(), param, "an array of parts")?;
                 let written =
                     LazyCell::new(|| serde_json::from_str::<Vec<&'a RawValue>>(raw.get()).unwrap_or_default());
                 let mut blocks = Vec::with_capacity(parts.len());

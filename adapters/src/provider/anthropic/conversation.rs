@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::Notes;
 use super::assistant::{Parts, Said, Told};
+use super::bounds::Room;
 use super::calls::{Call, Ids, Open};
 use super::content::{Reader, Side, text_block};
 use super::model::Model;
@@ -57,6 +58,7 @@ impl<'a> Conversation<'a> {
 struct Scribe<'a, 'n> {
     model: Model,
     notes: &'n mut Notes,
+    room: Room,
     system: Vec<Block<'a>>,
     /// Instructions that wait for the end of the user's turn.
     held: Vec<Block<'a>>,
@@ -72,6 +74,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
         Self {
             model,
             notes,
+            room: Room::default(),
             system: Vec::new(),
             held: Vec::new(),
             turns: Vec::new(),
@@ -108,7 +111,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
     }
 
     fn reader(&mut self, message: usize, side: Side) -> Reader<'_> {
-        Reader { message, side, notes: self.notes }
+        Reader { message, side, notes: self.notes, room: &mut self.room }
     }
 
     fn instruct(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
@@ -132,13 +135,18 @@ impl<'a, 'n> Scribe<'a, 'n> {
             content => Said::Blocks(self.reader(at, Side::Assistant).blocks(content)?),
         };
         let mut calls = Vec::new();
-        for call in message.tool_calls.into_iter().flatten() {
+        for call in self.list(message.tool_calls, at, "tool_calls", "an array of tool calls")? {
             calls.push(self.call(at, call)?);
         }
         calls.extend(message.function_call.map(|call| self.function(at, None, call, None)));
+        let thoughts = self.list(message.thinking_blocks, at, "thinking_blocks", "an array of blocks")?;
+        let provider = self.list(message.provider_blocks, at, "provider_blocks", "an array of blocks")?;
+        for (field, raw) in [("block_order", message.block_order), ("annotations", message.annotations)] {
+            self.room.take(raw.map_or("[]", RawValue::get), format_args!("messages[{at}].{field}"))?;
+        }
         let parts = Parts {
-            thinking: message.thinking_blocks.into_iter().flatten().filter_map(thinking).collect(),
-            provider: message.provider_blocks.into_iter().flatten().map(Block::Native).collect(),
+            thinking: thoughts.into_iter().filter_map(thinking).collect(),
+            provider: provider.into_iter().map(Block::Native).collect(),
             said,
             refusal: message.refusal.filter(|raw| is_string(raw)).and_then(|text| text_block(text, None)),
             calls,
@@ -150,6 +158,17 @@ impl<'a, 'n> Scribe<'a, 'n> {
         }
         self.say(Speaker::Assistant, blocks);
         Ok(())
+    }
+
+    /// A list that a message has beside its content.
+    fn list<T: Deserialize<'a>>(
+        &mut self,
+        raw: Option<&'a RawValue>,
+        at: usize,
+        field: &str,
+        expected: &str,
+    ) -> Result<Vec<T>, EncodeError> {
+        raw.map_or(Ok(Vec::new()), |raw| self.room.list(raw.get(), format_args!("messages[{at}].{field}"), expected))
     }
 
     fn call(&mut self, at: usize, call: ToolCall<'a>) -> Result<Block<'a>, EncodeError> {

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::bounds::{MOST_BLOCKS, MOST_MESSAGES, MOST_WORDS};
 use super::content::text_block;
 use super::conversation::Conversation;
 use super::format::Format;
@@ -18,7 +19,7 @@ use super::{Notes, user};
 use crate::adapter::{EncodeError, NativeRequest, Target};
 use crate::chunk::push_json;
 use crate::index::Index;
-use crate::openai::message::{list, messages, value};
+use crate::openai::message::{list, value};
 use crate::openai::reply::Raw;
 use crate::openai::text::{Text, is_blank, is_string};
 use crate::request::{Edit, Request, Texts, rewrite_into};
@@ -124,7 +125,8 @@ impl<'a> Encoder<'a, '_> {
         self.refuse_what_cannot_be()?;
         let messages =
             self.fields.get("messages").ok_or_else(|| EncodeError::invalid("messages", "`messages` is missing."))?;
-        let mut conversation = Conversation::read(self::messages(messages)?, self.model, self.notes)?;
+        let messages = list(messages, "messages", "an array of messages", MOST_MESSAGES)?;
+        let mut conversation = Conversation::read(messages, self.model, self.notes)?;
         conversation.system.splice(..0, self.own_system()?);
         let mut tools = Tools::read(self.fields, self.model, self.notes)?;
         tools.unforce(self.model, self.notes);
@@ -155,8 +157,10 @@ impl<'a> Encoder<'a, '_> {
         if self.fields.get("n").is_some_and(|n| n != "1") {
             return Err(EncodeError::unsupported("n", "This model gives one answer at a time: `n` must be 1."));
         }
-        let is_text =
-            |raw| serde_json::from_str::<Vec<Text<'_>>>(raw).is_ok_and(|all| all.iter().all(|m| &**m == "text"));
+        let is_text = |raw| {
+            let asked = list::<Text<'_>>(raw, "modalities", "an array", MOST_WORDS);
+            asked.is_ok_and(|asked| asked.iter().all(|modality| &**modality == "text"))
+        };
         let modalities = self.fields.get("modalities").is_some_and(|raw| !is_text(raw));
         if modalities || self.fields.get("audio").is_some() {
             let param = if modalities { "modalities" } else { "audio" };
@@ -176,7 +180,7 @@ impl<'a> Encoder<'a, '_> {
             None => Ok(Vec::new()),
             Some(raw) if raw.starts_with('"') => Ok(text_block(as_raw(raw, "system")?, None).into_iter().collect()),
             Some(raw) => {
-                let blocks: Vec<&'a RawValue> = list(raw, "system", "a string or an array of blocks")?;
+                let blocks: Vec<&'a RawValue> = list(raw, "system", "a string or an array of blocks", MOST_BLOCKS)?;
                 Ok(blocks.into_iter().map(Block::Native).collect())
             }
         }
@@ -317,13 +321,13 @@ impl<'a> Encoder<'a, '_> {
         let Some(raw) = self.fields.get(param) else {
             return Ok(Vec::new());
         };
-        let all: Result<Vec<&'a RawValue>, _> = match raw.starts_with('"') {
-            true => serde_json::from_str(raw).map(|one| vec![one]),
-            false => serde_json::from_str(raw),
+        let expected = "a string or an array of strings";
+        let all: Vec<&'a RawValue> = match raw.starts_with('"') {
+            true => vec![as_raw(raw, param)?],
+            false => list(raw, param, expected, MOST_WORDS)?,
         };
-        let strings = all.ok().filter(|all| all.iter().all(|stop| is_string(stop)));
-        let message = || format!("`{param}` must be a string or an array of strings.");
-        strings.ok_or_else(|| EncodeError::invalid(param, message()))
+        let invalid = || EncodeError::invalid(param, format!("`{param}` must be {expected}."));
+        all.iter().all(|stop| is_string(stop)).then_some(all).ok_or_else(invalid)
     }
 
     fn service_tier(&mut self) -> Result<Option<&'static str>, EncodeError> {
@@ -381,6 +385,7 @@ mod tests {
 
     use super::*;
     use crate::adapter::Options;
+    use crate::provider::anthropic::bounds::MOST_TOOLS;
     use crate::request::Operation;
 
     /// So many that to look at each of them for each other would take minutes.
@@ -391,6 +396,48 @@ mod tests {
         let (options, caller) = (Options::default(), HeaderMap::new());
         let to = Target { model: "claude-sonnet-4-6", asked: "m", options: &options, caller: &caller, now: 0 };
         encode(&request, &to).map(|native| String::from_utf8(native.body.joined().to_vec()).unwrap())
+    }
+
+    /// What the caller is told of a request of these fields.
+    fn refused(fields: &str) -> String {
+        encoded(format!("{{{fields}}}")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_holds_more_than_it_may_is_refused_by_its_name_with_its_number() {
+        let messages = |inside: &str| format!(r#""messages":[{}]"#, inside.trim_end_matches(','));
+        let hi = r#"{"role":"user","content":"x"},"#;
+        assert!(encoded(format!("{{{}}}", messages(&hi.repeat(MOST_MESSAGES)))).is_ok());
+        let told = refused(&messages(&hi.repeat(MOST_MESSAGES + 1)));
+        assert_eq!(told, "`messages` holds 100001 items; this model takes 100000 at most.");
+        for (field, most) in [("tools", MOST_TOOLS), ("functions", MOST_TOOLS), ("stop", MOST_WORDS)] {
+            let items = "1,".repeat(most + 1);
+            let told = refused(&format!(r#"{},"{field}":[{}]"#, messages(hi), items.trim_end_matches(',')));
+            assert_eq!(told, format!("`{field}` holds {} items; this model takes {most} at most.", most + 1));
+        }
+        let allowed = "{},".repeat(MOST_TOOLS + 1);
+        let choice = format!(r#"{{"type":"allowed_tools","allowed_tools":{{"tools":[{allowed}1]}}}}"#);
+        let told = refused(&format!(r#"{},"tool_choice":{choice}"#, messages(hi)));
+        assert!(told.starts_with("`tool_choice.allowed_tools.tools` holds 10002 items"), "{told}");
+    }
+
+    #[test]
+    fn all_messages_together_hold_so_many_parts_calls_and_blocks() {
+        let parts = |number: usize| r#"{"type":"text","text":"x"},"#.repeat(number);
+        let user = |number: usize| format!(r#"{{"role":"user","content":[{}]}}"#, parts(number).trim_end_matches(','));
+        let half = user(MOST_BLOCKS / 2);
+        assert!(encoded(format!(r#"{{"messages":[{half},{half}]}}"#)).is_ok());
+        let told = refused(&format!(r#""messages":[{half},{half},{}]"#, user(1)));
+        assert_eq!(
+            told,
+            "With `messages[2].content` the messages hold 250001 parts, calls and blocks; this model takes 250000 at most."
+        );
+        for field in ["tool_calls", "thinking_blocks", "provider_blocks", "block_order", "annotations"] {
+            let items = "{},".repeat(MOST_BLOCKS);
+            let told = refused(&format!(r#""messages":[{},{{"role":"assistant","{field}":[{items}7]}}]"#, user(1)));
+            let want = format!("With `messages[1].{field}` the messages hold 250002 ");
+            assert!(told.starts_with(&want), "{told}");
+        }
     }
 
     /// As many things as `thing` makes, as the inside of an array.

@@ -15,6 +15,7 @@ use crate::request::{Operation, Request};
 
 mod assistant;
 mod beside;
+mod bounds;
 mod calls;
 mod content;
 mod conversation;

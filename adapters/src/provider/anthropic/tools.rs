@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Notes;
+use super::bounds::MOST_TOOLS;
 use super::format::ANSWER_TOOL;
 use super::model::Model;
 use super::native::{Function, Tool, ToolChoice};
@@ -40,7 +41,7 @@ impl<'a> Tools<'a> {
     pub(super) fn read(fields: Texts<'a>, model: Model, notes: &mut Notes) -> Result<Self, EncodeError> {
         let mut tools = Self::default();
         if let Some(raw) = fields.get("tools") {
-            let asked: Vec<AskedTool<'a>> = list(raw, "tools", "an array of tools")?;
+            let asked: Vec<AskedTool<'a>> = list(raw, "tools", "an array of tools", MOST_TOOLS)?;
             let written = LazyCell::new(|| serde_json::from_str::<Vec<&'a RawValue>>(raw).unwrap_or_default());
             for (at, tool) in asked.into_iter().enumerate() {
                 let native = || written.get(at).copied();
@@ -49,12 +50,12 @@ impl<'a> Tools<'a> {
         }
         let is_legacy = tools.list.is_empty();
         if let Some(raw) = fields.get("functions").filter(|_| is_legacy) {
-            let asked: Vec<Asked<'a>> = list(raw, "functions", "an array of functions")?;
+            let asked: Vec<Asked<'a>> = list(raw, "functions", "an array of functions", MOST_TOOLS)?;
             tools.list =
                 asked.into_iter().map(|function| Tool::Function(function_of(function, model, notes))).collect();
         }
         let choice = match (fields.get("tool_choice"), fields.get("function_call")) {
-            (Some(raw), _) => Some(Choice::read(raw)?),
+            (Some(raw), _) => Some(Choice::read(raw, MOST_TOOLS)?),
             (None, Some(raw)) => Some(Choice::read_legacy(raw)?),
             (None, None) => None,
         };
