@@ -32,6 +32,15 @@ struct Detail<'a> {
     code: Option<&'a RawValue>,
     #[serde(borrow, default)]
     status: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    details: Option<&'a RawValue>,
+}
+
+/// One of Google's details.
+#[derive(Deserialize)]
+struct Reason<'a> {
+    #[serde(borrow, default)]
+    reason: Option<&'a RawValue>,
 }
 
 /// Reads an error body that came with `status`.
@@ -47,11 +56,14 @@ pub fn read(status: StatusCode, body: &[u8]) -> Refusal {
         param: None,
     };
     let body = unwrapped(body);
-    match serde_json::from_slice::<Envelope<'_>>(body) {
+    let reasons = match serde_json::from_slice::<Envelope<'_>>(body) {
         Ok(envelope) => fill(&mut refusal, &envelope, body),
-        Err(_) => refusal.message = shown(status, body),
-    }
-    refusal.class = refine(&refusal);
+        Err(_) => {
+            refusal.message = shown(status, body);
+            Vec::new()
+        }
+    };
+    refusal.class = refine(&refusal, &reasons);
     refusal
 }
 
@@ -110,7 +122,8 @@ fn status_of_word(word: &str) -> Option<StatusCode> {
     })
 }
 
-fn fill(refusal: &mut Refusal, envelope: &Envelope<'_>, body: &[u8]) {
+/// Fills in what the body says, and gives the reasons beside it.
+fn fill(refusal: &mut Refusal, envelope: &Envelope<'_>, body: &[u8]) -> Vec<String> {
     let error = envelope.error.filter(|error| error.get() != "null");
     let nested = error.is_some_and(|error| error.get().starts_with('{'));
     let source = error.filter(|_| nested).map_or(body, |error| error.get().as_bytes());
@@ -120,6 +133,8 @@ fn fill(refusal: &mut Refusal, envelope: &Envelope<'_>, body: &[u8]) {
     refusal.param = detail.param.and_then(word);
     let message = detail.message.or(error.filter(|_| !nested)).or(envelope.message).or(envelope.detail);
     refusal.message = message.and_then(word).unwrap_or_else(|| shown(refusal.status, body));
+    let details = detail.details.and_then(|raw| serde_json::from_str::<Vec<Reason<'_>>>(raw.get()).ok());
+    details.into_iter().flatten().filter_map(|detail| word(detail.reason?)).collect()
 }
 
 /// A string as its text, anything else that is not null as it is written.
@@ -180,14 +195,21 @@ const BAD_KEY: [&str; 10] = [
 ];
 
 /// The same in words. A message counts by how it begins: further on it may quote what the caller wrote.
-const BAD_KEY_WORDS: [&str; 14] = [
+const BAD_KEY_WORDS: [&str; 7] = [
     "invalid api key",
     "invalid api-key",
     "incorrect api key",
+    // xAI has sent it so.
+    "incorrect%20api%20key",
+    "api key not valid",
+    "api key not found",
+    "api key expired",
+];
+
+/// What in a 403 says the same; in a 400 it may be of something else.
+const DENIED_KEY_WORDS: [&str; 9] = [
     "invalid authentication",
     "invalid token",
-    "api key not valid",
-    "api key expired",
     "your api key was reported as leaked",
     "the api key is currently blocked",
     "permission denied: consumer",
@@ -214,12 +236,17 @@ const TOO_LONG: [&str; 5] = [
     "exceeds the available context size",
 ];
 
-fn refine(refusal: &Refusal) -> Class {
+fn refine(refusal: &Refusal, reasons: &[String]) -> Class {
     let code = refusal.code.as_deref().unwrap_or_default();
     let kind = refusal.kind.as_deref().unwrap_or_default();
     let is_of = |words: &[&str]| [code, kind].iter().any(|said| words.contains(&said.to_ascii_lowercase().as_str()));
+    let is_bad_key = is_of(&BAD_KEY)
+        || reasons.iter().any(|reason| reason == "API_KEY_INVALID")
+        || begins(&refusal.message, &BAD_KEY_WORDS);
     match refusal.class {
         Class::RateLimit | Class::BadRequest | Class::Denied if is_of(&SPENT) => Class::Quota,
+        // xAI's and Google's word for what others tell by a 401.
+        Class::BadRequest if refusal.status == StatusCode::BAD_REQUEST && is_bad_key => Class::Authorization,
         Class::BadRequest | Class::Denied if code == "context_length_exceeded" || tells_of_length(&refusal.message) => {
             Class::ContextLength
         }
@@ -228,7 +255,7 @@ fn refine(refusal: &Refusal) -> Class {
         }
         // One prompt with more tokens than are allowed in a minute: the others have not become too many by it.
         Class::RateLimit if begins(&refusal.message, &["request too large"]) => Class::Denied,
-        Class::Denied => denied(refusal, is_of(&BAD_KEY)),
+        Class::Denied => denied(refusal, is_bad_key),
         class => class,
     }
 }
@@ -236,7 +263,7 @@ fn refine(refusal: &Refusal) -> Class {
 /// What a 403 says: of the credential only what its provider says of it in so many words, for it is refused to all others then.
 fn denied(refusal: &Refusal, is_bad_key: bool) -> Class {
     let says = |words: &[&str]| begins(&refusal.message, words);
-    if is_bad_key || says(&BAD_KEY_WORDS) {
+    if is_bad_key || says(&DENIED_KEY_WORDS) {
         Class::Authorization
     } else if says(&SPENT_WORDS) {
         Class::Quota
@@ -342,6 +369,29 @@ mod tests {
         let flagged =
             r#"{"error":{"code":403,"message":"Input was flagged by moderation","metadata":{"reasons":["violence"]}}}"#;
         assert_eq!(class(flagged), Class::ContentPolicy);
+    }
+
+    #[test]
+    fn a_refused_key_that_is_told_as_a_400_is_the_credentials() {
+        let class = |status: StatusCode, body: &str| read(status, body.as_bytes()).class;
+        for body in [
+            r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided: xa***. You can obtain an API key from https://console.x.ai."}"#,
+            r#"{"code":"Client specified an invalid argument","error":"Incorrect%20API%20key%20provided:%20xa***."}"#,
+            r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}]"#,
+            r#"[{"error":{"code":400,"message":"m","status":"INVALID_ARGUMENT","details":[{"@type":"t"},{"reason":"API_KEY_INVALID"}]}}]"#,
+        ] {
+            assert_eq!(class(StatusCode::BAD_REQUEST, body), Class::Authorization, "{body}");
+            assert_eq!(class(StatusCode::FORBIDDEN, body), Class::Authorization, "{body}");
+            assert_eq!(class(StatusCode::UNPROCESSABLE_ENTITY, body), Class::BadRequest, "{body}");
+        }
+        for body in [
+            r#"{"error":{"message":"Invalid token in the schema's pattern","type":"invalid_request_error"}}"#,
+            r#"{"error":{"message":"Invalid value: 'incorrect api key'","param":"API_KEY_INVALID"}}"#,
+            r#"{"error":{"message":"m","details":[{"reason":"BAD_ARGUMENT","text":"API_KEY_INVALID"}]}}"#,
+            r#"{"error":{"message":"m","details":{"reason":"API_KEY_INVALID"}}}"#,
+        ] {
+            assert_eq!(class(StatusCode::BAD_REQUEST, body), Class::BadRequest, "{body}");
+        }
     }
 
     #[test]
