@@ -26,6 +26,7 @@ pub struct ChunkWriter {
     handback: Handback,
     wants_usage: bool,
     content_events: u64,
+    content_length: usize,
     tools: u32,
     role_sent: bool,
 }
@@ -138,13 +139,14 @@ impl ChunkWriter {
             out.extend_from_slice(b",\"id\":");
             push_json(out, start.id);
             out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
-            push_json(out, start.name);
+            let length = push_text(out, start.name);
             out.extend_from_slice(b",\"arguments\":\"\"}");
             if let Some(extra) = start.extra_content {
                 out.extend_from_slice(b",\"extra_content\":");
                 push_json(out, extra);
             }
             out.extend_from_slice(b"}]");
+            length
         });
         index
     }
@@ -158,8 +160,9 @@ impl ChunkWriter {
             out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
             push_json(out, &index);
             out.extend_from_slice(b",\"function\":{\"arguments\":");
-            push_json(out, piece);
+            let length = push_text(out, piece);
             out.extend_from_slice(b"}}]");
+            length
         });
     }
 
@@ -168,8 +171,9 @@ impl ChunkWriter {
         self.handback.block_order.push(Piece::Call);
         self.content_delta(|out| {
             out.extend_from_slice(b"\"function_call\":{\"name\":");
-            push_json(out, name);
+            let length = push_text(out, name);
             out.extend_from_slice(b",\"arguments\":\"\"}");
+            length
         });
     }
 
@@ -180,8 +184,9 @@ impl ChunkWriter {
         }
         self.content_delta(|out| {
             out.extend_from_slice(b"\"function_call\":{\"arguments\":");
-            push_json(out, piece);
+            let length = push_text(out, piece);
             out.push(b'}');
+            length
         });
     }
 
@@ -216,7 +221,13 @@ impl ChunkWriter {
         if self.state == State::Before {
             self.state = State::Content;
         }
+    }
+
+    /// An event had content, of which the model wrote so many bytes.
+    pub fn wrote(&mut self, length: usize) {
+        self.content_begun();
         self.content_events += 1;
+        self.content_length += length;
     }
 
     /// What the provider counted; the last word wins.
@@ -283,6 +294,12 @@ impl ChunkWriter {
         self.content_events
     }
 
+    /// How many bytes the model has written, as [`content_length`](crate::content_length) counts them.
+    #[must_use]
+    pub fn content_length(&self) -> usize {
+        self.content_length
+    }
+
     /// Ends the stream: the usage chunk where the caller asked for it, with `extra` (a JSON value) under `weir`, and
     /// `[DONE]`.
     pub fn close(&mut self, extra: Option<&[u8]>) {
@@ -329,7 +346,7 @@ impl ChunkWriter {
     /// What gathers is content, though it is written at the end.
     fn gathered(&mut self) {
         self.role();
-        self.content_begun();
+        self.wrote(0);
     }
 
     fn hand_back(&mut self) {
@@ -346,7 +363,7 @@ impl ChunkWriter {
         }
         self.content_delta(|out| {
             out.extend_from_slice(name);
-            push_json(out, text);
+            push_text(out, text)
         });
     }
 
@@ -356,16 +373,17 @@ impl ChunkWriter {
         }
     }
 
-    fn content_delta(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Writes a chunk's fields; `write` tells how many bytes of them the model wrote.
+    fn content_delta(&mut self, write: impl FnOnce(&mut Vec<u8>) -> usize) {
         self.role();
         self.make_room();
         self.out.extend_from_slice(&self.head);
         self.out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
         let start = self.out.len();
-        write(&mut self.out);
+        let length = write(&mut self.out);
         on_one_line(&mut self.out, start);
         self.out.extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
-        self.content_begun();
+        self.wrote(length);
     }
 
     fn delta(&mut self, fields: &[u8]) {
@@ -380,6 +398,13 @@ impl ChunkWriter {
 /// Appends a value's JSON. Writing to a `Vec` cannot fail, and what is written here has no maps with odd keys.
 pub(crate) fn push_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     let _infallible = serde_json::to_writer(out, value);
+}
+
+/// Appends a text, and tells how long it is between its quotes.
+fn push_text(out: &mut Vec<u8>, text: &str) -> usize {
+    let start = out.len();
+    push_json(out, text);
+    out.len().saturating_sub(start + 2)
 }
 
 /// A provider's own JSON may be written over several lines; in an event it must be one. Line ends stand only between

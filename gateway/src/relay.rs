@@ -101,7 +101,9 @@ async fn pump(turn: &mut Turn<'_, '_>, source: &mut Answer, translator: &mut Tra
 
 /// What a stream used: as the provider counted, or by an estimate where it did not.
 fn count(turn: &mut Turn<'_, '_>, writer: &mut ChunkWriter, complete: bool) {
-    let estimated = || Usage { tier: writer.tier(), ..turn.estimate(writer.content_events()) };
+    // Whoever sends word by word tells a token an event.
+    let written = writer.content_events().max(tokens_in(writer.content_length()));
+    let estimated = || Usage { tier: writer.tier(), ..turn.estimate(written) };
     let (usage, accuracy) = match (writer.counted(), writer.extent()) {
         (None, _) => (estimated(), Accuracy::Estimated),
         (Some(counted), Extent::Whole) if complete => (counted, Accuracy::Exact),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use simulator::Simulator;
-use weir_tests::ask::{chat, simulator, stream, with};
+use weir_tests::ask::{chat, chunk, finish, simulator, stream, with};
 use weir_tests::client::Answer;
 use weir_tests::priced::{PRICED, ask, config, row};
 use weir_tests::provider::Provider;
@@ -205,6 +205,82 @@ async fn an_answer_that_nobody_counted_is_estimated_by_its_content_and_within_it
         let answer = ask(&weir, &body).await;
         assert_eq!(row(&weir, &answer.id()).await["usage"]["output_tokens"], output);
     }
+}
+
+/// The output and the accuracy of what this provider answers, which is written to its end.
+async fn counted(kind: &str, answer: String, request: Value) -> (u64, String) {
+    let (simulator, provider) = (simulator(), Provider::answering(answer).await);
+    let url = if kind == "anthropic" { provider.root() } else { provider.url() };
+    let weir = config(&simulator, "", "")
+        .provider("odd", &format!("{{kind: {kind}, base_url: '{url}', credentials: [{{id: odd-1, api_key: sk-odd}}]}}"))
+        .model(&format!("{{name: odd, targets: [{{provider: odd, model: x}}], {PRICED}}}"))
+        .start()
+        .await;
+    let answer = ask(&weir, &request).await;
+    let id = answer.id();
+    answer.text().await;
+    let row = row(&weir, &id).await;
+    (row["usage"]["output_tokens"].as_u64().unwrap(), row["accuracy"].as_str().unwrap().to_owned())
+}
+
+fn whole_of(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
+}
+
+fn stream_of(events: &[String]) -> String {
+    let events: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{events}")
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_counted_is_estimated_by_its_content_as_the_whole_answer_is() {
+    let piece = "some words ".repeat(100);
+    for (usage, accuracy) in [
+        ("null", "estimated"),
+        (r#"{"prompt_tokens":10,"total_tokens":10}"#, "partial"),
+        (r#"{"prompt_tokens":10,"completion_tokens":null}"#, "partial"),
+    ] {
+        let whole = format!(r#"{{"choices":[{{"message":{{"content":"{}"}}}}],"usage":{usage}}}"#, piece.repeat(3));
+        let said = chunk("x", &json!({"content": piece}));
+        let told = format!(r#"{{"id":"c-1","choices":[],"usage":{usage}}}"#);
+        let stream_answer = stream_of(&[said.clone(), said.clone(), said, finish("x"), told, "[DONE]".to_owned()]);
+        let expected = (825, accuracy.to_owned());
+        assert_eq!(counted("openai", whole_of(&whole), chat("odd")).await, expected, "{usage}");
+        assert_eq!(counted("openai", stream_answer.clone(), stream("odd")).await, expected, "{usage}");
+        let limited = with(stream("odd"), "max_tokens", json!(50));
+        assert_eq!(counted("openai", stream_answer, limited).await.0, 50, "{usage}");
+    }
+    let whole = r#"{"choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":10,"completion_tokens":0}}"#;
+    assert_eq!(counted("openai", whole_of(whole), chat("odd")).await, (0, "exact".to_owned()));
+}
+
+#[tokio::test]
+async fn claudes_first_word_on_its_output_is_not_its_last() {
+    let words = "some words ".repeat(300);
+    let usage = json!({"input_tokens": 10, "output_tokens": 1});
+    let events = |last: Value| {
+        stream_of(
+            &[
+                json!({"type": "message_start", "message": {"id": "m", "usage": usage}}),
+                json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+                json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": words}}),
+                json!({"type": "content_block_stop", "index": 0}),
+                json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": last}),
+                json!({"type": "message_stop"}),
+            ]
+            .map(|event| event.to_string()),
+        )
+    };
+    assert_eq!(counted("anthropic", events(Value::Null), stream("odd")).await, (825, "partial".to_owned()));
+    assert_eq!(counted("anthropic", events(json!({"output_tokens": 7})), stream("odd")).await, (7, "exact".to_owned()));
+    assert_eq!(counted("anthropic", events(json!({"output_tokens": 0})), stream("odd")).await, (0, "exact".to_owned()));
+    let content = json!([{"type": "text", "text": words}]);
+    let whole =
+        json!({"type": "message", "content": content, "stop_reason": "end_turn", "usage": {"input_tokens": 10}});
+    assert_eq!(counted("anthropic", whole_of(&whole.to_string()), chat("odd")).await, (825, "partial".to_owned()));
 }
 
 #[tokio::test]

@@ -32,6 +32,15 @@ struct Detail<'a> {
     code: Option<&'a RawValue>,
     #[serde(borrow, default)]
     status: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    details: Option<&'a RawValue>,
+}
+
+/// One of Google's details.
+#[derive(Deserialize)]
+struct Reason<'a> {
+    #[serde(borrow, default)]
+    reason: Option<&'a RawValue>,
 }
 
 /// Reads an error body that came with `status`.
@@ -47,11 +56,14 @@ pub fn read(status: StatusCode, body: &[u8]) -> Refusal {
         param: None,
     };
     let body = unwrapped(body);
-    match serde_json::from_slice::<Envelope<'_>>(body) {
+    let reasons = match serde_json::from_slice::<Envelope<'_>>(body) {
         Ok(envelope) => fill(&mut refusal, &envelope, body),
-        Err(_) => refusal.message = shown(status, body),
-    }
-    refusal.class = refine(&refusal);
+        Err(_) => {
+            refusal.message = shown(status, body);
+            Vec::new()
+        }
+    };
+    refusal.class = refine(&refusal, &reasons);
     refusal
 }
 
@@ -110,7 +122,8 @@ fn status_of_word(word: &str) -> Option<StatusCode> {
     })
 }
 
-fn fill(refusal: &mut Refusal, envelope: &Envelope<'_>, body: &[u8]) {
+/// Fills in what the body says, and gives the reasons beside it.
+fn fill(refusal: &mut Refusal, envelope: &Envelope<'_>, body: &[u8]) -> Vec<String> {
     let error = envelope.error.filter(|error| error.get() != "null");
     let nested = error.is_some_and(|error| error.get().starts_with('{'));
     let source = error.filter(|_| nested).map_or(body, |error| error.get().as_bytes());
@@ -120,6 +133,8 @@ fn fill(refusal: &mut Refusal, envelope: &Envelope<'_>, body: &[u8]) {
     refusal.param = detail.param.and_then(word);
     let message = detail.message.or(error.filter(|_| !nested)).or(envelope.message).or(envelope.detail);
     refusal.message = message.and_then(word).unwrap_or_else(|| shown(refusal.status, body));
+    let details = detail.details.and_then(|raw| serde_json::from_str::<Vec<Reason<'_>>>(raw.get()).ok());
+    details.into_iter().flatten().filter_map(|detail| word(detail.reason?)).collect()
 }
 
 /// A string as its text, anything else that is not null as it is written.
@@ -180,14 +195,21 @@ const BAD_KEY: [&str; 10] = [
 ];
 
 /// The same in words. A message counts by how it begins: further on it may quote what the caller wrote.
-const BAD_KEY_WORDS: [&str; 14] = [
+const BAD_KEY_WORDS: [&str; 7] = [
     "invalid api key",
     "invalid api-key",
     "incorrect api key",
+    // xAI has sent it so.
+    "incorrect%20api%20key",
+    "api key not valid",
+    "api key not found",
+    "api key expired",
+];
+
+/// What in a 403 says the same; in a 400 it may be of something else.
+const DENIED_KEY_WORDS: [&str; 9] = [
     "invalid authentication",
     "invalid token",
-    "api key not valid",
-    "api key expired",
     "your api key was reported as leaked",
     "the api key is currently blocked",
     "permission denied: consumer",
@@ -197,15 +219,76 @@ const BAD_KEY_WORDS: [&str; 14] = [
     "access denied due to invalid subscription key",
 ];
 
-/// How hosts begin to say that a text was refused by a policy.
-const FLAGGED_WORDS: [&str; 4] = [
+/// How a 403 begins to say that a text was refused by a policy.
+const FLAGGED_WORDS: [&str; 5] = [
+    "content violates usage guidelines", // xAI
     "input was flagged",
     "your input was flagged",
     "your chosen model requires moderation",
     "the request is prohibited due to a violation",
 ];
 
-/// What hosts say, each in its own code, of a prompt that is longer than the context.
+/// A host's saying: how its message begins, and what comes further on. What the caller wrote and the message quotes begins no
+/// message.
+type Saying = (&'static str, &'static str);
+
+/// Codes and types of a text that was refused by a policy.
+const FLAGGED: [&str; 9] = [
+    "content_filter",           // Azure, Moonshot
+    "content_policy_violation", // OpenAI
+    "invalid_prompt",           // OpenAI
+    "data_inspection_failed",   // DashScope
+    "datainspectionfailed",     // DashScope
+    "1301",                     // Z.ai
+    "sensitivecontentdetected", // Volcengine
+    "inputtextsensitivecontentdetected",
+    "outputtextsensitivecontentdetected",
+];
+
+/// The same in words.
+const FLAGGED_SAYINGS: [Saying; 8] = [
+    ("output blocked by content filtering policy", ""), // Anthropic
+    ("your request was blocked", "usage policy"),       // Anthropic
+    ("invalid prompt: your prompt was flagged", ""),    // OpenAI
+    ("your request was rejected as a result of our safety system", ""), // OpenAI
+    ("content exists risk", ""),                        // DeepSeek
+    ("input data may contain inappropriate content", ""), // DashScope
+    ("<400> internalerror.algo.datainspectionfailed", ""), // DashScope
+    ("the request was rejected because it was considered high risk", ""), // Moonshot
+];
+
+/// Codes and types of a prompt that is longer than the context.
+const OVERLONG: [&str; 3] = [
+    "context_length_exceeded",   // OpenAI, Groq, Cerebras
+    "exceed_context_size_error", // llama.cpp
+    "1261",                      // Z.ai
+];
+
+/// The same in words.
+const OVERLONG_SAYINGS: [Saying; 20] = [
+    ("input tokens exceed the configured limit", ""), // OpenAI
+    ("please reduce the length of the messages", ""), // Groq, Cerebras
+    ("this model's maximum prompt length is", ""),    // xAI
+    ("the input token count", "exceeds the maximum number of tokens"), // Gemini
+    ("unable to submit request because the input token count is", ""), // Vertex
+    ("invalid request: your request exceeded model token limit", ""), // Moonshot
+    ("your request exceeded model token limit", ""),  // Moonshot
+    ("prompt exceeds max length", ""),                // Z.ai
+    ("range of input length should be", ""),          // DashScope
+    ("<400> internalerror.algo.invalidparameter: range of input length should be", ""), // DashScope
+    ("the input (", "is longer than the model's context length"), // SGLang
+    ("the input (", "is longer than max context"),    // Together
+    ("input validation error: `inputs` must have less than", ""), // Hugging Face
+    ("input validation error: `inputs` tokens + `max_new_tokens` must be <=", ""), // Hugging Face, Together
+    ("trying to keep the first", "context length of only"), // LM Studio
+    ("input length", "exceeds maximum allowed token size"), // NVIDIA
+    ("[{\"msg\":\"input length", "exceeds maximum allowed token size"), // NVIDIA
+    ("requested generation length", "maximum supported sequence length"), // SambaNova
+    ("too many tokens: total number of tokens in the prompt", ""), // Cohere
+    ("input is too long for requested model", ""),    // Bedrock
+];
+
+/// What hosts say of it anywhere in a message.
 const TOO_LONG: [&str; 5] = [
     "maximum context length",
     "context length exceeded",
@@ -214,29 +297,51 @@ const TOO_LONG: [&str; 5] = [
     "exceeds the available context size",
 ];
 
-fn refine(refusal: &Refusal) -> Class {
+fn refine(refusal: &Refusal, reasons: &[String]) -> Class {
     let code = refusal.code.as_deref().unwrap_or_default();
     let kind = refusal.kind.as_deref().unwrap_or_default();
     let is_of = |words: &[&str]| [code, kind].iter().any(|said| words.contains(&said.to_ascii_lowercase().as_str()));
+    let is_bad_key = is_of(&BAD_KEY)
+        || reasons.iter().any(|reason| reason == "API_KEY_INVALID")
+        || begins(&refusal.message, &BAD_KEY_WORDS);
     match refusal.class {
         Class::RateLimit | Class::BadRequest | Class::Denied if is_of(&SPENT) => Class::Quota,
+        // xAI's and Google's word for what others tell by a 401.
+        Class::BadRequest if refusal.status == StatusCode::BAD_REQUEST && is_bad_key => Class::Authorization,
         Class::BadRequest | Class::Denied if code == "context_length_exceeded" || tells_of_length(&refusal.message) => {
             Class::ContextLength
         }
         Class::BadRequest | Class::Denied if matches!(code, "content_filter" | "content_policy_violation") => {
             Class::ContentPolicy
         }
+        Class::BadRequest if is_of_content(refusal.status) => content(refusal, is_of(&OVERLONG), is_of(&FLAGGED)),
         // One prompt with more tokens than are allowed in a minute: the others have not become too many by it.
         Class::RateLimit if begins(&refusal.message, &["request too large"]) => Class::Denied,
-        Class::Denied => denied(refusal, is_of(&BAD_KEY)),
+        Class::Denied => denied(refusal, is_bad_key),
         class => class,
+    }
+}
+
+/// The statuses by which a request's content is refused.
+fn is_of_content(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY)
+}
+
+/// What it says of the request's content.
+fn content(refusal: &Refusal, is_overlong: bool, is_flagged: bool) -> Class {
+    if is_overlong || says(&refusal.message, &OVERLONG_SAYINGS) {
+        Class::ContextLength
+    } else if is_flagged || says(&refusal.message, &FLAGGED_SAYINGS) {
+        Class::ContentPolicy
+    } else {
+        Class::BadRequest
     }
 }
 
 /// What a 403 says: of the credential only what its provider says of it in so many words, for it is refused to all others then.
 fn denied(refusal: &Refusal, is_bad_key: bool) -> Class {
     let says = |words: &[&str]| begins(&refusal.message, words);
-    if is_bad_key || says(&BAD_KEY_WORDS) {
+    if is_bad_key || says(&DENIED_KEY_WORDS) {
         Class::Authorization
     } else if says(&SPENT_WORDS) {
         Class::Quota
@@ -251,6 +356,14 @@ fn denied(refusal: &Refusal, is_bad_key: bool) -> Class {
 fn begins(message: &str, words: &[&str]) -> bool {
     let begins = |with: &&str| message.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
     words.iter().any(begins)
+}
+
+/// Whether a message is one of these sayings.
+fn says(message: &str, sayings: &[Saying]) -> bool {
+    let is_said = |(begin, further): &Saying| {
+        begins(message, &[*begin]) && (further.is_empty() || message.to_ascii_lowercase().contains(further))
+    };
+    sayings.iter().any(is_said)
 }
 
 fn tells_of_length(message: &str) -> bool {
@@ -299,6 +412,68 @@ mod tests {
         }
     }
 
+    fn message(message: &str) -> String {
+        serde_json::json!({"error": {"message": message, "type": "invalid_request_error", "code": null}}).to_string()
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_known_by_each_hosts_saying() {
+        for said in [
+            "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 300000 tokens.",
+            "Please reduce the length of the messages or completion. Current length is 9000 while limit is 8192",
+            "This model's maximum prompt length is 131072 but the request contains 140000 tokens.",
+            "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+            "Unable to submit request because the input token count is 1200000 but model only supports up to 1048576.",
+            "Invalid request: Your request exceeded model token limit: 131072",
+            "Prompt exceeds max length",
+            "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 129024]",
+            "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+            "The input (10 tokens) plus max_new_tokens is longer than max context 8193",
+            "Input validation error: `inputs` must have less than 4096 tokens. Given: 5000",
+            "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8193. Given: 9000",
+            "Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with context length of only 4096 tokens",
+            "[{\"msg\":\"Input length 5000 exceeds maximum allowed token size 4096\"}]",
+            "Requested generation length 4097 is not possible! But the maximum supported sequence length is just 4096!",
+            "too many tokens: total number of tokens in the prompt cannot exceed 128000 - received 130000.",
+            "Input is too long for requested model.",
+        ] {
+            for status in [400, 413, 422] {
+                let status = StatusCode::from_u16(status).unwrap_or_default();
+                assert_eq!(read(status, message(said).as_bytes()).class, Class::ContextLength, "{said}");
+            }
+            assert_eq!(read(StatusCode::CONFLICT, message(said).as_bytes()).class, Class::BadRequest, "{said}");
+            let quoted = message(&format!("Invalid value: '{said}'"));
+            assert_eq!(read(StatusCode::BAD_REQUEST, quoted.as_bytes()).class, Class::BadRequest, "{quoted}");
+            let beside = serde_json::json!({"error": {"message": "m"}, "message": said, "input": {"message": said}});
+            assert_eq!(read(StatusCode::BAD_REQUEST, beside.to_string().as_bytes()).class, Class::BadRequest, "{said}");
+        }
+        let body = br#"{"error":{"code":"1261","message":"m"}}"#;
+        assert_eq!(read(StatusCode::BAD_REQUEST, body).class, Class::ContextLength);
+    }
+
+    #[test]
+    fn refused_content_is_known_by_each_hosts_code_or_saying() {
+        let class = |status: StatusCode, body: &str| read(status, body.as_bytes()).class;
+        for code in ["invalid_prompt", "data_inspection_failed", "1301", "InputTextSensitiveContentDetected"] {
+            let body = format!(r#"{{"error":{{"message":"m","code":"{code}"}}}}"#);
+            assert_eq!(class(StatusCode::BAD_REQUEST, &body), Class::ContentPolicy, "{code}");
+        }
+        for said in [
+            "Output blocked by content filtering policy",
+            "Your request was blocked: it appears to violate our Usage Policy",
+            "Content Exists Risk",
+            "Input data may contain inappropriate content.",
+            "The request was rejected because it was considered high risk",
+        ] {
+            assert_eq!(class(StatusCode::BAD_REQUEST, &message(said)), Class::ContentPolicy, "{said}");
+            assert_eq!(class(StatusCode::CONFLICT, &message(said)), Class::BadRequest, "{said}");
+            let quoted = message(&format!("Invalid value: '{said}'"));
+            assert_eq!(class(StatusCode::BAD_REQUEST, &quoted), Class::BadRequest, "{quoted}");
+        }
+        let xai = r#"{"code":"The caller does not have permission to execute the specified operation","error":"Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"}"#;
+        assert_eq!(class(StatusCode::FORBIDDEN, xai), Class::ContentPolicy);
+    }
+
     #[test]
     fn a_spent_quota_is_told_from_a_rate_limit() {
         let body = br#"{"error":{"message":"m","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#;
@@ -342,6 +517,29 @@ mod tests {
         let flagged =
             r#"{"error":{"code":403,"message":"Input was flagged by moderation","metadata":{"reasons":["violence"]}}}"#;
         assert_eq!(class(flagged), Class::ContentPolicy);
+    }
+
+    #[test]
+    fn a_refused_key_that_is_told_as_a_400_is_the_credentials() {
+        let class = |status: StatusCode, body: &str| read(status, body.as_bytes()).class;
+        for body in [
+            r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided: xa***. You can obtain an API key from https://console.x.ai."}"#,
+            r#"{"code":"Client specified an invalid argument","error":"Incorrect%20API%20key%20provided:%20xa***."}"#,
+            r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}]"#,
+            r#"[{"error":{"code":400,"message":"m","status":"INVALID_ARGUMENT","details":[{"@type":"t"},{"reason":"API_KEY_INVALID"}]}}]"#,
+        ] {
+            assert_eq!(class(StatusCode::BAD_REQUEST, body), Class::Authorization, "{body}");
+            assert_eq!(class(StatusCode::FORBIDDEN, body), Class::Authorization, "{body}");
+            assert_eq!(class(StatusCode::UNPROCESSABLE_ENTITY, body), Class::BadRequest, "{body}");
+        }
+        for body in [
+            r#"{"error":{"message":"Invalid token in the schema's pattern","type":"invalid_request_error"}}"#,
+            r#"{"error":{"message":"Invalid value: 'incorrect api key'","param":"API_KEY_INVALID"}}"#,
+            r#"{"error":{"message":"m","details":[{"reason":"BAD_ARGUMENT","text":"API_KEY_INVALID"}]}}"#,
+            r#"{"error":{"message":"m","details":{"reason":"API_KEY_INVALID"}}}"#,
+        ] {
+            assert_eq!(class(StatusCode::BAD_REQUEST, body), Class::BadRequest, "{body}");
+        }
     }
 
     #[test]

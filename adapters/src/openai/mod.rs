@@ -5,6 +5,7 @@ pub mod error;
 pub mod message;
 pub mod reply;
 pub mod text;
+pub(crate) mod texts;
 pub mod tool;
 pub mod unknown;
 pub mod usage;

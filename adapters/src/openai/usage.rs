@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::index::Index;
+use crate::openai::texts;
 use crate::usage::{Counted, Extent, ServiceTier, Usage};
 
 /// No request has more tokens than this; what says so counts something else.
@@ -118,21 +119,31 @@ struct Message<'a> {
     #[serde(borrow)]
     content: Raw<'a>,
     reasoning_content: Raw<'a>,
+    reasoning: Raw<'a>,
     refusal: Raw<'a>,
     tool_calls: Raw<'a>,
+    function_call: Raw<'a>,
 }
 
 impl Choice<'_> {
     fn length(&self) -> usize {
-        let said = |message: &Message<'_>| {
-            [message.content, message.reasoning_content, message.refusal, message.tool_calls].map(length).iter().sum()
-        };
-        length(self.text) + self.message.as_ref().map_or(0, said)
+        length(self.text) + self.message.as_ref().map_or(0, Message::length)
+    }
+}
+
+impl Message<'_> {
+    fn length(&self) -> usize {
+        // Some hosts tell it under both names.
+        let thoughts = length(self.reasoning_content).max(length(self.reasoning));
+        let said = [self.content, self.refusal, self.tool_calls, self.function_call].map(length);
+        said.iter().sum::<usize>() + thoughts
     }
 }
 
 fn length(raw: Raw<'_>) -> usize {
-    raw.map_or(0, |raw| raw.get().trim_matches('"').len())
+    let json = raw.map_or("", RawValue::get);
+    let text = json.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    text.map_or_else(|| texts::length(json.as_bytes()), str::len)
 }
 
 /// How many bytes of a whole answer the model has written: what its tokens are estimated by where nobody counted them.
@@ -259,7 +270,9 @@ mod tests {
             (r#"{"choices":[{"text":"one"},{"text":"three"}]}"#, 8),
             (r#"{"choices":[{"message":{"content":null,"reasoning_content":"so"}}]}"#, 2),
             (r#"{"object":"list","data":[{"embedding":[0.1,0.2]}]}"#, 0),
-            (&format!(r#"{{"choices":[{{"message":{{"content":"","tool_calls":{call}}}}}]}}"#), call.len()),
+            (r#"{"choices":[{"message":{"content":null,"reasoning":"so","reasoning_content":"so"}}]}"#, 2),
+            (r#"{"choices":[{"message":{"content":[{"type":"text","text":"hi"}]}}]}"#, 2),
+            (&format!(r#"{{"choices":[{{"message":{{"content":"","tool_calls":{call}}}}}]}}"#), 3),
         ] {
             assert_eq!(content_length(answer.as_bytes()), length, "{answer}");
         }

@@ -107,6 +107,7 @@ mod tests {
             (413, "request_too_large", "big", Class::BadRequest),
             (400, "invalid_request_error", "no", Class::BadRequest),
             (400, "invalid_request_error", "prompt is too long: 210000 tokens > 200000 maximum", Class::ContextLength),
+            (400, "invalid_request_error", "Output blocked by content filtering policy", Class::ContentPolicy),
             (400, "invalid_request_error", "Your credit balance is too low to access", Class::Quota),
         ] {
             let status = StatusCode::from_u16(status).unwrap_or_default();

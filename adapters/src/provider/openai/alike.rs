@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use memchr::memchr2;
+use crate::openai::texts::{Authorship, Texts, behind_text};
 
 /// Fields whose texts may differ.
 const TEXTS: [&[u8]; 7] =
@@ -20,10 +20,26 @@ const MOST_LEARNT: u32 = 16;
 #[derive(Debug, Default)]
 pub(super) struct Alike {
     pieces: Vec<u8>,
-    /// Where each piece ends.
-    ends: Vec<usize>,
+    ends: Vec<End>,
     cut: Option<Cut>,
     learnt: u32,
+}
+
+/// Where a piece ends.
+#[derive(Debug)]
+struct End {
+    at: usize,
+    /// Whether the text behind it is the model's, and tells what no other does.
+    is_models: bool,
+}
+
+/// A chunk that is the same but for its texts.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Passed<'r> {
+    /// What is passed on, before and behind what is left out.
+    pub(super) parts: [&'r [u8]; 2],
+    /// How many bytes the model wrote.
+    pub(super) length: usize,
 }
 
 /// What is left out of a piece when a chunk is passed on.
@@ -36,18 +52,20 @@ struct Cut {
 }
 
 impl Alike {
-    /// What of `rest` is passed on, before and behind what is left out, if it is the same but for its texts.
-    pub(super) fn passed<'r>(&self, rest: &'r [u8]) -> Option<[&'r [u8]; 2]> {
+    /// What of `rest` is passed on if it is the same but for its texts.
+    pub(super) fn passed<'r>(&self, rest: &'r [u8]) -> Option<Passed<'r>> {
         let (last, before) = self.ends.split_last()?;
-        let mut passed = [rest, &[]];
+        let mut passed = Passed { parts: [rest, &[]], length: 0 };
         let (mut from, mut left) = (0, rest);
         for (piece, end) in before.iter().enumerate() {
-            self.leave_out(piece, rest, left, &mut passed);
-            left = behind_text(left.strip_prefix(self.pieces.get(from..*end)?)?)?;
-            from = *end;
+            self.leave_out(piece, rest, left, &mut passed.parts);
+            let text = left.strip_prefix(self.pieces.get(from..end.at)?)?;
+            left = behind_text(text)?;
+            passed.length += if end.is_models { text.len() - left.len() } else { 0 };
+            from = end.at;
         }
-        self.leave_out(before.len(), rest, left, &mut passed);
-        (self.pieces.get(from..*last) == Some(left)).then_some(passed)
+        self.leave_out(before.len(), rest, left, &mut passed.parts);
+        (self.pieces.get(from..last.at) == Some(left)).then_some(passed)
     }
 
     /// Where `left` begins with that piece.
@@ -78,45 +96,20 @@ impl Alike {
     }
 
     fn read(&mut self, rest: &[u8], cut: Option<Range<usize>>) {
-        let (mut from, mut at, mut is_text) = (0, 0, false);
-        while let Some(start) = next_quote(rest, at) {
-            let Some(end) = rest.get(start..).and_then(behind_text).map(|behind| rest.len() - behind.len()) else {
-                break;
-            };
-            let is_name = rest.get(end + 1..).unwrap_or_default().trim_ascii_start().starts_with(b":");
-            if is_text && !is_name {
-                self.add(rest, from..start, cut.as_ref());
-                from = end;
-            }
-            is_text = is_name && rest.get(start..end).is_some_and(|name| TEXTS.contains(&name));
-            at = end + 1;
+        let (mut from, mut authorship) = (0, Authorship::default());
+        for text in Texts::of(rest).filter(|text| TEXTS.contains(&text.name)) {
+            self.add(rest, from..text.span.start, cut.as_ref(), authorship.is_models(&text));
+            from = text.span.end;
         }
-        self.add(rest, from..rest.len(), cut.as_ref());
+        self.add(rest, from..rest.len(), cut.as_ref(), false);
     }
 
-    fn add(&mut self, rest: &[u8], span: Range<usize>, cut: Option<&Range<usize>>) {
+    fn add(&mut self, rest: &[u8], span: Range<usize>, cut: Option<&Range<usize>>, is_models: bool) {
         if let Some(cut) = cut.filter(|cut| span.contains(&cut.start)) {
             self.cut = Some(Cut { piece: self.ends.len(), at: cut.start - span.start, length: cut.len() });
         }
         self.pieces.extend_from_slice(rest.get(span).unwrap_or_default());
-        self.ends.push(self.pieces.len());
-    }
-}
-
-/// Behind the next quote from `at` on.
-fn next_quote(bytes: &[u8], at: usize) -> Option<usize> {
-    memchr::memchr(b'"', bytes.get(at..)?).map(|found| at + found + 1)
-}
-
-/// From the closing quote of a text on.
-fn behind_text(text: &[u8]) -> Option<&[u8]> {
-    let mut rest = text;
-    loop {
-        let found = memchr2(b'"', b'\\', rest)?;
-        match rest.get(found) {
-            Some(b'"') => return rest.get(found..),
-            _ => rest = rest.get(found + 2..)?,
-        }
+        self.ends.push(End { at: self.pieces.len(), is_models });
     }
 }
 
@@ -129,7 +122,8 @@ mod tests {
     fn fits(learnt: &str, other: &str) -> bool {
         let mut alike = Alike::default();
         alike.learn(learnt.as_bytes(), None);
-        alike.passed(other.as_bytes()).inspect(|passed| assert_eq!(passed.concat(), other.as_bytes())).is_some()
+        let passed = alike.passed(other.as_bytes());
+        passed.inspect(|passed| assert_eq!(passed.parts.concat(), other.as_bytes())).is_some()
     }
 
     #[test]
@@ -139,8 +133,24 @@ mod tests {
         let mut alike = Alike::default();
         alike.learn(chunk.as_bytes(), Some(at..at + ",\"usage\":null".len()));
         let other = chunk.replace("hi", "a longer \\\"text\\\"").replace("\"x\"", "\"\"");
-        let passed = alike.passed(other.as_bytes()).map(|passed| passed.concat());
+        let passed = alike.passed(other.as_bytes()).map(|passed| passed.parts.concat());
         assert_eq!(passed.as_deref(), Some(other.replace(",\"usage\":null", "").as_bytes()));
+    }
+
+    #[test]
+    fn a_chunk_that_is_not_read_is_counted_as_one_that_is() {
+        for (learnt, other) in [
+            (CHUNK, CHUNK.replace("\"hi\"", "\"a longer \\\"text\\\"\"").replace("\"x\"", "\"abcdef\"")),
+            (
+                r#"[{"delta":{"reasoning":"a","reasoning_details":[{"text":"a"}]}}]"#,
+                r#"[{"delta":{"reasoning":"bcd","reasoning_details":[{"text":"bcd"}]}}]"#.to_owned(),
+            ),
+        ] {
+            let mut alike = Alike::default();
+            alike.learn(learnt.as_bytes(), None);
+            let length = alike.passed(other.as_bytes()).map(|passed| passed.length);
+            assert_eq!(length, Some(crate::openai::texts::length(other.as_bytes())), "{other}");
+        }
     }
 
     #[test]

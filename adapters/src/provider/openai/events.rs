@@ -8,13 +8,13 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::alike::Alike;
+use super::alike::{Alike, Passed};
 use super::{as_model, is_error};
 use crate::adapter::{DecodeError, EventDecoder};
 use crate::chunk::ChunkWriter;
 use crate::frame::Event;
 use crate::index::{Field, Index, IndexError, has_text_field};
-use crate::openai::{error, usage};
+use crate::openai::{error, texts, usage};
 use crate::request::{Edit, rewrite_into, rewrite_part_into};
 use crate::usage::{Extent, ServiceTier};
 
@@ -47,8 +47,8 @@ static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("
 
 impl EventDecoder for PassThrough {
     fn event(&mut self, event: Event<'_>, out: &mut ChunkWriter) -> Result<(), DecodeError> {
-        if let Some(rest) = self.alike_rest(&event) {
-            self.pass_alike(&event, rest, out);
+        if let Some(passed) = self.alike(&event) {
+            self.pass_alike(&event, passed, out);
             return Ok(());
         }
         match event.data.trim_ascii() {
@@ -119,14 +119,15 @@ impl PassThrough {
     }
 
     /// What is passed on behind the begin that is known, of a chunk that is like the ones before it but for its texts.
-    fn alike_rest<'e>(&self, event: &Event<'e>) -> Option<[&'e [u8]; 2]> {
+    fn alike<'e>(&self, event: &Event<'e>) -> Option<Passed<'e>> {
         if self.begin.fields == 0 || !event.name.is_empty() {
             return None;
         }
         self.alike.passed(event.data.strip_prefix(self.begin.said.as_slice())?)
     }
 
-    fn pass_alike(&self, event: &Event<'_>, [before, behind]: [&[u8]; 2], out: &mut ChunkWriter) {
+    fn pass_alike(&self, event: &Event<'_>, passed: Passed<'_>, out: &mut ChunkWriter) {
+        let [before, behind] = passed.parts;
         if behind.is_empty() && (self.name.is_none() || !self.begin.has_model) {
             out.raw(event.raw);
         } else {
@@ -134,7 +135,7 @@ impl PassThrough {
                 [self.begin.told.as_slice(), before, behind].iter().for_each(|part| json.extend_from_slice(part));
             });
         }
-        out.content_begun();
+        out.wrote(passed.length);
     }
 
     /// A usage that counts nothing is left out for who did not ask for it.
@@ -215,11 +216,16 @@ impl PassThrough {
         } else {
             out.raw(event.raw);
         }
-        if has_text_field(choices, &FINISH_REASON) {
+        let is_last = has_text_field(choices, &FINISH_REASON);
+        if is_last {
             self.note_finished(choices);
         }
-        if out.has_content() || (!is_none(choices) && has_content(choices)) {
-            out.content_begun();
+        if !out.has_content() && (is_none(choices) || !has_content(choices)) {
+            return;
+        }
+        match texts::length(choices) {
+            0 if is_last || is_none(choices) => out.content_begun(),
+            length => out.wrote(length),
         }
     }
 
