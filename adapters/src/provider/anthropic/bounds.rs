@@ -21,6 +21,21 @@ pub(super) const MOST_WORDS: usize = 1_000;
 /// says, so that a context of a million has no room for more.
 pub(super) const MOST_BLOCKS: usize = 250_000;
 
+/// Bytes of all schemas of a field that a model is to be held to. Anthropic states none, but what it compiles is far shorter. Such
+/// a schema is written anew, which reads it once for each level that it nests.
+pub(super) const LONGEST_SCHEMAS: usize = 4 * 1024 * 1024;
+
+/// Refuses schemas in `param` of so many bytes in all, if a model can't be held to as many.
+pub(super) fn enforces(param: &str, bytes: usize) -> Result<(), EncodeError> {
+    if bytes <= LONGEST_SCHEMAS {
+        return Ok(());
+    }
+    let message = format!(
+        "The schemas in `{param}` that are to be enforced have {bytes} bytes; this model takes {LONGEST_SCHEMAS} at most."
+    );
+    Err(EncodeError::invalid(param, message))
+}
+
 /// How many parts, calls and blocks the messages may still hold.
 pub(super) struct Room(usize);
 

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::bounds::{MOST_BLOCKS, MOST_MESSAGES, MOST_WORDS};
+use super::bounds::{MOST_BLOCKS, MOST_MESSAGES, MOST_WORDS, enforces};
 use super::content::text_block;
 use super::conversation::Conversation;
 use super::format::Format;
@@ -222,6 +222,7 @@ impl<'a> Encoder<'a, '_> {
         if let Format::Schema(schema) = format
             && self.model.takes_schema()
         {
+            enforces("response_format", schema.get().len())?;
             return Ok(Some(schema::enforceable(Cow::Borrowed(schema))));
         }
         let Some(arguments) = format.arguments().filter(|_| !tools.is_forced()) else {
@@ -385,7 +386,7 @@ mod tests {
 
     use super::*;
     use crate::adapter::Options;
-    use crate::provider::anthropic::bounds::MOST_TOOLS;
+    use crate::provider::anthropic::bounds::{LONGEST_SCHEMAS, MOST_TOOLS};
     use crate::request::Operation;
 
     /// So many that to look at each of them for each other would take minutes.
@@ -438,6 +439,22 @@ mod tests {
             let want = format!("With `messages[1].{field}` the messages hold 250002 ");
             assert!(told.starts_with(&want), "{told}");
         }
+    }
+
+    #[test]
+    fn schemas_that_are_to_be_enforced_have_so_many_bytes_in_all() {
+        let hi = r#""messages":[{"role":"user","content":"x"}]"#;
+        let schema = format!(r#"{{"type":"object","title":"{}"}}"#, "x".repeat(LONGEST_SCHEMAS / 2));
+        let tool = |strict| {
+            format!(r#"{{"type":"function","function":{{"name":"f","strict":{strict},"parameters":{schema}}}}}"#)
+        };
+        let (strict, free) = (tool(true), tool(false));
+        assert!(encoded(format!(r#"{{{hi},"tools":[{strict},{free},{free}]}}"#)).is_ok());
+        let told = refused(&format!(r#"{hi},"tools":[{strict},{free},{strict}]"#));
+        assert!(told.starts_with("The schemas in `tools` that are to be enforced have 41943"), "{told}");
+        let format = format!(r#"{{"type":"json_schema","json_schema":{{"schema":{{"anyOf":[{schema},{schema}]}}}}}}"#);
+        let told = refused(&format!(r#"{hi},"response_format":{format}"#));
+        assert!(told.starts_with("The schemas in `response_format`"), "{told}");
     }
 
     /// As many things as `thing` makes, as the inside of an array.

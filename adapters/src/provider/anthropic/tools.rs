@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Notes;
-use super::bounds::MOST_TOOLS;
+use super::bounds::{MOST_TOOLS, enforces};
 use super::format::ANSWER_TOOL;
 use super::model::Model;
 use super::native::{Function, Tool, ToolChoice};
@@ -42,6 +42,7 @@ impl<'a> Tools<'a> {
         let mut tools = Self::default();
         if let Some(raw) = fields.get("tools") {
             let asked: Vec<AskedTool<'a>> = list(raw, "tools", "an array of tools", MOST_TOOLS)?;
+            enforces("tools", strict_bytes(asked.iter().filter_map(|tool| tool.function.as_ref())))?;
             let written = LazyCell::new(|| serde_json::from_str::<Vec<&'a RawValue>>(raw).unwrap_or_default());
             for (at, tool) in asked.into_iter().enumerate() {
                 let native = || written.get(at).copied();
@@ -51,6 +52,7 @@ impl<'a> Tools<'a> {
         let is_legacy = tools.list.is_empty();
         if let Some(raw) = fields.get("functions").filter(|_| is_legacy) {
             let asked: Vec<Asked<'a>> = list(raw, "functions", "an array of functions", MOST_TOOLS)?;
+            enforces("functions", strict_bytes(asked.iter()))?;
             tools.list =
                 asked.into_iter().map(|function| Tool::Function(function_of(function, model, notes))).collect();
         }
@@ -158,6 +160,12 @@ impl<'a> Tools<'a> {
     pub(super) fn is_forced(&self) -> bool {
         self.choice.as_ref().is_some_and(ToolChoice::is_forced)
     }
+}
+
+/// How long the schemas are in all that the model is to be held to.
+fn strict_bytes<'f, 'a: 'f>(functions: impl Iterator<Item = &'f Asked<'a>>) -> usize {
+    let strict = functions.filter(|function| function.strict == Some(true));
+    strict.filter_map(|function| function.parameters).map(|schema| schema.get().len()).sum()
 }
 
 fn nothing_to_choose() -> EncodeError {
