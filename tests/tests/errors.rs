@@ -309,6 +309,39 @@ async fn a_refused_credential_of_weirs_own_is_a_502_that_shows_no_key() {
     assert!(!weir.stderr().contains("verysecret"), "{}", weir.stderr());
 }
 
+/// What xAI says of a key, Gemini of a prompt, and DeepSeek of its content.
+#[tokio::test]
+async fn what_a_provider_tells_by_a_400_of_a_key_a_prompt_or_its_content_is_known_by_its_words() {
+    let simulator = simulator();
+    for (body, model) in [
+        (r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided: xa***."}"#, None),
+        (
+            r#"[{"error":{"code":400,"message":"The input token count (9) exceeds the maximum number of tokens allowed (8).","status":"INVALID_ARGUMENT"}}]"#,
+            Some("large"),
+        ),
+        (r#"{"error":{"message":"Content Exists Risk","type":"invalid_request_error"}}"#, Some("mild")),
+    ] {
+        let provider = Provider::refusing(400, "", body).await;
+        let weir = Config::of(&simulator)
+            .openai("odd", &provider.url())
+            .model("{name: large, targets: [{provider: openai, model: gpt-5.5}]}")
+            .model("{name: mild, targets: [{provider: openai, model: gpt-5.5}]}")
+            .model("{name: m, targets: [{provider: odd, model: x}], fallbacks: {context_window: [large], content_policy: [mild]}}")
+            .start()
+            .await;
+        let answer = weir.chat().json(&chat("m")).send().await;
+        match model {
+            Some(model) => {
+                assert_eq!((answer.status.as_u16(), answer.header("x-weir-model")), (200, Some(model)), "{body}")
+            }
+            None => {
+                let error = assert_error(&weir, answer, &wanted(502, "provider_auth", "provider_auth_failed")).await;
+                assert!(!error.to_string().contains("API key"), "{error}");
+            }
+        }
+    }
+}
+
 /// What OpenAI says of a model that a project has not, OpenRouter of a prompt, and OpenAI of one that is too large.
 #[tokio::test]
 async fn a_provider_that_refuses_one_request_is_asked_by_everybody_else_as_before() {
