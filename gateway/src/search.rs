@@ -135,7 +135,13 @@ impl<'s> Search<'_, '_, 's> {
     /// A target beside one that is slow, if there are requests enough to pay for it.
     fn pick_beside(&mut self, hedge: &Hedge) -> Option<(Picked<'s>, Held)> {
         let now = Moment::now();
-        let picked = if hedge.spend() { self.instance.pick(&mut self.tried, now, room).ok()? } else { return None };
+        if !hedge.spend() {
+            return None;
+        }
+        let Ok(picked) = self.instance.pick(&mut self.tried, now, room) else {
+            hedge.give_back();
+            return None;
+        };
         self.tried.strayed();
         self.turn.record.choices.add(self.instance, &self.tried, Chosen::Last(Picking::Hedge), room, now);
         Some(picked)
@@ -212,6 +218,7 @@ impl<'s> Search<'_, '_, 's> {
             return self.turn.wait(first).await.map_err(given_up)?;
         };
         let Ok(payable) = self.turn.record.bill.afford_beside(self.key, &picked, errand.request).await else {
+            hedge.give_back();
             return self.turn.wait(first).await.map_err(given_up)?;
         };
         self.turn.record.attempt(&picked, held);
