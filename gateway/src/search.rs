@@ -15,7 +15,7 @@ use crate::gateway::Gateway;
 use crate::headers;
 use crate::hedge::{self, Hedge, Raced, Which};
 use crate::limit::{Queue, Scopes};
-use crate::model::{ModelInstance, Picked, Target};
+use crate::model::{ModelInstance, Picked, Target, UpstreamName};
 use crate::net::upstream::Sendings;
 use crate::params::Adjusted;
 use crate::reasons::{Chosen, Picking};
@@ -111,7 +111,8 @@ impl<'s> Search<'_, '_, 's> {
         let bill = &record.bill;
         let turn = |target: &Target| bill.has_turn_at(&target.credential.scopes);
         // Whoever has waited goes where his turn is, and nowhere else.
-        let room = |target: &Target| turn(target).map_or_else(|| room(target), |is_there| f32::from(u8::from(is_there)));
+        let room =
+            |target: &Target| turn(target).map_or_else(|| room(target), |is_there| f32::from(u8::from(is_there)));
         let now = Moment::now();
         let mut picked = self.instance.pick(&mut self.tried, now, room);
         if picked.is_err()
@@ -183,7 +184,10 @@ impl<'s> Search<'_, '_, 's> {
                 self.turn.record.attempt_answers(self.instance);
                 Asked::Begun(Box::new(begun))
             }
-            Err(failed) => Asked::Failed(self.failed(failed)),
+            Err(failed) => Asked::Failed(self.failed(match picked.target.model {
+                UpstreamName::Fixed(_) => failed.of_configured_model(),
+                UpstreamName::Filled(_) => failed,
+            })),
         }
     }
 
