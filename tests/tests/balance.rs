@@ -365,6 +365,10 @@ async fn the_admin_api_tells_why_a_request_went_where_it_went() {
     assert!(reason["since"].as_str() < reason["until"].as_str(), "{reason}");
     let plain = told_of(&weir, &weir.chat().json(&chat("other")).send().await.id()).await;
     assert_eq!((&plain["choices"], &plain["request"]["credential"]), (&json!([]), &json!("a")));
+    let mut answer = weir.chat().json(&chat("other")).send().await;
+    answer.rest().await;
+    let at_once = Call::new(weir.admin(), "GET", &format!("/admin/v1/requests/{}", answer.id())).send().await;
+    assert_eq!(at_once.json().await["request"]["credential"], "a");
     let unknown = Call::new(weir.admin(), "GET", "/admin/v1/requests/none").send().await;
     assert_eq!(unknown.status, 404);
 }
