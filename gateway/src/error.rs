@@ -408,6 +408,16 @@ impl Fault {
         self.kind == Kind::CallerRequest && matches!(&*self.code, "unsupported_parameter" | "unsupported_endpoint")
     }
 
+    /// The same where the configuration names the model, and not the caller: that a target does not have it is no fault of the
+    /// request, and another one may.
+    #[must_use]
+    pub fn of_configured_model(mut self) -> Self {
+        if let Some((_, class @ Class::NotFound)) = &mut self.refused {
+            *class = Class::Denied;
+        }
+        self
+    }
+
     /// The kind of a provider's error: a 4xx as its dialect reads it, anything else as the caller is told.
     fn class(&self) -> Class {
         match self.refused {

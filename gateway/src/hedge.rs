@@ -51,11 +51,17 @@ impl Hedge {
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether one more may be asked twice; it is counted then. The first may always be.
+    /// Whether one more may be asked twice; it is counted then. The first may always be, where any may.
     pub fn spend(&self) -> bool {
-        let most = self.counts.requests.load(Ordering::Relaxed).saturating_mul(self.most) / 10_000;
-        let may = |hedged: u64| (hedged < most.max(1)).then_some(hedged + 1);
+        let share = self.counts.requests.load(Ordering::Relaxed).saturating_mul(self.most) / 10_000;
+        let most = share.max(self.most.min(1));
+        let may = |hedged: u64| (hedged < most).then_some(hedged + 1);
         self.counts.hedged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may).is_ok()
+    }
+
+    /// The one that was counted last was not asked twice: nothing was there to ask.
+    pub fn give_back(&self) {
+        self.counts.hedged.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -150,5 +156,17 @@ mod tests {
             hedge.spend()
         });
         assert_eq!(asked_twice.count(), 50);
+    }
+
+    #[test]
+    fn a_share_of_none_is_none_and_of_any_other_the_first_may_be_asked_twice() {
+        let of = |max_extra| Hedge::new(&config::Hedge { after: config::Duration::secs(1), max_extra }, None);
+        let (none, some) = (of(config::Percent::of(0)), of(config::Percent::of(1)));
+        (0..200).for_each(|_| none.count());
+        assert!(!none.spend());
+        some.count();
+        assert!(some.spend() && !some.spend());
+        some.give_back();
+        assert!(some.spend(), "what found no target is still to be had");
     }
 }

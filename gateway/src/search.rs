@@ -14,8 +14,8 @@ use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::hedge::{self, Hedge, Raced, Which};
-use crate::limit::Queue;
-use crate::model::{ModelInstance, Picked, Target};
+use crate::limit::{Queue, Scopes};
+use crate::model::{ModelInstance, Picked, Target, UpstreamName};
 use crate::net::upstream::Sendings;
 use crate::params::Adjusted;
 use crate::reasons::{Chosen, Picking};
@@ -109,7 +109,10 @@ impl<'s> Search<'_, '_, 's> {
     fn pick(&mut self) -> Result<(Picked<'s>, Held), Unpicked> {
         let record = &mut *self.turn.record;
         let bill = &record.bill;
-        let room = |target: &Target| if bill.has_turn_at(&target.credential.scopes) { 1.0 } else { room(target) };
+        let turn = |target: &Target| bill.has_turn_at(&target.credential.scopes);
+        // Whoever has waited goes where his turn is, and nowhere else.
+        let room =
+            |target: &Target| turn(target).map_or_else(|| room(target), |is_there| f32::from(u8::from(is_there)));
         let now = Moment::now();
         let mut picked = self.instance.pick(&mut self.tried, now, room);
         if picked.is_err()
@@ -133,7 +136,13 @@ impl<'s> Search<'_, '_, 's> {
     /// A target beside one that is slow, if there are requests enough to pay for it.
     fn pick_beside(&mut self, hedge: &Hedge) -> Option<(Picked<'s>, Held)> {
         let now = Moment::now();
-        let picked = if hedge.spend() { self.instance.pick(&mut self.tried, now, room).ok()? } else { return None };
+        if !hedge.spend() {
+            return None;
+        }
+        let Ok(picked) = self.instance.pick(&mut self.tried, now, room) else {
+            hedge.give_back();
+            return None;
+        };
         self.tried.strayed();
         self.turn.record.choices.add(self.instance, &self.tried, Chosen::Last(Picking::Hedge), room, now);
         Some(picked)
@@ -141,9 +150,13 @@ impl<'s> Search<'_, '_, 's> {
 
     /// Asks a target, if its credential and the caller's budgets allow it.
     async fn ask(&mut self, picked: &Picked<'s>, held: Held) -> Asked {
+        let is_new = self.turn.record.bill.has_turn_at(&picked.target.credential.scopes).is_none();
         let payable = match self.turn.record.bill.afford(self.key, picked, &self.adjusted.request).await {
             Ok(payable) => payable,
             Err(refused) => {
+                if is_new && refused.kind == Kind::ProviderLimit {
+                    self.tried.lose();
+                }
                 self.fault.get_or_insert(refused);
                 return Asked::Failed(Step::Next);
             }
@@ -171,7 +184,10 @@ impl<'s> Search<'_, '_, 's> {
                 self.turn.record.attempt_answers(self.instance);
                 Asked::Begun(Box::new(begun))
             }
-            Err(failed) => Asked::Failed(self.failed(failed)),
+            Err(failed) => Asked::Failed(self.failed(match picked.target.model {
+                UpstreamName::Fixed(_) => failed.of_configured_model(),
+                UpstreamName::Filled(_) => failed,
+            })),
         }
     }
 
@@ -206,6 +222,7 @@ impl<'s> Search<'_, '_, 's> {
             return self.turn.wait(first).await.map_err(given_up)?;
         };
         let Ok(payable) = self.turn.record.bill.afford_beside(self.key, &picked, errand.request).await else {
+            hedge.give_back();
             return self.turn.wait(first).await.map_err(given_up)?;
         };
         self.turn.record.attempt(&picked, held);
@@ -231,9 +248,7 @@ impl<'s> Search<'_, '_, 's> {
 
     /// Waits for a slot, or before a new round, where there is something to wait for.
     async fn wait(&mut self, unpicked: Unpicked) -> Result<bool, Fault> {
-        if let Some(queue) = self.queue.take()
-            && self.turn_comes(queue, unpicked).await?
-        {
+        if self.turn_comes().await? {
             return Ok(true);
         }
         let circumstances = self.circumstances();
@@ -275,21 +290,24 @@ impl<'s> Search<'_, '_, 's> {
         fault.or_else(|| is_spent.then(Fault::quota_exceeded))
     }
 
-    /// Waits until a credential whose limits are all that keeps a target from being asked has a slot for this request; false
-    /// where there is none, or the wait was in vain.
-    async fn turn_comes(&mut self, queue: Queue, unpicked: Unpicked) -> Result<bool, Fault> {
-        let Some(scopes) = self.instance.busy(room) else {
-            // The slot that was missing may have come free meanwhile.
-            return Ok(matches!(unpicked, Unpicked::Unavailable { limited: true, .. }));
+    /// Waits for a slot of whichever target comes free first, of those where only a limit is in the way; false where there is
+    /// none, or the wait was in vain.
+    async fn turn_comes(&mut self) -> Result<bool, Fault> {
+        self.turn.record.bill.pass_turn();
+        let busy = self.instance.busy(&self.tried, Moment::now());
+        let Some(queue) = self.queue.take_if(|_| !busy.is_empty()) else {
+            return Ok(false);
         };
         self.turn.record.note();
         self.turn.timer.phase(None, "queue");
-        let Ok(permit) = self.turn.wait(pin!(scopes.admit_in_turn(queue))).await? else {
+        let since = Instant::now();
+        let Some((scopes, permit)) = self.turn.wait(pin!(Scopes::admit_at_first(&busy, queue))).await? else {
             return Ok(false);
         };
+        // What it comes to there may be a limit or a cooldown of that moment.
+        self.queue = queue.after(since.elapsed());
         self.turn.record.bill.queued(scopes, permit);
-        // The credential may have been picked before, and lost to another request of that moment.
-        self.tried.forget();
+        self.tried.find_lost();
         Ok(true)
     }
 

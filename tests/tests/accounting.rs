@@ -655,6 +655,30 @@ async fn a_request_waits_a_little_for_a_slot_where_the_model_says_so() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_slot_gets_that_of_whichever_credential_comes_free_first() {
+    let simulator = simulator();
+    let credentials = "[{id: a, api_key: sk-a, concurrent: 1}, {id: b, api_key: sk-b, concurrent: 1}]";
+    let provider = format!("{{kind: openai, base_url: 'http://{}/v1', credentials: {credentials}}}", simulator.addr());
+    let weir = Config::of(&simulator)
+        .provider("pool", &provider)
+        .model("{name: long, targets: [{provider: pool, model: 'gpt-5.5~delay=60s', credential: a}]}")
+        .model("{name: short, targets: [{provider: pool, model: 'gpt-5.5~delay=500ms', credential: b}]}")
+        .model("{name: q, targets: [{provider: pool, model: 'gpt-5.5~delay=50ms'}], on_busy: {queue: 20s, max: 9}}")
+        .start()
+        .await;
+    let long = weir.chat().json(&chat("long")).begin().await;
+    simulator.until(|account| account.in_flight == 1).await;
+    let short = weir.chat().json(&chat("short")).begin().await;
+    simulator.until(|account| account.in_flight == 2).await;
+    let asked: JoinSet<Answer> = (0..5).map(|_| weir.chat().json(&chat("q")).send()).collect();
+    for answer in within("the slot of b", asked.join_all()).await {
+        assert_eq!((answer.status.as_u16(), answer.header("x-weir-credential")), (200, Some("b")));
+    }
+    short.leave();
+    long.leave();
+}
+
+#[tokio::test]
 async fn what_was_spent_is_known_after_a_kill_and_a_restart() {
     let simulator = simulator();
     let settings = config(&simulator, "budgets: [{usd: 0.084, every: month}],", "");

@@ -65,6 +65,7 @@ async fn a_failing_target_is_left_for_the_next_one() {
             ("status=529", "provider_error"),
             ("status=408", "provider_error"),
             ("status=401", "provider_auth"),
+            ("status=404", "provider_error"),
             ("close", "provider_unreachable"),
             ("html", "provider_error"),
         ] {
@@ -163,7 +164,7 @@ async fn milliseconds_to_the_next_target(simulator: &Simulator, weir: &Weir) -> 
 async fn a_refusal_of_the_request_is_not_tried_elsewhere() {
     let simulator = simulator();
     for first in DIALECTS {
-        for status in [400, 404, 409, 413, 415, 422] {
+        for status in [400, 409, 413, 415, 422] {
             let weir = pair(&simulator, first, &format!("status={status}"), "").start().await;
             simulator.reset();
             for request in [chat("m"), stream("m")] {
@@ -173,6 +174,33 @@ async fn a_refusal_of_the_request_is_not_tried_elsewhere() {
             assert_eq!(simulator.account().requests, 2);
         }
     }
+}
+
+#[tokio::test]
+async fn a_model_that_its_target_has_not_is_asked_of_another_unless_its_caller_made_the_name_up() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator)
+        .section("health: {min_samples: 1, error_rate: 1%}")
+        .model("{name: gone, targets: [{provider: openai, model: 'gpt-5.5~status=404'}], fallbacks: {any: [there]}}")
+        .model("{name: there, targets: [{provider: claude, model: claude-sonnet-4-6}]}")
+        .model("{name: alone, targets: [{provider: openai, model: 'gpt-5.5~status=404'}]}")
+        .model("{name: 'w/*', targets: [{provider: openai, model: '*'}], fallbacks: {any: [there]}}")
+        .start()
+        .await;
+    for (model, status, answered_by) in [
+        ("gone", 200, "there"),
+        ("alone", 404, "alone"),
+        ("openai/gpt-5.5~status=404", 404, "openai/gpt-5.5~status=404"),
+        ("w/gpt-5.5~status=404", 404, "w/gpt-5.5~status=404"),
+    ] {
+        for request in [chat(model), stream(model)] {
+            let answer = weir.chat().json(&request).send().await;
+            let told = (answer.status.as_u16(), answer.header("x-weir-model"), answer.header("x-weir-attempts"));
+            let attempts = if status == 200 { "2" } else { "1" };
+            assert_eq!(told, (status, Some(answered_by), Some(attempts)), "{model}");
+        }
+    }
+    assert_eq!(weir.chat().json(&chat("openai/gpt-5.5")).send().await.status, 200, "nothing cools for it");
 }
 
 #[tokio::test]

@@ -82,12 +82,13 @@ impl Admin {
             .route("/admin/v1/config", get(config))
             .route("/admin/v1/config/history", get(history))
             .route("/admin/v1/config/reload", post(reload))
-            .route("/admin/v1/budgets", get(budgets::list))
             .route("/admin/v1/budgets/{*rest}", put(budgets::raise).delete(budgets::end))
-            .route("/admin/v1/quotas", get(quotas::list))
             .route("/admin/v1/requests/{id}", get(requests::one))
             .route("/admin/v1/targets", get(targets::list))
             .route("/admin/v1/targets/{*rest}", post(targets::reset))
+            .route_layer(middleware::from_fn(plain))
+            .route("/admin/v1/budgets", get(budgets::list))
+            .route("/admin/v1/quotas", get(quotas::list))
             .merge(usage::routes())
             .fallback(unknown)
             .layer(middleware::from_fn_with_state(control.clone(), authorize));
@@ -177,6 +178,17 @@ fn carries(headers: &HeaderMap, token: &[u8]) -> bool {
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .is_some_and(|(_, given)| Sha256::digest(given.trim()).as_slice() == token)
+}
+
+/// For endpoints that nothing is asked of beyond their path: what they did not heed would seem to be.
+async fn plain(request: Request, next: Next) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    let Some(parameter) = query.split('&').find(|parameter| !parameter.is_empty()) else {
+        return next.run(request).await;
+    };
+    let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
+    let message = format!("There is no parameter `{name}` here.");
+    problem(StatusCode::BAD_REQUEST, "invalid_request", message, Vec::new())
 }
 
 async fn reload(State(control): State<Control>) -> Response {

@@ -52,6 +52,15 @@ impl Endpoint {
         Self { asked: Some(T::json_schema(generator)), ..self }
     }
 
+    /// Without these, which are for another endpoint.
+    fn without(mut self, names: &[&str]) -> Self {
+        let properties = self.asked.as_mut().and_then(|asked| asked.get_mut("properties")?.as_object_mut());
+        if let Some(properties) = properties {
+            properties.retain(|name, _| !names.contains(&name.as_str()));
+        }
+        self
+    }
+
     fn taking<T: JsonSchema>(self, generator: &mut SchemaGenerator) -> Self {
         Self { body: Some(generator.subschema_for::<T>()), ..self }
     }
@@ -129,9 +138,11 @@ fn endpoints(generator: &mut SchemaGenerator) -> Vec<Endpoint> {
             .telling::<requests::Told>(generator),
         Endpoint::get("/admin/v1/usage", "Sums over rows of the ledger.")
             .asking::<usage::Asked>(generator)
+            .without(usage::OF_ROWS)
             .telling::<usage::Told>(generator),
         Endpoint::get("/admin/v1/usage/rows", "Rows, the newest first: a page, or all as lines of JSON or as CSV.")
             .asking::<usage::Asked>(generator)
+            .without(usage::OF_SUMS)
             .telling::<usage::Page>(generator)
             .telling_texts(&[usage::LINES, usage::TABLE]),
         Endpoint::get("/admin/v1/usage/rows/{id}", "The row of one request.").telling::<Row<'static>>(generator),
@@ -229,5 +240,6 @@ mod tests {
         }
         let parameters = document["paths"]["/admin/v1/usage"]["get"]["parameters"].as_array().unwrap();
         assert!(parameters.iter().any(|parameter| parameter["name"] == "by"), "{parameters:?}");
+        assert!(parameters.iter().all(|parameter| parameter["name"] != "format"), "{parameters:?}");
     }
 }

@@ -8,7 +8,7 @@ use axum::extract::{FromRef, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::problem;
+use super::{plain, problem};
 use crate::ledger::{Field, Filter, Reader, Row, Sum, Sums, Volumes};
 use crate::store::StoreFault;
 
@@ -52,7 +52,7 @@ where
     Router::new()
         .route("/admin/v1/usage", get(sums))
         .route("/admin/v1/usage/rows", get(rows))
-        .route("/admin/v1/usage/rows/{id}", get(row))
+        .route("/admin/v1/usage/rows/{id}", get(row).layer(middleware::from_fn(plain)))
 }
 
 /// What can be asked for. The names of fields are values that rows must have.
@@ -74,7 +74,7 @@ pub(super) struct Asked {
     provider: Option<String>,
     credential: Option<String>,
     error: Option<String>,
-    format: Format,
+    format: Option<Format>,
     limit: Option<usize>,
     cursor: Option<String>,
 }
@@ -82,7 +82,7 @@ pub(super) struct Asked {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Format {
-    /// A page with a cursor.
+    /// A page with a cursor, as without a word of it.
     #[default]
     Json,
     /// All rows, each a line.
@@ -91,7 +91,28 @@ enum Format {
     Csv,
 }
 
+/// What only rows are asked with.
+pub(super) const OF_ROWS: &[&str] = &["format", "limit", "cursor"];
+
+/// What only sums are.
+pub(super) const OF_SUMS: &[&str] = &["by"];
+
 impl Asked {
+    /// What is asked, if it can be, without what is another endpoint's: what was not heeded would seem to be.
+    fn heeded(asked: Result<Query<Self>, QueryRejection>, others: &[&str]) -> Result<Self, String> {
+        let Query(asked) = asked.map_err(|error| error.body_text())?;
+        let named = [
+            ("by", asked.by.is_some()),
+            ("format", asked.format.is_some()),
+            ("limit", asked.limit.is_some()),
+            ("cursor", asked.cursor.is_some()),
+        ];
+        match named.into_iter().find(|(name, is_there)| *is_there && others.contains(name)) {
+            Some((name, _)) => Err(format!("There is no parameter `{name}` here.")),
+            None => Ok(asked),
+        }
+    }
+
     fn filter(&self) -> Filter {
         let fields = [
             (Field::Tenant, &self.tenant),
@@ -132,9 +153,9 @@ fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Er
 
 /// `GET /admin/v1/usage`: sums.
 async fn sums(State(reader): State<Reader>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
-    let asked = match asked {
-        Ok(Query(asked)) => asked,
-        Err(error) => return wrong(error.body_text()),
+    let asked = match Asked::heeded(asked, OF_ROWS) {
+        Ok(asked) => asked,
+        Err(message) => return wrong(message),
     };
     let by = match asked.by() {
         Ok(by) => by,
@@ -151,11 +172,14 @@ async fn sums(State(reader): State<Reader>, asked: Result<Query<Asked>, QueryRej
 
 /// `GET /admin/v1/usage/rows`: rows, the newest first.
 async fn rows(State(reader): State<Reader>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
-    let asked = match asked {
-        Ok(Query(asked)) => asked,
-        Err(error) => return wrong(error.body_text()),
+    let asked = match Asked::heeded(asked, OF_SUMS) {
+        Ok(asked) => asked,
+        Err(message) => return wrong(message),
     };
-    match asked.format {
+    match asked.format.unwrap_or_default() {
+        Format::Jsonl | Format::Csv if asked.cursor.is_some() => {
+            wrong("`cursor` is for pages: `format` jsonl and csv tell all rows.".to_owned())
+        }
         Format::Json => page(reader, asked).await,
         Format::Jsonl => stream(reader, asked, LINES, String::new(), jsonl).await,
         Format::Csv => stream(reader, asked, TABLE, csv_head(), csv).await,
@@ -527,6 +551,24 @@ mod tests {
             let (told, body) = ask.get(path).await;
             assert_eq!(told, status, "{path}: {body}");
             assert!(serde_json::from_str::<Value>(&body).unwrap()["error"]["message"].is_string(), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_parameter_that_is_not_heeded_is_refused_by_its_name() {
+        let ask = serving().await;
+        for (path, name) in [
+            ("/admin/v1/usage?colour=red", "colour"),
+            ("/admin/v1/usage?by=model&format=csv", "format"),
+            ("/admin/v1/usage?limit=1", "limit"),
+            ("/admin/v1/usage?cursor=", "cursor"),
+            ("/admin/v1/usage/rows?by=model", "by"),
+            ("/admin/v1/usage/rows?format=csv&cursor=x", "cursor"),
+            ("/admin/v1/usage/rows/r7?format=csv", "format"),
+        ] {
+            let (status, body) = ask.get(path).await;
+            assert_eq!(status, 400, "{path}: {body}");
+            assert!(body.contains(&format!("`{name}`")), "{path}: {body}");
         }
     }
 }

@@ -88,6 +88,8 @@ pub enum How {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tried {
     places: Vec<usize>,
+    /// Those that were picked and lost to another request before they were asked.
+    lost: Vec<usize>,
     /// How the last pick was made, where it was no plain one.
     how: Option<How>,
 }
@@ -96,6 +98,20 @@ impl Tried {
     /// Whether the candidate at this place was tried.
     #[must_use]
     pub fn has(&self, place: usize) -> bool {
+        self.places.contains(&place) || self.lost.contains(&place)
+    }
+
+    /// The one that was picked last was lost to another request: it was not asked.
+    pub fn lose(&mut self) {
+        self.lost.extend(self.places.pop());
+    }
+
+    /// Those that were lost may be picked again.
+    pub fn find_lost(&mut self) {
+        self.lost.clear();
+    }
+
+    fn was_asked(&self, place: usize) -> bool {
         self.places.contains(&place)
     }
 
@@ -119,6 +135,7 @@ impl Tried {
     /// Begins a new round, in which each may be tried once more.
     pub fn forget(&mut self) {
         self.places.clear();
+        self.lost.clear();
     }
 
     /// Whether none was tried in this round.
@@ -449,6 +466,14 @@ impl LbModelManager {
     ) -> Option<Duration> {
         let left = self.candidates.iter().enumerate().filter(|(place, _)| !tried.has(*place));
         left.filter_map(|(place, candidate)| Some(room_in(place)?.max(candidate.standing.wait(now).after))).min()
+    }
+
+    /// The targets that `may` be used and were not asked in this round, the better ones first, and how long until each is well.
+    #[must_use]
+    pub fn left(&self, tried: &Tried, now: Moment, may: impl Fn(usize) -> bool) -> Vec<(usize, Duration)> {
+        let places = self.levels.iter().flat_map(|level| &level.members).map(|member| member.place);
+        let left = places.filter(|place| !tried.was_asked(*place) && may(*place));
+        left.filter_map(|place| Some((place, self.candidates.get(place)?.standing.wait(now).after))).collect()
     }
 
     /// When the soonest of all targets that `may` be used may be, tried or not; `None` where one may be at once.

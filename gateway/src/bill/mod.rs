@@ -158,13 +158,13 @@ impl Bill {
     /// One of them is reached, by another request since the credential was picked.
     async fn take(&mut self, picked: &Picked<'_>, request: &Request) -> Result<(), Fault> {
         let scopes = &picked.target.credential.scopes;
+        let queued = self.queued.take().filter(|(waited_for, _)| waited_for.is_same(scopes));
         if scopes.is_empty() {
             return Ok(());
         }
         let limited = |rejection: limit::Rejection| Fault::unavailable(rejection.retry_after, true);
         let now = Instant::now();
         let tokens = self.input_tokens.saturating_add(request.output_limit().unwrap_or_default());
-        let queued = self.queued.take().filter(|(waited_for, _)| waited_for.is_same(scopes));
         let permit = match queued {
             Some((_, permit)) => permit,
             None => scopes.admit(now).await.map_err(limited)?,
@@ -268,10 +268,15 @@ impl Bill {
         self.queued = Some((scopes.clone(), permit));
     }
 
-    /// Whether it has a slot of these.
+    /// Where it has a slot that it waited for: whether that is one of these.
     #[must_use]
-    pub fn has_turn_at(&self, scopes: &Scopes) -> bool {
-        self.queued.as_ref().is_some_and(|(waited_for, _)| waited_for.is_same(scopes))
+    pub fn has_turn_at(&self, scopes: &Scopes) -> Option<bool> {
+        self.queued.as_ref().map(|(waited_for, _)| waited_for.is_same(scopes))
+    }
+
+    /// The slot that it waited for is of no use to it.
+    pub fn pass_turn(&mut self) {
+        self.queued = None;
     }
 
     /// The attempt for which it was held has failed, having used so much, if anything.

@@ -630,6 +630,25 @@ fn the_quickstart_loads_with_each_key_that_the_environment_may_have() {
 }
 
 #[test]
+fn the_quickstart_never_answers_by_a_simulation_what_was_asked_of_a_real_provider() {
+    for (openai, anthropic) in [(true, false), (false, true), (true, true)] {
+        let config = super::load::quickstart_with(openai, anthropic).unwrap_or_else(|faults| panic!("{faults}")).config;
+        let simulated = |model: &Model| -> Vec<bool> {
+            model.targets.iter().map(|target| config.providers[&target.provider].simulated).collect()
+        };
+        for model in &config.models {
+            let targets = simulated(model);
+            assert!(targets.iter().all(|simulated| *simulated == targets[0]), "{}", model.name);
+            let Fallbacks { any, context_window, content_policy } = &model.fallbacks;
+            for name in [any, context_window, content_policy].into_iter().flatten() {
+                let other = config.models.iter().find(|other| other.name == *name).unwrap();
+                assert_eq!(simulated(other)[0], targets[0], "{} falls back to {name}", model.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn what_stands_in_the_wrong_place_is_not_quoted_when_it_may_be_a_secret() {
     let hash = "ab".repeat(32);
     for (from, to) in [

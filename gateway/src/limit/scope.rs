@@ -1,7 +1,10 @@
 //! One scope of limits (a key, a tenant, one of their models, a credential), and several that admit together or not at all.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -381,6 +384,15 @@ pub struct Queue {
     pub most: usize,
 }
 
+impl Queue {
+    /// What is left of the patience after so long; `None` when it is over.
+    #[must_use]
+    pub fn after(self, waited: Duration) -> Option<Self> {
+        let patience = self.patience.checked_sub(waited).filter(|left| !left.is_zero())?;
+        Some(Self { patience, ..self })
+    }
+}
+
 /// Scopes that admit a request together or not at all.
 #[derive(Clone, Debug)]
 pub struct Scopes(Arc<[Arc<Scope>]>);
@@ -415,7 +427,7 @@ impl Scopes {
             Err(stop) if !stop.is_claiming => Err(stop.rejection),
             Err(stop) => {
                 let queue = Queue { patience: LONGEST_WAIT, most: usize::MAX };
-                Box::pin(self.wait_in_turn(queue, Wait::Claim, stop)).await
+                Box::pin(self.wait_in_turn(queue, Wait::Claim, stop)).await?.shared(Instant::now()).await
             }
         }
     }
@@ -444,8 +456,28 @@ impl Scopes {
     /// # Errors
     /// As [`Scopes::admit`], when the wait was in vain or its queue was full. Dropped while it waits, it leaves the queue.
     pub async fn admit_in_turn(&self, queue: Queue) -> Result<Permit, Rejection> {
+        self.turn(queue).await?.shared(Instant::now()).await
+    }
+
+    /// As [`Scopes::admit_in_turn`], at whichever of `all` comes first, none of them before a delay of its own: a place in the
+    /// queue of each, of which those that are not needed are left. `None` where the wait was in vain at all of them.
+    pub async fn admit_at_first<'a>(all: &[(&'a Self, Duration)], queue: Queue) -> Option<(&'a Self, Permit)> {
+        let turns = all.iter().filter_map(|(scopes, delay)| {
+            let queue = queue.after(*delay)?;
+            let turn = async move {
+                tokio::time::sleep(*delay).await;
+                Some((*scopes, scopes.turn(queue).await.ok()?))
+            };
+            Some(Box::pin(turn) as Pin<Box<dyn Future<Output = Option<(&'a Self, Permit)>> + Send>>)
+        });
+        let (scopes, permit) = first_of(turns.collect()).await?;
+        Some((scopes, permit.shared(Instant::now()).await.ok()?))
+    }
+
+    /// A turn here, which is not yet counted in what is shared with other gateways.
+    async fn turn(&self, queue: Queue) -> Result<Permit, Rejection> {
         match self.try_admit(Waited::default(), Instant::now()) {
-            Ok(permit) => permit.shared(Instant::now()).await,
+            Ok(permit) => Ok(permit),
             Err(stop) => self.wait_in_turn(queue, Wait::Slot, stop).await,
         }
     }
@@ -469,7 +501,7 @@ impl Scopes {
                 return Err(rejection);
             };
             stop = match done {
-                Ok(permit) => return permit.shared(Instant::now()).await,
+                Ok(permit) => return Ok(permit),
                 Err(stop) => stop,
             };
             queued.pass_on();
@@ -584,6 +616,17 @@ impl Scopes {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// What the first of them comes to that comes to something. The others are dropped then, wherever they are: a slot that one
+/// of them was just told of is told to the next who waits.
+async fn first_of<T>(mut all: Vec<Pin<Box<dyn Future<Output = Option<T>> + Send + '_>>>) -> Option<T> {
+    poll_fn(|context| {
+        let mut first = None;
+        all.retain_mut(|one| first.is_some() || one.as_mut().poll(context).map(|done| first = done).is_pending());
+        if first.is_none() && !all.is_empty() { Poll::Pending } else { Poll::Ready(first) }
+    })
+    .await
 }
 
 fn rejection(scope: &Scope, refused: &Refused) -> Rejection {

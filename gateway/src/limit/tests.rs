@@ -176,6 +176,105 @@ async fn those_who_wait_for_a_slot_get_it_in_the_order_of_coming() {
     assert!(all.admit_at_once(Instant::now()).is_ok());
 }
 
+/// Two credentials with so many slots, and those who wait for either.
+fn pair(first: u64, second: u64) -> [Scopes; 2] {
+    [first, second].map(|most| scopes(&Registry::default(), &[limits(None, None, Some(most))], Instant::now()))
+}
+
+fn patient(seconds: u64) -> Queue {
+    Queue { patience: Duration::from_secs(seconds), most: 1000 }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_at_several_gets_the_slot_that_comes_free_first_and_all_in_the_order_of_coming() {
+    let pair = pair(1, 1);
+    let slow = pair[0].admit_at_once(Instant::now()).unwrap();
+    let fast = pair[1].admit_at_once(Instant::now()).unwrap();
+    let (order, mut came) = tokio::sync::mpsc::channel(4);
+    let began = tokio::time::Instant::now();
+    for number in 0..3 {
+        let (pair, order) = (pair.clone(), order.clone());
+        tokio::spawn(async move {
+            let all = [(&pair[0], Duration::ZERO), (&pair[1], Duration::ZERO)];
+            let (scopes, permit) = Scopes::admit_at_first(&all, patient(60)).await.unwrap();
+            order.send((number, scopes.is_same(&pair[1]), began.elapsed().as_secs())).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(permit);
+        });
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(fast);
+    assert!(pair[1].admit_at_once(Instant::now()).is_err(), "nobody goes ahead of those who wait");
+    assert_eq!(came.recv().await, Some((0, true, 1)));
+    assert_eq!(came.recv().await, Some((1, true, 2)));
+    assert_eq!(came.recv().await, Some((2, true, 3)));
+    drop(slow);
+    assert!(pair[0].admit_at_once(Instant::now()).is_ok(), "nobody is left in the queue of the other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_slots_that_come_free_in_one_moment_go_to_two_who_wait() {
+    let pair = pair(1, 1);
+    let held = pair.clone().map(|scopes| scopes.admit_at_once(Instant::now()).unwrap());
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            let pair = pair.clone();
+            tokio::spawn(async move {
+                let all = [(&pair[0], Duration::ZERO), (&pair[1], Duration::ZERO)];
+                let got = Scopes::admit_at_first(&all, patient(5)).await.map(|(_, permit)| permit);
+                got.map(std::mem::forget).is_some()
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    drop(held);
+    for one in waiting {
+        assert!(one.await.unwrap(), "the first of them is told of both, and passes one on");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_not_well_is_waited_for_too_but_not_asked_before_it_is() {
+    let pair = pair(1, 1);
+    let _busy = pair[0].admit_at_once(Instant::now()).unwrap();
+    let began = tokio::time::Instant::now();
+    let all = [(&pair[0], Duration::ZERO), (&pair[1], Duration::from_secs(3))];
+    assert!(Scopes::admit_at_first(&all, patient(2)).await.is_none());
+    assert_eq!(began.elapsed().as_secs(), 2);
+    let (scopes, _permit) = Scopes::admit_at_first(&all, patient(10)).await.unwrap();
+    assert!(scopes.is_same(&pair[1]));
+    assert_eq!(began.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_slot_is_lost_or_given_twice_among_many_who_wait_at_several() {
+    let pair = pair(2, 1);
+    let inside = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let askers = (0..200).map(|number| {
+        let (pair, inside) = (pair.clone(), Arc::clone(&inside));
+        tokio::spawn(async move {
+            let is_hasty = number % 5 == 0;
+            let queue = if is_hasty { Queue { patience: Duration::from_micros(50), most: 1000 } } else { patient(60) };
+            let all = [(&pair[number % 2], Duration::ZERO), (&pair[1 - number % 2], Duration::ZERO)];
+            let Some((_, permit)) = Scopes::admit_at_first(&all, queue).await else {
+                return (is_hasty, 0);
+            };
+            let together = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+            tokio::task::yield_now().await;
+            inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+            drop(permit);
+            (true, together)
+        })
+    });
+    for asker in askers.collect::<Vec<_>>() {
+        let (is_right, together) = asker.await.unwrap();
+        assert!(is_right, "who has patience gets a slot");
+        assert!(together <= 3, "{together} at once");
+    }
+    assert!(pair.iter().all(|scopes| scopes.admit_at_once(Instant::now()).is_ok()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_who_waits_in_vain_or_leaves_takes_nothing_along() {
     let registry = Registry::default();

@@ -191,11 +191,24 @@ impl<'s> ModelInstance<'s> {
         Picked { upstream_model: target.model.filled(self.rest()), target, prices }
     }
 
-    /// The limits of a credential that the tenant may use, and that has no `room` now.
-    pub fn busy(&self, room: impl Fn(&Target) -> f32) -> Option<&'s Scopes> {
-        let may = |target: &&Target| self.is_wanted(target) && self.may_use(target);
-        let mut busy = self.model.targets.iter().filter(may).filter(|target| room(target) <= 0.0);
-        busy.next().map(|target| &target.credential.scopes)
+    /// The limits of the targets where this request may still go, the better ones first, and how long until each is well. Empty
+    /// where none of them is: then it is not for their limits that none can be asked.
+    #[must_use]
+    pub fn busy(&self, tried: &Tried, now: Moment) -> Vec<(&'s Scopes, Duration)> {
+        let may = |target: &Target| self.is_wanted(target) && self.may_use(target);
+        let left = self.balance().left(tried, now, |place| self.model.targets.get(place).is_some_and(may));
+        let mut busy: Vec<(&Scopes, Duration)> = Vec::with_capacity(left.len());
+        for (place, after) in left {
+            let Some(scopes) = self.model.targets.get(place).map(|target| &target.credential.scopes) else {
+                continue;
+            };
+            match busy.iter_mut().find(|(known, _)| known.is_same(scopes)) {
+                Some((_, known)) => *known = after.min(*known),
+                None => busy.push((scopes, after)),
+            }
+        }
+        let is_any_well = busy.iter().any(|(_, after)| after.is_zero());
+        if is_any_well { busy } else { Vec::new() }
     }
 
     /// Whether the tenant may use it: its own credentials always, the operator's under its quotas.
