@@ -10,7 +10,7 @@ use simulator::Simulator;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, with};
 use weir_tests::client::Call;
-use weir_tests::patience::{until, within};
+use weir_tests::patience::{PATIENCE, until, within};
 use weir_tests::redis::Redis;
 use weir_tests::tls::Certificate;
 use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
@@ -81,6 +81,118 @@ async fn two_gateways_spend_one_budget() {
     let over = if were_cut(&[&one, &two]) { 500 } else { 0 };
     assert!(served * COST <= 1000 + over, "{served} were served");
     assert!(served * COST >= 700, "{served} were served");
+}
+
+/// Asks without a limit of the answer, which then is the most that the model has; the status.
+async fn ask_unlimited(weir: &Weir) -> u16 {
+    let answer = weir.chat().json(&chat("m")).send().await;
+    let status = answer.status.as_u16();
+    answer.text().await;
+    status
+}
+
+/// What this gateway says that others used, hold and have in hand of the budget, in dollars.
+async fn spent_elsewhere(weir: &Weir) -> f64 {
+    let told = Call::new(weir.admin(), "GET", "/admin/v1/budgets").send().await.json().await;
+    told["budgets"][0]["elsewhere_usd"].as_f64().unwrap()
+}
+
+#[tokio::test]
+async fn a_budget_serves_at_each_gateway_until_it_is_spent_though_nobody_says_how_long_answers_may_be() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    let config = config(&simulator, &redis.url(), "budgets: [{usd: 1, every: month}]");
+    let (one, two) = (config.start().await, config.start().await);
+    degraded(&one, 0).await;
+    degraded(&two, 0).await;
+    let mut spent = 0;
+    for round in 0..25 {
+        for weir in [&one, &two] {
+            assert_eq!(
+                ask_unlimited(weir).await,
+                200,
+                "{spent} of 1000 were spent in round {round}: {}",
+                weir.stderr()
+            );
+            spent += COST;
+        }
+    }
+    // Near the end each may have to look what the other has given back.
+    let since = Instant::now();
+    while spent + 6 * COST < 1000 && since.elapsed() < PATIENCE {
+        for weir in [&one, &two] {
+            spent += if ask_unlimited(weir).await == 200 { COST } else { 0 };
+        }
+    }
+    let over = if were_cut(&[&one, &two]) { 500 } else { 0 };
+    assert!((1000 - 6 * COST..=1000 + over).contains(&spent), "{spent}");
+}
+
+#[tokio::test]
+async fn what_a_large_request_held_and_did_not_use_is_there_for_the_other_gateway() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    let config = config(&simulator, &redis.url(), "limits: {tpm: 100k}");
+    let (one, two) = (config.start().await, config.start().await);
+    degraded(&one, 0).await;
+    degraded(&two, 0).await;
+    // Both hold more than a half of it, one after the other.
+    let call = |weir: &Weir| weir.chat().json(&with(chat("m"), "max_tokens", json!(60_000)));
+    let mut refused = 0;
+    for _ in 0..10 {
+        for weir in [&one, &two] {
+            let answer = call(weir).send().await;
+            refused += u64::from(answer.status != 200);
+            let id = answer.id();
+            answer.text().await;
+            weir.logged(&id).await;
+        }
+    }
+    // It goes back in the background, so one that asks at that very moment may be too early.
+    assert!(refused <= 2 || were_cut(&[&one, &two]), "{refused} of 20 were refused");
+}
+
+#[tokio::test]
+async fn what_a_killed_gateway_had_in_hand_is_spent_by_the_other() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    let config = config(&simulator, &redis.url(), "budgets: [{usd: 1, every: month}]");
+    let (one, two) = (config.start().await, config.start().await);
+    degraded(&one, 0).await;
+    degraded(&two, 0).await;
+    let spent = count(&ask_all(&[&one], 20).await, 200) * COST;
+    // It says what it has spent at its next beat.
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    let _gone = one.killed();
+    let (mut own, since) = (0, Instant::now());
+    while spent + own + 3 * COST < 1000 && since.elapsed() < PATIENCE {
+        own += count(&ask_all(&[&two], 1).await, 200) * COST;
+    }
+    let over = if were_cut(&[&two]) { 500 } else { 0 };
+    assert!((1000 - 3 * COST..=1000 + over).contains(&(spent + own)), "{spent} and {own}");
+    let elsewhere = spent_elsewhere(&two).await;
+    assert!((elsewhere * 1000.0 - spent as f64).abs() < 0.001, "{elsewhere}, though {spent} were spent");
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_frozen_for_long_does_not_spend_what_others_took_from_it() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    let config = config(&simulator, &redis.url(), "budgets: [{usd: 1, every: month}]");
+    let (one, two) = (config.start().await, config.start().await);
+    degraded(&one, 0).await;
+    degraded(&two, 0).await;
+    let mut spent = count(&ask_all(&[&one], 3).await, 200) * COST;
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    one.signal("STOP");
+    let since = Instant::now();
+    while spent + 3 * COST < 1000 && since.elapsed() < PATIENCE {
+        spent += count(&ask_all(&[&two], 1).await, 200) * COST;
+    }
+    assert!(spent + 3 * COST >= 1000, "{spent}");
+    one.signal("CONT");
+    for _ in 0..10 {
+        spent += count(&ask_all(&[&one], 2).await, 200) * COST;
+    }
+    // While it was still it missed answers: it may hold Redis for lost, and then has its share of what it last saw.
+    let over = if were_cut(&[&one, &two]) { 500 } else { 0 };
+    assert!(spent <= 1000 + over, "{spent}");
 }
 
 #[tokio::test]

@@ -202,12 +202,30 @@ impl Bill {
         let Some((price, whole)) = price.and_then(|price| Some((price, worst.cost(price, wanted)?))) else {
             return unpriced(key, request, by_quota);
         };
-        let now = Timestamp::now();
-        let left = key.accounts.left(now).unwrap_or(Nanos::MAX);
-        let cut = if whole <= left { None } else { worst.cut(price, left, request) };
-        let held = cut.and_then(|each| worst.cost(price, each.saturating_mul(request.choices()))).unwrap_or(whole);
-        self.hold.reservations = Some(key.accounts.reserve(held, now).await.map_err(Fault::exhausted)?);
+        let fit = |left: Option<Nanos>| worst.fit(price, whole, left.unwrap_or(Nanos::MAX), request);
+        let cut = self.hold_money(key, fit).await?;
         Payable::cut(request, cut.or(by_quota))
+    }
+
+    /// Holds in every budget what is right for what is left, and once more where that was not what this gateway believed: what
+    /// others took, or gave back, is known then. Gives to how many tokens each answer is cut.
+    async fn hold_money(
+        &mut self,
+        key: &Key,
+        fit: impl Fn(Option<Nanos>) -> (Option<u64>, Nanos),
+    ) -> Result<Option<u64>, Fault> {
+        let now = Timestamp::now();
+        let (mut cut, held) = fit(key.accounts.left(now));
+        let mut reserved = key.accounts.reserve(held, now).await;
+        if let Err(budget::Exhausted { cause: budget::Cause::Spent, .. }) = &reserved {
+            let (again, less) = fit(key.accounts.left(now));
+            if less < held {
+                cut = again;
+                reserved = key.accounts.reserve(less, now).await;
+            }
+        }
+        self.hold.reservations = Some(reserved.map_err(Fault::exhausted)?);
+        Ok(cut)
     }
 
     /// The most tokens that the request can have in all likelihood. Looked for once, and only where money is held for it.

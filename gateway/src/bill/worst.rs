@@ -10,6 +10,13 @@ use crate::price::{Nanos, Price};
 /// A budget that pays for fewer tokens than this is spent: an answer cut so short helps nobody.
 pub(super) const LEAST_OUTPUT: u64 = 16;
 
+/// A request that names no limit of its answer holds this part of what is left: one that held all of it would have every
+/// other refused while it runs, though it may come to a hundred tokens.
+const PART: Nanos = 4;
+
+/// But as much as so many tokens of each answer cost, where there is so much: a whole answer, of most that are asked for.
+const USUAL_OUTPUT: u64 = 4_096;
+
 /// What a request is cut to, so that it can be paid.
 pub struct Payable<'r> {
     /// The request, with a lower limit of its answer where the budget needs that.
@@ -51,9 +58,27 @@ impl Worst {
         price.bound(&Usage { output_tokens, ..self.usage }, self.tiers)
     }
 
+    /// To how many tokens each answer is cut where `left` is all that there is and the `whole` would cost that much, if to any;
+    /// and what is to be held then.
+    pub(super) fn fit(&self, price: &Price, whole: Nanos, left: Nanos, request: &Request) -> (Option<u64>, Nanos) {
+        let most = self.most(price, left, request);
+        let cut = if whole <= most { None } else { self.cut(price, most, request) };
+        let held = cut.and_then(|each| self.cost(price, each.saturating_mul(request.choices())));
+        (cut, held.unwrap_or(whole))
+    }
+
+    /// The most that a request may hold of what is left.
+    fn most(&self, price: &Price, left: Nanos, request: &Request) -> Nanos {
+        if request.output_limit().is_some() {
+            return left;
+        }
+        let usual = self.cost(price, USUAL_OUTPUT.saturating_mul(request.choices()));
+        usual.map_or(left, |usual| usual.max(left / PART).min(left))
+    }
+
     /// How many tokens each answer may have for what is left; `None` where that is too few, or the answer's length changes
     /// nothing.
-    pub(super) fn cut(&self, price: &Price, left: Nanos, request: &Request) -> Option<u64> {
+    fn cut(&self, price: &Price, left: Nanos, request: &Request) -> Option<u64> {
         match request.operation() {
             Operation::Embeddings => None,
             Operation::Chat | Operation::Completions => {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::budget::lease::{Amount, Answer, Claim, Claimant, Desk, LONGEST_WAIT, Lease, Need, Reason, Verdict};
+use crate::budget::lease::{Amount, Answer, Beside, Claim, Claimant, Desk, LONGEST_WAIT, Lease, Need, Reason, Verdict};
 use crate::budget::raises;
 use crate::budget::window::{Calendar, Window};
 use crate::config::Every;
@@ -63,7 +63,7 @@ pub struct Alert {
     pub every: Every,
     /// The one in which it happened.
     pub window: Window,
-    /// What was used, and what other nodes have in hand.
+    /// What was used, and what other nodes have used or hold.
     pub used: i64,
     /// What may be.
     pub limit: i64,
@@ -175,6 +175,8 @@ pub struct Reading {
     pub reserved: i64,
     /// What other nodes have used, hold or keep in hand, when they were last seen.
     pub elsewhere: i64,
+    /// What of that they have used or hold, as far as they say.
+    pub spent_elsewhere: i64,
 }
 
 impl Terms {
@@ -189,16 +191,23 @@ impl Terms {
 }
 
 impl Reading {
-    /// What is used here and in hand elsewhere.
+    /// What is used here, and used or held elsewhere.
     #[must_use]
     pub fn spent(&self) -> i64 {
-        self.used.saturating_add(self.elsewhere)
+        self.used.saturating_add(self.spent_elsewhere)
+    }
+
+    /// Whether so much could not be reserved though nobody had anything in hand.
+    #[must_use]
+    pub fn is_spent(&self, worst: i64) -> bool {
+        worst > self.limit.saturating_sub(self.spent().saturating_add(self.reserved))
     }
 
     /// What can still be reserved.
     #[must_use]
     pub fn left(&self) -> i64 {
-        self.limit.saturating_sub(self.spent().saturating_add(self.reserved)).max(0)
+        let claimed = self.used.saturating_add(self.reserved).saturating_add(self.elsewhere);
+        self.limit.saturating_sub(claimed).max(0)
     }
 }
 
@@ -251,7 +260,7 @@ impl Account {
     #[must_use]
     pub fn is_low(&self, now: Timestamp) -> bool {
         let reading = self.reading(now);
-        reading.left() == 0 || self.terms.soft_of(reading.limit).is_some_and(|soft| reading.spent() >= soft)
+        reading.is_spent(1) || self.terms.soft_of(reading.limit).is_some_and(|soft| reading.spent() >= soft)
     }
 
     /// Holds `worst` for a request. Nothing can always be held: what costs nothing needs no money. Waits for a slice
@@ -285,7 +294,7 @@ impl Account {
                 Err(Short::Wait(_)) => {}
             }
             if tokio::time::timeout_at(until, called).await.is_err() {
-                return self.hold(worst, Patience::None, now).map_err(|short| short.exhausted(self, now));
+                return self.hold(worst, Patience::None, now).map_err(|short| short.exhausted(self, worst, now));
             }
         }
     }
@@ -315,8 +324,8 @@ impl Account {
         }
         reservation.ok_or_else(|| match verdict {
             Verdict::Wait { turn, .. } => Short::Wait(turn),
-            Verdict::NoStore => Short::No(self.exhausted(Cause::NoStore, now)),
-            Verdict::Yes | Verdict::YesAndAsk | Verdict::No => Short::No(self.exhausted(Cause::Spent, now)),
+            Verdict::NoStore => Short::No(self.exhausted(Cause::NoStore, worst, now)),
+            Verdict::Yes | Verdict::YesAndAsk | Verdict::No => Short::No(self.exhausted(Cause::Spent, worst, now)),
         })
     }
 
@@ -326,9 +335,10 @@ impl Account {
         Reservation { account: Arc::clone(self), held }
     }
 
-    fn exhausted(self: &Arc<Self>, cause: Cause, now: Timestamp) -> Exhausted {
+    fn exhausted(self: &Arc<Self>, cause: Cause, worst: i64, now: Timestamp) -> Exhausted {
         let reading = self.reading(now);
-        if cause == Cause::Spent {
+        // What others have in hand will be there for somebody.
+        if cause == Cause::Spent && reading.is_spent(worst) {
             self.come_to(Threshold::Spent, reading);
         }
         let resets_at = matches!(self.terms.span, Span::Every(..)).then(|| reading.window.ends_at()).flatten();
@@ -336,8 +346,8 @@ impl Account {
         Exhausted { account: Arc::clone(self), cause, left: reading.left(), resets_at, instead }
     }
 
-    fn claim_of(&self, amount: Amount, window: Window) -> Claim {
-        Claim { key: format!("weir:{{{}}}:{}", self.id, window.start), window: Some(window), amount }
+    fn claim_of(&self, amount: Amount, window: Window, beside: Option<Beside>) -> Claim {
+        Claim { key: format!("weir:{{{}}}:{}", self.id, window.start), window: Some(window), amount, beside }
     }
 
     /// Lets another limit hold in the place of the configured one, or that one again. Kept over reloads; whoever raises it
@@ -386,7 +396,7 @@ impl Account {
         self.locked().restored = true;
     }
 
-    fn settle(&self, held: Held, used: i64) {
+    fn settle(self: &Arc<Self>, held: Held, used: i64) {
         let mut counter = self.locked();
         if counter.window.start != held.window {
             return;
@@ -394,12 +404,26 @@ impl Account {
         counter.reserved = counter.reserved.saturating_sub(held.worst);
         counter.used = counter.used.saturating_add(used);
         let reading = counter.reading(held.limit);
-        drop(counter);
+        self.give_back(counter, held.limit);
         if used > 0 && self.terms.soft_of(held.limit).is_some_and(|soft| reading.spent() >= soft) {
             self.come_to(Threshold::Soft, reading);
         }
         if used > 0 && reading.spent() >= held.limit {
             self.come_to(Threshold::Spent, reading);
+        }
+    }
+
+    /// Has what is in hand now and was held for the worst go back to all, where it is much.
+    fn give_back(self: &Arc<Self>, mut counter: MutexGuard<'_, Counter>, limit: i64) {
+        let Some(desk) = self.desk.as_ref().filter(|desk| desk.is_linked()) else {
+            return;
+        };
+        let taken = counter.used.saturating_add(counter.reserved);
+        let need = Need { limit, taken, nodes: desk.nodes(), now: Timestamp::MIN };
+        let asks = counter.lease.as_mut().is_some_and(|lease| lease.asks_to_give_back(need));
+        drop(counter);
+        if asks && !desk.wish(Arc::<Self>::clone(self)) {
+            self.unanswered();
         }
     }
 
@@ -445,15 +469,16 @@ impl Claimant for Account {
         let counter = self.counter(now);
         let taken = counter.used.saturating_add(counter.reserved);
         let told = self.desk.is_some() && counter.lease.as_ref().is_some_and(|lease| lease.is_told());
-        (told && taken > 0).then(|| self.claim_of(Amount::More(taken), counter.window))
+        (told && taken > 0).then(|| self.claim_of(Amount::More(taken), counter.window, None))
     }
 
     fn claim(&self, reason: Reason, now: Timestamp) -> Option<Claim> {
         let desk = self.desk.as_ref()?;
         let mut counter = self.counter(now);
         let need = counter.need(self, desk, now);
-        let amount = counter.lease.get_or_insert_default().claim(reason, need)?;
-        Some(self.claim_of(amount, counter.window))
+        let lease = counter.lease.get_or_insert_default();
+        let (amount, beside) = (lease.claim(reason, need)?, lease.beside(need));
+        Some(self.claim_of(amount, counter.window, Some(beside)))
     }
 
     fn answered(&self, claim: &Claim, answer: &Answer, now: Timestamp) -> Option<Claim> {
@@ -465,8 +490,9 @@ impl Claimant for Account {
             return None;
         }
         let need = counter.need(self, desk, now);
-        let amount = counter.lease.get_or_insert_default().answered(desk, answer, need)?;
-        Some(self.claim_of(amount, counter.window))
+        let lease = counter.lease.get_or_insert_default();
+        let (amount, beside) = (lease.answered(desk, answer, need)?, lease.beside(need));
+        Some(self.claim_of(amount, counter.window, Some(beside)))
     }
 
     fn unanswered(&self) {
@@ -510,8 +536,9 @@ impl Counter {
     }
 
     fn reading(&self, limit: i64) -> Reading {
-        let elsewhere = self.lease.as_ref().map_or(0, |lease| lease.elsewhere());
-        Reading { window: self.window, limit, used: self.used, reserved: self.reserved, elsewhere }
+        let (elsewhere, spent_elsewhere) =
+            self.lease.as_ref().map_or((0, 0), |lease| (lease.elsewhere(), lease.spent_elsewhere()));
+        Reading { window: self.window, limit, used: self.used, reserved: self.reserved, elsewhere, spent_elsewhere }
     }
 
     fn limit(&self, terms: &Terms, now: Timestamp) -> i64 {
@@ -548,10 +575,10 @@ enum Short {
 }
 
 impl Short {
-    fn exhausted(self, account: &Arc<Account>, now: Timestamp) -> Exhausted {
+    fn exhausted(self, account: &Arc<Account>, worst: i64, now: Timestamp) -> Exhausted {
         match self {
             Self::No(exhausted) => exhausted,
-            Self::Wait(_) => account.exhausted(Cause::Spent, now),
+            Self::Wait(_) => account.exhausted(Cause::Spent, worst, now),
         }
     }
 }

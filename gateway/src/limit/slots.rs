@@ -272,7 +272,7 @@ impl Claimant for Slots {
         if amount.is_none() {
             share.asked.store(false, Ordering::Release);
         }
-        Some(Claim { key: format!("weir:{{{}}}", share.id), window: None, amount: amount? })
+        Some(Claim { key: format!("weir:{{{}}}", share.id), window: None, amount: amount?, beside: None })
     }
 
     fn answered(&self, claim: &Claim, answer: &Answer, now: Timestamp) -> Option<Claim> {
@@ -284,7 +284,7 @@ impl Claimant for Slots {
             (stock.answered(share.desk.process(), answer, need), Peak::Kept)
         });
         self.unasked(share);
-        Some(Claim { key: claim.key.clone(), window: None, amount: amount? })
+        Some(Claim { key: claim.key.clone(), window: None, amount: amount?, beside: None })
     }
 
     fn unanswered(&self) {
@@ -479,7 +479,7 @@ mod tests {
         fn read(&mut self, at: usize) {
             let process = &mut self.processes[at];
             let (Some(before), Some(claim)) = (process.written.take(), process.claim.take()) else { return };
-            let answer = Answer { before, after: self.store.clone(), dead: self.dead.clone() };
+            let answer = Answer { before, after: self.store.clone(), dead: self.dead.clone(), ..Answer::default() };
             process.claim = process.slots.answered(&claim, &answer, self.now);
         }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::budget::Window;
-use crate::budget::lease::{Amount, Answer, Claim, Claimant, Claimants, Claims, Desk, NodeId, Reason, Wishes};
+use crate::budget::lease::{Amount, Answer, Beside, Claim, Claimant, Claimants, Claims, Desk, NodeId, Reason, Wishes};
 use crate::redis::connection::{Connection, Settings};
 use crate::redis::cooldowns::{Clock, Cooldowns};
 use crate::redis::nodes::{Dead, Nodes};
@@ -28,6 +28,9 @@ const BATCH: usize = 64;
 /// An answer that takes longer is as good as none: Redis in the same building answers in a tenth of a millisecond. So long at
 /// most those wait who have no slice in hand when it stops.
 const SLOW: Duration = Duration::from_millis(40);
+
+/// An answer that is read so late came before this process was stopped, and is old.
+const STOPPED: Duration = Duration::from_secs(1);
 
 /// How often this node shows that it is there, and looks at what it shares.
 const BEAT: Duration = Duration::from_secs(1);
@@ -56,6 +59,12 @@ const UNCLAIMED: i64 = 3600;
 
 /// How many rounds a claim has at most: what takes back claims nothing, but may learn that others want more of it.
 const ROUNDS: usize = 4;
+
+/// What follows a node's id in the name of the field that stands beside its claim.
+const BESIDE: &str = ":beside";
+
+/// What stands there if the node wants what others have in hand.
+const WANTS: &str = "wants";
 
 /// The beats are forgotten when nobody has been there for so many seconds.
 const BEATS_LAST: i64 = 3600;
@@ -442,8 +451,9 @@ async fn bequeath(
     legacies: impl Iterator<Item = Claim>,
 ) -> Result<(), Trouble> {
     for legacy in legacies {
-        let mut next = pipeline(to, &legacy);
-        next.hset(&legacy.key, from, 0).ignore();
+        let mut next = pipeline((to, 0), &legacy);
+        // What was told beside the two claims is true of them no more.
+        next.hset(&legacy.key, from, 0).ignore().hdel(&legacy.key, vec![beside(from), beside(to)]).ignore();
         let _known: (Fields, Fields) = in_time(connection.run(&next)).await?;
     }
     Ok(())
@@ -479,15 +489,74 @@ impl Claiming {
     /// Writes a claim as the node's, or as the process's where it holds only while that lives.
     async fn write(&mut self, claim: &Claim) -> Result<Answer, Trouble> {
         let by = if claim.window.is_some() { self.node } else { self.process };
-        let (before, after): (Fields, Fields) = in_time(self.connection.run(&pipeline(by, claim))).await?;
-        let (before, after) = (numbers(&before), numbers(&after));
+        let pipeline = pipeline((by, self.process), claim);
+        let (before, after): (Fields, Fields) = in_time(self.connection.run(&pipeline)).await?;
+        let (before, noted, after) = (numbers(&before), noted(&after), numbers(&after));
         if claim.window.is_some() {
-            return Ok(Answer { before, after, dead: Vec::new() });
+            return self.without_hands(&claim.key, Answer { before, after, ..Answer::default() }, noted).await;
         }
-        let Dead { all, buried } = locked(&self.processes).dead(by, &after, Instant::now());
+        let Dead { all, buried } = self.dead(&after);
         remove(&mut self.connection, &claim.key, &buried).await?;
-        Ok(Answer { before, after, dead: all })
+        Ok(Answer { before, after, dead: all, ..Answer::default() })
     }
+
+    fn dead(&self, processes: &Claims) -> Dead {
+        locked(&self.processes).dead(self.process, processes, Instant::now())
+    }
+
+    /// Leaves out what dead processes had in hand, and in the end writes that down: who comes later cannot know that they died.
+    async fn without_hands(&mut self, key: &str, mut answer: Answer, noted: Vec<Noted>) -> Result<Answer, Trouble> {
+        let processes = noted.iter().map(|noted| (noted.process, 0)).collect();
+        let Dead { all, buried } = self.dead(&processes);
+        let mut cuts = Pipeline::new();
+        for Noted { node, process, mut beside } in noted {
+            let is_dead = all.contains(&process);
+            let claim = answer.after.iter_mut().find(|(id, claim)| *id == node && *claim > beside.spent);
+            if let Some((_, claim)) = claim.filter(|_| is_dead) {
+                *claim = beside.spent;
+                if buried.contains(&process) {
+                    cuts.hset(key, node, beside.spent).ignore();
+                }
+            }
+            beside.wants &= !is_dead;
+            answer.beside.push((node, beside));
+        }
+        if !cuts.is_empty() {
+            let () = in_time(self.connection.run(&cuts)).await?;
+        }
+        Ok(answer)
+    }
+}
+
+/// What stands beside a node's claim, and which process wrote it.
+struct Noted {
+    node: NodeId,
+    process: NodeId,
+    beside: Beside,
+}
+
+impl Noted {
+    fn read(field: &str, text: &str) -> Option<Self> {
+        let node = field.strip_suffix(BESIDE)?.parse().ok()?;
+        let mut words = text.split(' ');
+        let (process, spent) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(Self { node, process, beside: Beside { spent, wants: words.next() == Some(WANTS) } })
+    }
+
+    fn text(&self) -> String {
+        let Self { process, beside: Beside { spent, wants }, .. } = self;
+        if *wants { format!("{process} {spent} {WANTS}") } else { format!("{process} {spent}") }
+    }
+}
+
+/// The field beside a node's claim.
+fn beside(node: NodeId) -> String {
+    format!("{node}{BESIDE}")
+}
+
+/// What no gateway wrote is passed over.
+fn noted(fields: &[(String, String)]) -> Vec<Noted> {
+    fields.iter().filter_map(|(field, text)| Noted::read(field, text)).collect()
 }
 
 fn locked(nodes: &Mutex<Nodes>) -> std::sync::MutexGuard<'_, Nodes> {
@@ -503,13 +572,16 @@ async fn remove(connection: &mut Connection, hash: &str, ids: &[NodeId]) -> Resu
     in_time(connection.run(&pipeline)).await
 }
 
-fn pipeline(node: NodeId, claim: &Claim) -> Pipeline {
+fn pipeline((node, process): (NodeId, NodeId), claim: &Claim) -> Pipeline {
     let mut pipeline = Pipeline::new();
     pipeline.hgetall(&claim.key);
     match claim.amount {
         Amount::More(more) => pipeline.hincr(&claim.key, node, more).ignore(),
         Amount::Total(total) => pipeline.hset(&claim.key, node, total).ignore(),
     };
+    if let Some(told) = claim.beside {
+        pipeline.hset(&claim.key, beside(node), Noted { node, process, beside: told }.text()).ignore();
+    }
     match claim.window {
         None => pipeline.expire(&claim.key, UNCLAIMED).ignore(),
         Some(Window { end: i64::MAX, .. }) => &mut pipeline,
@@ -523,7 +595,9 @@ fn pipeline(node: NodeId, claim: &Claim) -> Pipeline {
 }
 
 async fn in_time<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, Trouble> {
-    Ok(tokio::time::timeout(SLOW, answer).await.map_err(|_| Trouble::Slow)??)
+    let asked = Instant::now();
+    let answer = tokio::time::timeout(SLOW, answer).await.map_err(|_| Trouble::Slow)??;
+    if asked.elapsed() < STOPPED { Ok(answer) } else { Err(Trouble::Slow) }
 }
 
 /// What no gateway wrote is passed over.
