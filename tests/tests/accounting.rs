@@ -6,6 +6,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use weir_tests::ask::{chat, simulator, stream, stream_with_usage, with};
 use weir_tests::client::{Answer, Call};
+use weir_tests::patience::within;
 use weir_tests::priced::{PRICED, ask, config, row};
 use weir_tests::provider::Provider;
 use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
