@@ -1,7 +1,7 @@
 //! Several gateways with one Redis: limits and budgets that hold over all of them, without a request that waits for it.
 //!
 //! An account that is shared spends from a *slice* that this node claimed beforehand ([`budget::lease`](crate::budget::lease)
-//! has the arithmetic). The [`Link`] claims the next one when less than half is left. Only where a node has no slice at all does
+//! has the arithmetic). The [`Link`] claims the next one when less than half is left, and what is free beyond two goes back at once. Only where a node has no slice at all does
 //! an admission wait, together with all others of that account: for one answer of Redis, or until it is held to be away.
 //! What lies idle for 3 s goes back, and so does all when the process ends; a window's rest is worth nothing when it is
 //! over.
@@ -18,7 +18,9 @@
 //!
 //! # How much can be overspent
 //!
-//! With Redis there: nothing, but what one request uses beyond the worst case that was held for it.
+//! With Redis there: nothing, but what one request uses beyond the worst case that was held for it; and what a process that was
+//! killed, or stood still for 10 s and more, had used since it last said so, a second ago at most where it is in use: no more than
+//! it had in hand. Others have that 10 s later.
 //!
 //! With `lease`, when all nodes lose Redis: nothing, unless a node claimed more than one slice of an account since the
 //! others last looked at it; a slice is a quarter of what is left for each node. What was claimed beyond that can be
@@ -30,13 +32,16 @@
 //! being how many gateways it saw when it ran before; a new one takes itself for the only one.
 //!
 //! When k of N nodes are cut off and the others are not, each of the k has its share beside what the others go on to
-//! claim: at most the limit and k/N of it.
+//! claim: at most the limit and k/N of it. After 10 s the others have what the k had in hand as well, two slices each unless a large
+//! request held more; that can be spent twice then.
 //!
 //! A Redis that comes back without its data learns it from the nodes: each tells what it has claimed, and nobody takes
 //! anything new for 3 s.
 //!
-//! A process that ends by force leaves its claims of money, rates and quotas standing until their windows end, and has them
-//! again if it comes back as the same node.
+//! Of the claims of money, rates and quotas of a process that ends by force the others take what it had in hand, as soon as its beat
+//! has not moved for 10 s. What it had used, held and waited for stands until their windows end, and it has that again if it comes
+//! back as the same node. One that was only frozen lets go of what it had in hand when it sees that it was not answered for 5 s.
+//! Gateways of an older version say nothing of what they spent: theirs stand as they are.
 //!
 //! # Requests at once
 //!
