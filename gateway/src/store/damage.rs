@@ -186,61 +186,6 @@ fn a_damaged_store_is_whole_or_refused_and_never_silently_less() {
 }
 
 #[test]
-fn a_start_on_a_damaged_store_that_has_no_mark_destroys_nothing_that_a_repair_would_keep() {
-    let whole = tempfile::tempdir().unwrap();
-    let all = store(whole.path());
-    let (mut refused, mut unharmed) = (0, 0);
-    each_damage(whole.path(), |copied, file, damage| {
-        fs::write(copied.join("store.mark"), "").unwrap();
-        let repaired = tempfile::tempdir().unwrap();
-        copy(copied, repaired.path());
-        repair(repaired.path()).unwrap();
-        let (kept, before) = (read(repaired.path()).unwrap(), bytes(copied));
-        match in_time(|| Embedded::open(copied)).map(drop) {
-            Ok(()) => {
-                // What a start passed by, the next one may still find.
-                let read = read(copied).unwrap_or_else(|_| {
-                    repair(copied).unwrap();
-                    read(copied).unwrap()
-                });
-                let lost = kept.keys().filter(|key| !read.contains_key(*key)).count();
-                assert_eq!(lost, 0, "{damage:?} of {}", file.display());
-                unharmed += usize::from(read == all);
-            }
-            Err(error) => {
-                assert!(matches!(error, StoreFault::Damaged(_)), "{damage:?} of {}: {error}", file.display());
-                assert!(bytes(copied) == before, "{damage:?} of {}: files were changed", file.display());
-                refused += 1;
-            }
-        }
-    });
-    assert!(refused > 8 && unharmed > 3, "{refused}, {unharmed}");
-}
-
-#[test]
-fn a_store_that_nothing_befell_needs_no_mark_after_an_end_or_a_kill() {
-    let whole = tempfile::tempdir().unwrap();
-    let mut all = store(whole.path());
-    fs::remove_file(whole.path().join("store.mark")).unwrap();
-    assert!(read(whole.path()).unwrap() == all, "after an end");
-    fs::write(whole.path().join("store.mark"), "torn").unwrap();
-    let backend = open(whole.path());
-    for number in BATCHES + 1..BATCHES + 30 {
-        backend.apply(&batch(number, &mut all)).unwrap();
-    }
-    let killed = tempfile::tempdir().unwrap();
-    copy(whole.path(), killed.path());
-    fs::remove_file(killed.path().join("store.mark")).unwrap();
-    assert!(read(killed.path()).unwrap() == all, "after a kill");
-    let [started, first] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let new = open(first.path());
-    format::settle(&new).unwrap();
-    copy(first.path(), started.path());
-    fs::remove_file(started.path().join("store.mark")).unwrap();
-    assert!(in_time(|| Embedded::open(started.path())).is_ok(), "in its first second");
-}
-
-#[test]
 fn what_a_killed_process_left_in_the_journal_is_there_after_a_start_and_after_a_repair() {
     let [whole, started, repaired, flipped] = [(); 4].map(|()| tempfile::tempdir().unwrap());
     let mut all = store(whole.path());

@@ -14,7 +14,6 @@ use sled::{Config, Db};
 
 use self::journal::Journal;
 use self::mark::Mark;
-use self::salvage::Salvaged;
 use super::backend::{Backend, Batch, Change, Direction, Pair, Span};
 use super::{StoreFault, failed, seal};
 
@@ -77,12 +76,15 @@ impl Embedded {
         fs::create_dir_all(path)?;
         let files = files(path);
         let (mark, marked) = Mark::open(&mark(path))?;
-        let due = if files.is_dir() { look_first(path, marked)? } else { marked.unwrap_or(0) };
-        let (db, newest) = opened(&files, due)?;
+        let marked = marked.unwrap_or(0);
+        if files.is_dir() {
+            look_first(path, marked)?;
+        }
+        let (db, newest) = opened(&files, marked)?;
         let (journal, batches) = Journal::open(&journal(path)).map_err(unread)?;
         let written = Mutex::new(Written { newest, journal, mark });
         let embedded = Self { db, log: files.join("db"), written };
-        embedded.do_again(batches.into_iter().filter(|(number, _)| marked.is_none_or(|marked| *number > marked)))?;
+        embedded.do_again(batches.into_iter().filter(|(number, _)| *number > marked))?;
         Ok(embedded)
     }
 
@@ -176,41 +178,28 @@ impl Backend for Embedded {
     }
 }
 
-/// sled's database in the folder `files`, and the number of its newest batch, which is `due` or more.
-fn opened(files: &Path, due: u64) -> Result<(Db, u64), StoreFault> {
+/// sled's database in the folder `files`, and the number of its newest batch, which is `marked` or more.
+fn opened(files: &Path, marked: u64) -> Result<(Db, u64), StoreFault> {
     // Whoever writes flushes, and waits for it; a flush of sled's own every half second would do so again.
     let config = Config::new().path(files).cache_capacity(CACHE).flush_every_ms(None);
     let db = guarded(|| config.open())?;
     let newest = newest(&db)?;
-    if newest < due { Err(cut(newest, due)) } else { Ok((db, newest)) }
+    if newest < marked { Err(cut(newest, marked)) } else { Ok((db, newest)) }
 }
 
-/// Refuses a store that sled would cut, before sled could. Where that is not sure, sled is tried with a copy. Gives the number
-/// of the batch that must be there.
-fn look_first(path: &Path, marked: Option<u64>) -> Result<u64, StoreFault> {
+/// Refuses a store that sled would cut, before sled could. Where that is not sure, sled is tried with a copy.
+fn look_first(path: &Path, marked: u64) -> Result<(), StoreFault> {
     let files = files(path);
     let _lock = locked(&files)?;
-    let due = marked.map_or_else(|| readable(path), Ok)?;
-    if look::newest(&files)? >= due.max(1) {
-        return Ok(due);
+    if look::newest(&files)? >= marked {
+        return Ok(());
     }
     let copy = path.join("store.tried");
     // A process that was killed may have left one.
     drop(fs::remove_dir_all(&copy));
-    let tried = copied(&files, &copy).map_err(StoreFault::from).and_then(|()| opened(&copy, due).map(drop));
+    let tried = copied(&files, &copy).map_err(StoreFault::from).and_then(|()| opened(&copy, marked).map(drop));
     drop(fs::remove_dir_all(&copy));
-    tried.map(|()| due)
-}
-
-/// What is due of a store without a mark, which was lost, or an older Weir wrote none: all up to the newest batch that can be
-/// read anywhere, since a repair would keep it; but not what the journal has.
-fn readable(path: &Path) -> Result<u64, StoreFault> {
-    let newest = Salvaged::read(&files(path))?.newest();
-    let journal = journal::batches(&journal(path))?;
-    match (journal.first(), journal.last()) {
-        (Some((first, _)), Some((last, _))) if *last >= newest => Ok(newest.min(first.saturating_sub(1))),
-        _ => Ok(newest),
-    }
+    tried
 }
 
 fn copied(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -256,10 +245,10 @@ fn number(value: Vec<u8>) -> u64 {
     value.try_into().map_or(0, u64::from_be_bytes)
 }
 
-fn cut(newest: u64, due: u64) -> StoreFault {
+fn cut(newest: u64, marked: u64) -> StoreFault {
     StoreFault::Damaged(match newest {
         0 => "what was written to it is gone".to_owned(),
-        _ => format!("its newest {} commits are gone", due - newest),
+        _ => format!("its newest {} commits are gone", marked - newest),
     })
 }
 
