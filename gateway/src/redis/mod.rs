@@ -1,10 +1,10 @@
 //! Several gateways with one Redis: limits and budgets that hold over all of them, without a request that waits for it.
 //!
 //! An account that is shared spends from a *slice* that this node claimed beforehand ([`budget::lease`](crate::budget::lease)
-//! has the arithmetic). The [`Link`] claims the next one when less than half is left, and what is free beyond two goes back at once. Only where a node has no slice at all does
-//! an admission wait, together with all others of that account: for one answer of Redis, or until it is held to be away.
-//! What lies idle for 3 s goes back, and so does all when the process ends; a window's rest is worth nothing when it is
-//! over.
+//! has the arithmetic). The [`Link`] claims the next one when less than half is left, and what is free beyond two goes back at
+//! once. Only where a node has no slice at all does an admission wait, together with all others of that account: for one answer
+//! of Redis, or until it is held to be away. What lies idle for 3 s goes back, and so does all when the process ends; a window's
+//! rest is worth nothing when it is over.
 //!
 //! # While Redis is away
 //!
@@ -36,7 +36,8 @@
 //! request held more; that can be spent twice then.
 //!
 //! A Redis that comes back without its data learns it from the nodes: each tells what it has claimed, and nobody takes
-//! anything new for 3 s.
+//! anything new for 3 s. One that is emptied while all are connected is noticed at the next beat: until then, a second at most,
+//! a node that claims sees none of the others' claims, and what they spent can be spent again.
 //!
 //! Of the claims of money, rates and quotas of a process that ends by force the others take what it had in hand, as soon as its beat
 //! has not moved for 10 s. What it had used, held and waited for stands until their windows end, and it has that again if it comes
