@@ -1,7 +1,8 @@
 //! The thread that copies what is committed to where the other gateways read it, in order and some commits at a time.
 //!
 //! How far it came stands in the copy itself, in a mark that is written with the rows: a copy that was lost, or fell back,
-//! is filled again from there with what the ledger has, and what is copied twice is written once.
+//! is filled again from there with what the ledger has, and what is copied twice is written once. One that was lost between a
+//! look at it and a write has a mark but no format: that mark says nothing of what was lost.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -163,7 +164,7 @@ impl Shipper {
             return Err(StoreFault::Away);
         }
         let copy = self.fleet.own();
-        let marked = marked(&*copy)?;
+        let marked = whole_mark(&*copy)?;
         match (self.shipped, marked) {
             // An answer that did not come may have been of a batch that was written.
             (Some(shipped), Some(marked)) if marked >= shipped => self.shipped = Some(marked),
@@ -227,6 +228,29 @@ impl Shipper {
         }
         self.tended = Some(Instant::now());
         Ok(())
+    }
+}
+
+/// How far a copy came that has lost nothing; one that has is emptied.
+fn whole_mark(copy: &dyn Backend) -> Result<Option<u64>, StoreFault> {
+    let marked = marked(copy)?;
+    if marked.is_none() || format::is_begun(copy)? {
+        return Ok(marked);
+    }
+    empty(copy)?;
+    Ok(None)
+}
+
+fn empty(copy: &dyn Backend) -> Result<(), StoreFault> {
+    let everything = Span { from: Vec::new(), to: vec![u8::MAX] };
+    loop {
+        let page = copy.range(&everything, Direction::Up, PAGE)?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        page.into_iter().for_each(|(key, _)| batch.delete(key));
+        copy.apply(&batch)?;
     }
 }
 

@@ -528,6 +528,14 @@ fn paged(reader: &Reader, limit: usize) -> Vec<String> {
     }
 }
 
+fn lose_all_but_the_mark(copy: &dyn Backend) {
+    let everything = Span { from: Vec::new(), to: vec![u8::MAX] };
+    let mut batch = Batch::default();
+    let keys = copy.range(&everything, Direction::Up, usize::MAX).unwrap().into_iter().map(|(key, _)| key);
+    keys.filter(|key| key != b"shipped").for_each(|key| batch.delete(key));
+    copy.apply(&batch).unwrap();
+}
+
 #[derive(Clone, Debug)]
 enum Turn {
     Write,
@@ -535,6 +543,8 @@ enum Turn {
     Kill,
     /// What was copied is lost.
     Lose,
+    /// It is lost between a look at it and a write of newer rows.
+    LoseBefore,
     /// The copies cannot be reached, or again.
     Away(bool),
 }
@@ -545,6 +555,7 @@ fn turn() -> impl Strategy<Value = (usize, Turn)> {
         3 => Just(Turn::Ship),
         1 => Just(Turn::Kill),
         1 => Just(Turn::Lose),
+        1 => Just(Turn::LoseBefore),
         1 => any::<bool>().prop_map(Turn::Away),
     ];
     (0..3_usize, turn)
@@ -571,6 +582,7 @@ proptest! {
                 Turn::Ship => drop(gateway.shipper.round(now)),
                 Turn::Kill => gateway.kill(),
                 Turn::Lose => gateway.fleet.lose(),
+                Turn::LoseBefore => lose_all_but_the_mark(&*gateway.fleet.own()),
                 Turn::Away(away) => gateway.fleet.away.store(away, Ordering::SeqCst),
             }
         }

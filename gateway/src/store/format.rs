@@ -37,6 +37,11 @@ pub(crate) fn begun(backend: &dyn Backend) -> Result<(), StoreFault> {
     }
 }
 
+/// Whether a copy was made ready.
+pub(crate) fn is_begun(backend: &dyn Backend) -> Result<bool, StoreFault> {
+    Ok(written(backend)?.is_some())
+}
+
 /// Refuses what this program cannot read, and changes nothing.
 pub(crate) fn known(backend: &dyn Backend) -> Result<(), StoreFault> {
     match written(backend)? {
