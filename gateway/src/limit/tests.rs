@@ -260,11 +260,7 @@ async fn no_slot_is_lost_or_given_twice_among_many_who_wait_at_several() {
             let Some((_, permit)) = Scopes::admit_at_first(&all, queue).await else {
                 return (is_hasty, 0);
             };
-            let together = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
-            tokio::task::yield_now().await;
-            inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-            drop(permit);
-            (true, together)
+            (true, held_beside(permit, &inside).await)
         })
     });
     for asker in askers.collect::<Vec<_>>() {
@@ -291,6 +287,15 @@ async fn one_who_waits_in_vain_or_leaves_takes_nothing_along() {
     assert_eq!(remaining(&all, Instant::now()), Some(3));
 }
 
+/// Holds it for a moment; how many are held then.
+async fn held_beside<P>(permit: P, inside: &std::sync::atomic::AtomicUsize) -> usize {
+    let together = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+    tokio::task::yield_now().await;
+    inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+    drop(permit);
+    together
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_slot_is_lost_or_given_twice_under_many_askers() {
     let registry = Registry::default();
@@ -304,11 +309,7 @@ async fn no_slot_is_lost_or_given_twice_under_many_askers() {
             let Ok(permit) = all.admit_in_turn(Queue { patience, most: 1000 }).await else {
                 return (number % 5 == 0, 0);
             };
-            let together = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
-            tokio::task::yield_now().await;
-            inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-            drop(permit);
-            (true, together)
+            (true, held_beside(permit, &inside).await)
         })
     });
     for asker in askers.collect::<Vec<_>>() {
