@@ -4,11 +4,10 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access_log::{AccessLog, Writer};
 use crate::admin::{Access, Admin};
@@ -27,7 +26,7 @@ use crate::model::{ModelManager, ProviderManager};
 use crate::net::dns::Resolver;
 use crate::net::door::Tolerance;
 use crate::net::proxy::Proxies;
-use crate::net::server::{self, Listening, Settings};
+use crate::net::server::{self, Ears, Listening, Settings};
 use crate::net::sockets::{Handover, Sockets};
 use crate::net::tls::{Identity, IdentityError};
 use crate::net::upstream::Upstreams;
@@ -133,6 +132,7 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let mut settings = settings(&loaded.config)?;
     let token = loaded.config.server.admin_token.as_ref().map(config::Secret::resolve).transpose();
     let token = token.map_err(|error| Refused::Input(format!("server.admin_token: {error}")))?;
+    let hangup = heard(|| signal(SignalKind::hangup()))?;
     let bound = bind(&mut settings, start)?;
     raise_file_limit();
     let (access_log, writer) = open_access_log(&loaded.config.observability.access_log)?;
@@ -167,12 +167,12 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let address = settings.admin.as_ref().map(|listening| listening.address.ip());
     let access = Access::of(token.as_ref().map(|token| token.as_str()), address);
     let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&reloader), access);
-    let _watching = keep_fresh(&origin, &reloader)?;
-    let sockets = bound.map_or_else(|| take_over(&mut settings), Ok)?;
+    let _watching = keep_fresh(&origin, &reloader, hangup)?;
+    let (sockets, ears) = bound.map_or_else(|| take_over(&mut settings), Ok)?;
     let announced = settings.clone();
-    let ran = server::run(&gateway, admin, &settings, sockets, move || announce(&announced)).map_err(Refused::Machine);
+    let ran = server::run(&gateway, admin, &settings, (sockets, ears), move || announce(&announced));
     gateway.close();
-    ran
+    ran.map_err(Refused::Machine)
 }
 
 fn start_simulator(config: &Config) -> io::Result<Option<simulator::Simulator>> {
@@ -208,20 +208,31 @@ fn settings(config: &Config) -> Result<Settings, Refused> {
     })
 }
 
-/// The process's own sockets; none when it takes over another's.
-fn bind(settings: &mut Settings, start: Start) -> Result<Option<Sockets>, Refused> {
+/// What gives word of a signal, which would end the process otherwise. What comes before somebody listens is heard then.
+fn heard<T>(signals: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _within = runtime.enter();
+    signals()
+}
+
+/// The process's own sockets; none when it takes over another's. Who finds that it answers may at once tell it to end.
+fn bind(settings: &mut Settings, start: Start) -> Result<Option<(Sockets, Ears)>, Refused> {
     match start {
-        Start::Fresh => Sockets::bind(settings.addresses()).map(Some).map_err(Refused::Input),
+        Start::Fresh => {
+            let ears = heard(Ears::open)?;
+            Ok(Some((Sockets::bind(settings.addresses()).map_err(Refused::Input)?, ears)))
+        }
         Start::Upgrade => Ok(None),
     }
 }
 
-/// The sockets of the process that serves; nothing that can fail comes after that.
-fn take_over(settings: &mut Settings) -> Result<Sockets, Refused> {
+/// The sockets of the process that serves; nothing that can fail comes after that. Until they come a signal ends the wait.
+fn take_over(settings: &mut Settings) -> Result<(Sockets, Ears), Refused> {
     let _unread =
         io::stdout().write_all(b"weir: waiting for the sockets of the process that serves; send it SIGQUIT\n");
     let handover = settings.handover.clone();
-    Sockets::take_over(&handover, settings.addresses()).map_err(Refused::Input)
+    let sockets = Sockets::take_over(&handover, settings.addresses()).map_err(Refused::Input)?;
+    Ok((sockets, heard(Ears::open)?))
 }
 
 /// A stream takes two file descriptors, and many systems give a process 1,024 unless it asks for more.
@@ -334,30 +345,24 @@ fn open_access_log(wanted: &config::AccessLog) -> Result<(AccessLog, Option<Writ
 }
 
 /// Reloads when the files change and on SIGHUP. What is returned must live as long as the process serves.
-fn keep_fresh(origin: &Origin, reloader: &Arc<Reloader>) -> io::Result<Option<config::WatchGuard>> {
-    let on_signal = Arc::clone(reloader);
-    let (listening, listens) = sync_channel(1);
-    vital::tireless("sighup", move || reload_on_signal(&on_signal, &listening))?;
-    // Until then a SIGHUP would end the process. An error was logged by the thread.
-    let _listens = listens.recv();
+fn keep_fresh(origin: &Origin, reloader: &Arc<Reloader>, hangup: Signal) -> io::Result<Option<config::WatchGuard>> {
+    let (on_signal, hangup) = (Arc::clone(reloader), Mutex::new(hangup));
+    vital::tireless("sighup", move || reload_on_signal(&on_signal, &hangup))?;
     let Origin::Path(path) = origin else { return Ok(None) };
     let on_change = Arc::clone(reloader);
     // A refused reload has been logged and counted.
     config::watch(path, move || drop(on_change.reload())).map(Some)
 }
 
-fn reload_on_signal(reloader: &Reloader, listening: &SyncSender<()>) {
-    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
-        let mut hangup = runtime.block_on(async { signal(SignalKind::hangup()) })?;
-        // Whoever waits for it has begun to serve by now, or has ended.
-        let _waited_for = listening.send(());
-        while runtime.block_on(hangup.recv()).is_some() {
-            drop(reloader.reload());
+fn reload_on_signal(reloader: &Reloader, hangup: &Mutex<Signal>) {
+    let mut hangup = hangup.lock().unwrap_or_else(PoisonError::into_inner);
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            while runtime.block_on(hangup.recv()).is_some() {
+                drop(reloader.reload());
+            }
         }
-        Ok(())
-    });
-    if let Err(error) = waiting {
-        tracing::error!(%error, "SIGHUP cannot be received");
+        Err(error) => tracing::error!(%error, "SIGHUP cannot be received"),
     }
 }
 

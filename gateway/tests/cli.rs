@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// Runs `weir` in a folder, with an environment of its own and `input` on standard input.
 fn weir_in(folder: &Path, arguments: &[&str], input: &str) -> Output {
@@ -449,4 +451,29 @@ fn explain_knows_simulated_providers() {
     let output = weir_in(&folder.0, &[&["explain", config.to_str().unwrap()], &request[..]].concat(), "");
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert!(out(&output).contains("the provider is simulated inside the process"), "{}", out(&output));
+}
+
+#[test]
+fn a_signal_is_heeded_as_soon_as_the_address_answers() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = format!(
+        "version: 1\nserver: {{listen: '{address}', admin: null}}\nstore: {{path: data}}\nproviders: {{}}\nmodels: []\ntenants: []\n"
+    );
+    let folder = Folder::with("signals", &[("weir.yaml", &config)]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .current_dir(&folder.0)
+        .env_clear()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while TcpStream::connect(address).is_err() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it listened");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for signal in ["-HUP", "-TERM"] {
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
 }

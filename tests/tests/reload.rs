@@ -2,13 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use simulator::Simulator;
 use weir_tests::client::{Answer, Call, End};
-use weir_tests::patience::until;
+use weir_tests::patience::{until, within};
 use weir_tests::raw::Raw;
 use weir_tests::weir::{Config, KEY, KEY_HASH, Weir};
 
@@ -131,6 +132,21 @@ async fn a_bad_file_is_refused_with_every_fault_and_the_old_configuration_serves
     fs::remove_file(weir.folder().join("weir.yaml")).unwrap();
     assert_eq!(reload(&weir).await.status, 422);
     assert_eq!(status(&weir, "one", KEY).await, 200);
+}
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_the_file_holds_up_no_reload() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).start().await;
+    let file = weir.folder().join("weir.yaml");
+    let good = fs::read_to_string(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let refused = within("an answer", reload(&weir)).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().await.contains("is no regular file"));
+    write_text(&weir, &good);
+    assert_eq!(reload(&weir).await.status, 200);
 }
 
 #[tokio::test]

@@ -51,12 +51,18 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Loads it again; a text is gone, so it has no fault and changes nothing.
+    /// Loads it again; a text is gone, so it has no fault and changes nothing. A pipe that nobody writes into would hold up
+    /// this reload and all that follow, so none is read again.
     ///
     /// # Errors
     /// Every fault, with its place.
     pub fn load(&self) -> Result<Option<Loaded>, Faults> {
         match self {
+            Self::Path(path) if path.exists() && !path.is_dir() && !path.is_file() => {
+                let mut faults = Faults::default();
+                faults.push(unplaced(format!("{} is no regular file, so it cannot be read again", path.display())));
+                Err(faults)
+            }
             Self::Path(path) => load(path).map(Some),
             Self::Quickstart => quickstart().map(Some),
             Self::Text => Ok(None),

@@ -109,7 +109,7 @@ pub fn run(
     gateway: &Arc<Gateway>,
     admin: Admin,
     settings: &Settings,
-    sockets: Sockets,
+    (sockets, ears): (Sockets, Ears),
     ready: impl Fn() + Send + Sync + 'static,
 ) -> Result<(), String> {
     let configuration = ServerConf {
@@ -142,6 +142,7 @@ pub fn run(
         server.add_service(Served { service, sockets: Arc::clone(&sockets), stop: stop_admin.subscribe() });
     }
     let signals = Signals {
+        ears: tokio::sync::Mutex::new(ears),
         gateway: Arc::clone(gateway),
         sockets,
         handover: settings.handover.clone(),
@@ -198,6 +199,7 @@ impl ServerApp for AdminDoor {
 
 /// SIGTERM and SIGINT drain, SIGQUIT hands the sockets over and drains; once more SIGTERM or SIGINT cuts the drain short.
 struct Signals {
+    ears: tokio::sync::Mutex<Ears>,
     gateway: Arc<Gateway>,
     sockets: Arc<Sockets>,
     handover: Handover,
@@ -219,13 +221,7 @@ enum Told {
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let mut ears = match Ears::open() {
-            Ok(ears) => ears,
-            Err(error) => {
-                tracing::error!(%error, "signals cannot be received");
-                return ShutdownSignal::GracefulTerminate;
-            }
-        };
+        let mut ears = self.ears.lock().await;
         (self.ready)();
         while ears.next().await == Told::HandOver && !self.hand_over().await {}
         self.drain(&mut ears).await;
@@ -279,14 +275,19 @@ impl Signals {
 }
 
 /// The signals that end a process.
-struct Ears {
+#[derive(Debug)]
+pub struct Ears {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
 }
 
 impl Ears {
-    fn open() -> std::io::Result<Self> {
+    /// From now on they are heard. To be called within a runtime, though any other hears as well.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn open() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
