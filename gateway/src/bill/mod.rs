@@ -224,6 +224,7 @@ impl Bill {
                 reserved = key.accounts.reserve(less, now).await;
             }
         }
+        let reserved = reserved.inspect_err(|exhausted| exhausted.tell(now));
         self.hold.reservations = Some(reserved.map_err(Fault::exhausted)?);
         Ok(cut)
     }

@@ -59,7 +59,7 @@ impl Worst {
     }
 
     /// To how many tokens each answer is cut where `left` is all that there is and the `whole` would cost that much, if to any;
-    /// and what is to be held then.
+    /// and what is to be held then. Where too little is left, that is the least that is of use: others may give it back.
     pub(super) fn fit(&self, price: &Price, whole: Nanos, left: Nanos, request: &Request) -> (Option<u64>, Nanos) {
         let most = self.most(price, left, request);
         let cut = if whole <= most { None } else { self.cut(price, most, request) };
@@ -76,14 +76,16 @@ impl Worst {
         usual.map_or(left, |usual| usual.max(left / PART).min(left))
     }
 
-    /// How many tokens each answer may have for what is left; `None` where that is too few, or the answer's length changes
-    /// nothing.
+    /// How many tokens each answer may have for what is left, and no fewer than are of use; `None` where the answer's length
+    /// changes nothing.
     fn cut(&self, price: &Price, left: Nanos, request: &Request) -> Option<u64> {
         match request.operation() {
             Operation::Embeddings => None,
             Operation::Chat | Operation::Completions => {
                 let all = price.affordable_output(left, &self.usage, self.tiers)?;
-                Some(all / request.choices()).filter(|each| *each >= LEAST_OUTPUT)
+                let each = (all / request.choices()).max(LEAST_OUTPUT);
+                let is_less = |asked: u64| each.saturating_mul(request.choices()) < asked;
+                request.output_limit().is_none_or(is_less).then_some(each)
             }
         }
     }

@@ -63,7 +63,7 @@ pub struct Alert {
     pub every: Every,
     /// The one in which it happened.
     pub window: Window,
-    /// What was used, and what other nodes have used or hold.
+    /// What was used, here and by other nodes.
     pub used: i64,
     /// What may be.
     pub limit: i64,
@@ -175,8 +175,8 @@ pub struct Reading {
     pub reserved: i64,
     /// What other nodes have used, hold or keep in hand, when they were last seen.
     pub elsewhere: i64,
-    /// What of that they have used or hold, as far as they say.
-    pub spent_elsewhere: i64,
+    /// What of that they have used, as far as they say.
+    pub used_elsewhere: i64,
 }
 
 impl Terms {
@@ -191,16 +191,16 @@ impl Terms {
 }
 
 impl Reading {
-    /// What is used here, and used or held elsewhere.
+    /// What is used, here and elsewhere.
     #[must_use]
     pub fn spent(&self) -> i64 {
-        self.used.saturating_add(self.spent_elsewhere)
+        self.used.saturating_add(self.used_elsewhere)
     }
 
-    /// Whether so much could not be reserved though nobody had anything in hand.
+    /// Whether so much could not be reserved though nothing was held or in hand anywhere.
     #[must_use]
     pub fn is_spent(&self, worst: i64) -> bool {
-        worst > self.limit.saturating_sub(self.spent().saturating_add(self.reserved))
+        worst > self.limit.saturating_sub(self.spent())
     }
 
     /// What can still be reserved.
@@ -264,37 +264,33 @@ impl Account {
     }
 
     /// Holds `worst` for a request. Nothing can always be held: what costs nothing needs no money. Waits for a slice
-    /// where the account is shared and this node has none in hand: for an answer, or until the store is held to be away.
+    /// where the account is shared and this node has none in hand: until the store has answered, or is held to be away.
     ///
     /// # Errors
-    /// So much is not left, or the shared store is away and the configuration refuses then.
+    /// So much is not left, or the shared store does not answer and the configuration refuses then.
     pub async fn reserve(self: &Arc<Self>, worst: i64, now: Timestamp) -> Result<Reservation, Exhausted> {
-        match self.hold(worst, Patience::Some, now) {
+        match self.hold(worst, now) {
             Ok(reservation) => Ok(reservation),
             Err(Short::No(exhausted)) => Err(exhausted),
-            Err(Short::Wait(turn)) => self.hold_in_turn(worst, &turn, now).await,
+            Err(Short::Wait(waiting)) => self.hold_in_turn(waiting, now).await,
         }
     }
 
-    /// Without an answer in time the store is as good as away.
-    async fn hold_in_turn(
-        self: &Arc<Self>,
-        worst: i64,
-        turn: &Notify,
-        now: Timestamp,
-    ) -> Result<Reservation, Exhausted> {
+    async fn hold_in_turn(self: &Arc<Self>, mut waiting: Waiting, now: Timestamp) -> Result<Reservation, Exhausted> {
         let until = tokio::time::Instant::now() + LONGEST_WAIT;
+        let (worst, turn) = (waiting.worst, Arc::clone(&waiting.turn));
         loop {
             let mut called = std::pin::pin!(turn.notified());
             // From here on a call is noticed, so none is missed between the look and the wait.
             called.as_mut().enable();
-            match self.hold(worst, Patience::Some, now) {
+            waiting = match self.hold(worst, now) {
                 Ok(reservation) => return Ok(reservation),
                 Err(Short::No(exhausted)) => return Err(exhausted),
-                Err(Short::Wait(_)) => {}
-            }
+                Err(Short::Wait(waiting)) => waiting,
+            };
             if tokio::time::timeout_at(until, called).await.is_err() {
-                return self.hold(worst, Patience::None, now).map_err(|short| short.exhausted(self, worst, now));
+                drop(waiting);
+                return Err(self.exhausted(Cause::NoStore, worst, now));
             }
         }
     }
@@ -304,16 +300,19 @@ impl Account {
     /// # Errors
     /// As [`Account::reserve`].
     pub fn reserve_at_once(self: &Arc<Self>, worst: i64, now: Timestamp) -> Result<Reservation, Exhausted> {
-        self.hold(worst, Patience::Some, now).or_else(|short| match short {
+        self.hold(worst, now).or_else(|short| match short {
             Short::No(exhausted) => Err(exhausted),
-            Short::Wait(_) => Ok(self.held(&mut self.counter(now), worst, now)),
+            Short::Wait(waiting) => {
+                drop(waiting);
+                Ok(self.held(&mut self.counter(now), worst, now))
+            }
         })
     }
 
-    fn hold(self: &Arc<Self>, worst: i64, patience: Patience, now: Timestamp) -> Result<Reservation, Short> {
+    fn hold(self: &Arc<Self>, worst: i64, now: Timestamp) -> Result<Reservation, Short> {
         let worst = worst.max(0);
         let mut counter = self.counter(now);
-        let verdict = if worst == 0 { Verdict::Yes } else { counter.verdict(self, worst, patience, now) };
+        let verdict = if worst == 0 { Verdict::Yes } else { counter.verdict(self, worst, now) };
         let reservation =
             matches!(verdict, Verdict::Yes | Verdict::YesAndAsk).then(|| self.held(&mut counter, worst, now));
         drop(counter);
@@ -323,7 +322,7 @@ impl Account {
             self.unanswered();
         }
         reservation.ok_or_else(|| match verdict {
-            Verdict::Wait { turn, .. } => Short::Wait(turn),
+            Verdict::Wait { turn, .. } => Short::Wait(Waiting { account: Arc::clone(self), worst, turn }),
             Verdict::NoStore => Short::No(self.exhausted(Cause::NoStore, worst, now)),
             Verdict::Yes | Verdict::YesAndAsk | Verdict::No => Short::No(self.exhausted(Cause::Spent, worst, now)),
         })
@@ -337,13 +336,9 @@ impl Account {
 
     fn exhausted(self: &Arc<Self>, cause: Cause, worst: i64, now: Timestamp) -> Exhausted {
         let reading = self.reading(now);
-        // What others have in hand will be there for somebody.
-        if cause == Cause::Spent && reading.is_spent(worst) {
-            self.come_to(Threshold::Spent, reading);
-        }
         let resets_at = matches!(self.terms.span, Span::Every(..)).then(|| reading.window.ends_at()).flatten();
         let instead = self.terms.instead.clone();
-        Exhausted { account: Arc::clone(self), cause, left: reading.left(), resets_at, instead }
+        Exhausted { account: Arc::clone(self), worst, cause, left: reading.left(), resets_at, instead }
     }
 
     fn claim_of(&self, amount: Amount, window: Window, beside: Option<Beside>) -> Claim {
@@ -419,7 +414,7 @@ impl Account {
             return;
         };
         let taken = counter.used.saturating_add(counter.reserved);
-        let need = Need { limit, taken, nodes: desk.nodes(), now: Timestamp::MIN };
+        let need = Need { limit, used: counter.used, taken, nodes: desk.nodes(), now: Timestamp::MIN };
         let asks = counter.lease.as_mut().is_some_and(|lease| lease.asks_to_give_back(need));
         drop(counter);
         if asks && !desk.wish(Arc::<Self>::clone(self)) {
@@ -517,7 +512,7 @@ impl Counter {
         *self = Self { window, lease, raise: self.raise.take(), restored: self.restored, ..Self::default() };
     }
 
-    fn verdict(&mut self, account: &Account, worst: i64, patience: Patience, now: Timestamp) -> Verdict {
+    fn verdict(&mut self, account: &Account, worst: i64, now: Timestamp) -> Verdict {
         let limit = self.limit(&account.terms, now);
         if worst > limit.saturating_sub(self.used.saturating_add(self.reserved)) {
             return Verdict::No;
@@ -526,19 +521,18 @@ impl Counter {
             return Verdict::Yes;
         };
         let need = self.need(account, desk, now);
-        let mode = if patience == Patience::None { desk.cut() } else { desk.mode() };
-        self.lease.get_or_insert_default().verdict(worst, mode, need)
+        self.lease.get_or_insert_default().verdict(worst, desk.mode(), need)
     }
 
     fn need(&self, account: &Account, desk: &Desk, now: Timestamp) -> Need {
         let taken = self.used.saturating_add(self.reserved);
-        Need { limit: self.limit(&account.terms, now), taken, nodes: desk.nodes(), now }
+        Need { limit: self.limit(&account.terms, now), used: self.used, taken, nodes: desk.nodes(), now }
     }
 
     fn reading(&self, limit: i64) -> Reading {
-        let (elsewhere, spent_elsewhere) =
-            self.lease.as_ref().map_or((0, 0), |lease| (lease.elsewhere(), lease.spent_elsewhere()));
-        Reading { window: self.window, limit, used: self.used, reserved: self.reserved, elsewhere, spent_elsewhere }
+        let (elsewhere, used_elsewhere) =
+            self.lease.as_ref().map_or((0, 0), |lease| (lease.elsewhere(), lease.used_elsewhere()));
+        Reading { window: self.window, limit, used: self.used, reserved: self.reserved, elsewhere, used_elsewhere }
     }
 
     fn limit(&self, terms: &Terms, now: Timestamp) -> i64 {
@@ -557,28 +551,25 @@ impl Span {
     }
 }
 
-/// Whether the shared store is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Patience {
-    /// For a while.
-    Some,
-    /// No longer.
-    None,
-}
-
 /// Why nothing was held.
 enum Short {
     /// There is nothing to wait for.
     No(Exhausted),
     /// A slice may come.
-    Wait(Arc<Notify>),
+    Wait(Waiting),
 }
 
-impl Short {
-    fn exhausted(self, account: &Arc<Account>, worst: i64, now: Timestamp) -> Exhausted {
-        match self {
-            Self::No(exhausted) => exhausted,
-            Self::Wait(_) => account.exhausted(Cause::Spent, worst, now),
+/// Somebody who waits for a slice, and counts as one for as long as this lives.
+struct Waiting {
+    account: Arc<Account>,
+    worst: i64,
+    turn: Arc<Notify>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(lease) = &mut self.account.locked().lease {
+            lease.waits_no_more(self.worst);
         }
     }
 }
@@ -588,7 +579,7 @@ impl Short {
 pub enum Cause {
     /// It is spent.
     Spent,
-    /// The shared store is away, and the configuration says `reject`.
+    /// The shared store is away, and the configuration says `reject`; or it did not come to an answer in time.
     NoStore,
 }
 
@@ -597,7 +588,9 @@ pub enum Cause {
 pub struct Exhausted {
     /// Which.
     pub account: Arc<Account>,
-    /// Why.
+    /// What was to be held.
+    pub worst: i64,
+    /// Why it was not.
     pub cause: Cause,
     /// What it has.
     pub left: i64,
@@ -605,6 +598,17 @@ pub struct Exhausted {
     pub resets_at: Option<Timestamp>,
     /// The model that may be cheap enough, as an account names it that has not enough left.
     pub instead: Option<Arc<str>>,
+}
+
+impl Exhausted {
+    /// An attempt is refused for it: whoever waits for that hears that the account is spent. It is not while others only have
+    /// in hand what is lacking, or hold it for requests under way: that will be there for somebody.
+    pub fn tell(&self, now: Timestamp) {
+        let reading = self.account.reading(now);
+        if self.cause == Cause::Spent && reading.is_spent(self.worst) {
+            self.account.come_to(Threshold::Spent, reading);
+        }
+    }
 }
 
 impl fmt::Display for Exhausted {

@@ -27,9 +27,9 @@ use crate::config::OnRedisLoss;
 /// The name of a node in the shared store.
 pub type NodeId = u64;
 
-/// The longest time that an admission waits for a slice. The link answers, or cuts off, long before. To go on without an answer
-/// earlier would spend what other nodes, whose answers came, were granted meanwhile.
-pub const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// The longest time that an admission waits for a slice. The link answers, or cuts off, long before: only where many nodes ask for
+/// the last of an account at once, and the store is far away, are there some rounds to wait for.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A slice is this part of what each node could have of the remainder: small enough to leave the others theirs.
 const PART: i64 = 4;
@@ -84,6 +84,11 @@ pub trait Claimant: fmt::Debug + Send + Sync {
 pub trait Claimants: Send + Sync {
     /// All of them.
     fn claimants(&self) -> Vec<Arc<dyn Claimant>>;
+
+    /// The one of that id that a reload has made last, where it makes them anew.
+    fn newest(&self, _id: &str) -> Option<Arc<dyn Claimant>> {
+        None
+    }
 }
 
 /// Those who wish for a slice, to be read by whoever speaks with the store.
@@ -185,12 +190,7 @@ impl Desk {
     /// How it answers now.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        if self.is_linked() { Mode::Linked } else { self.cut() }
-    }
-
-    /// The mode for those to whom the store did not answer in time.
-    pub(super) fn cut(&self) -> Mode {
-        Mode::Cut(self.policy)
+        if self.is_linked() { Mode::Linked } else { Mode::Cut(self.policy) }
     }
 
     /// Asks for a slice; an answer comes, or word that none will. `false`: too many ask.
@@ -215,6 +215,8 @@ pub struct Claim {
 /// What a node tells of a claim of an account, that the others may have what is only in hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beside {
+    /// What of it is used.
+    pub used: i64,
     /// What of it is used, held, or waited for. It stays the node's when its process dies.
     pub spent: i64,
     /// Whether somebody was refused here lately who might have been served with what others have in hand.
@@ -287,6 +289,8 @@ pub(super) struct Lease {
     peers: Peers,
     /// What of the others' claims is only in hand.
     in_hand_elsewhere: i64,
+    /// What of them is in hand, or held for requests under way.
+    unused_elsewhere: i64,
     /// Whether another node wants what is in hand.
     is_called: bool,
     seen_at: Timestamp,
@@ -296,8 +300,12 @@ pub(super) struct Lease {
     beside: Option<Beside>,
     /// Whether the share for the time without a store was taken.
     share_taken: bool,
-    /// The most that somebody waits for.
+    /// What all who wait for it want together.
     wanted: i64,
+    /// The least that one of them wants, of those who came since the last answer.
+    least_wanted: i64,
+    /// The limit under which what is in hand was claimed.
+    limit: i64,
     /// Whether a wish is under way.
     asked: bool,
     used_at: Timestamp,
@@ -312,12 +320,15 @@ impl Default for Lease {
             least: 0,
             peers: Peers::default(),
             in_hand_elsewhere: 0,
+            unused_elsewhere: 0,
             is_called: false,
             seen_at: Timestamp::MIN,
             hungry_until: Timestamp::MIN,
             beside: None,
             share_taken: false,
             wanted: 0,
+            least_wanted: i64::MAX,
+            limit: 0,
             asked: false,
             used_at: Timestamp::MIN,
             turn: Arc::default(),
@@ -330,6 +341,8 @@ impl Default for Lease {
 pub(super) struct Need {
     /// What may be used by all nodes.
     pub(super) limit: i64,
+    /// What is used here.
+    pub(super) used: i64,
     /// What is used and held here.
     pub(super) taken: i64,
     /// How many nodes there are.
@@ -341,7 +354,7 @@ pub(super) struct Need {
 impl Lease {
     /// A lease for the next window, with the same callers waiting.
     pub(super) fn renewed(&self) -> Self {
-        Self { turn: Arc::clone(&self.turn), ..Self::default() }
+        Self { turn: Arc::clone(&self.turn), wanted: self.wanted, ..Self::default() }
     }
 
     /// What the other nodes claim.
@@ -350,8 +363,13 @@ impl Lease {
     }
 
     /// What they have used and hold, as far as they say.
-    pub(super) fn spent_elsewhere(&self) -> i64 {
+    fn spent_elsewhere(&self) -> i64 {
         self.elsewhere().saturating_sub(self.in_hand_elsewhere).max(0)
+    }
+
+    /// What they have used, as far as they say.
+    pub(super) fn used_elsewhere(&self) -> i64 {
+        self.elsewhere().saturating_sub(self.unused_elsewhere).max(0)
     }
 
     /// Whether the store knows of this node.
@@ -392,7 +410,8 @@ impl Lease {
 
     /// What to write beside a claim.
     pub(super) fn beside(&self, need: Need) -> Beside {
-        Beside { spent: need.taken.saturating_add(self.wanted), wants: need.now < self.hungry_until }
+        let spent = need.taken.saturating_add(self.wanted);
+        Beside { used: need.used, spent, wants: need.now < self.hungry_until }
     }
 
     /// Who was silent for so long may have lost what it had in hand, and claims it anew.
@@ -404,9 +423,17 @@ impl Lease {
         self.granted = self.granted.min(need.taken);
     }
 
+    /// What was claimed under a higher limit than holds now is claimed anew.
+    fn heed_limit(&mut self, need: Need) {
+        if std::mem::replace(&mut self.limit, need.limit) > need.limit {
+            self.let_go(need);
+        }
+    }
+
     /// Whether `worst` may be held now.
     pub(super) fn verdict(&mut self, worst: i64, mode: Mode, need: Need) -> Verdict {
         self.used_at = need.now;
+        self.heed_limit(need);
         match mode {
             Mode::Cut(OnRedisLoss::Reject) => return Verdict::NoStore,
             Mode::Cut(OnRedisLoss::Local) => return Verdict::Yes,
@@ -465,14 +492,22 @@ impl Lease {
         Verdict::No
     }
 
+    /// Whoever is told to wait says [when it waits no more](Self::waits_no_more).
     fn wait_for(&mut self, worst: i64) -> Verdict {
-        self.wanted = self.wanted.max(worst);
+        self.wanted = self.wanted.saturating_add(worst);
+        self.least_wanted = self.least_wanted.min(worst);
         let ask = !std::mem::replace(&mut self.asked, true);
         Verdict::Wait { turn: Arc::clone(&self.turn), ask }
     }
 
+    /// One who was to wait for `worst` has come to its turn, or has gone.
+    pub(super) fn waits_no_more(&mut self, worst: i64) {
+        self.wanted = self.wanted.saturating_sub(worst);
+    }
+
     /// The amount to claim, if there is anything to say.
     pub(super) fn claim(&mut self, reason: Reason, need: Need) -> Option<Amount> {
+        self.heed_limit(need);
         if self.is_out_of_touch(need) {
             // Others may have cut what stands there.
             self.least = i64::MIN;
@@ -517,7 +552,7 @@ impl Lease {
 
     /// What those who wait lack, or where less than half a slice is in hand the next one.
     fn more(&self, mine: i64, need: Need) -> Amount {
-        let (lacking, slice) = (self.lacking(need), self.slice(need));
+        let (lacking, slice) = (self.lacking(self.wanted, need), self.slice(need));
         let is_low = lacking > 0 || (!self.is_called && self.in_hand(need) < slice / 2);
         let next = if is_low { lacking.max(slice) } else { 0 };
         let more = next.min(need.limit.saturating_sub(mine)).max(0);
@@ -527,9 +562,9 @@ impl Lease {
         }
     }
 
-    /// What those who wait lack.
-    fn lacking(&self, need: Need) -> i64 {
-        need.taken.saturating_add(self.wanted).saturating_sub(self.granted).max(0)
+    /// What is lacking of `wanted`.
+    fn lacking(&self, wanted: i64, need: Need) -> i64 {
+        need.taken.saturating_add(wanted).saturating_sub(self.granted).max(0)
     }
 
     /// Learns what the store holds after a claim. Gives the claim that takes back what is too much.
@@ -549,7 +584,7 @@ impl Lease {
         let kept = self.granted.max(need.taken);
         (self.told, self.least) = (Some(after), kept.min(after));
         self.seen_at = need.now;
-        (self.wanted, self.asked) = (0, false);
+        (self.least_wanted, self.asked) = (i64::MAX, false);
         // A share that is taken while the store comes back would be claimed too late.
         self.share_taken &= !desk.is_linked();
         self.turn.notify_waiters();
@@ -564,18 +599,23 @@ impl Lease {
         let others = || answer.beside.iter().filter(|(id, _)| *id != node);
         self.is_called = others().any(|(_, beside)| beside.wants);
         let claimed = |node| answer.after.iter().find(|(id, _)| *id == node).map_or(0, |(_, claim)| *claim);
-        let in_hand = others().map(|(id, beside)| claimed(*id).saturating_sub(beside.spent).max(0));
-        self.in_hand_elsewhere = in_hand.fold(0, i64::saturating_add);
+        let beyond = |part: fn(&Beside) -> i64| {
+            let rests = others().map(|(id, beside)| claimed(*id).saturating_sub(part(beside)).max(0));
+            rests.fold(0, i64::saturating_add)
+        };
+        self.in_hand_elsewhere = beyond(|beside| beside.spent);
+        self.unused_elsewhere = beyond(|beside| beside.used);
     }
 
-    /// What of the claim `after` does not pass the limit; nothing of what it adds, when that is less than those who wait
-    /// lack: it would lie here unused while another node may lack just that.
+    /// What of the claim `after` does not pass the limit; nothing of what it adds, when that is less than any of those who
+    /// wait lacks: it would lie here unused while another node may lack just that.
     fn kept(&self, after: i64, need: Need) -> i64 {
         let mine = self.granted.max(need.taken);
         let over = after.saturating_add(self.elsewhere()).saturating_sub(need.limit).max(0);
         let kept = after.saturating_sub(over).max(need.taken);
         // A first claim finds what the process before this one held; that is in hand too.
-        let lacking = if self.told.is_some() { self.lacking(need) } else { 0 };
+        let least = self.least_wanted.min(self.wanted);
+        let lacking = if self.told.is_some() { self.lacking(least, need) } else { 0 };
         if over > 0 && kept.saturating_sub(mine) < lacking { mine.min(kept).max(need.taken) } else { kept }
     }
 
@@ -724,6 +764,8 @@ mod tests {
         desk: Arc<Desk>,
         lease: Lease,
         taken: i64,
+        /// What those who wait want, each.
+        waiting: Vec<i64>,
         now: Timestamp,
         claim: Option<(Amount, Beside)>,
         written: Option<Claims>,
@@ -735,12 +777,33 @@ mod tests {
             let (desk, _) = Desk::new(NodeId::try_from(number).unwrap_or(0), OnRedisLoss::Lease, 1);
             desk.set_linked(true);
             let lease = Lease::default();
-            Self { desk, lease, taken: 0, now: Timestamp::UNIX_EPOCH, claim: None, written: None, is_silent: false }
+            let (waiting, now) = (Vec::new(), Timestamp::UNIX_EPOCH);
+            Self { desk, lease, taken: 0, waiting, now, claim: None, written: None, is_silent: false }
         }
 
         fn need(&self) -> Need {
             let nodes = i64::try_from(COUNT).unwrap_or(1);
-            Need { limit: LIMIT, taken: self.taken, nodes, now: self.now }
+            Need { limit: LIMIT, used: self.taken, taken: self.taken, nodes, now: self.now }
+        }
+
+        /// Whether it may hold so much now; else somebody waits for it, where that is of use.
+        fn reserve(&mut self, worst: i64) -> bool {
+            let verdict = self.lease.verdict(worst, Mode::Linked, self.need());
+            let may = matches!(verdict, Verdict::Yes | Verdict::YesAndAsk);
+            match verdict {
+                Verdict::Wait { .. } => self.waiting.push(worst),
+                _ if may => self.taken += worst,
+                _ => {}
+            }
+            may
+        }
+
+        /// Those who wait come to their turn.
+        fn call(&mut self) {
+            for worst in std::mem::take(&mut self.waiting) {
+                self.reserve(worst);
+                self.lease.waits_no_more(worst);
+            }
         }
 
         fn write(&mut self, store: &mut Store) {
@@ -766,11 +829,7 @@ mod tests {
             self.now += SignedDuration::from_millis(100);
             let need = self.need();
             match step {
-                Step::Reserve(worst) => {
-                    if matches!(self.lease.verdict(worst, Mode::Linked, need), Verdict::Yes | Verdict::YesAndAsk) {
-                        self.taken += worst;
-                    }
-                }
+                Step::Reserve(worst) => drop(self.reserve(worst)),
                 Step::Settle(amount) => {
                     self.taken -= amount.min(self.taken);
                     self.lease.asks_to_give_back(self.need());
@@ -786,6 +845,7 @@ mod tests {
                     self.now += TRUSTED;
                     (self.claim, self.written) = (None, None);
                     self.lease.unanswered();
+                    self.call();
                 }
                 Step::Claim | Step::Idle | Step::Look => {}
                 Step::Write => self.write(store),
@@ -795,12 +855,14 @@ mod tests {
                         let answer = Answer { before, after, beside, ..Answer::default() };
                         let back = self.lease.answered(&self.desk, &answer, need);
                         self.claim = back.map(|amount| (amount, self.lease.beside(need)));
+                        self.call();
                     }
                 }
                 // The answer does not come; whether it was written nobody knows.
                 Step::Lose => {
                     (self.claim, self.written) = (None, None);
                     self.lease.unanswered();
+                    self.call();
                 }
             }
         }
@@ -869,7 +931,7 @@ mod tests {
     fn beside_another(own: i64, (other, spent): (i64, i64), wants: bool) -> Node {
         let mut node = Node::new(0);
         node.taken = own;
-        let (after, beside) = (vec![(0, own), (1, other)], vec![(1, Beside { spent, wants })]);
+        let (after, beside) = (vec![(0, own), (1, other)], vec![(1, Beside { used: spent, spent, wants })]);
         let answer = Answer { before: vec![], after, beside, ..Answer::default() };
         assert_eq!(node.lease.answered(&node.desk, &answer, node.need()), None);
         node
@@ -887,6 +949,40 @@ mod tests {
             Answer { before: vec![(0, 100), (1, 20)], after: vec![(0, 4 + slice), (1, 20)], ..Answer::default() };
         assert_eq!(node.lease.answered(&node.desk, &answer, node.need()), None);
         assert!(!node.lease.asks_to_give_back(node.need()), "a slice stays");
+    }
+
+    #[test]
+    fn all_who_wait_are_claimed_for_together_and_served_as_far_as_there_is() {
+        let mut node = beside_another(0, (100, 100), false);
+        assert_eq!((1..=6).filter(|_| node.reserve(30)).count(), 0);
+        let claim = node.lease.claim(Reason::Want, node.need());
+        assert_eq!(claim, Some(Amount::Total(180)), "six times 30");
+        let answer = Answer { before: vec![(0, 0), (1, 100)], after: vec![(0, 180), (1, 100)], ..Answer::default() };
+        assert_eq!(node.lease.answered(&node.desk, &answer, node.need()), Some(Amount::Total(100)));
+        node.call();
+        assert_eq!((node.taken, node.waiting.len(), node.lease.wanted), (90, 0, 0));
+    }
+
+    #[test]
+    fn what_was_claimed_under_a_higher_limit_is_claimed_anew() {
+        let mut node = beside_another(100, (20, 20), false);
+        node.taken = 4;
+        assert!(node.reserve(1), "from what is in hand");
+        let lowered = Need { limit: 50, ..node.need() };
+        assert!(matches!(node.lease.verdict(1, Mode::Linked, lowered), Verdict::Wait { .. }));
+        assert_eq!(node.lease.claim(Reason::Want, lowered), Some(Amount::Total(5 + 1)));
+        let answer = Answer { before: vec![(0, 100), (1, 20)], after: vec![(0, 6), (1, 20)], ..Answer::default() };
+        assert_eq!(node.lease.answered(&node.desk, &answer, lowered), None);
+        assert!(matches!(node.lease.verdict(1, Mode::Linked, lowered), Verdict::Yes | Verdict::YesAndAsk));
+    }
+
+    #[test]
+    fn what_others_hold_for_requests_is_not_used() {
+        let mut node = Node::new(0);
+        let beside = vec![(1, Beside { used: 10, spent: 120, wants: false })];
+        let answer = Answer { before: vec![], after: vec![(0, 0), (1, 150)], beside, ..Answer::default() };
+        assert_eq!(node.lease.answered(&node.desk, &answer, node.need()), None);
+        assert_eq!((node.lease.elsewhere(), node.lease.used_elsewhere()), (150, 10));
     }
 
     #[test]

@@ -221,6 +221,10 @@ impl Claimants for Registry {
     fn claimants(&self) -> Vec<Arc<dyn Claimant>> {
         self.all().into_iter().map(|account| account as Arc<dyn Claimant>).collect()
     }
+
+    fn newest(&self, id: &str) -> Option<Arc<dyn Claimant>> {
+        self.get(id).map(|account| account as Arc<dyn Claimant>)
+    }
 }
 
 impl Owner {

@@ -206,6 +206,23 @@ fn an_account_that_a_reload_took_away_comes_back_with_what_it_used_and_counts_it
     }
 }
 
+/// An attempt that may cost so much is refused.
+fn refused(account: &Arc<Account>, worst: i64, now: Timestamp) {
+    account.reserve_at_once(worst, now).unwrap_err().tell(now);
+}
+
+#[test]
+fn what_is_only_held_for_requests_under_way_is_not_spent() {
+    let ((registry, heard), now) = (heard(), at(NOON));
+    let account = account(&registry, Terms { soft: Some(80), ..daily(100) });
+    let held = account.reserve_at_once(95, now).unwrap();
+    refused(&account, 10, now);
+    assert_eq!((heard(), account.is_low(now)), (vec![], false));
+    drop(held.settle(90));
+    refused(&account, 11, now);
+    assert_eq!(heard(), [(Threshold::Soft, 90, 100), (Threshold::Spent, 90, 100)]);
+}
+
 #[test]
 fn each_threshold_is_told_once_a_window() {
     let ((registry, heard), now) = (heard(), at(NOON));
@@ -218,12 +235,12 @@ fn each_threshold_is_told_once_a_window() {
     use_up(1, now);
     assert_eq!((heard(), accounts.instead(now).map(AsRef::as_ref)), (vec![(Threshold::Soft, 80, 100)], Some("small")));
     use_up(19, now);
-    assert!(account.reserve_at_once(1, now).is_err());
+    refused(&account, 1, now);
     assert_eq!(heard(), [(Threshold::Spent, 100, 100)]);
     let tomorrow = now + 24.hours();
     assert_eq!(accounts.instead(tomorrow), None);
     use_up(90, tomorrow);
-    assert!((0..3).all(|_| account.reserve_at_once(11, tomorrow).is_err()));
+    (0..3).for_each(|_| refused(&account, 11, tomorrow));
     assert_eq!(heard(), [(Threshold::Soft, 90, 100), (Threshold::Spent, 90, 100)]);
 }
 
@@ -236,9 +253,9 @@ fn a_reload_tells_nothing_twice_and_a_higher_limit_is_told_of_anew() {
     use_up(&first, 100);
     assert_eq!(heard(), [(Threshold::Soft, 100, 100), (Threshold::Spent, 100, 100)]);
     let lower = account(&registry, soft(50));
-    assert!(lower.reserve_at_once(1, now).is_err());
+    refused(&lower, 1, now);
     let same = account(&registry, soft(100));
-    assert!(same.reserve_at_once(1, now).is_err());
+    refused(&same, 1, now);
     assert_eq!(heard(), []);
     same.raise(&raised(300, now + 1.hour()), now);
     use_up(&same, 49);
@@ -255,7 +272,7 @@ fn what_was_told_before_a_restart_is_not_told_after_it() {
     registry.restore([("tenant/acme/usd/day", window, 85)], now);
     drop(account.reserve_at_once(1, now).unwrap().settle(1));
     assert_eq!(heard(), []);
-    assert!(account.reserve_at_once(15, now).is_err());
+    refused(&account, 15, now);
     assert_eq!(heard(), [(Threshold::Spent, 86, 100)]);
 }
 
@@ -264,7 +281,7 @@ fn only_money_in_windows_is_told_of() {
     let ((registry, heard), now) = (heard(), at(NOON));
     let always = registry.account(&"quota".into(), owner(), Terms { span: Span::Always, ..daily(1) });
     let rate = registry.account(&"rate".into(), Owner::Limit, daily(1));
-    assert!(always.reserve_at_once(2, now).is_err() && rate.reserve_at_once(2, now).is_err());
+    [always, rate].iter().for_each(|account| refused(account, 2, now));
     assert_eq!(heard(), []);
 }
 

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::budget::lease::LONGEST_WAIT;
 use crate::budget::{Account, Cause, Exhausted, Reservation};
 use crate::config;
 use crate::limit::rate::Bucket;
@@ -19,6 +18,9 @@ use crate::shelf::part;
 
 /// When to come again while all slots are taken: nobody knows when one is freed.
 const SLOT_RETRY: Duration = Duration::from_secs(1);
+
+/// How long an admission waits for slots to be claimed. The link answers, or cuts off, before.
+const CLAIMED_WITHIN: Duration = Duration::from_millis(100);
 
 /// Limits, each its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -426,7 +428,7 @@ impl Scopes {
             Ok(permit) => permit.shared(now).await,
             Err(stop) if !stop.is_claiming => Err(stop.rejection),
             Err(stop) => {
-                let queue = Queue { patience: LONGEST_WAIT, most: usize::MAX };
+                let queue = Queue { patience: CLAIMED_WITHIN, most: usize::MAX };
                 Box::pin(self.wait_in_turn(queue, Wait::Claim, stop)).await?.shared(Instant::now()).await
             }
         }

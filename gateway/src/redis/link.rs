@@ -269,6 +269,7 @@ impl Link {
         wishes.dedup_by(|a, b| a.id() == b.id());
         let now = Timestamp::now();
         let claims = wishes.drain(..).filter_map(|account| {
+            let account = newest(&self.shared, account);
             self.active.insert(Arc::clone(account.id()), Arc::clone(&account));
             let claim = account.claim(Reason::Want, now)?;
             Some((account, claim))
@@ -369,7 +370,7 @@ impl Link {
     fn looks(&mut self, accounts: Vec<Arc<dyn Claimant>>) -> Vec<(Arc<dyn Claimant>, Claim)> {
         let now = Timestamp::now();
         let mut claims = Vec::with_capacity(accounts.len());
-        for account in accounts {
+        for account in accounts.into_iter().map(|account| newest(&self.shared, account)) {
             match account.claim(Reason::Look, now) {
                 Some(claim) => claims.push((account, claim)),
                 None => drop(self.active.remove(account.id())),
@@ -459,6 +460,11 @@ async fn bequeath(
     Ok(())
 }
 
+/// What a reload has put in the place of `claimant`: a lower limit holds from then on for what is in hand, too.
+fn newest(shared: &[Arc<dyn Claimants>], claimant: Arc<dyn Claimant>) -> Arc<dyn Claimant> {
+    shared.iter().find_map(|holder| holder.newest(claimant.id())).unwrap_or(claimant)
+}
+
 /// Waits for a raise to be told, where there are any.
 async fn said(raised: Option<&Raised>) {
     match raised {
@@ -539,13 +545,15 @@ impl Noted {
     fn read(field: &str, text: &str) -> Option<Self> {
         let node = field.strip_suffix(BESIDE)?.parse().ok()?;
         let mut words = text.split(' ');
-        let (process, spent) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        Some(Self { node, process, beside: Beside { spent, wants: words.next() == Some(WANTS) } })
+        let process = words.next()?.parse().ok()?;
+        let (used, spent) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(Self { node, process, beside: Beside { used, spent, wants: words.next() == Some(WANTS) } })
     }
 
     fn text(&self) -> String {
-        let Self { process, beside: Beside { spent, wants }, .. } = self;
-        if *wants { format!("{process} {spent} {WANTS}") } else { format!("{process} {spent}") }
+        let Self { process, beside: Beside { used, spent, wants }, .. } = self;
+        let wants = if *wants { format!(" {WANTS}") } else { String::new() };
+        format!("{process} {used} {spent}{wants}")
     }
 }
 
