@@ -1,9 +1,9 @@
 //! One request from its first byte to its last: the file to read first.
 //!
 //! The ten steps: the head is read and the record opened; the key is looked up; its limits admit the request; the body is
-//! read and indexed; the model is resolved; the worst case is reserved; a target is picked and asked, and another one when
-//! it fails (`search`); the answer is relayed, whole or as a stream; and the record, dropped at the end, settles, writes the
-//! ledger's row, logs and counts.
+//! read and indexed; the model is resolved; its own limits admit the request; a target is picked, paid for at its worst
+//! case and asked (`search`); when it fails, another one is; the answer is relayed, whole or as a stream; and the record,
+//! dropped at the end, settles, writes the ledger's row, logs and counts.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -54,12 +54,12 @@ impl Reloader {
     /// Reads the configuration again and serves it. Blocks while it reads; requests go on meanwhile.
     ///
     /// # Errors
-    /// Every fault; the old configuration is served on.
+    /// Every fault; the old configuration stays in use.
     pub fn reload(&self) -> Result<Reloaded, Faults> {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         self.replace(&mut served).inspect_err(|faults| {
             self.gateway.metrics.reload_failures.inc();
-            tracing::error!("the new configuration is refused, the old one is served on:\n{faults}");
+            tracing::error!("the new configuration is refused, the old one stays in use:\n{faults}");
         })
     }
 

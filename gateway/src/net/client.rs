@@ -395,7 +395,7 @@ impl BodyFault {
     }
 }
 
-/// The same for bytes that make no request.
+/// Reads on for a while, as [`Client::linger`] does, what follows bytes that make no request.
 async fn read_off(session: ServerSession) {
     let ServerSession::H1(session) = session else {
         return;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{At, Check};
-use crate::config::file::{Listener, LogBodies, Redis, Server, Store, Webhook};
+use crate::config::file::{Listener, Redis, Server, Store, Webhook};
 use crate::config::value::{Duration, Secret};
 
 pub(super) fn server(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
@@ -192,8 +192,5 @@ pub(super) fn rest(check: &mut Check<'_>, top: &At<'_>) {
     }
     for (i, webhook) in config.observability.alerts.iter().enumerate() {
         self::webhook(check, webhook, &alerts.index(i));
-    }
-    if config.observability.log_bodies != LogBodies::None {
-        check.warn(&observability.key("log_bodies"), "what callers write and read will be in the log", None);
     }
 }
