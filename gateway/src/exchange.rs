@@ -84,7 +84,7 @@ async fn unwound<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
 /// Answers what cannot be read as a request.
 pub async fn refuse_nonsense(gateway: &Gateway, client: &mut Client, why: &str) {
     let mut record = Record::open(gateway, &HeaderMap::new());
-    let message = format!("This is no HTTP request that can be read: {why}.");
+    let message = format!("This is not a valid HTTP request: {why}.");
     let fault = Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message);
     refuse(client, &mut record, fault).await;
     record.finished = true;
@@ -299,11 +299,11 @@ async fn read(
     let body = body.map_err(|fault| match fault {
         BodyFault::Gone => Fault::gone(),
         BodyFault::Stalled => {
-            let message = "The rest of the request's body did not come.";
+            let message = "The rest of the request's body did not arrive in time.";
             Fault::request(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
         }
         BodyFault::Malformed => {
-            let message = "The request's body is not properly chunked.";
+            let message = "The request's body is not valid chunked encoding.";
             Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message)
         }
         BodyFault::TooLarge => too_large(snapshot),
@@ -324,11 +324,11 @@ pub(crate) fn refuse_encoded(headers: &HeaderMap) -> Result<(), Fault> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(encoding) = text(header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
     {
-        return unsupported(format!("A body with content-encoding {encoding} is not read; send it as it is."));
+        return unsupported(format!("A body with content-encoding {encoding} cannot be read; send it uncompressed."));
     }
     let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
     if !headers.get_all(header::TRANSFER_ENCODING).iter().all(is_chunked) {
-        return unsupported("A body with a transfer-encoding other than chunked is not read.".to_owned());
+        return unsupported("A body with a transfer-encoding other than chunked cannot be read.".to_owned());
     }
     if text(header::CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/")) {
         return unsupported("This endpoint takes JSON, not multipart.".to_owned());

@@ -104,7 +104,7 @@ fn check_warns_and_exits_0() {
     let output = weir_in(&folder.0, &["check", "weir.yaml"], "");
     assert_eq!(output.status.code(), Some(0));
     assert!(
-        err(&output).starts_with("warning: a secret stands here in the clear\n  --> weir.yaml:1:53\n"),
+        err(&output).starts_with("warning: this secret is written in plain text\n  --> weir.yaml:1:53\n"),
         "{}",
         err(&output)
     );
@@ -125,7 +125,7 @@ fn check_tells_what_serve_would_refuse_or_warn_of() {
             true,
             "cannot stand in a header",
         ),
-        ("kind: openai, base_url: 'http://x/v1', headers: {host: y}", false, "about the connection"),
+        ("kind: openai, base_url: 'http://x/v1', headers: {host: y}", false, "for each connection"),
     ] {
         let folder = Folder::with("serve-refuses", &[("weir.yaml", &provider(settings))]);
         let arguments = if strict { vec!["check", "--strict", "weir.yaml"] } else { vec!["check", "weir.yaml"] };
@@ -140,7 +140,7 @@ fn check_tells_what_serve_would_refuse_or_warn_of() {
     }
     let text = "providers: {openai: {credentials: [{id: a, api_key: env:K}]}}\nmodels: [{name: m, type: tts, targets: [{provider: openai, model: x}]}]\ntenants: []\nobservability: {log: loud}\n";
     let folder = Folder::with("loud", &[("weir.yaml", text), ("fine.yaml", &text.replace("loud", "info"))]);
-    assert!(err(&weir_in(&folder.0, &["check", "weir.yaml"], "")).contains("`loud` is no level"));
+    assert!(err(&weir_in(&folder.0, &["check", "weir.yaml"], "")).contains("`loud` is not a level"));
     let output = weir_in(&folder.0, &["check", "fine.yaml"], "");
     assert_eq!((output.status.code(), err(&output).contains("models.m.type")), (Some(0), true), "{}", err(&output));
 }

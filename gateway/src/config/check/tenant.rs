@@ -115,7 +115,7 @@ fn limits(check: &mut Check<'_>, limits: &Limits, at: &At<'_>) {
         let at = models.key(name);
         if check.model(name, None, &at) && name.contains('*') && !check.names.is_one(name) {
             let help = "name each model, or one whose own name has this `*`".to_owned();
-            check.fault(&at, format!("a limit is of one model, and none is named `{name}`"), help);
+            check.fault(&at, format!("a limit holds for one model, and there is none named `{name}`"), help);
         }
     }
 }

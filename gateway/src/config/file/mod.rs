@@ -34,7 +34,7 @@ section! {
         version: u32 = 1;
         /// The listeners and their limits.
         server: Server = Read::placeholder();
-        /// Where settings, counters and the ledger are kept.
+        /// Where the ledger, its counters and the history of configurations are kept.
         store: Store = Read::placeholder();
         /// Where requests can go, by name.
         providers: IndexMap<String, Provider>;

@@ -20,7 +20,7 @@ pub enum Secret {
     Env(String),
     /// In this file, without the line's end.
     File(PathBuf),
-    /// Here, in the clear.
+    /// Here, in plain text.
     Literal(Zeroizing<String>),
 }
 
@@ -71,7 +71,7 @@ impl Secret {
         }
     }
 
-    /// True when it stands in the file in the clear.
+    /// True when it is written in the file in plain text.
     #[must_use]
     pub const fn is_literal(&self) -> bool {
         matches!(self, Self::Literal(_))
