@@ -299,17 +299,6 @@ impl Account {
         }
     }
 
-    /// As [`Account::reserve`], for those who cannot wait: without a slice in hand it is held on credit, and claimed after.
-    ///
-    /// # Errors
-    /// As [`Account::reserve`].
-    pub fn reserve_at_once(self: &Arc<Self>, worst: i64, now: Timestamp) -> Result<Reservation, Exhausted> {
-        self.hold(worst, Patience::Some, now).or_else(|short| match short {
-            Short::No(exhausted) => Err(exhausted),
-            Short::Wait(_) => Ok(self.held(&mut self.counter(now), worst, now)),
-        })
-    }
-
     fn hold(self: &Arc<Self>, worst: i64, patience: Patience, now: Timestamp) -> Result<Reservation, Short> {
         let worst = worst.max(0);
         let mut counter = self.counter(now);

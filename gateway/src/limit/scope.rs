@@ -67,9 +67,6 @@ pub enum ScopeKind {
 }
 
 impl ScopeKind {
-    /// All of them, for metrics that are made once.
-    pub const ALL: [Self; 4] = [Self::Key, Self::Tenant, Self::Model, Self::Credential];
-
     /// Its word in metrics and messages.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -432,25 +429,6 @@ impl Scopes {
         }
     }
 
-    /// As [`Scopes::admit`], for those who cannot wait: a limit that is shared with other gateways is counted on credit where
-    /// no slice of it is in hand.
-    ///
-    /// # Errors
-    /// As [`Scopes::admit`].
-    pub fn admit_at_once(&self, now: Instant) -> Result<Permit, Rejection> {
-        let mut permit = self.try_admit(Waited::default(), now).map_err(|stop| stop.rejection)?;
-        for (scope, account) in self.shared(|shared| &shared.requests) {
-            match account.reserve_at_once(1, Timestamp::now()) {
-                Ok(reservation) => permit.shared.push(reservation),
-                Err(exhausted) => {
-                    permit.withdraw(now);
-                    return Err(spent(scope, What::Requests, &exhausted));
-                }
-            }
-        }
-        Ok(permit)
-    }
-
     /// As [`Scopes::admit`], but waits in a fair queue while slots are what is missing.
     ///
     /// # Errors
@@ -541,24 +519,6 @@ impl Scopes {
         let mut charge = self.try_charge(tokens, now)?;
         for (scope, account) in self.shared(|shared| &shared.tokens) {
             match account.reserve(charge.tokens.min(account.terms().limit), Timestamp::now()).await {
-                Ok(reservation) => charge.shared.push(reservation),
-                Err(exhausted) => {
-                    charge.settle(0, now);
-                    return Err(spent(scope, What::Tokens, &exhausted));
-                }
-            }
-        }
-        Ok(charge)
-    }
-
-    /// As [`Scopes::charge`], for those who cannot wait.
-    ///
-    /// # Errors
-    /// As [`Scopes::charge`].
-    pub fn charge_at_once(&self, tokens: i64, now: Instant) -> Result<Charge, Rejection> {
-        let mut charge = self.try_charge(tokens, now)?;
-        for (scope, account) in self.shared(|shared| &shared.tokens) {
-            match account.reserve_at_once(charge.tokens.min(account.terms().limit), Timestamp::now()) {
                 Ok(reservation) => charge.shared.push(reservation),
                 Err(exhausted) => {
                     charge.settle(0, now);
