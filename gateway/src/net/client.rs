@@ -95,12 +95,6 @@ impl Head {
         Self { status, headers: HeaderMap::with_capacity(USUAL_HEADERS) }
     }
 
-    /// Its status.
-    #[must_use]
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// Adds a header.
     pub fn add(&mut self, name: HeaderName, value: HeaderValue) {
         self.headers.append(name, value);

@@ -111,7 +111,6 @@ pub struct Answer {
     pub headers: HeaderMap,
     decoder: Option<Box<Decoder>>,
     source: Source,
-    address: SocketAddr,
 }
 
 enum Source {
@@ -181,9 +180,8 @@ async fn ask_http1(endpoint: &Endpoint, request: &Outgoing<'_>, stream: Stream, 
     let upload = Upload::new(wire(endpoint, request));
     let mut exchange = Box::new(h1::Exchange::new(stream, upload));
     let head = exchange.head(&request.method).await?;
-    let address = way.address();
     let source = Source::Http1(exchange, way);
-    Answer::new(head.status, head.headers, source, address)
+    Answer::new(head.status, head.headers, source)
 }
 
 async fn ask_http2(
@@ -193,18 +191,17 @@ async fn ask_http2(
     way: Way,
     reused: bool,
 ) -> Result<Answer, Failed> {
-    let address = way.address();
     let sent = h2::Exchange::send(session, way, endpoint, request, reused);
     let (exchange, status, headers) = sent.await?;
     let source = Source::Http2(Box::new(exchange));
-    Answer::new(status, headers, source, address)
+    Answer::new(status, headers, source)
 }
 
 impl Answer {
-    fn new(status: StatusCode, mut headers: HeaderMap, source: Source, address: SocketAddr) -> Result<Answer, Failed> {
+    fn new(status: StatusCode, mut headers: HeaderMap, source: Source) -> Result<Answer, Failed> {
         let decoder = Decoder::of(&mut headers);
         let decoder = decoder.map_err(|fault| Failed::for_good(fault.sent(true)))?;
-        Ok(Answer { status, headers, decoder, source, address })
+        Ok(Answer { status, headers, decoder, source })
     }
 
     /// The next piece of the body as it came, or `None` when the body is complete. A body whose
@@ -234,11 +231,6 @@ impl Answer {
     /// of HTTP/2 is read to its end all the same: dropped before, it would be reset.
     pub fn is_complete_with(&self, read: usize) -> bool {
         matches!(self.source, Source::Http1(..)) && self.content_length() == u64::try_from(read).ok()
-    }
-
-    /// The address that answered, for the log.
-    pub fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// Ends the exchange: a connection whose answer was read to its end goes back to the pool, any
