@@ -13,6 +13,7 @@ mod h2;
 mod head;
 mod pool;
 mod shelf;
+mod url;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -27,10 +28,11 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::v2::client::Http2Session;
 
 use self::decode::Decoder;
-pub use self::endpoint::{Endpoint, EndpointError, EndpointSpec, Host, Reach, Version};
+pub use self::endpoint::{Endpoint, EndpointError, EndpointSpec, Reach, Version};
 pub use self::fault::{Cause, Fault};
 use self::h1::{Failed, Upload};
 use self::pool::{Freshness, Line, Pool, Taken, Way};
+pub use self::url::Host;
 use super::dns::Resolver;
 use super::tls::TrustError;
 
