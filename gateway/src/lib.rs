@@ -26,6 +26,7 @@ pub mod hedge;
 pub mod ledger;
 pub mod limit;
 pub mod listing;
+pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod net;

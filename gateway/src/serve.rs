@@ -1,6 +1,6 @@
 //! The process: puts the rooms together, listens, and keeps the configuration fresh.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,7 @@ use crate::config::{self, Config, Faults, Listener, Loaded, Origin};
 use crate::gateway::{self, Gateway};
 use crate::ledger::{self, Ledger};
 use crate::limit;
+use crate::log;
 use crate::metrics::Metrics;
 use crate::model::{ModelManager, ProviderManager};
 use crate::net::dns::Resolver;
@@ -72,7 +73,9 @@ impl From<io::Error> for Refused {
 /// Serves `loaded` until the process is told to end.
 #[must_use]
 pub fn serve(loaded: Loaded, start: Start) -> ExitCode {
-    start_logging(&loaded.config.observability.log);
+    if let Err(error) = log::start(&loaded.config.observability.log) {
+        complain(&format!("warning: no log: {error}\n"));
+    }
     match run(loaded, start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Refused::Faults(faults)) => {
@@ -170,27 +173,6 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let ran = server::run(&gateway, admin, &settings, sockets, move || announce(&announced)).map_err(Refused::Machine);
     gateway.close();
     ran
-}
-
-/// Diagnostics go to standard error; standard output is the access log's.
-fn start_logging(directives: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|_| "info".into());
-    // What goes wrong with handing sockets over is said by those who asked for it.
-    let quiet = ["pingora=warn", "pingora_core=warn", "pingora_core::server::transfer_fd=off"]
-        .iter()
-        .filter_map(|directive| directive.parse().ok());
-    let filter = quiet.fold(filter, tracing_subscriber::EnvFilter::add_directive);
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // Told of a line that cannot be written, it would print to standard error, and panic where that cannot be written.
-    let logging = logging.with_ansi(wants_colours()).log_internal_errors(false).try_init();
-    if let Err(error) = logging {
-        complain(&format!("warning: no log: {error}\n"));
-    }
-}
-
-/// Whether somebody sees the log as it comes: a file or a collector would keep the colours' codes.
-fn wants_colours() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty())
 }
 
 fn start_simulator(config: &Config) -> io::Result<Option<simulator::Simulator>> {

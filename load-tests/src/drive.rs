@@ -212,8 +212,10 @@ impl Open {
     }
 }
 
-/// Opens streams that fall silent after their first word, and measures memory and readiness while they are held.
+/// Opens streams that fall silent after their first word, and measures memory before, and memory and readiness while they
+/// are held.
 async fn held(gateway: &Gateway, template: &Template, streams: usize) -> io::Result<Sample> {
+    let idle = gateway.meter.memory();
     // The first connections pay for what is made once: pools, logs, the store.
     drop(hold(gateway, template, OPENED_AT_ONCE).await?);
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -221,7 +223,8 @@ async fn held(gateway: &Gateway, template: &Template, streams: usize) -> io::Res
     let held = hold(gateway, template, streams).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let after = gateway.meter.memory();
-    let mut sample = Sample { requests: held.len() as u64, memory: after.saturating_sub(before), ..Sample::default() };
+    let memory = after.saturating_sub(before);
+    let mut sample = Sample { requests: held.len() as u64, memory, idle, ..Sample::default() };
     let readiness = gateway.readiness();
     for _ in 0..PROBES {
         let begun = Instant::now();

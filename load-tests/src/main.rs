@@ -74,7 +74,7 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 10_000)]
     models: usize,
     /// Streams that are held idle
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 5_000)]
     held: usize,
     /// Where the results are written
     #[arg(long, default_value = "load-tests/RESULTS.md")]

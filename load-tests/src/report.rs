@@ -99,6 +99,7 @@ impl Measure {
             Self::FirstHigh => sample.first_content.percentile(0.99),
             Self::DelayMiddle => sample.delay.percentile(0.5),
             Self::DelayHigh => sample.delay.percentile(0.99),
+            Self::IdleMemory => (sample.idle > 0).then(|| sample.idle as f64 / 1_048_576.0),
             Self::MemoryPerStream => {
                 (sample.memory > 0).then(|| sample.memory as f64 / sample.requests.max(1) as f64 / 1024.0)
             }
@@ -116,6 +117,7 @@ impl Measure {
             Self::FirstHigh => "first token p99, µs",
             Self::DelayMiddle => "event delay p50, µs",
             Self::DelayHigh => "event delay p99, µs",
+            Self::IdleMemory => "memory before, MiB",
             Self::MemoryPerStream => "memory a stream, KiB",
             Self::ReadinessHigh => "readiness p99 meanwhile, µs",
         }
@@ -127,7 +129,7 @@ impl Measure {
             Self::LatencyMiddle | Self::LatencyHigh | Self::FirstMiddle => true,
             Self::FirstHigh | Self::DelayMiddle | Self::DelayHigh => true,
             Self::CpuPerRequest | Self::CpuPerEvent | Self::Rate => false,
-            Self::MemoryPerStream | Self::ReadinessHigh => false,
+            Self::IdleMemory | Self::MemoryPerStream | Self::ReadinessHigh => false,
         }
     }
 

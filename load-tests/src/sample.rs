@@ -51,6 +51,8 @@ pub(crate) struct Sample {
     pub(crate) cpu: Duration,
     /// The resident memory at the window's end, in bytes.
     pub(crate) memory: u64,
+    /// The same before anything was asked, in bytes.
+    pub(crate) idle: u64,
 }
 
 impl Sample {

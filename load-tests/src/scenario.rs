@@ -49,6 +49,7 @@ pub(crate) enum Measure {
     FirstHigh,
     DelayMiddle,
     DelayHigh,
+    IdleMemory,
     MemoryPerStream,
     ReadinessHigh,
 }
@@ -70,7 +71,7 @@ pub(crate) struct Scenario {
 }
 
 use Measure::{
-    CpuPerEvent, CpuPerRequest, DelayHigh, DelayMiddle, FirstHigh, FirstMiddle, LatencyHigh, LatencyMiddle,
+    CpuPerEvent, CpuPerRequest, DelayHigh, DelayMiddle, FirstHigh, FirstMiddle, IdleMemory, LatencyHigh, LatencyMiddle,
     MemoryPerStream, Rate, ReadinessHigh,
 };
 
@@ -150,7 +151,7 @@ pub(crate) fn all(held: usize) -> Vec<Scenario> {
             title: "idle streams held",
             model: "gpt-5.5~silence=1",
             load: Load::Held(held),
-            measures: &[MemoryPerStream, ReadinessHigh],
+            measures: &[IdleMemory, MemoryPerStream, ReadinessHigh],
             ..stream.clone()
         },
         Scenario {

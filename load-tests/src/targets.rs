@@ -18,8 +18,8 @@ pub(crate) enum Target {
 /// The bound of a measure in a scenario, where there is one.
 pub(crate) fn of(scenario: &str, measure: Measure) -> Option<Target> {
     use Measure::{
-        CpuPerEvent, CpuPerRequest, DelayMiddle, FirstHigh, FirstMiddle, LatencyHigh, LatencyMiddle, MemoryPerStream,
-        ReadinessHigh,
+        CpuPerEvent, CpuPerRequest, DelayMiddle, FirstHigh, FirstMiddle, IdleMemory, LatencyHigh, LatencyMiddle,
+        MemoryPerStream, ReadinessHigh,
     };
     match (scenario, measure) {
         ("json-1k-c1" | "json-1k-c32" | "json-1k-c64" | "json-1k-c256", CpuPerRequest) => Some(Target::TimesNginx(1.8)),
@@ -27,6 +27,7 @@ pub(crate) fn of(scenario: &str, measure: Measure) -> Option<Target> {
         ("sse-64", CpuPerEvent) => Some(Target::TimesNginx(1.25)),
         ("anthropic-json", CpuPerRequest) => Some(Target::TimesNginx(2.5)),
         ("anthropic-sse", CpuPerEvent) => Some(Target::TimesNginx(1.5)),
+        ("held", IdleMemory) => Some(Target::AtMost(20.0)),
         ("held", MemoryPerStream) => Some(Target::AtMost(32.0)),
         ("held", ReadinessHigh) => Some(Target::AtMost(50_000.0)),
         ("open-1000", LatencyMiddle) => Some(Target::OverNginx(100.0)),

@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use super::{check, complain};
 use crate::config::{self, Faults, Loaded, Origin};
 use crate::serve::Start;
+use crate::store;
 
 /// What is served when no configuration is named.
 const DEFAULT: &str = "weir.yaml";
 
 pub(super) fn run(config: Option<PathBuf>, start: Start) -> ExitCode {
+    store::prepare();
     let loaded = match find(config) {
         Ok(loaded) => loaded,
         Err(faults) => return check::refuse(&faults),

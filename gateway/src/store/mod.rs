@@ -23,6 +23,7 @@ pub(crate) use self::disk::unsealed;
 use self::history::History;
 pub use self::history::Served;
 pub use self::raises::kept_raise;
+pub(crate) use self::sled::prepare;
 
 /// Why the store cannot do what it should.
 #[derive(Debug, thiserror::Error)]

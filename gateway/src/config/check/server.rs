@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::{At, Check};
 use crate::config::file::{Listener, Redis, Server, Store, Webhook};
 use crate::config::value::{Duration, Secret};
+use crate::log;
 
 pub(super) fn server(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
     check.secret(server.admin_token.as_ref(), &at.key("admin_token"));
@@ -161,16 +162,6 @@ fn webhook(check: &mut Check<'_>, webhook: &Webhook, at: &At<'_>) {
     }
 }
 
-/// A word that is no level would be read as the name of a part of Weir, of which nothing is known, and all else be silent.
-fn fault_of_log(filter: &str) -> Option<String> {
-    if let Err(error) = filter.parse::<tracing_subscriber::EnvFilter>() {
-        return Some(error.to_string());
-    }
-    let is_level = |word: &str| word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
-    let mut plain = filter.split(',').map(str::trim).filter(|word| !word.contains(['=', ':', '[', ']', '{', '}']));
-    plain.find(|word| !is_level(word)).map(|word| format!("`{word}` is not a level"))
-}
-
 pub(super) fn rest(check: &mut Check<'_>, top: &At<'_>) {
     let config = check.config;
     if config.version != 1 {
@@ -186,7 +177,7 @@ pub(super) fn rest(check: &mut Check<'_>, top: &At<'_>) {
         check.warn(&health.key("max_cooldown"), "a cooldown is longer than this, and will be cut to it", None);
     }
     let observability = top.key("observability");
-    if let Some(fault) = fault_of_log(&config.observability.log) {
+    if let Some(fault) = log::fault(&config.observability.log) {
         let help = "write a level, such as `info`, or `info,gateway::net=debug`".to_owned();
         check.fault(&observability.key("log"), format!("this is not a log filter: {fault}"), help);
     }
