@@ -186,13 +186,13 @@ async fn any_answer<'s>(
             continue;
         }
         turn.record.choices.took_over(instance.asked(), &turn.record.asked, Because::Failed(fault.kind));
-        let to = instance.model().name.as_str();
-        gateway.metrics.fallbacks.with_label_values(&[model.name.as_str(), to]).inc();
+        let other = instance.model();
+        gateway.metrics.fallbacks.with_label_values(&[&model.name, &other.name]).inc();
         match answer_of(gateway, &snapshot.rounds, turn, instance, key, request).await {
             Ok(begun) => return Ok(begun),
             Err(failed) => fault = failed,
         }
-        succession.failed(&fault);
+        succession.failed(other, &fault);
     }
     Err(fault)
 }

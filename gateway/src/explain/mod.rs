@@ -202,13 +202,13 @@ impl<'a> Steps<'a> {
             if other.narrow(key, headers).is_err() {
                 continue;
             }
-            let name = other.asked().to_owned();
+            let (name, heir) = (other.asked().to_owned(), other.model());
             self.told.notes.push(format!("{name} takes over from {}: {}", model.name, fault.message));
             match self.one_model(bill, other, Some(&name), caller).await {
                 Ok(()) => return Ok(()),
                 Err(failed) => fault = failed,
             }
-            succession.failed(&fault);
+            succession.failed(heir, &fault);
         }
         Err(fault)
     }
