@@ -23,7 +23,7 @@ use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::listing;
-use crate::model::{ModelInstance, Snapshot, type_of};
+use crate::model::{self, ModelInstance, Snapshot, type_of};
 use crate::net::client::{BodyFault, Client, Head};
 use crate::reasons::Because;
 use crate::record::Record;
@@ -134,7 +134,7 @@ async fn call<'s>(
     record.bill.admit(key).await?;
     refuse_encoded(client.headers())?;
     let request = read(snapshot, client, record, operation).await?;
-    let asked = request.model()?;
+    let asked = model::asked(&request)?;
     record.asked = asked.as_deref().unwrap_or_default().to_owned();
     record.stream = request.is_stream();
     let mut instance = snapshot.resolve(key, type_of(operation), asked.as_deref())?;
@@ -186,13 +186,13 @@ async fn any_answer<'s>(
             continue;
         }
         turn.record.choices.took_over(instance.asked(), &turn.record.asked, Because::Failed(fault.kind));
-        let to = instance.model().name.as_str();
-        gateway.metrics.fallbacks.with_label_values(&[model.name.as_str(), to]).inc();
+        let other = instance.model();
+        gateway.metrics.fallbacks.with_label_values(&[&model.name, &other.name]).inc();
         match answer_of(gateway, &snapshot.rounds, turn, instance, key, request).await {
             Ok(begun) => return Ok(begun),
             Err(failed) => fault = failed,
         }
-        succession.failed(&fault);
+        succession.failed(other, &fault);
     }
     Err(fault)
 }

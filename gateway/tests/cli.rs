@@ -146,6 +146,18 @@ fn check_tells_what_serve_would_refuse_or_warn_of() {
 }
 
 #[test]
+fn a_secret_is_taken_without_the_lines_end_that_a_shell_left_at_it() {
+    let text = "providers: {openai: {credentials: [{id: a, api_key: env:K}]}}\nmodels: []\ntenants: []\n";
+    let folder = Folder::with("lines-end", &[("weir.yaml", text)]);
+    for (value, status) in [("sk-1\r\n", 0), (" \n", 1)] {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_weir"));
+        let output = check.args(["check", "--strict", "weir.yaml"]).current_dir(&folder.0).env("K", value).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(status), "{value:?}: {}", err(&output));
+    }
+}
+
+#[test]
 fn a_key_is_minted_only_for_a_tenant_that_can_be() {
     let output = weir(&["key", "new", "--tenant", "ac/me \"x\""]);
     assert_eq!((output.status.code(), out(&output)), (Some(1), String::new()));
@@ -214,8 +226,10 @@ fn hashing_nothing_exits_1() {
 
 #[test]
 fn the_hash_is_that_of_the_key() {
-    let output = weir_in(&repository(), &["key", "hash"], "abc");
-    assert_eq!(out(&output), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n");
+    for input in ["abc", "\u{feff}abc\r\n"] {
+        let output = weir_in(&repository(), &["key", "hash"], input);
+        assert_eq!(out(&output), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n");
+    }
 }
 
 #[test]

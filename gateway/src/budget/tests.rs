@@ -12,7 +12,7 @@ use jiff::{Timestamp, ToSpan};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Every, Weekday};
+use crate::config::{Every, OnRedisLoss, Weekday};
 
 /// What comes at once: nothing is shared with other gateways here, so nothing waits.
 fn ready<T>(future: impl Future<Output = T>) -> T {
@@ -188,14 +188,20 @@ fn what_was_spent_outlives_a_change_of_the_time_zone() {
     }
 }
 
-/// A registry, and what its accounts have told since they were asked last: threshold, used, limit.
+/// A registry, and what its accounts have told since they were asked last.
 fn heard() -> (Registry, impl Fn() -> Vec<(Threshold, i64, i64)>) {
+    let (listener, heard) = listener();
+    (Registry::new(listener), heard)
+}
+
+/// A listener, and what it was told since it was asked last: threshold, used, limit.
+fn listener() -> (Listener, impl Fn() -> Vec<(Threshold, i64, i64)>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let listener = Listener::new({
         let heard = Arc::clone(&heard);
         move |alert| heard.lock().unwrap().push((alert.threshold, alert.used, alert.limit))
     });
-    (Registry::new(listener), move || std::mem::take(&mut *heard.lock().unwrap()))
+    (listener, move || std::mem::take(&mut *heard.lock().unwrap()))
 }
 
 #[test]
@@ -267,6 +273,24 @@ fn what_was_told_before_a_restart_is_not_told_after_it() {
     assert_eq!(heard(), []);
     assert!(ready(account.reserve(15, now)).is_err());
     assert_eq!(heard(), [(Threshold::Spent, 86, 100)]);
+}
+
+#[test]
+fn a_process_that_takes_over_tells_nothing_again_of_what_the_one_before_it_used() {
+    let now = at(NOON);
+    for (before, told) in [(85, vec![]), (79, vec![(Threshold::Soft, 80, 100)])] {
+        let (listener, heard) = listener();
+        let (desk, _wishes) = lease::Desk::taking_over(1, 2, OnRedisLoss::Local, 10);
+        let registry = Registry::shared(listener, desk);
+        let account = account(&registry, Terms { soft: Some(80), ..daily(100) });
+        let window = account.reading(now).window.start;
+        for _ in 0..2 {
+            registry.restore([("tenant/acme/usd/day", window, before)], now);
+            assert_eq!(account.reading(now).used, 0, "its claims in the shared store hold it");
+        }
+        drop(account.reserve_at_once(80, now).unwrap().settle(80));
+        assert_eq!(heard(), told);
+    }
 }
 
 #[test]

@@ -3,12 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{At, Check};
-use crate::config::file::{Model, ParameterRule, ParameterType, Params, PriceTier, Pricing, Target};
+use crate::config::file::{LONGEST_NAME, Model, ParameterRule, ParameterType, Params, PriceTier, Pricing, Target};
 use crate::config::rule::{self, Rule, Verdict};
 use crate::config::value::{Duration, Json};
-
-/// A model's name goes out in a header.
-const LONGEST_NAME: usize = 256;
 
 /// More retries than this are a storm.
 const MOST_RETRIES: u32 = 20;

@@ -18,7 +18,9 @@ use super::read::{Read, section};
 
 pub use allowance::{Budget, Every, Limits, OnExhaust, Quota, QuotaLimit, QuotaType, QuotaUnit, RateLimits};
 pub use health::{Cooldown, Health, WhenAllCool};
-pub use model::{Affinity, Balance, Fallbacks, Hedge, Model, ModelType, OnBusy, Retries, Target, Timeouts};
+pub use model::{
+    Affinity, Balance, Fallbacks, Hedge, LONGEST_NAME, Model, ModelType, OnBusy, Retries, Target, Timeouts,
+};
 pub use observability::{LogBodies, Observability, Webhook};
 pub use params::{ParameterRule, ParameterType, Params, Unsupported};
 pub use pricing::{Currency, PriceTier, Pricing, Rounding, ServicePricing, ServiceTiers};
