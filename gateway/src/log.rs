@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn a_filter_that_would_silence_all_is_a_fault() {
         assert_eq!(fault("info,gateway::net=debug"), None);
-        assert_eq!(fault("inof"), Some("`inof` is no level".to_owned()));
+        assert_eq!(fault("inof"), Some("`inof` is not a level".to_owned()));
         assert!(fault("gateway=loud").is_some());
         assert!(fault("gateway=a=b").is_some());
     }
