@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod access_log;
+pub mod address;
 pub mod admin;
 pub mod alerts;
 pub mod attempt;

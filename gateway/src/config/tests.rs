@@ -441,6 +441,10 @@ fn a_tenants_own_address_is_not_private() {
         "http://metadata.google.internal",
         "http://100.64.0.1",
         "http://redis:6379",
+        "http://198.18.0.1",
+        "http://192.0.2.1",
+        "http://[2001:db8::1]",
+        "http://[fd00::1]",
     ] {
         let faults = faults(&own(url, ""));
         assert_eq!(faults[0].path, "tenants[0].providers.openai.base_url", "{url}");

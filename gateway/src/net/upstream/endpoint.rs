@@ -19,7 +19,8 @@ use tokio::sync::Mutex;
 
 use super::fault::{Cause, Fault};
 use super::shelf::{Shelf, Shelves};
-use super::url::{BaseUrl, Host, is_public, without_credentials};
+use super::url::{BaseUrl, Host, without_credentials};
+use crate::address::is_public;
 use crate::net::dns::Resolver;
 use crate::net::proxy::{Proxies, Proxy, Tunnel};
 use crate::net::tls::{Authorities, TrustError};

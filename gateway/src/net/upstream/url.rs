@@ -1,4 +1,4 @@
-//! What a base URL says of a provider: its host, by name or address, and whether that belongs to the public internet.
+//! What a base URL says of a provider, and its host, by name or address.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -106,35 +106,5 @@ pub(super) fn without_credentials(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
         _ => url.to_owned(),
-    }
-}
-
-/// Whether an address belongs to the public internet, in whatever form it is written.
-pub(super) fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            let shared = a == 100 && (64..128).contains(&b);
-            let benchmarking = a == 198 && (b == 18 || b == 19);
-            let protocols = a == 192 && b == 0 && c == 0;
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_broadcast()
-                || v4.is_documentation()
-                || a == 0
-                || a >= 224
-                || shared
-                || benchmarking
-                || protocols)
-        }
-        IpAddr::V6(v6) => {
-            let [first, second, ..] = v6.segments();
-            let global = first & 0xe000 == 0x2000;
-            let documentation = first == 0x2001 && second == 0xdb8;
-            // 6to4 and Teredo carry an IPv4 address that was not looked at.
-            let carries_v4 = first == 0x2002 || (first == 0x2001 && second == 0);
-            global && !documentation && !carries_v4
-        }
     }
 }
