@@ -4,24 +4,10 @@ use super::{At, Check, near};
 use crate::config::file::{Credential, Provider};
 use crate::config::preset::{Auth, Manifest, Manifests};
 use crate::config::value::Secret;
+use crate::headers;
 
 /// A credential's id goes out in a header, and into metrics.
 const LONGEST_ID: usize = 64;
-
-/// Headers that are written anew for each request, whatever a configuration says.
-const OURS: [&str; 11] = [
-    "host",
-    "content-length",
-    "connection",
-    "transfer-encoding",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "proxy-authorization",
-    "keep-alive",
-    "proxy-connection",
-];
 
 pub(super) fn providers(check: &mut Check<'_>, at: &At<'_>) {
     let config = check.config;
@@ -37,7 +23,7 @@ pub(super) fn providers(check: &mut Check<'_>, at: &At<'_>) {
             kind(check, name, provider, &at);
         }
         for (header, value) in &provider.headers {
-            if OURS.contains(&header.0.as_str()) {
+            if headers::is_of_the_connection(&header.0) {
                 let message = "this header cannot be set: Weir writes it for each connection";
                 check.fault(&at.key("headers").key(header.0.as_str()), message, None);
             }

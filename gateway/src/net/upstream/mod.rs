@@ -35,6 +35,7 @@ use self::pool::{Freshness, Line, Pool, Taken, Way};
 pub use self::url::Host;
 use super::dns::Resolver;
 use super::tls::TrustError;
+use crate::headers;
 
 /// Head and body up to this size leave in one write; copying more costs more than a second slice.
 const ONE_WRITE: usize = 32 * 1024;
@@ -65,7 +66,7 @@ impl Outgoing<'_> {
     /// The headers that are not about the connection.
     pub fn all_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let more = self.more.iter().map(|(name, value)| (name, value));
-        self.headers.iter().chain(more).filter(|(name, _)| !head::is_ours(name))
+        self.headers.iter().chain(more).filter(|(name, _)| !headers::is_of_the_connection(name))
     }
 }
 
