@@ -81,7 +81,7 @@ pub struct Target<'a> {
     pub asked: &'a str,
     /// The provider's settings.
     pub options: &'a Options,
-    /// Headers of the caller's that a dialect may pass on (`anthropic-beta`, `openai-organization` …).
+    /// Headers of the caller's that a dialect may pass on (`anthropic-beta`, `openai-beta`).
     pub caller: &'a HeaderMap,
     /// Seconds since 1970, now.
     pub now: u64,

@@ -236,15 +236,16 @@ impl Request {
         self.number("n").unwrap_or(1).max(1).saturating_mul(self.prompts())
     }
 
-    /// A completion may have a list of prompts, as texts or as lists of tokens; one list of tokens is one prompt.
+    /// A completion may have a list of prompts.
     fn prompts(&self) -> u64 {
-        let prompt = self.get("prompt").filter(|_| self.operation == Operation::Completions).unwrap_or_default();
-        let first = prompt.strip_prefix(b"[").map(<[u8]>::trim_ascii_start).and_then(<[u8]>::first);
-        if !matches!(first, Some(b'"' | b'[')) {
-            return 1;
-        }
-        let prompts = serde_json::from_slice::<Vec<IgnoredAny>>(prompt).map_or(1, |prompts| prompts.len());
-        u64::try_from(prompts).unwrap_or(u64::MAX)
+        let prompt = self.get("prompt").filter(|_| self.operation == Operation::Completions);
+        prompt.and_then(count).unwrap_or(1)
+    }
+
+    /// How many vectors an answer to it has; `None` where its input is of a form of the provider's own.
+    #[must_use]
+    pub fn inputs(&self) -> Option<u64> {
+        self.get("input").and_then(count)
     }
 
     /// The tiers that it may be served in, beside the standard one: those that it asks for, or that its account is set to
@@ -328,6 +329,18 @@ impl Request {
     #[must_use]
     pub fn rewrite(&self, edits: &[Edit<'_>]) -> Body {
         rewrite(&self.body, &self.index, edits)
+    }
+}
+
+/// How many a prompt or input is: a text, a list of texts or of lists of tokens; one list of tokens is one.
+fn count(raw: &[u8]) -> Option<u64> {
+    let Some(list) = raw.strip_prefix(b"[") else {
+        return raw.starts_with(b"\"").then_some(1);
+    };
+    match list.trim_ascii_start().first() {
+        Some(b'"' | b'[') => u64::try_from(serde_json::from_slice::<Vec<IgnoredAny>>(raw).ok()?.len()).ok(),
+        Some(b'0'..=b'9') => Some(1),
+        _ => None,
     }
 }
 

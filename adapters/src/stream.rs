@@ -1,7 +1,5 @@
 //! The only streaming loop: bytes in, framed, decoded, written as chunks.
 
-use http::StatusCode;
-
 use crate::adapter::{DecodeError, EventDecoder};
 use crate::chunk::ChunkWriter;
 use crate::frame::sse::Framer;
@@ -30,17 +28,6 @@ impl From<DecodeError> for StreamFault {
         match error {
             DecodeError::Refused(refusal) => Self::Refused(refusal),
             DecodeError::Malformed(what) => Self::Malformed(what),
-        }
-    }
-}
-
-impl StreamFault {
-    /// The status that it stands for when no byte has gone out yet.
-    #[must_use]
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Refused(refusal) => refusal.status,
-            Self::Malformed(_) | Self::Incomplete => StatusCode::BAD_GATEWAY,
         }
     }
 }

@@ -17,8 +17,11 @@ use crate::model::{ModelInstance, Picked};
 use crate::net::upstream::{self, Answer, Cause, Outgoing, Sendings, Upstreams};
 use crate::params::Adjusted;
 
-/// The largest whole answer that is taken: the largest batch of embeddings in decimal fits.
-const MOST_ANSWER: usize = 256 * 1024 * 1024;
+/// The largest whole answer that is taken, unpacked: one with many pictures fits.
+const MOST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// The same of embeddings: the largest batch in decimal fits.
+const MOST_VECTORS: usize = 256 * 1024 * 1024;
 
 /// The largest error body that is read.
 const MOST_REFUSAL: usize = 64 * 1024;
@@ -195,7 +198,7 @@ async fn begin(
         }
         return Ok(Answering::Stream(stream));
     }
-    let body = whole(patience, &mut source).await?;
+    let body = whole(patience, &mut source, most_answer(request.operation())).await?;
     source.release().await;
     let reply = adapter.decode(request, to, body)?;
     match refuse_whole_for_stream(request) {
@@ -265,7 +268,15 @@ async fn until_content(
     }
 }
 
-async fn whole(patience: &mut impl Patience, source: &mut Answer) -> Result<Bytes, Fault> {
+fn most_answer(operation: Operation) -> usize {
+    match operation {
+        Operation::Chat | Operation::Completions => MOST_ANSWER,
+        Operation::Embeddings => MOST_VECTORS,
+    }
+}
+
+/// All of an answer that has no more than `most` bytes, counted as they come and are unpacked.
+async fn whole(patience: &mut impl Patience, source: &mut Answer, most: usize) -> Result<Bytes, Fault> {
     let Some(first) = patience.wait(pin!(source.read())).await?.map_err(broken)? else {
         return Ok(Bytes::new());
     };
@@ -277,14 +288,14 @@ async fn whole(patience: &mut impl Patience, source: &mut Answer) -> Result<Byte
         return Ok(first);
     };
     let announced = source.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
-    let mut body = BytesMut::with_capacity(announced.min(MOST_ANSWER).max(first.len() + second.len()));
+    let mut body = BytesMut::with_capacity(announced.min(most).max(first.len() + second.len()));
     body.extend_from_slice(&first);
     body.extend_from_slice(&second);
     patience.goes_on();
     while let Some(piece) = patience.wait(pin!(source.read())).await?.map_err(broken)? {
         patience.goes_on();
-        if body.len() + piece.len() > MOST_ANSWER {
-            return Err(error::incomplete(format!("an answer over {MOST_ANSWER} bytes")));
+        if body.len() + piece.len() > most {
+            return Err(error::incomplete(format!("an answer over {most} bytes")));
         }
         body.extend_from_slice(&piece);
     }

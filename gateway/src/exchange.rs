@@ -1,9 +1,9 @@
 //! One request from its first byte to its last: the file to read first.
 //!
 //! The ten steps: the head is read and the record opened; the key is looked up; its limits admit the request; the body is
-//! read and indexed; the model is resolved; the worst case is reserved; a target is picked and asked, and another one when
-//! it fails (`search`); the answer is relayed, whole or as a stream; and the record, dropped at the end, settles, writes the
-//! ledger's row, logs and counts.
+//! read and indexed; the model is resolved; its own limits admit the request; a target is picked, paid for at its worst
+//! case and asked (`search`); when it fails, another one is; the answer is relayed, whole or as a stream; and the record,
+//! dropped at the end, settles, writes the ledger's row, logs and counts.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,7 +23,7 @@ use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::listing;
-use crate::model::{ModelInstance, Snapshot, type_of};
+use crate::model::{self, ModelInstance, Snapshot, type_of};
 use crate::net::client::{BodyFault, Client, Head};
 use crate::reasons::Because;
 use crate::record::Record;
@@ -84,7 +84,7 @@ async fn unwound<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
 /// Answers what cannot be read as a request.
 pub async fn refuse_nonsense(gateway: &Gateway, client: &mut Client, why: &str) {
     let mut record = Record::open(gateway, &HeaderMap::new());
-    let message = format!("This is no HTTP request that can be read: {why}.");
+    let message = format!("This is not a valid HTTP request: {why}.");
     let fault = Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message);
     refuse(client, &mut record, fault).await;
     record.finished = true;
@@ -134,7 +134,7 @@ async fn call<'s>(
     record.bill.admit(key).await?;
     refuse_encoded(client.headers())?;
     let request = read(snapshot, client, record, operation).await?;
-    let asked = request.model()?;
+    let asked = model::asked(&request)?;
     record.asked = asked.as_deref().unwrap_or_default().to_owned();
     record.stream = request.is_stream();
     let mut instance = snapshot.resolve(key, type_of(operation), asked.as_deref())?;
@@ -186,13 +186,13 @@ async fn any_answer<'s>(
             continue;
         }
         turn.record.choices.took_over(instance.asked(), &turn.record.asked, Because::Failed(fault.kind));
-        let to = instance.model().name.as_str();
-        gateway.metrics.fallbacks.with_label_values(&[model.name.as_str(), to]).inc();
+        let other = instance.model();
+        gateway.metrics.fallbacks.with_label_values(&[&model.name, &other.name]).inc();
         match answer_of(gateway, &snapshot.rounds, turn, instance, key, request).await {
             Ok(begun) => return Ok(begun),
             Err(failed) => fault = failed,
         }
-        succession.failed(&fault);
+        succession.failed(other, &fault);
     }
     Err(fault)
 }
@@ -299,11 +299,11 @@ async fn read(
     let body = body.map_err(|fault| match fault {
         BodyFault::Gone => Fault::gone(),
         BodyFault::Stalled => {
-            let message = "The rest of the request's body did not come.";
+            let message = "The rest of the request's body did not arrive in time.";
             Fault::request(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
         }
         BodyFault::Malformed => {
-            let message = "The request's body is not properly chunked.";
+            let message = "The request's body is not valid chunked encoding.";
             Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message)
         }
         BodyFault::TooLarge => too_large(snapshot),
@@ -324,11 +324,11 @@ pub(crate) fn refuse_encoded(headers: &HeaderMap) -> Result<(), Fault> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(encoding) = text(header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
     {
-        return unsupported(format!("A body with content-encoding {encoding} is not read; send it as it is."));
+        return unsupported(format!("A body with content-encoding {encoding} cannot be read; send it uncompressed."));
     }
     let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
     if !headers.get_all(header::TRANSFER_ENCODING).iter().all(is_chunked) {
-        return unsupported("A body with a transfer-encoding other than chunked is not read.".to_owned());
+        return unsupported("A body with a transfer-encoding other than chunked cannot be read.".to_owned());
     }
     if text(header::CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/")) {
         return unsupported("This endpoint takes JSON, not multipart.".to_owned());

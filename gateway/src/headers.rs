@@ -1,5 +1,8 @@
 //! The names of the headers that Weir itself reads and writes.
 
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderName, HeaderValue};
 
 /// The request's id.
@@ -44,4 +47,23 @@ pub const OF_CALLERS: [HeaderName; 5] = [TAGS, TIMEOUT, NO_RETRY, CREDENTIAL, CA
 #[must_use]
 pub fn number(number: impl itoa::Integer) -> HeaderValue {
     HeaderValue::from_str(itoa::Buffer::new().format(number)).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+/// Whether a header speaks of one connection to a provider: those that send requests write it, and nobody else.
+#[must_use]
+pub fn is_of_the_connection(name: &HeaderName) -> bool {
+    const OURS: [HeaderName; 11] = [
+        HOST,
+        CONTENT_LENGTH,
+        CONNECTION,
+        TRANSFER_ENCODING,
+        TE,
+        TRAILER,
+        UPGRADE,
+        EXPECT,
+        PROXY_AUTHORIZATION,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ];
+    OURS.contains(name)
 }

@@ -28,7 +28,7 @@ pub(crate) fn fault(directives: &str) -> Option<String> {
     }
     let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
     let mut plain = directives.split(',').map(str::trim).filter(|word| !word.contains(['=', ':']));
-    plain.find(|word| !is_level(word)).map(|word| format!("`{word}` is no level"))
+    plain.find(|word| !is_level(word)).map(|word| format!("`{word}` is not a level"))
 }
 
 fn filter(directives: &str) -> Result<Targets, ParseError> {
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn a_filter_that_would_silence_all_is_a_fault() {
         assert_eq!(fault("info,gateway::net=debug"), None);
-        assert_eq!(fault("inof"), Some("`inof` is no level".to_owned()));
+        assert_eq!(fault("inof"), Some("`inof` is not a level".to_owned()));
         assert!(fault("gateway=loud").is_some());
         assert!(fault("gateway=a=b").is_some());
     }

@@ -13,7 +13,7 @@ use prometheus::{
 use crate::budget::Reading;
 use crate::config::Every;
 
-/// The families of the contract, as far as their causes exist.
+/// All families of metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,

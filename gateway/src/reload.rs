@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::config::{Config, Fault, Faults, Loaded};
+use crate::config::{Config, Fault, Faults, Loaded, Model, Provider, Tenant};
 use crate::gateway::Gateway;
 use crate::model::ProviderManager;
 use crate::net::tls::Identity;
@@ -54,12 +54,12 @@ impl Reloader {
     /// Reads the configuration again and serves it. Blocks while it reads; requests go on meanwhile.
     ///
     /// # Errors
-    /// Every fault; the old configuration is served on.
+    /// Every fault; the old configuration stays in use.
     pub fn reload(&self) -> Result<Reloaded, Faults> {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         self.replace(&mut served).inspect_err(|faults| {
             self.gateway.metrics.reload_failures.inc();
-            tracing::error!("the new configuration is refused, the old one is served on:\n{faults}");
+            tracing::error!("the new configuration is refused, the old one stays in use:\n{faults}");
         })
     }
 
@@ -157,32 +157,28 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
     section("store", before.store == after.store);
     section("health", before.health == after.health);
     section("observability", before.observability == after.observability);
-    changed.extend(entries("providers", before.providers.iter(), after.providers.iter()));
-    let models = |config: &'_ Config| -> Vec<_> {
-        config.models.iter().map(|model| (model.name.clone(), model.clone())).collect()
-    };
-    let (old, new) = (models(before), models(after));
-    changed.extend(entries(
-        "models",
-        old.iter().map(|(name, model)| (name, model)),
-        new.iter().map(|(name, model)| (name, model)),
-    ));
-    let tenants = |config: &'_ Config| -> Vec<_> {
-        config.tenants.iter().map(|tenant| (tenant.id.clone(), tenant.clone())).collect()
-    };
-    let (old, new) = (tenants(before), tenants(after));
-    changed.extend(entries(
-        "tenants",
-        old.iter().map(|(id, tenant)| (id, tenant)),
-        new.iter().map(|(id, tenant)| (id, tenant)),
-    ));
+    changed.extend(entries("providers", providers(before), providers(after)));
+    changed.extend(entries("models", models(before), models(after)));
+    changed.extend(entries("tenants", tenants(before), tenants(after)));
     changed
+}
+
+fn providers(config: &Config) -> impl Iterator<Item = (&str, &Provider)> {
+    config.providers.iter().map(|(name, provider)| (name.as_str(), provider))
+}
+
+fn models(config: &Config) -> impl Iterator<Item = (&str, &Model)> {
+    config.models.iter().map(|model| (model.name.as_str(), model))
+}
+
+fn tenants(config: &Config) -> impl Iterator<Item = (&str, &Tenant)> {
+    config.tenants.iter().map(|tenant| (tenant.id.as_str(), tenant))
 }
 
 fn entries<'a, T: PartialEq + 'a>(
     section: &str,
-    before: impl Iterator<Item = (&'a String, &'a T)>,
-    after: impl Iterator<Item = (&'a String, &'a T)>,
+    before: impl Iterator<Item = (&'a str, &'a T)>,
+    after: impl Iterator<Item = (&'a str, &'a T)>,
 ) -> Vec<String> {
     let mut old: std::collections::HashMap<_, _> = before.collect();
     let mut changed: Vec<String> = after

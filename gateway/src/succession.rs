@@ -1,6 +1,6 @@
 //! The models that may take over when one came to nothing, in their order, and each once.
 
-use std::slice;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use adapters::Operation;
@@ -10,16 +10,20 @@ use crate::error::Fault;
 use crate::model::{Model, ModelInstance, Snapshot, type_of};
 use crate::retry;
 
+/// From so many models on that a request was or will be handed to, none of them hands it on: its caller waits for each.
+const MOST: usize = 10;
+
 /// Who may take over: first what a budget names, where the model's answer could not even be cut to what is left; then those
-/// that the model names; and, when these came to nothing as well, what a budget names for the first of them that was too dear.
+/// that the model names, and those that these name; and, when all came to nothing as well, what a budget names for the first
+/// of them that was too dear.
 pub struct Succession<'s> {
     snapshot: &'s Snapshot,
     key: &'s Key,
     operation: Operation,
     first: Option<Arc<str>>,
-    named: slice::Iter<'s, String>,
+    named: VecDeque<&'s str>,
     last: Option<Arc<str>>,
-    /// The names that were asked for: no more than are named above, and the model's own.
+    /// The names that were asked for, the model's own among them.
     asked: Vec<String>,
 }
 
@@ -32,12 +36,14 @@ impl<'s> Succession<'s> {
         (model, asked): (&'s Model, String),
         fault: &Fault,
     ) -> Self {
-        let named = retry::takes_over(&model.fallbacks, fault).iter();
+        let named = retry::takes_over(&model.fallbacks, fault).iter().map(String::as_str).collect();
         Self { snapshot, key, operation, first: fault.instead.clone(), named, last: None, asked: vec![asked] }
     }
 
-    /// The one before came to `fault` too.
-    pub fn failed(&mut self, fault: &Fault) {
+    /// The one before, `model`, came to `fault` too.
+    pub fn failed(&mut self, model: &'s Model, fault: &Fault) {
+        let room = MOST.saturating_sub(self.asked.len() + self.named.len());
+        self.named.extend(retry::takes_over(&model.fallbacks, fault).iter().map(String::as_str).take(room));
         if self.last.is_none() {
             self.last.clone_from(&fault.instead);
         }
@@ -54,7 +60,7 @@ impl<'s> Iterator for Succession<'s> {
 
     fn next(&mut self) -> Option<ModelInstance<'s>> {
         loop {
-            let name = self.first.take().or_else(|| self.named.next().map(|name| name.as_str().into()));
+            let name = self.first.take().or_else(|| self.named.pop_front().map(Into::into));
             let name = name.or_else(|| self.last.take())?;
             if let Some(instance) = self.resolve(&name) {
                 self.asked.push(instance.asked().to_owned());

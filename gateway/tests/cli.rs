@@ -106,7 +106,7 @@ fn check_warns_and_exits_0() {
     let output = weir_in(&folder.0, &["check", "weir.yaml"], "");
     assert_eq!(output.status.code(), Some(0));
     assert!(
-        err(&output).starts_with("warning: a secret stands here in the clear\n  --> weir.yaml:1:53\n"),
+        err(&output).starts_with("warning: this secret is written in plain text\n  --> weir.yaml:1:53\n"),
         "{}",
         err(&output)
     );
@@ -127,7 +127,7 @@ fn check_tells_what_serve_would_refuse_or_warn_of() {
             true,
             "cannot stand in a header",
         ),
-        ("kind: openai, base_url: 'http://x/v1', headers: {host: y}", false, "about the connection"),
+        ("kind: openai, base_url: 'http://x/v1', headers: {host: y}", false, "for each connection"),
     ] {
         let folder = Folder::with("serve-refuses", &[("weir.yaml", &provider(settings))]);
         let arguments = if strict { vec!["check", "--strict", "weir.yaml"] } else { vec!["check", "weir.yaml"] };
@@ -142,9 +142,21 @@ fn check_tells_what_serve_would_refuse_or_warn_of() {
     }
     let text = "providers: {openai: {credentials: [{id: a, api_key: env:K}]}}\nmodels: [{name: m, type: tts, targets: [{provider: openai, model: x}]}]\ntenants: []\nobservability: {log: loud}\n";
     let folder = Folder::with("loud", &[("weir.yaml", text), ("fine.yaml", &text.replace("loud", "info"))]);
-    assert!(err(&weir_in(&folder.0, &["check", "weir.yaml"], "")).contains("`loud` is no level"));
+    assert!(err(&weir_in(&folder.0, &["check", "weir.yaml"], "")).contains("`loud` is not a level"));
     let output = weir_in(&folder.0, &["check", "fine.yaml"], "");
     assert_eq!((output.status.code(), err(&output).contains("models.m.type")), (Some(0), true), "{}", err(&output));
+}
+
+#[test]
+fn a_secret_is_taken_without_the_lines_end_that_a_shell_left_at_it() {
+    let text = "providers: {openai: {credentials: [{id: a, api_key: env:K}]}}\nmodels: []\ntenants: []\n";
+    let folder = Folder::with("lines-end", &[("weir.yaml", text)]);
+    for (value, status) in [("sk-1\r\n", 0), (" \n", 1)] {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_weir"));
+        let output = check.args(["check", "--strict", "weir.yaml"]).current_dir(&folder.0).env("K", value).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(status), "{value:?}: {}", err(&output));
+    }
 }
 
 #[test]
@@ -216,8 +228,10 @@ fn hashing_nothing_exits_1() {
 
 #[test]
 fn the_hash_is_that_of_the_key() {
-    let output = weir_in(&repository(), &["key", "hash"], "abc");
-    assert_eq!(out(&output), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n");
+    for input in ["abc", "\u{feff}abc\r\n"] {
+        let output = weir_in(&repository(), &["key", "hash"], input);
+        assert_eq!(out(&output), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n");
+    }
 }
 
 #[test]

@@ -180,8 +180,13 @@ impl Books {
 
 impl Played {
     /// Sends bytes at once. A peer that has gone is not an error.
-    pub async fn write(&mut self, bytes: &str) {
-        let _ = self.stream.write_all(bytes.as_bytes()).await;
+    pub async fn write(&mut self, text: &str) {
+        self.write_bytes(text.as_bytes()).await;
+    }
+
+    /// The same of any bytes.
+    pub async fn write_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
         let _ = self.stream.flush().await;
     }
 

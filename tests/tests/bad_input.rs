@@ -604,6 +604,6 @@ async fn a_provider_that_never_stops_is_stopped_with_bounded_memory() {
     let (status, text, _) = told(&weir, "document", false).await;
     assert_eq!(status, 502, "{text}");
     let grown = (memory(weir.pid()).peak - before) / 1024;
-    assert!(grown < 768, "{grown} MiB for the largest answer of 256 MiB");
+    assert!(grown < 256, "{grown} MiB for the largest answer of 64 MiB");
     bystander.was_unharmed(&weir).await;
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use flate2::{Compress, Compression, FlushCompress};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use simulator::Simulator;
@@ -253,6 +254,31 @@ async fn a_large_answer_comes_whole_with_its_length() {
     assert!(length > 20_000_000);
     let parsed: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(parsed["choices"][0]["message"]["content"].as_str().unwrap().len(), 20_000_000);
+}
+
+/// A mebibyte that is nearly nothing, packed so that it can be said again and again.
+fn packed_mebibyte() -> Vec<u8> {
+    let mut packed = Vec::with_capacity(16 * 1024);
+    let mut compress = Compress::new(Compression::best(), false);
+    compress.compress_vec(&vec![b' '; MIB], &mut packed, FlushCompress::Full).unwrap();
+    packed
+}
+
+#[tokio::test]
+async fn an_answer_that_unpacks_to_more_than_any_may_have_is_given_up_where_it_passes_that() {
+    let provider = Provider::start(|mut played| async move {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: deflate\r\nconnection: close\r\n\r\n";
+        played.write(head).await;
+        played.write_bytes(&packed_mebibyte().repeat(600)).await;
+        played.close().await;
+    })
+    .await;
+    let weir = Config::new().openai("bomb", &provider.url()).start().await;
+    let before = memory(weir.pid()).peak;
+    let answer = weir.chat().body(large("bomb/x", 100)).send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-weir-error")), (502, Some("provider_error")));
+    let grown = (memory(weir.pid()).peak - before) / 1024;
+    assert!(grown < 256, "{grown} MiB for the largest answer of 64 MiB");
 }
 
 #[tokio::test]

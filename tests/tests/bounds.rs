@@ -358,6 +358,36 @@ async fn who_wants_one_attempt_is_not_hedged() {
 }
 
 #[tokio::test]
+async fn a_name_that_its_caller_made_up_is_short_and_plain_and_no_metric_knows_it() {
+    let provider = Provider::json(r#"{"choices":[{"message":{"content":"a"}}]}"#).await;
+    let model = "{name: 'x/*', targets: [{provider: p, model: '*'}]}";
+    let weir = Config::new().openai("p", &provider.url()).model(model).start().await;
+    for prefix in ["x/", "p/"] {
+        let longest = format!("{prefix}{}", "a".repeat(254));
+        for name in [format!("{prefix}made up"), format!("{prefix}模型"), longest.clone()] {
+            let answer = ask(&weir, &chat(&name)).await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.headers.get("x-weir-model").map(|it| it.as_bytes())),
+                (200, Some(name.as_bytes()))
+            );
+        }
+        for odd in
+            [format!("{longest}a"), format!("{prefix}a\nb"), format!("{prefix}a\u{7f}"), format!("{prefix}\u{85}")]
+        {
+            let answer = ask(&weir, &chat(&odd)).await;
+            assert_eq!(told(&answer), (400, Some("caller_request")), "{odd:?}");
+            assert_eq!(weir.logged(&answer.id()).await["model"], Value::Null);
+            assert_eq!(answer.json().await["error"]["param"], "model");
+        }
+    }
+    let metrics = weir.metrics().await;
+    assert!(metrics.contains(r#"model="x/*""#) && metrics.contains(r#"model="p/*""#), "{metrics}");
+    for name in ["made up", "模型", "aaaa"] {
+        assert!(!metrics.contains(name), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn another_name_of_the_same_wildcard_may_take_over() {
     let simulator = simulator();
     let weir = config(&simulator, "", "")

@@ -143,6 +143,28 @@ async fn a_vector_that_is_broken_is_the_providers_fault() {
 }
 
 #[tokio::test]
+async fn an_answer_with_another_number_of_vectors_than_inputs_is_the_providers_fault() {
+    let vector = r#"{"object":"embedding","index":0,"embedding":[0.5]}"#;
+    let two = format!(r#"{{"object":"list","data":[{vector},{vector}],"model":"m"}}"#);
+    let provider = Provider::json(&two).await;
+    let weir = Config::new().openai("p", &provider.url()).start().await;
+    for (input, status) in [
+        (json!(["a", "b"]), 200),
+        (json!([[1, 2, 3], [4]]), 200),
+        (json!(["a", "b", "c"]), 502),
+        (json!(["a"]), 502),
+        (json!("a"), 502),
+        (json!([1, 2]), 502),
+        (json!([{"image": "a"}]), 200),
+    ] {
+        let request = json!({"model": "p/m", "input": input});
+        let answer = weir.post("/v1/embeddings").json(&request).send().await;
+        assert_eq!(answer.status.as_u16(), status, "{input}");
+        assert_eq!(answer.header("x-weir-error"), (status == 502).then_some("provider_error"), "{input}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_provider_refuses_is_refused_with_its_words() {
     let simulator = simulator();
     let weir = start(&simulator).await;

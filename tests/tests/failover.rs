@@ -204,6 +204,34 @@ async fn a_model_that_its_target_has_not_is_asked_of_another_unless_its_caller_m
 }
 
 #[tokio::test]
+async fn a_model_that_took_over_and_failed_too_hands_on_and_each_is_asked_once() {
+    let simulator = simulator();
+    let failing = |name: &str, upstream: &str, fallbacks: &str| {
+        format!(
+            "{{name: {name}, retries: {{max: 0}}, targets: [{{provider: openai, model: '{upstream}'}}], fallbacks: {{{fallbacks}}}}}"
+        )
+    };
+    let mut config = Config::of(&simulator)
+        .model(&failing("a", "gpt-5.5~status=500", "any: [b, c]"))
+        .model(&failing("b", "gpt-5.5~status=500", "any: [d]"))
+        .model(&failing("c", "gpt-5.5~context=1", "any: [e], context_window: [d, a, b, e]"))
+        .model(&failing("d", "gpt-5.5~status=500", ""))
+        .model(&failing("e", "gpt-5.5", ""));
+    // A chain that is longer than anybody waits for.
+    for link in 0..12 {
+        config = config.model(&failing(&format!("l{link}"), "gpt-5.5~status=500", &format!("any: [l{}]", link + 1)));
+    }
+    let weir = config.model(&failing("l12", "gpt-5.5", "")).start().await;
+    for (model, status, answered_by, attempts) in
+        [("a", 200, "e", "5"), ("l3", 200, "l12", "10"), ("l0", 502, "l9", "10")]
+    {
+        let answer = weir.chat().json(&chat(model)).send().await;
+        let told = (answer.status.as_u16(), answer.header("x-weir-model"), answer.header("x-weir-attempts"));
+        assert_eq!(told, (status, Some(answered_by), Some(attempts)), "{model}");
+    }
+}
+
+#[tokio::test]
 async fn after_content_the_provider_is_never_switched() {
     let simulator = simulator();
     for first in DIALECTS {

@@ -126,7 +126,7 @@ async fn a_bad_file_is_refused_with_every_fault_and_the_old_configuration_serves
         assert!(wanted.iter().all(|name| faults.contains(name)), "{wanted:?}: {problem}");
         assert!(metric(&weir, "weir_config_reload_failures_total").await > failures);
         assert_eq!(status(&weir, "one", KEY).await, 200);
-        assert!(until(|| weir.stderr().contains("the old one is served on")).await);
+        assert!(until(|| weir.stderr().contains("the old one stays in use")).await);
     }
     assert_eq!(metric(&weir, "weir_config_generation").await, 1);
     fs::remove_file(weir.folder().join("weir.yaml")).unwrap();

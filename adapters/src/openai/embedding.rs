@@ -49,13 +49,21 @@ impl<'a> Item<'a> {
 /// The answer's `data` with its vectors in `wanted`; nothing where they are already.
 ///
 /// # Errors
-/// A `data` that is not a list of vectors.
-pub fn in_encoding(body: &[u8], index: &Index, wanted: Encoding) -> Result<Option<Bytes>, DecodeError> {
+/// A `data` that is not a list of vectors, or not of as many as there were `inputs`, where that is known.
+pub fn in_encoding(
+    body: &[u8],
+    index: &Index,
+    wanted: Encoding,
+    inputs: Option<u64>,
+) -> Result<Option<Bytes>, DecodeError> {
     let malformed = |what: &str| DecodeError::Malformed(format!("the provider's embeddings: {what}"));
     let Some(data) = index.get(body, "data") else { return Err(malformed("no `data`")) };
     let items: Vec<&RawValue> = serde_json::from_slice(data).unwrap_or_default();
     let items: Option<Vec<Item<'_>>> = items.into_iter().map(Item::read).collect();
     let items = items.filter(|items| !items.is_empty()).ok_or_else(|| malformed("`data` is not a list of vectors"))?;
+    if let Some(inputs) = inputs.filter(|inputs| u64::try_from(items.len()) != Ok(*inputs)) {
+        return Err(malformed(&format!("{} of them for {inputs} inputs", items.len())));
+    }
     if items.iter().all(|item| form(item.embedding) == wanted) {
         return Ok(None);
     }
@@ -108,7 +116,7 @@ mod tests {
 
     fn converted(body: &str, wanted: Encoding) -> Result<Option<String>, DecodeError> {
         let index = Index::of(body.as_bytes()).unwrap();
-        let data = in_encoding(body.as_bytes(), &index, wanted)?;
+        let data = in_encoding(body.as_bytes(), &index, wanted, None)?;
         Ok(data.map(|data| String::from_utf8(data.to_vec()).unwrap()))
     }
 
@@ -139,5 +147,16 @@ mod tests {
             assert!(matches!(converted(body, Encoding::Float), Err(DecodeError::Malformed(_))), "{body}");
         }
         assert!(converted(r#"{"data":[{"embedding":["x"]}]}"#, Encoding::Base64).is_err());
+    }
+
+    #[test]
+    fn an_answer_with_fewer_or_more_vectors_than_inputs_is_an_error() {
+        let body = br#"{"data":[{"embedding":[0.5]},{"embedding":[0.5]}]}"#;
+        let index = Index::of(body).unwrap();
+        let asked = |inputs| in_encoding(body, &index, Encoding::Float, inputs);
+        assert_eq!((asked(Some(2)), asked(None)), (Ok(None), Ok(None)));
+        for inputs in [1, 3] {
+            assert!(matches!(asked(Some(inputs)), Err(DecodeError::Malformed(_))), "{inputs}");
+        }
     }
 }

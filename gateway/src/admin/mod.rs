@@ -1,4 +1,4 @@
-//! The control plane: the admin API, metrics and health, on their own listener and runtime, so that a slow console never
+//! The control plane: the admin API, metrics and health, on their own listener and runtime, so that a slow operator never
 //! delays a stream.
 
 mod budgets;
@@ -196,10 +196,10 @@ async fn reload(State(control): State<Control>) -> Response {
     match reloaded {
         Ok(Ok(reloaded)) => Json(reloaded).into_response(),
         Ok(Err(faults)) => {
-            let message = format!(
-                "The configuration has {} faults; the old one is served on.",
-                faults.faults.len() + faults.more
-            );
+            let message = match faults.faults.len() + faults.more {
+                1 => "The configuration has a fault; the old one stays in use.".to_owned(),
+                several => format!("The configuration has {several} faults; the old one stays in use."),
+            };
             problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_configuration", message, faults.faults)
         }
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string(), Vec::new()),

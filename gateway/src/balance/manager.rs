@@ -137,12 +137,6 @@ impl Tried {
         self.places.clear();
         self.lost.clear();
     }
-
-    /// Whether none was tried in this round.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
 }
 
 /// Why no target is picked.

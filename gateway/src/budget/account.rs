@@ -295,20 +295,6 @@ impl Account {
         }
     }
 
-    /// As [`Account::reserve`], for those who cannot wait: without a slice in hand it is held on credit, and claimed after.
-    ///
-    /// # Errors
-    /// As [`Account::reserve`].
-    pub fn reserve_at_once(self: &Arc<Self>, worst: i64, now: Timestamp) -> Result<Reservation, Exhausted> {
-        self.hold(worst, now).or_else(|short| match short {
-            Short::No(exhausted) => Err(exhausted),
-            Short::Wait(waiting) => {
-                drop(waiting);
-                Ok(self.held(&mut self.counter(now), worst, now))
-            }
-        })
-    }
-
     fn hold(self: &Arc<Self>, worst: i64, now: Timestamp) -> Result<Reservation, Short> {
         let worst = worst.max(0);
         let mut counter = self.counter(now);
@@ -376,14 +362,19 @@ impl Account {
     pub fn restore(&self, used: i64, now: Timestamp) {
         let claimed = self.desk.as_ref().is_some_and(|desk| desk.heir_of().is_some());
         let mut counter = self.counter(now);
-        if claimed || std::mem::replace(&mut counter.restored, true) {
+        if counter.restored {
             return;
         }
-        counter.used = counter.used.saturating_add(used);
-        // Who was told before the restart is not told again.
-        let (limit, used) = (counter.limit(&self.terms, now), counter.used);
-        let told = |threshold: i64| (used >= threshold).then_some(limit);
-        counter.told = Told { soft: self.terms.soft_of(limit).and_then(told), spent: told(limit) };
+        let before = counter.used.saturating_add(used);
+        if !claimed {
+            (counter.used, counter.restored) = (before, true);
+        }
+        // What this node's own use had come to was told before the restart. That a request was refused, or that others' use had
+        // come to it too, is not known any more, and is told again: as the same event to those who receive it.
+        let limit = counter.limit(&self.terms, now);
+        let told = |threshold: i64| (before >= threshold).then_some(limit);
+        let Told { soft, spent } = counter.told;
+        counter.told = Told { soft: self.terms.soft_of(limit).and_then(told).max(soft), spent: told(limit).max(spent) };
     }
 
     /// Nothing of before this moment is to be added any more: from here on the ledger holds what this account was charged.

@@ -43,7 +43,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Tells `listener` when an account comes to its soft limit.
+    /// Tells `listener` when an account comes to its soft limit, and when it is spent.
     #[must_use]
     pub fn new(listener: Listener) -> Self {
         Self { accounts: Shelf::default(), raises: raises::Raises::default(), listener, desk: None }

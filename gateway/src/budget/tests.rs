@@ -1,16 +1,26 @@
 //! The laws of accounts: never overspent, nothing leaks, a window settles what it admitted, kept over reloads.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Every, Weekday};
+use crate::config::{Every, OnRedisLoss, Weekday};
+
+/// What comes at once: nothing is shared with other gateways here, so nothing waits.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("it waits"),
+    }
+}
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -46,9 +56,9 @@ const NOON: &str = "2026-10-25T12:00:00Z";
 fn what_is_held_is_replaced_by_what_was_used_or_given_back() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(100));
-    let first = account.reserve_at_once(60, now).unwrap();
-    assert_eq!(account.reserve_at_once(41, now).unwrap_err().left, 40);
-    drop(account.reserve_at_once(40, now).unwrap());
+    let first = ready(account.reserve(60, now)).unwrap();
+    assert_eq!(ready(account.reserve(41, now)).unwrap_err().left, 40);
+    drop(ready(account.reserve(40, now)).unwrap());
     let charge = first.settle(25);
     let window = at("2026-10-24T22:00:00Z").as_second();
     assert_eq!(charge, Charge { account: "tenant/acme/usd/day".into(), window, amount: 25 });
@@ -60,13 +70,13 @@ fn what_is_held_is_replaced_by_what_was_used_or_given_back() {
 fn what_is_held_can_shrink_to_what_will_be_used() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(100));
-    let mut held = account.reserve_at_once(60, now).unwrap();
+    let mut held = ready(account.reserve(60, now)).unwrap();
     held.shrink(80);
     assert_eq!(account.reading(now).reserved, 60);
     held.shrink(25);
     assert_eq!((account.reading(now).reserved, account.reading(now).left()), (25, 75));
     assert_eq!(held.settle(25).amount, 25);
-    let mut given_back = account.reserve_at_once(75, now).unwrap();
+    let mut given_back = ready(account.reserve(75, now)).unwrap();
     given_back.shrink(0);
     drop(given_back);
     assert_eq!((account.reading(now).used, account.reading(now).reserved), (25, 0));
@@ -76,11 +86,11 @@ fn what_is_held_can_shrink_to_what_will_be_used() {
 fn a_request_settles_in_the_window_that_admitted_it() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(100));
-    let late = account.reserve_at_once(60, now).unwrap();
-    let lost = account.reserve_at_once(40, now).unwrap();
+    let late = ready(account.reserve(60, now)).unwrap();
+    let lost = ready(account.reserve(40, now)).unwrap();
     let tomorrow = now + 24.hours();
     let today = account.reading(now).window.start;
-    let next = account.reserve_at_once(100, tomorrow).unwrap();
+    let next = ready(account.reserve(100, tomorrow)).unwrap();
     assert_eq!(late.settle(55).window, today);
     drop(lost);
     let reading = account.reading(tomorrow);
@@ -91,7 +101,7 @@ fn a_request_settles_in_the_window_that_admitted_it() {
 #[test]
 fn a_refusal_says_when_there_is_more() {
     let (registry, now) = (deaf(), at(NOON));
-    let refused = account(&registry, daily(5)).reserve_at_once(6, now).unwrap_err();
+    let refused = ready(account(&registry, daily(5)).reserve(6, now)).unwrap_err();
     assert_eq!((refused.left, refused.resets_at), (5, Some(at("2026-10-25T23:00:00Z"))));
     assert_eq!(
         refused.to_string(),
@@ -103,16 +113,16 @@ fn a_refusal_says_when_there_is_more() {
 fn what_costs_nothing_needs_no_money() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(0));
-    assert!(account.reserve_at_once(0, now).is_ok());
-    assert!(account.reserve_at_once(1, now).is_err());
+    assert!(ready(account.reserve(0, now)).is_ok());
+    assert!(ready(account.reserve(1, now)).is_err());
 }
 
 #[test]
 fn a_reload_keeps_what_was_used_under_new_terms() {
     let (registry, now) = (deaf(), at(NOON));
     let before = account(&registry, daily(100));
-    let _kept = before.reserve_at_once(30, now).unwrap().settle(30);
-    let held = before.reserve_at_once(10, now).unwrap();
+    let _kept = ready(before.reserve(30, now)).unwrap().settle(30);
+    let held = ready(before.reserve(10, now)).unwrap();
     assert!(Arc::ptr_eq(&before, &account(&registry, daily(100))));
     let after = account(&registry, daily(50));
     assert_eq!(after.reading(now).left(), 10);
@@ -131,7 +141,7 @@ fn what_the_ledger_holds_is_counted_once() {
     registry.restore(kept, now);
     registry.restore(kept, now);
     assert_eq!(account.reading(now).used, 70);
-    assert_eq!(account.reserve_at_once(31, now).unwrap_err().left, 30);
+    assert_eq!(ready(account.reserve(31, now)).unwrap_err().left, 30);
 }
 
 #[test]
@@ -141,7 +151,7 @@ fn a_budget_that_is_put_before_another_for_the_same_time_has_used_what_that_one_
     let first = registry.account(&id(""), owner(), daily(100));
     let window = first.reading(now).window.start;
     registry.restore([], now);
-    let _charge = first.reserve_at_once(30, now).unwrap().settle(30);
+    let _charge = ready(first.reserve(30, now)).unwrap().settle(30);
     let before = registry.account(&id(""), owner(), daily(50_000));
     let small = registry.account(&id("/2"), owner(), daily(100));
     let kept = [(&*id(""), window, 30), ("tenant/acme/usd/week", window, 99), ("quota/acme/p/paid/times/2", 0, 5)];
@@ -178,14 +188,20 @@ fn what_was_spent_outlives_a_change_of_the_time_zone() {
     }
 }
 
-/// A registry, and what its accounts have told since they were asked last: threshold, used, limit.
+/// A registry, and what its accounts have told since they were asked last.
 fn heard() -> (Registry, impl Fn() -> Vec<(Threshold, i64, i64)>) {
+    let (listener, heard) = listener();
+    (Registry::new(listener), heard)
+}
+
+/// A listener, and what it was told since it was asked last: threshold, used, limit.
+fn listener() -> (Listener, impl Fn() -> Vec<(Threshold, i64, i64)>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let listener = Listener::new({
         let heard = Arc::clone(&heard);
         move |alert| heard.lock().unwrap().push((alert.threshold, alert.used, alert.limit))
     });
-    (Registry::new(listener), move || std::mem::take(&mut *heard.lock().unwrap()))
+    (listener, move || std::mem::take(&mut *heard.lock().unwrap()))
 }
 
 #[test]
@@ -194,7 +210,7 @@ fn an_account_that_a_reload_took_away_comes_back_with_what_it_used_and_counts_it
     let first = account(&registry, daily(100));
     let window = first.reading(now).window.start;
     registry.restore([], now);
-    let _charge = first.reserve_at_once(40, now).unwrap().settle(40);
+    let _charge = ready(first.reserve(40, now)).unwrap().settle(40);
     let kept = [("tenant/acme/usd/day", window, 40)];
     registry.restore(kept, now);
     assert_eq!(first.reading(now).used, 40, "its own charges are no others'");
@@ -208,14 +224,14 @@ fn an_account_that_a_reload_took_away_comes_back_with_what_it_used_and_counts_it
 
 /// An attempt that may cost so much is refused.
 fn refused(account: &Arc<Account>, worst: i64, now: Timestamp) {
-    account.reserve_at_once(worst, now).unwrap_err().tell(now);
+    ready(account.reserve(worst, now)).unwrap_err().tell(now);
 }
 
 #[test]
 fn what_is_only_held_for_requests_under_way_is_not_spent() {
     let ((registry, heard), now) = (heard(), at(NOON));
     let account = account(&registry, Terms { soft: Some(80), ..daily(100) });
-    let held = account.reserve_at_once(95, now).unwrap();
+    let held = ready(account.reserve(95, now)).unwrap();
     refused(&account, 10, now);
     assert_eq!((heard(), account.is_low(now)), (vec![], false));
     drop(held.settle(90));
@@ -228,7 +244,7 @@ fn each_threshold_is_told_once_a_window() {
     let ((registry, heard), now) = (heard(), at(NOON));
     let account = account(&registry, Terms { soft: Some(80), instead: Some("small".into()), ..daily(100) });
     let accounts: Accounts = [Arc::clone(&account)].into_iter().collect();
-    let use_up = |amount, now| drop(account.reserve_at_once(amount, now).unwrap().settle(amount));
+    let use_up = |amount, now| drop(ready(account.reserve(amount, now)).unwrap().settle(amount));
     use_up(79, now);
     assert_eq!((heard(), accounts.instead(now)), (vec![], None));
     use_up(1, now);
@@ -248,7 +264,7 @@ fn each_threshold_is_told_once_a_window() {
 fn a_reload_tells_nothing_twice_and_a_higher_limit_is_told_of_anew() {
     let ((registry, heard), now) = (heard(), at(NOON));
     let soft = |limit: i64| Terms { soft: Some(limit / 2), ..daily(limit) };
-    let use_up = |account: &Arc<Account>, amount| drop(account.reserve_at_once(amount, now).unwrap().settle(amount));
+    let use_up = |account: &Arc<Account>, amount| drop(ready(account.reserve(amount, now)).unwrap().settle(amount));
     let first = account(&registry, soft(100));
     use_up(&first, 100);
     assert_eq!(heard(), [(Threshold::Soft, 100, 100), (Threshold::Spent, 100, 100)]);
@@ -270,10 +286,28 @@ fn what_was_told_before_a_restart_is_not_told_after_it() {
     let account = account(&registry, Terms { soft: Some(80), ..daily(100) });
     let window = account.reading(now).window.start;
     registry.restore([("tenant/acme/usd/day", window, 85)], now);
-    drop(account.reserve_at_once(1, now).unwrap().settle(1));
+    drop(ready(account.reserve(1, now)).unwrap().settle(1));
     assert_eq!(heard(), []);
     refused(&account, 15, now);
     assert_eq!(heard(), [(Threshold::Spent, 86, 100)]);
+}
+
+#[test]
+fn a_process_that_takes_over_tells_nothing_again_of_what_the_one_before_it_used() {
+    let now = at(NOON);
+    for (before, told) in [(85, vec![]), (79, vec![(Threshold::Soft, 80, 100)])] {
+        let (listener, heard) = listener();
+        let (desk, _wishes) = lease::Desk::taking_over(1, 2, OnRedisLoss::Local, 10);
+        let registry = Registry::shared(listener, desk);
+        let account = account(&registry, Terms { soft: Some(80), ..daily(100) });
+        let window = account.reading(now).window.start;
+        for _ in 0..2 {
+            registry.restore([("tenant/acme/usd/day", window, before)], now);
+            assert_eq!(account.reading(now).used, 0, "its claims in the shared store hold it");
+        }
+        drop(ready(account.reserve(80, now)).unwrap().settle(80));
+        assert_eq!(heard(), told);
+    }
 }
 
 #[test]
@@ -290,8 +324,8 @@ fn a_raised_limit_holds_until_its_time() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(10));
     account.raise(&raised(50, now + 1.hour()), now);
-    assert!(account.reserve_at_once(50, now).is_ok());
-    assert_eq!(account.reserve_at_once(11, now + 1.hour()).unwrap_err().left, 10);
+    assert!(ready(account.reserve(50, now)).is_ok());
+    assert_eq!(ready(account.reserve(11, now + 1.hour())).unwrap_err().left, 10);
 }
 
 #[tokio::test]
@@ -339,7 +373,7 @@ fn many_threads_never_spend_more_than_there_is_and_lose_nothing() {
             scope.spawn(move || {
                 for number in 0..5_000_i64 {
                     let worst = (number * 7 + thread) % 13;
-                    let Ok(reservation) = account.reserve_at_once(worst, now) else {
+                    let Ok(reservation) = ready(account.reserve(worst, now)) else {
                         continue;
                     };
                     assert!(account.reading(now).left() >= 0);
@@ -470,7 +504,7 @@ proptest! {
                 Move::Reserve(amount) => {
                     let most = if now < raise.1 { raise.0 } else { limit };
                     let fits = amount == 0 || plain.taken(window) + amount <= most;
-                    let reserved = account.reserve_at_once(amount, now);
+                    let reserved = ready(account.reserve(amount, now));
                     prop_assert_eq!(reserved.is_ok(), fits);
                     if let Ok(reservation) = reserved {
                         held.push(reservation);

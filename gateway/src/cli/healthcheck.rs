@@ -19,7 +19,7 @@ pub(super) fn run(file: &Path) -> ExitCode {
         Err(faults) => return check::refuse(&faults),
     };
     let Some((address, speaks)) = listener(&loaded.config) else {
-        complain("error: no listener that could be asked\n");
+        complain("error: the configuration has no listener to ask\n");
         return ExitCode::from(WRONG_INPUT);
     };
     match ask(address, speaks) {

@@ -42,7 +42,7 @@ pub(super) fn hash() -> ExitCode {
         complain(&format!("error: cannot read the key: {error}\n"));
         return ExitCode::from(WRONG_INPUT);
     }
-    let key = text.trim();
+    let key = config::bare(&text);
     if key.is_empty() || key.contains(char::is_whitespace) {
         complain("error: give one key on standard input\n");
         return ExitCode::from(WRONG_INPUT);

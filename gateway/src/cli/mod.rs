@@ -25,7 +25,7 @@ pub(crate) const WRONG_INPUT: u8 = 1;
 /// Weir is wrong.
 pub(crate) const INTERNAL_FAULT: u8 = 70;
 
-/// An OpenAI-compatible gateway to every model provider.
+/// An OpenAI-compatible gateway to language models.
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -37,9 +37,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve; what `weir` alone does too.
+    /// Run the gateway; `weir` without a command does the same.
     Serve(Serve),
-    /// Tell every fault of a configuration, with its place and what to write instead.
+    /// Report every fault of a configuration, with its place and what to write instead.
     Check {
         /// A file, or a folder of files.
         file: PathBuf,
@@ -70,10 +70,10 @@ enum Command {
     },
     /// Print the JSON Schema of a configuration.
     Schema,
-    /// Mint a virtual key, or hash one.
+    /// Make a virtual key, or the hash of one.
     #[command(subcommand)]
     Key(Key),
-    /// Look after a store while no Weir has it open.
+    /// Check, repair, export or import a store that no Weir has open.
     #[command(subcommand)]
     Store(Store),
     /// Run the provider simulator as a server of its own.
@@ -89,7 +89,7 @@ enum Command {
         #[arg(long, value_name = "FILE", env = "WEIR_CONFIG")]
         config: PathBuf,
     },
-    /// Print the completions of a shell.
+    /// Print a shell's completion script.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -108,22 +108,22 @@ struct Serve {
 
 #[derive(Debug, Subcommand)]
 enum Store {
-    /// Read everything, and tell what there is and what is damaged.
+    /// Read the whole store, and tell what is in it and what is damaged.
     Check {
         /// The folder that `store.path` names.
         path: PathBuf,
     },
-    /// Make it anew of all that can be read; the old files are kept beside it.
+    /// Rebuild the store from all that can be read; the old files are kept beside it.
     Repair {
         /// The folder that `store.path` names.
         path: PathBuf,
     },
-    /// Print it as lines of JSON.
+    /// Print the store as lines of JSON.
     Export {
         /// The folder that `store.path` names.
         path: PathBuf,
     },
-    /// Read such lines from standard input into a new store.
+    /// Read the lines that `export` prints from standard input into a new store.
     Import {
         /// The folder that `store.path` names.
         path: PathBuf,
@@ -132,9 +132,9 @@ enum Store {
 
 #[derive(Debug, Subcommand)]
 enum Key {
-    /// Mint a key, and print it with its hash. Only the hash goes into a configuration.
+    /// Make a key, and print it with its hash. Only the hash goes into a configuration.
     New {
-        /// The tenant it is for: prints the lines to add as well.
+        /// The tenant that it is for; then the lines to add to the configuration are printed as well.
         #[arg(long, value_name = "TENANT")]
         tenant: Option<String>,
     },

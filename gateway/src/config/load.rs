@@ -306,7 +306,7 @@ fn add<'t>(root: &mut Node<'t>, node: Node<'t>, findings: &mut Findings, sources
     let mut replaced = Vec::new();
     merge(root, node, "", &mut replaced);
     findings.warnings.extend(replaced.into_iter().map(|replaced| {
-        let message = format!("this replaces what stands at {}", place(replaced.old, sources));
+        let message = format!("this replaces the value at {}", place(replaced.old, sources));
         Found { mark: replaced.new, path: replaced.path, message, help: None }
     }));
 }

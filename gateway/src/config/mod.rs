@@ -26,7 +26,7 @@ pub use preset::{Auth, Manifest, Manifests};
 pub use rule::{Rule, Verdict};
 pub use value::{
     AccessLog, Address, AffinityBy, BaseUrl, ByteSize, Count, Duration, DurationRange, Expiry, Header, Json, KeyHash,
-    Money, Percent, Proxy, Secret, SecretError, Upstream, Zone,
+    Money, Percent, Proxy, Secret, SecretError, Upstream, Zone, bare,
 };
 pub use watch::{WatchGuard, watch};
 

@@ -157,7 +157,7 @@ fn read_built_in(text: &str) -> Manifest {
     Manifest::read(&root, &mut Reader::default())
 }
 
-/// What a provider may be said to speak; the adapters speak some of it so far.
+/// What a provider may be said to speak; `weir check` names those that this version's adapters do not.
 pub(super) const DIALECTS: &[&str] = &[
     "openai",
     "azure",

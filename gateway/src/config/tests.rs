@@ -153,7 +153,7 @@ fn a_slip_in_one_place_is_not_told_again_in_another() {
         "tenants[0].default_models.llm",
         "did you mean `gpt`?",
     );
-    one_fault("targets: [{", "targets: {x: [{", "", "not YAML");
+    one_fault("targets: [{", "targets: {x: [{", "", "not valid YAML");
 }
 
 #[test]
@@ -441,6 +441,10 @@ fn a_tenants_own_address_is_not_private() {
         "http://metadata.google.internal",
         "http://100.64.0.1",
         "http://redis:6379",
+        "http://198.18.0.1",
+        "http://192.0.2.1",
+        "http://[2001:db8::1]",
+        "http://[fd00::1]",
     ] {
         let faults = faults(&own(url, ""));
         assert_eq!(faults[0].path, "tenants[0].providers.openai.base_url", "{url}");
@@ -453,7 +457,7 @@ fn a_tenants_own_address_is_not_private() {
 
 #[test]
 fn a_key_that_stands_twice_is_a_fault_with_its_path() {
-    let fault = one_fault("id: a, ", "id: a, id: b, ", "providers.openai.credentials[0].id", "second time");
+    let fault = one_fault("id: a, ", "id: a, id: b, ", "providers.openai.credentials[0].id", "is given twice");
     assert!(fault.place.is_some());
 }
 
@@ -480,7 +484,7 @@ fn a_yaml_bomb_is_refused_at_once() {
     assert!(faults(&bomb)[0].message.contains("more than"));
     assert!(faults(&"- ".repeat(100_000))[0].message.contains("nested"));
     assert!(faults(&format!("{}{}", "[".repeat(100), "]".repeat(100)))[0].message.contains("nested"));
-    assert!(faults(&"[".repeat(100_000))[0].message.contains("not YAML"));
+    assert!(faults(&"[".repeat(100_000))[0].message.contains("not valid YAML"));
 }
 
 #[test]

@@ -123,7 +123,7 @@ pub(super) fn parse(file: u32, text: &str) -> Parsed<'_> {
 }
 
 fn syntax(mark: Mark, info: &str) -> Flaw {
-    Flaw { mark, path: String::new(), message: format!("this is not YAML: {info}"), help: None }
+    Flaw { mark, path: String::new(), message: format!("this is not valid YAML: {info}"), help: None }
 }
 
 /// Builds the tree from the parser's events.
@@ -242,7 +242,7 @@ impl<'t> Builder<'t> {
         merged: Vec<(Key<'t>, Node<'t>)>,
     ) -> Vec<(Key<'t>, Node<'t>)> {
         for key in repeated(&entries) {
-            let message = format!("the key `{}` stands here for the second time", clip(&key.text));
+            let message = format!("the key `{}` is given twice", clip(&key.text));
             let path = self.path(&key.text);
             self.flaws.push(Flaw { mark: key.mark, path, message, help: None });
         }
@@ -333,8 +333,8 @@ fn as_key(node: Node<'_>) -> Result<Key<'_>, Flaw> {
         Value::List(_) | Value::Map(_) => Err(Flaw {
             mark: node.mark,
             path: String::new(),
-            message: "a key is a single word".to_owned(),
-            help: Some("braces and brackets in a text want quotes".to_owned()),
+            message: "a key must be a plain text, not a list or a map".to_owned(),
+            help: Some("put a text with braces or brackets in quotes".to_owned()),
         }),
     }
 }

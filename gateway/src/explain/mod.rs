@@ -23,7 +23,7 @@ use crate::exchange;
 use crate::headers;
 use crate::limit;
 use crate::model::source::Offer;
-use crate::model::{Model, ModelInstance, Picked, ProviderManager, Snapshot, type_of};
+use crate::model::{self, Model, ModelInstance, Picked, ProviderManager, Snapshot, type_of};
 use crate::net::proxy::Proxies;
 use crate::params::Adjusted;
 use crate::record;
@@ -172,7 +172,7 @@ impl<'a> Steps<'a> {
         exchange::refuse_encoded(headers)?;
         let request = &self.read(operation, &call.body)?;
         let caller = Caller { key, headers, request };
-        let asked = request.model()?;
+        let asked = model::asked(request)?;
         let mut instance = self.snapshot.resolve(key, type_of(operation), asked.as_deref())?;
         instance.narrow(key, headers)?;
         if let Some(other) = exchange::instead(self.snapshot, key, operation, headers) {
@@ -202,13 +202,13 @@ impl<'a> Steps<'a> {
             if other.narrow(key, headers).is_err() {
                 continue;
             }
-            let name = other.asked().to_owned();
+            let (name, heir) = (other.asked().to_owned(), other.model());
             self.told.notes.push(format!("{name} takes over from {}: {}", model.name, fault.message));
             match self.one_model(bill, other, Some(&name), caller).await {
                 Ok(()) => return Ok(()),
                 Err(failed) => fault = failed,
             }
-            succession.failed(&fault);
+            succession.failed(heir, &fault);
         }
         Err(fault)
     }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::limit::scope::{Charge, Permit, Rejection, Scopes};
+use crate::limit::scope::Rejection;
+use crate::limit::scopes::{Charge, Permit, Scopes};
 use crate::limit::standing::Standing;
 
 /// The limits of a key, with those of its tenant.

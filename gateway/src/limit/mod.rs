@@ -9,6 +9,7 @@ mod admission;
 mod rate;
 mod ratio;
 mod scope;
+mod scopes;
 mod slots;
 mod standing;
 mod stock;
@@ -29,7 +30,8 @@ pub use ratio::Ratio;
 use scope::Shared;
 use slots::Slots;
 
-pub use scope::{Charge, Limits, Permit, Queue, Rejection, Scope, ScopeId, ScopeKind, Scopes, What};
+pub use scope::{Limits, Rejection, Scope, ScopeId, ScopeKind, What};
+pub use scopes::{Charge, Permit, Queue, Scopes};
 pub use standing::{Left, Reset, Standing};
 
 /// All scopes that some snapshot holds.

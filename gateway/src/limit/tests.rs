@@ -1,11 +1,21 @@
 //! The laws of admission: all or nothing, given back however a request ends, kept over reloads, fair.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::*;
+
+/// What comes at once: nothing is shared with other gateways here, so nothing waits.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("it waits"),
+    }
+}
 
 fn limits(rpm: Option<u64>, tpm: Option<u64>, concurrent: Option<u64>) -> Limits {
     Limits { rpm, tpm, concurrent }
@@ -27,13 +37,13 @@ fn a_scope_that_refuses_gives_back_what_the_others_took() {
     let wide = limits(Some(10), Some(1000), Some(10));
     let all = scopes(&registry, &[wide, limits(Some(2), Some(50), None)], now);
     let first = scopes(&registry, &[wide], now);
-    let permits: Vec<_> = (0..2).map(|_| all.admit_at_once(now).unwrap()).collect();
-    let refused = all.admit_at_once(now).unwrap_err();
+    let permits: Vec<_> = (0..2).map(|_| ready(all.admit(now)).unwrap()).collect();
+    let refused = ready(all.admit(now)).unwrap_err();
     assert_eq!((refused.what, refused.limit, refused.scope), (What::Requests, 2, ScopeId::key("acme", "1")));
     assert_eq!(remaining(&first, now), Some(8));
     assert!((first.load(now) - 0.2).abs() < 1e-9);
-    assert_eq!(all.charge_at_once(51, now).map(|charge| charge.settle(51, now)), Ok(()));
-    assert_eq!(all.charge_at_once(1, now).unwrap_err().what, What::Tokens);
+    assert_eq!(ready(all.charge(51, now)).map(|charge| charge.settle(51, now)), Ok(()));
+    assert_eq!(ready(all.charge(1, now)).unwrap_err().what, What::Tokens);
     assert_eq!(first.standing(now).tokens.map(|left| left.remaining), Some(949));
     drop(permits);
 }
@@ -42,11 +52,11 @@ fn a_scope_that_refuses_gives_back_what_the_others_took() {
 fn slots_come_back_with_the_permit_and_rates_do_not() {
     let (registry, now) = (Registry::default(), Instant::now());
     let all = scopes(&registry, &[limits(Some(10), None, Some(1))], now);
-    let permit = all.admit_at_once(now).unwrap();
-    assert_eq!(all.admit_at_once(now).unwrap_err().what, What::Slots);
+    let permit = ready(all.admit(now)).unwrap();
+    assert_eq!(ready(all.admit(now)).unwrap_err().what, What::Slots);
     assert_eq!(remaining(&all, now), Some(9));
     drop(permit);
-    all.admit_at_once(now).unwrap().withdraw(now);
+    ready(all.admit(now)).unwrap().withdraw(now);
     assert_eq!(remaining(&all, now), Some(9));
 }
 
@@ -54,16 +64,16 @@ fn slots_come_back_with_the_permit_and_rates_do_not() {
 fn a_reload_keeps_what_was_used() {
     let (registry, now) = (Registry::default(), Instant::now());
     let before = scopes(&registry, &[limits(Some(10), Some(100), Some(2))], now);
-    let permit = before.admit_at_once(now).unwrap();
-    before.charge_at_once(60, now).unwrap().settle(60, now);
+    let permit = ready(before.admit(now)).unwrap();
+    ready(before.charge(60, now)).unwrap().settle(60, now);
     let same = scopes(&registry, &[limits(Some(10), Some(100), Some(2))], now);
     assert_eq!(remaining(&same, now), Some(9));
     let changed = scopes(&registry, &[limits(Some(5), Some(80), Some(1))], now);
     assert_eq!(remaining(&changed, now), Some(4));
     assert_eq!(changed.standing(now).tokens.map(|left| left.remaining), Some(20));
-    assert_eq!(changed.admit_at_once(now).unwrap_err().what, What::Slots);
+    assert_eq!(ready(changed.admit(now)).unwrap_err().what, What::Slots);
     drop(permit);
-    assert!(changed.admit_at_once(now).is_ok());
+    assert!(ready(changed.admit(now)).is_ok());
 }
 
 #[tokio::test]
@@ -124,11 +134,11 @@ async fn a_request_counts_once_under_its_key_whichever_of_its_models_had_room() 
             if admission.for_model([*model], now).await.is_ok() {
                 admission.charge(1, now).await.unwrap();
             }
-            assert_eq!(key.base.admit_at_once(now).unwrap_err().what, What::Slots, "{models:?} at {model}");
+            assert_eq!(ready(key.base.admit(now)).unwrap_err().what, What::Slots, "{models:?} at {model}");
         }
         drop(admission);
         assert_eq!(remaining(&key.base, now), Some(left - i64::from(counts)), "{models:?}");
-        key.base.admit_at_once(now).unwrap().withdraw(now);
+        ready(key.base.admit(now)).unwrap().withdraw(now);
     }
 }
 
@@ -156,7 +166,7 @@ async fn those_who_wait_for_a_slot_get_it_in_the_order_of_coming() {
     let registry = Registry::default();
     let all = scopes(&registry, &[limits(None, None, Some(1)), limits(None, None, Some(1))], Instant::now());
     let queue = Queue { patience: Duration::from_secs(3600), most: 2 };
-    let held = all.admit_at_once(Instant::now()).unwrap();
+    let held = ready(all.admit(Instant::now())).unwrap();
     let (order, mut came) = tokio::sync::mpsc::channel(4);
     for number in 0..2 {
         let (all, order) = (all.clone(), order.clone());
@@ -170,10 +180,10 @@ async fn those_who_wait_for_a_slot_get_it_in_the_order_of_coming() {
     }
     assert_eq!(all.admit_in_turn(queue).await.unwrap_err().what, What::Slots, "the queue holds two");
     drop(held);
-    assert!(all.admit_at_once(Instant::now()).is_err(), "nobody goes ahead of those who wait");
+    assert!(ready(all.admit(Instant::now())).is_err(), "nobody goes ahead of those who wait");
     assert_eq!((came.recv().await, came.recv().await), (Some(0), Some(1)));
     tokio::task::yield_now().await;
-    assert!(all.admit_at_once(Instant::now()).is_ok());
+    assert!(ready(all.admit(Instant::now())).is_ok());
 }
 
 /// Two credentials with so many slots, and those who wait for either.
@@ -188,8 +198,8 @@ fn patient(seconds: u64) -> Queue {
 #[tokio::test(start_paused = true)]
 async fn who_waits_at_several_gets_the_slot_that_comes_free_first_and_all_in_the_order_of_coming() {
     let pair = pair(1, 1);
-    let slow = pair[0].admit_at_once(Instant::now()).unwrap();
-    let fast = pair[1].admit_at_once(Instant::now()).unwrap();
+    let slow = ready(pair[0].admit(Instant::now())).unwrap();
+    let fast = ready(pair[1].admit(Instant::now())).unwrap();
     let (order, mut came) = tokio::sync::mpsc::channel(4);
     let began = tokio::time::Instant::now();
     for number in 0..3 {
@@ -205,18 +215,18 @@ async fn who_waits_at_several_gets_the_slot_that_comes_free_first_and_all_in_the
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(fast);
-    assert!(pair[1].admit_at_once(Instant::now()).is_err(), "nobody goes ahead of those who wait");
+    assert!(ready(pair[1].admit(Instant::now())).is_err(), "nobody goes ahead of those who wait");
     assert_eq!(came.recv().await, Some((0, true, 1)));
     assert_eq!(came.recv().await, Some((1, true, 2)));
     assert_eq!(came.recv().await, Some((2, true, 3)));
     drop(slow);
-    assert!(pair[0].admit_at_once(Instant::now()).is_ok(), "nobody is left in the queue of the other");
+    assert!(ready(pair[0].admit(Instant::now())).is_ok(), "nobody is left in the queue of the other");
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_slots_that_come_free_in_one_moment_go_to_two_who_wait() {
     let pair = pair(1, 1);
-    let held = pair.clone().map(|scopes| scopes.admit_at_once(Instant::now()).unwrap());
+    let held = pair.clone().map(|scopes| ready(scopes.admit(Instant::now())).unwrap());
     let waiting: Vec<_> = (0..2)
         .map(|_| {
             let pair = pair.clone();
@@ -237,7 +247,7 @@ async fn two_slots_that_come_free_in_one_moment_go_to_two_who_wait() {
 #[tokio::test(start_paused = true)]
 async fn one_that_is_not_well_is_waited_for_too_but_not_asked_before_it_is() {
     let pair = pair(1, 1);
-    let _busy = pair[0].admit_at_once(Instant::now()).unwrap();
+    let _busy = ready(pair[0].admit(Instant::now())).unwrap();
     let began = tokio::time::Instant::now();
     let all = [(&pair[0], Duration::ZERO), (&pair[1], Duration::from_secs(3))];
     assert!(Scopes::admit_at_first(&all, patient(2)).await.is_none());
@@ -268,14 +278,14 @@ async fn no_slot_is_lost_or_given_twice_among_many_who_wait_at_several() {
         assert!(is_right, "who has patience gets a slot");
         assert!(together <= 3, "{together} at once");
     }
-    assert!(pair.iter().all(|scopes| scopes.admit_at_once(Instant::now()).is_ok()));
+    assert!(pair.iter().all(|scopes| ready(scopes.admit(Instant::now())).is_ok()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_who_waits_in_vain_or_leaves_takes_nothing_along() {
     let registry = Registry::default();
     let all = scopes(&registry, &[limits(Some(5), None, Some(1))], Instant::now());
-    let held = all.admit_at_once(Instant::now()).unwrap();
+    let held = ready(all.admit(Instant::now())).unwrap();
     let queue = |seconds| Queue { patience: Duration::from_secs(seconds), most: 5 };
     {
         let leaving = std::pin::pin!(all.admit_in_turn(queue(60)));
@@ -283,7 +293,7 @@ async fn one_who_waits_in_vain_or_leaves_takes_nothing_along() {
     }
     assert_eq!(all.admit_in_turn(queue(0)).await.unwrap_err().what, What::Slots);
     drop(held);
-    assert!(all.admit_at_once(Instant::now()).is_ok());
+    assert!(ready(all.admit(Instant::now())).is_ok());
     assert_eq!(remaining(&all, Instant::now()), Some(3));
 }
 

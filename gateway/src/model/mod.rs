@@ -13,12 +13,16 @@ mod provider_manager;
 mod snapshot;
 pub mod source;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use adapters::Operation;
+use adapters::{Operation, Request};
 use arc_swap::ArcSwap;
+use http::StatusCode;
 
+use crate::config::LONGEST_NAME;
 pub use crate::config::ModelType as Type;
+use crate::error::Fault;
 pub use affinity::{Affinity, Relation};
 pub use balancing::OwnModels;
 pub use instance::{ModelInstance, Picked};
@@ -34,6 +38,20 @@ pub fn type_of(operation: Operation) -> Type {
         Operation::Chat | Operation::Completions => Type::Llm,
         Operation::Embeddings => Type::TextEmbedding,
     }
+}
+
+/// The name of the model that is asked for. Where it stands for a `*` it goes into headers, logs and rows as it is.
+///
+/// # Errors
+/// It is no text, longer than a name may be, or has characters that cannot stand there.
+pub fn asked(request: &Request) -> Result<Option<Cow<'_, str>>, Fault> {
+    let asked = request.model()?;
+    let is_odd = |name: &Cow<'_, str>| name.len() > LONGEST_NAME || name.contains(char::is_control);
+    if asked.as_ref().is_some_and(is_odd) {
+        let message = format!("`model` must have at most {LONGEST_NAME} bytes, and no control characters.");
+        return Err(Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message).of_param("model"));
+    }
+    Ok(asked)
 }
 
 /// The current snapshot, swapped by a reload.

@@ -69,7 +69,6 @@ impl ProviderManager {
             guesses: guesses(config, previous),
             tenants,
             models,
-            providers,
             rounds: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.rounds)),
         })
     }

@@ -41,8 +41,6 @@ pub struct Snapshot {
     pub guesses: Option<Arc<Guesses>>,
     /// The tenants by their ids.
     pub tenants: HashMap<String, Arc<Tenant>>,
-    /// The providers by name.
-    pub providers: HashMap<String, Arc<Provider>>,
     /// What callers ask for.
     pub models: Models,
     /// How many new rounds of tries all requests together may begin; kept over reloads.

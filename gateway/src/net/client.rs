@@ -95,12 +95,6 @@ impl Head {
         Self { status, headers: HeaderMap::with_capacity(USUAL_HEADERS) }
     }
 
-    /// Its status.
-    #[must_use]
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// Adds a header.
     pub fn add(&mut self, name: HeaderName, value: HeaderValue) {
         self.headers.append(name, value);
@@ -395,7 +389,7 @@ impl BodyFault {
     }
 }
 
-/// The same for bytes that make no request.
+/// Reads on for a while, as [`Client::linger`] does, what follows bytes that make no request.
 async fn read_off(session: ServerSession) {
     let ServerSession::H1(session) = session else {
         return;

@@ -1,5 +1,7 @@
-//! The rooms that touch a socket: where providers live ([`dns`], [`proxy`]), whom we believe
-//! ([`tls`]) and how one request reaches them ([`upstream`]). Nothing here knows what a request means.
+//! The sockets of requests, on Pingora. The callers' side: [`server`] starts and ends the listeners ([`sockets`]), [`door`]
+//! takes connections and hands each request to `exchange` as a [`client::Client`]. The providers' side: where they live
+//! ([`dns`], [`proxy`]), whom we believe ([`tls`]) and how one request reaches them ([`upstream`]). Nothing here knows what
+//! a request means.
 
 pub mod client;
 pub mod dns;

@@ -17,8 +17,6 @@ pub struct Entry {
     pub model_type: ModelType,
     /// What it costs, if that is known.
     pub price: Option<Price>,
-    /// The most tokens that it takes.
-    pub context: Option<u64>,
     /// The most tokens that it answers with.
     pub output: Option<u64>,
 }
@@ -49,7 +47,6 @@ impl From<CatalogFile> for Catalog {
         let entry = |model: crate::config::CatalogModel| Entry {
             model_type: model.model_type,
             price: model.pricing.as_ref().map(Price::from),
-            context: model.context.map(Count::get),
             output: model.output.map(Count::get),
         };
         Self(file.models.into_iter().map(|(name, model)| (name, entry(model))).collect())

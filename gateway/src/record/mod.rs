@@ -1,6 +1,7 @@
 //! What is known of one request: opened with its head; settled, written to the ledger, logged and counted once when it is
 //! dropped, whatever happened.
 
+mod count;
 mod line;
 mod row;
 
@@ -19,7 +20,6 @@ use crate::gateway::Gateway;
 use crate::headers;
 use crate::hedge::Which;
 use crate::ledger::{Accuracy, Charge, Entry, id};
-use crate::metrics::seconds;
 use crate::model::{Model, ModelInstance, Picked, Target};
 use crate::price::{Nanos, Price};
 use crate::reasons::Choices;
@@ -242,9 +242,7 @@ impl<'s> Record<'s> {
             started,
             took,
         };
-        let credential = target.credential.id.as_deref().unwrap_or("none");
-        let labels = [target.provider.name.as_str(), credential, outcome.into()];
-        self.gateway.metrics.attempts.with_label_values(&labels).inc();
+        self.count_attempt(target, outcome);
         self.attempts.extend([lost, last]);
     }
 
@@ -266,13 +264,11 @@ impl<'s> Record<'s> {
         attempt.outcome = Some(outcome);
         attempt.status = ended.map_or_else(|fault| fault.refused.map(|(status, _)| status), |()| Some(StatusCode::OK));
         attempt.took = attempt.started.elapsed();
-        let credential = attempt.target.credential.id.as_deref().unwrap_or("none");
-        let labels = [attempt.target.provider.name.as_str(), credential, outcome.into()];
-        let metrics = &self.gateway.metrics;
-        metrics.attempts.with_label_values(&labels).inc();
+        let target = attempt.target;
         let cooled = attempt.held.take().and_then(|held| held.record(told(ended), Moment::now()));
+        self.count_attempt(target, outcome);
         if let Some(cooled) = cooled {
-            metrics.cooldowns.with_label_values(&[cooled.cause.name()]).inc();
+            self.gateway.metrics.cooldowns.with_label_values(&[cooled.cause.name()]).inc();
         }
     }
 
@@ -392,78 +388,6 @@ impl<'s> Record<'s> {
         }
     }
 
-    /// The status for log and metric: a caller that left is told apart, whatever had been sent by then.
-    fn status_told(&self) -> Option<StatusCode> {
-        let gone = self.fault.as_ref().filter(|fault| fault.kind == Kind::CallerGone);
-        gone.map(|fault| fault.status).or(self.status)
-    }
-
-    fn model_label(&self) -> &str {
-        self.model.map_or("other", |model| model.name.as_str())
-    }
-
-    fn provider_label(&self) -> &str {
-        self.attempts.last().map_or("none", |attempt| attempt.target.provider.name.as_str())
-    }
-
-    fn count(&self) {
-        let metrics = &self.gateway.metrics;
-        let status = self.status_told().map_or("none", status_class);
-        let error = self.fault.as_ref().map_or("", |fault| fault.kind.name());
-        metrics.requests.with_label_values(&[self.route, self.model_label(), status, error]).inc();
-        let Some(operation) = self.operation else {
-            return;
-        };
-        metrics.overhead.with_label_values(&[operation.name()]).observe(seconds(self.overhead()));
-        let labels = [operation.name(), self.provider_label(), self.model_label()];
-        let [operation, provider, model] = labels;
-        metrics.duration.with_label_values(&[operation, provider, model, error]).observe(seconds(self.took()));
-        if let Some(first) = self.first_content {
-            metrics.first_token.with_label_values(&labels).observe(seconds(first));
-        }
-        if let Some(answered) = self.answered {
-            self.count_tokens(answered.usage, labels);
-            self.count_spent(&answered, [provider, model]);
-        }
-        for attempt in &self.attempts {
-            if let Some(spent) = attempt.spent.as_deref() {
-                self.count_spent(spent, [&attempt.target.provider.name, model]);
-            }
-        }
-        if let Some(scope) = self.fault.as_ref().and_then(|fault| fault.limit) {
-            metrics.limit_rejections.with_label_values(&[scope]).inc();
-        }
-    }
-
-    fn count_tokens(&self, usage: Usage, labels: [&str; 3]) {
-        let metrics = &self.gateway.metrics;
-        let [operation, provider, model] = labels;
-        for (kind, count) in [("input", usage.input_tokens), ("output", usage.output_tokens)] {
-            #[expect(clippy::cast_precision_loss, reason = "a histogram needs no exact counts over 2^52")]
-            metrics.token_usage.with_label_values(&[operation, provider, model, kind]).observe(count as f64);
-        }
-        if let (Some(first), 1..) = (self.first_content, usage.output_tokens) {
-            let rest = seconds(self.took().saturating_sub(first));
-            #[expect(clippy::cast_precision_loss, reason = "a histogram needs no exact counts over 2^52")]
-            metrics.per_output_token.with_label_values(&labels).observe(rest / usage.output_tokens as f64);
-        }
-    }
-
-    /// What was used and paid, whether it was for an answer or not.
-    fn count_spent(&self, spent: &Spent, labels: [&str; 2]) {
-        let metrics = &self.gateway.metrics;
-        let [provider, model] = labels;
-        for (kind, count) in kinds(spent.usage) {
-            if count > 0 {
-                metrics.tokens.with_label_values(&[provider, model, kind]).inc_by(count);
-            }
-        }
-        if let Some(cost) = spent.cost.filter(|_| self.cost().is_some()) {
-            #[expect(clippy::cast_precision_loss, reason = "a counter of dollars needs no exact nano-dollars")]
-            metrics.cost.with_label_values(&labels).inc_by(cost as f64 / 1e9);
-        }
-    }
-
     fn log(&self) {
         let written = self.gateway.access_log.line(|line| {
             line::write(self, line);
@@ -514,17 +438,6 @@ fn told(ended: Result<(), &Fault>) -> balance::Outcome {
     fault.cause.map_or(balance::Outcome::Nothing, failure)
 }
 
-fn kinds(usage: Usage) -> [(&'static str, u64); 6] {
-    [
-        ("input", usage.input_tokens),
-        ("cached_input", usage.cached_input_tokens),
-        ("cache_write", usage.cache_write_tokens.saturating_add(usage.cache_write_1h_tokens)),
-        ("output", usage.output_tokens),
-        ("reasoning", usage.reasoning_tokens),
-        ("audio", usage.audio_tokens()),
-    ]
-}
-
 /// A caller's id is taken over when it is a short token, so that it can stand in a header and a log as it is.
 fn request_id(headers: &HeaderMap, now: Timestamp) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
@@ -546,13 +459,4 @@ pub(crate) fn tags(headers: &HeaderMap) -> Vec<String> {
     };
     let tags = text.split(',').map(str::trim).filter(|tag| (1..=LONGEST_TAG).contains(&tag.len()));
     tags.take(MOST_TAGS).map(str::to_owned).collect()
-}
-
-fn status_class(status: StatusCode) -> &'static str {
-    match status.as_u16() / 100 {
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        _ => "5xx",
-    }
 }

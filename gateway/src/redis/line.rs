@@ -62,8 +62,8 @@ impl Line {
         self.ask(changes.atomic())
     }
 
-    /// What Redis answers. Blocks, for a second at most; only one at a time waits for a connection, and after a failure nobody
-    /// does for half a second.
+    /// What Redis answers. Blocks for [`LONGEST`] at most, for [`LONGEST_FIRST`] while there is no connection; only one at a
+    /// time waits for a connection, and after a failure nobody does for half a second.
     pub(super) fn ask<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreFault> {
         let known = self.known()?;
         let longest = if known.is_some() { LONGEST } else { LONGEST_FIRST };

@@ -79,6 +79,7 @@
 //! the requests of all. [`ledger`](crate::ledger) writes and reads them, on threads that may wait and by a connection of
 //! their own: a Redis that is slow at that delays no claim.
 
+mod claiming;
 mod connection;
 mod cooldowns;
 mod ledgers;

@@ -69,7 +69,8 @@ impl Adapter for OpenAi {
         let mut edits: Vec<Edit<'_>> = renamed(to).map(as_model).into_iter().collect();
         if request.operation() == Operation::Embeddings {
             let wanted = Encoding::asked(request.get("encoding_format"));
-            let data = wanted.map(|wanted| in_encoding(&body, &index, wanted)).transpose()?.flatten();
+            let inputs = request.inputs();
+            let data = wanted.map(|wanted| in_encoding(&body, &index, wanted, inputs)).transpose()?.flatten();
             edits.extend(data.map(|data| Edit::Set("data", data)));
         }
         let body = rewrite(&body, &index, &edits);

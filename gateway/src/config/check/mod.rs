@@ -128,15 +128,15 @@ impl Check<'_> {
         Found { mark: place(self.root, &path), path: spell(&path), message, help }
     }
 
-    /// Warns of a secret that stands in the file in the clear.
+    /// Warns of a secret that is written in the file in plain text.
     fn secret(&mut self, secret: Option<&Secret>, at: &At<'_>) {
         if secret.is_some_and(Secret::is_literal) {
             let help = "keep it in the environment (`env:NAME`) or in a file (`file:/path`)".to_owned();
-            self.warn(at, "a secret stands here in the clear", help);
+            self.warn(at, "this secret is written in plain text", help);
         }
     }
 
-    /// Says which of several ids stand for the second time.
+    /// Says which of several ids are given twice.
     fn unique<K: Hash + Eq>(
         &mut self,
         ids: impl Iterator<Item = (K, String)>,
@@ -149,7 +149,7 @@ impl Check<'_> {
             match seen.get(&key) {
                 _ if id.is_empty() => {}
                 Some(first) => {
-                    let message = format!("{what} `{id}` is there already");
+                    let message = format!("{what} `{id}` is given twice");
                     self.fault(
                         &at.index(i).key(field),
                         message,

@@ -3,12 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{At, Check};
-use crate::config::file::{Model, ParameterRule, ParameterType, Params, PriceTier, Pricing, Target};
+use crate::config::file::{LONGEST_NAME, Model, ParameterRule, ParameterType, Params, PriceTier, Pricing, Target};
 use crate::config::rule::{self, Rule, Verdict};
 use crate::config::value::{Duration, Json};
-
-/// A model's name goes out in a header.
-const LONGEST_NAME: usize = 256;
 
 /// More retries than this are a storm.
 const MOST_RETRIES: u32 = 20;
@@ -51,7 +48,7 @@ fn name(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
         check.fault(at, "a model's name has at most one `*`", None);
     }
     if name == "default" {
-        check.fault(at, "`default` stands for the tenant's default model", None);
+        check.fault(at, "the name `default` is reserved: callers write it for the tenant's default model", None);
     }
 }
 
@@ -65,7 +62,7 @@ fn targets(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
         let at = at.index(i);
         *tiers.entry(target.tier).or_default() += u64::from(target.weight);
         if !seen.insert((target.tier, &target.provider, &target.model, &target.credential)) {
-            check.warn(&at, "this target is there already", "one with the sum of the weights does the same".to_owned());
+            check.warn(&at, "this target is given twice", "write it once, with the sum of the weights".to_owned());
         }
         self::target(check, model, target, &at);
     }
@@ -101,12 +98,12 @@ fn policy(check: &mut Check<'_>, model: &Model, at: &At<'_>) {
     }
     if model.affinity.as_ref().is_some_and(|affinity| affinity.by.is_empty()) {
         let help = "such as `by: [header:x-session-id]`".to_owned();
-        check.fault(&at.key("affinity").key("by"), "nothing makes requests related", help);
+        check.fault(&at.key("affinity").key("by"), "there is nothing to tell related requests by", help);
     }
     let times = &model.timeouts;
     let limited = |d: Duration| !d.is_zero();
     if limited(times.first_byte) && limited(times.total) && times.first_byte > times.total {
-        check.warn(&at.key("timeouts").key("first_byte"), "`total` fires before this", None);
+        check.warn(&at.key("timeouts").key("first_byte"), "this never takes effect, since `total` is shorter", None);
     }
 }
 
@@ -222,7 +219,7 @@ fn params(check: &mut Check<'_>, params: &Params, at: &At<'_>) {
 
 fn changeable(check: &mut Check<'_>, name: &str, at: &At<'_>) {
     if OWN_PARAMETERS.contains(&name) {
-        check.fault(at, format!("`{name}` is the caller's: Weir itself goes by it"), None);
+        check.fault(at, format!("`{name}` is the caller's to say, since Weir itself goes by it"), None);
     }
 }
 
@@ -328,7 +325,7 @@ fn pricing(check: &mut Check<'_>, pricing: &Pricing, at: &At<'_>) {
 fn tiers(check: &mut Check<'_>, tiers: &[PriceTier], at: &At<'_>) {
     for (i, (a, b)) in tiers.iter().zip(tiers.iter().skip(1)).enumerate() {
         if a.above >= b.above {
-            check.fault(&at.index(i + 1).key("above"), "tiers go upwards", None);
+            check.fault(&at.index(i + 1).key("above"), "each tier must be above the one before it", None);
         }
     }
 }

@@ -4,24 +4,10 @@ use super::{At, Check, near};
 use crate::config::file::{Credential, Provider};
 use crate::config::preset::{Auth, Manifest, Manifests};
 use crate::config::value::Secret;
+use crate::headers;
 
 /// A credential's id goes out in a header, and into metrics.
 const LONGEST_ID: usize = 64;
-
-/// Headers that are written anew for each request, whatever a configuration says.
-const OURS: [&str; 11] = [
-    "host",
-    "content-length",
-    "connection",
-    "transfer-encoding",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "proxy-authorization",
-    "keep-alive",
-    "proxy-connection",
-];
 
 pub(super) fn providers(check: &mut Check<'_>, at: &At<'_>) {
     let config = check.config;
@@ -37,14 +23,14 @@ pub(super) fn providers(check: &mut Check<'_>, at: &At<'_>) {
             kind(check, name, provider, &at);
         }
         for (header, value) in &provider.headers {
-            if OURS.contains(&header.0.as_str()) {
-                let message = "this header is about the connection, and Weir's to write";
+            if headers::is_of_the_connection(&header.0) {
+                let message = "this header cannot be set: Weir writes it for each connection";
                 check.fault(&at.key("headers").key(header.0.as_str()), message, None);
             }
             if let Secret::Literal(text) = value
                 && http::HeaderValue::try_from(text.as_str()).is_err()
             {
-                check.fault(&at.key("headers").key(header.0.as_str()), "a header cannot hold this", None);
+                check.fault(&at.key("headers").key(header.0.as_str()), "this text cannot be sent in a header", None);
             }
         }
         credentials(check, &provider.credentials, &at.key("credentials"));
@@ -65,9 +51,11 @@ fn kind(check: &mut Check<'_>, name: &str, provider: &Provider, at: &At<'_>) {
         Some(Manifest { base_url: Some(_), .. }) => {}
         _ if region_says && provider.region.is_some() => {}
         _ if region_says => check.fault(at, "`region` is missing", "such as `region: eu-central-1`".to_owned()),
-        _ => {
-            check.fault(at, "`base_url` is missing", format!("`{kind}` has no address that is the same for everybody"))
-        }
+        _ => check.fault(
+            at,
+            "`base_url` is missing",
+            format!("`{kind}` has no common address; give your own, such as `base_url: https://…`"),
+        ),
     }
     if let Some(manifest) = manifest {
         keyless(check, name, provider, manifest, at);
@@ -82,7 +70,7 @@ fn unknown_kind(check: &mut Check<'_>, kind: &str, provider: &Provider, at: &At<
             let help = help.map(|h| format!("{h} Else write")).unwrap_or_else(|| "write".to_owned());
             check.fault(
                 at,
-                format!("`kind` is missing: `{kind}` is no provider that Weir knows"),
+                format!("`kind` is missing: Weir knows no provider `{kind}`"),
                 format!("{help} `kind: openai` if it speaks OpenAI's API"),
             );
         }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{At, Check};
-use crate::config::file::{Listener, LogBodies, Redis, Server, Store, Webhook};
+use crate::config::file::{Listener, Redis, Server, Store, Webhook};
 use crate::config::value::{Duration, Secret};
 use crate::log;
 
@@ -14,7 +14,7 @@ pub(super) fn server(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
         check.fault(&at.key("listen"), "there is no address to listen on", "write `listen: 127.0.0.1:8080`".to_owned());
     }
     if server.max_body.get() == 0 {
-        check.fault(&at.key("max_body"), "no request has room in this", "write `max_body: 64MiB`".to_owned());
+        check.fault(&at.key("max_body"), "this must be more than 0", "write `max_body: 64MiB`".to_owned());
     }
     if server.threads.is_some_and(|threads| !(1..=1_024).contains(&threads.get())) {
         check.fault(&at.key("threads"), "this must be from 1 to 1024", None);
@@ -25,7 +25,7 @@ pub(super) fn server(check: &mut Check<'_>, server: &Server, at: &At<'_>) {
     }
     for (name, patience) in [("idle", server.idle), ("stall", server.stall)] {
         if patience < Duration::secs(1) {
-            check.fault(&at.key(name), "no client is that fast", "write 1s or more".to_owned());
+            check.fault(&at.key(name), "this is too short for any client", "write 1s or more".to_owned());
         }
     }
     addresses(check, server, at);
@@ -135,7 +135,7 @@ fn redis(check: &mut Check<'_>, redis: &Redis, at: &At<'_>) {
 fn redis_url(check: &mut Check<'_>, url: &Secret, at: &At<'_>) {
     let Secret::Literal(text) = url else { return };
     if !["redis://", "rediss://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
-        check.fault(at, "a Redis URL begins with redis:// or rediss://", None);
+        check.fault(at, "a Redis URL must begin with redis:// or rediss://", None);
     }
     if text.contains('@') {
         check.secret(Some(url), at);
@@ -149,19 +149,23 @@ fn webhook(check: &mut Check<'_>, webhook: &Webhook, at: &At<'_>) {
     check.secret(webhook.secret.as_ref(), &at.key("secret"));
     if webhook.secret.is_none() {
         let help = "add `secret: env:NAME`; `openssl rand -base64 32` makes one".to_owned();
-        check.warn(at, "whoever finds its URL can post to it, since nothing is signed", help);
+        check.warn(
+            at,
+            "without a `secret` nothing is signed, so its receiver cannot tell Weir's posts from others",
+            help,
+        );
     }
     let Secret::Literal(url) = &webhook.url else { return };
     let has_host = |rest: &str| !rest.is_empty() && !rest.starts_with('/');
     if !["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(has_host)) {
-        check.fault(&at.key("url"), "a webhook's URL begins with https://", None);
+        check.fault(&at.key("url"), "a webhook's URL must begin with https:// or http://", None);
     }
 }
 
 pub(super) fn rest(check: &mut Check<'_>, top: &At<'_>) {
     let config = check.config;
     if config.version != 1 {
-        check.fault(&top.key("version"), "this Weir knows version 1", None);
+        check.fault(&top.key("version"), "this version of Weir reads configurations of version 1 only", None);
     }
     let health = top.key("health");
     if config.health.min_samples.get() == 0 {
@@ -175,7 +179,7 @@ pub(super) fn rest(check: &mut Check<'_>, top: &At<'_>) {
     let observability = top.key("observability");
     if let Some(fault) = log::fault(&config.observability.log) {
         let help = "write a level, such as `info`, or `info,gateway::net=debug`".to_owned();
-        check.fault(&observability.key("log"), format!("this is no log filter: {fault}"), help);
+        check.fault(&observability.key("log"), format!("this is not a log filter: {fault}"), help);
     }
     let alerts = observability.key("alerts");
     if config.observability.alerts.len() > MOST_WEBHOOKS {
@@ -183,8 +187,5 @@ pub(super) fn rest(check: &mut Check<'_>, top: &At<'_>) {
     }
     for (i, webhook) in config.observability.alerts.iter().enumerate() {
         self::webhook(check, webhook, &alerts.index(i));
-    }
-    if config.observability.log_bodies != LogBodies::None {
-        check.warn(&observability.key("log_bodies"), "what callers write and read will be in the log", None);
     }
 }

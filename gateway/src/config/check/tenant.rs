@@ -1,10 +1,11 @@
 //! Tenants, their keys, limits and budgets.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::provider::{bad_id, credentials, is_id};
 use super::{At, Check, matches};
+use crate::address::is_public;
 use crate::config::file::{ApiKey, Budget, CredentialSource, Limits, Prefer, Tenant, TenantProvider};
 use crate::config::value::{BaseUrl, KeyHash, Upstream};
 
@@ -115,7 +116,7 @@ fn limits(check: &mut Check<'_>, limits: &Limits, at: &At<'_>) {
         let at = models.key(name);
         if check.model(name, None, &at) && name.contains('*') && !check.names.is_one(name) {
             let help = "name each model, or one whose own name has this `*`".to_owned();
-            check.fault(&at, format!("a limit is of one model, and none is named `{name}`"), help);
+            check.fault(&at, format!("a limit holds for one model, and there is none named `{name}`"), help);
         }
     }
 }
@@ -169,8 +170,7 @@ fn hashes(check: &mut Check<'_>, at: &At<'_>) {
 /// Whether a host is plainly private as it is written. What a name resolves to is looked at when it is called.
 fn is_private(host: &str) -> bool {
     match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) => is_private_v4(ip),
-        Ok(IpAddr::V6(ip)) => is_private_v6(ip),
+        Ok(address) => !is_public(address),
         Err(_) => is_private_name(&host.trim_end_matches('.').to_ascii_lowercase()),
     }
 }
@@ -180,26 +180,6 @@ fn is_private_name(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();
     let is_number = last.starts_with("0x") || last.bytes().all(|b| b.is_ascii_digit());
     !name.contains('.') || is_number || matches!(last, "localhost" | "internal" | "local")
-}
-
-fn is_private_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, ..] = ip.octets();
-    let is_shared = a == 100 && (64..128).contains(&b);
-    let is_no_host = a == 0 || a >= 224;
-    ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared || is_no_host
-}
-
-/// Also what carries an IPv4 address: mapped, translated (`64:ff9b::/96`) and 6to4 (`2002::/16`).
-fn is_private_v6(ip: Ipv6Addr) -> bool {
-    let [a, b, c, d, .., g, h] = ip.segments();
-    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
-    let carried = match (a, b, c, d) {
-        (0x2002, high, low, _) => Some(v4(high, low)),
-        (0x64, 0xff9b, ..) => Some(v4(g, h)),
-        _ => ip.to_ipv4(),
-    };
-    let is_own = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_multicast();
-    is_own || ip.is_unspecified() || carried.is_some_and(is_private_v4)
 }
 
 fn is_listed(url: &BaseUrl, allowed: &[Upstream]) -> bool {

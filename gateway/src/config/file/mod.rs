@@ -18,7 +18,9 @@ use super::read::{Read, section};
 
 pub use allowance::{Budget, Every, Limits, OnExhaust, Quota, QuotaLimit, QuotaType, QuotaUnit, RateLimits};
 pub use health::{Cooldown, Health, WhenAllCool};
-pub use model::{Affinity, Balance, Fallbacks, Hedge, Model, ModelType, OnBusy, Retries, Target, Timeouts};
+pub use model::{
+    Affinity, Balance, Fallbacks, Hedge, LONGEST_NAME, Model, ModelType, OnBusy, Retries, Target, Timeouts,
+};
 pub use observability::{LogBodies, Observability, Webhook};
 pub use params::{ParameterRule, ParameterType, Params, Unsupported};
 pub use pricing::{Currency, PriceTier, Pricing, Rounding, ServicePricing, ServiceTiers};
@@ -34,7 +36,7 @@ section! {
         version: u32 = 1;
         /// The listeners and their limits.
         server: Server = Read::placeholder();
-        /// Where settings, counters and the ledger are kept.
+        /// Where the ledger, its counters and the history of configurations are kept.
         store: Store = Read::placeholder();
         /// Where requests can go, by name.
         providers: IndexMap<String, Provider>;

@@ -4,6 +4,9 @@ use super::{Params, Pricing, WhenAllCool};
 use crate::config::read::{Read, choices, section};
 use crate::config::value::{AffinityBy, Count, Duration, DurationRange, Percent};
 
+/// The longest name of a model: it goes out in a header.
+pub const LONGEST_NAME: usize = 256;
+
 section! {
     /// A model that callers ask for.
     pub struct Model {

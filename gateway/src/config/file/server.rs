@@ -10,7 +10,7 @@ section! {
     pub struct Server {
         /// Where the OpenAI-compatible API listens: one address or a list.
         listen: Listeners = Listeners(vec![Listener::loopback(8080)]);
-        /// Where the admin API, the console, `/metrics` and health listen; `null`: nowhere. Off loopback it needs a token and TLS, or `insecure_admin`.
+        /// Where the admin API, `/metrics` and health listen; `null`: nowhere. Off loopback it needs a token and TLS, or `insecure_admin`.
         admin: Option<Listener> = Some(Listener::loopback(8081));
         /// What an administrator sends as `Authorization: Bearer`. Without one, anybody who reaches the admin listener is the owner.
         admin_token: Option<Secret> = None;

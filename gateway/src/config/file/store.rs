@@ -6,7 +6,7 @@ use crate::config::read::{choices, section};
 use crate::config::value::{Duration, Secret};
 
 section! {
-    /// Where settings, credentials, counters and the ledger are kept.
+    /// Where the ledger, its counters and the history of configurations are kept.
     pub struct Store {
         /// The folder of the embedded store.
         path: PathBuf = PathBuf::from("./data");

@@ -31,7 +31,7 @@ impl Scalar for KeyHash {
     const WANTED: &'static str = "`sha256:` and 64 hexadecimal digits";
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
-        let mint = || Some("`weir key hash` gives it for a key".to_owned());
+        let mint = || Some("`weir key hash` makes it from a key".to_owned());
         let digits = text.strip_prefix("sha256:").ok_or_else(mint)?;
         if digits.len() != 64 {
             return Err(mint());

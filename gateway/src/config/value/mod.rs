@@ -30,7 +30,7 @@ pub use json::Json;
 pub use key_hash::KeyHash;
 pub use money::Money;
 pub use percent::Percent;
-pub use secret::{Secret, SecretError};
+pub use secret::{Secret, SecretError, bare};
 pub use size::ByteSize;
 pub use upstream::Upstream;
 pub use url::{BaseUrl, Proxy};

@@ -23,12 +23,6 @@ impl Percent {
         Self { hundredths: percent as u16 * 100 }
     }
 
-    /// Between 0 and 1.
-    #[must_use]
-    pub fn fraction(self) -> f64 {
-        f64::from(self.hundredths) / 10_000.0
-    }
-
     /// In hundredths of a percent: `50%` is 5000.
     #[must_use]
     pub const fn hundredths(self) -> u16 {

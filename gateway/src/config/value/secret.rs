@@ -18,9 +18,9 @@ use crate::config::tree::Node;
 pub enum Secret {
     /// In this variable of the environment.
     Env(String),
-    /// In this file, without the line's end.
+    /// In this file.
     File(PathBuf),
-    /// Here, in the clear.
+    /// Here, in plain text.
     Literal(Zeroizing<String>),
 }
 
@@ -56,22 +56,22 @@ impl Secret {
         }
     }
 
-    /// The secret itself, fetched from where it is kept.
+    /// The secret itself, fetched from where it is kept: from a variable or a file without what stands around it.
     ///
     /// # Errors
     /// The variable is not set, or the file is not there, not text, over 64 KiB or empty.
     pub fn resolve(&self) -> Result<Zeroizing<String>, SecretError> {
         match self {
             Self::Literal(text) => Ok(text.clone()),
-            Self::Env(name) => match std::env::var(name) {
-                Ok(text) if !text.is_empty() => Ok(Zeroizing::new(text)),
-                Ok(_) | Err(_) => Err(SecretError::Unset(name.clone())),
-            },
+            Self::Env(name) => {
+                let text = std::env::var(name).map(Zeroizing::new).unwrap_or_default();
+                some(&text).ok_or_else(|| SecretError::Unset(name.clone()))
+            }
             Self::File(path) => from_file(path),
         }
     }
 
-    /// True when it stands in the file in the clear.
+    /// True when it is written in the file in plain text.
     #[must_use]
     pub const fn is_literal(&self) -> bool {
         matches!(self, Self::Literal(_))
@@ -90,9 +90,19 @@ fn from_file(path: &PathBuf) -> Result<Zeroizing<String>, SecretError> {
     if u64::try_from(size).unwrap_or(u64::MAX) > LONGEST_SECRET {
         return Err(unreadable("it is over 64 KiB".to_owned()));
     }
-    let kept = text.trim_end_matches(['\r', '\n']).len();
-    text.truncate(kept);
-    if text.is_empty() { Err(SecretError::Empty(path.clone())) } else { Ok(text) }
+    some(&text).ok_or_else(|| SecretError::Empty(path.clone()))
+}
+
+/// What is left without its surroundings, if that is anything.
+fn some(text: &str) -> Option<Zeroizing<String>> {
+    let bare = bare(text);
+    (!bare.is_empty()).then(|| Zeroizing::new(bare.to_owned()))
+}
+
+/// A secret without what editors and shells leave around it: white space, the lines' ends, a byte order mark.
+#[must_use]
+pub fn bare(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
 impl fmt::Debug for Secret {
@@ -185,9 +195,13 @@ mod tests {
     fn a_secret_is_fetched_from_where_it_is_kept() {
         let folder = Folder::new("secret");
         folder.write("key", "sk-1\n");
-        folder.write("empty", "\n");
+        folder.write("windows", "\u{feff} sk-1 \r\n\r\n");
+        folder.write("lines", "\u{feff}{\r\n  \"key\": 1\r\n}\r\n");
+        folder.write("empty", "\u{feff}\r\n");
         let file = |name: &str| Secret::written(&format!("file:{}", folder.path().join(name).display())).resolve();
         assert_eq!(*file("key").unwrap(), "sk-1");
+        assert_eq!(*file("windows").unwrap(), "sk-1");
+        assert_eq!(*file("lines").unwrap(), "{\r\n  \"key\": 1\r\n}");
         assert!(matches!(file("empty"), Err(SecretError::Empty(_))));
         assert!(matches!(file("none"), Err(SecretError::Unreadable { .. })));
         assert!(matches!(Secret::written("env:WEIR_TEST_NOT_SET").resolve(), Err(SecretError::Unset(_))));

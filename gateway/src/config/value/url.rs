@@ -22,28 +22,10 @@ impl BaseUrl {
         &self.text
     }
 
-    /// In its parts. Scheme and host are always there.
-    #[must_use]
-    pub const fn uri(&self) -> &http::Uri {
-        &self.uri
-    }
-
-    /// Whether the connection is encrypted.
-    #[must_use]
-    pub fn is_https(&self) -> bool {
-        self.uri.scheme_str() == Some("https")
-    }
-
     /// The host, without brackets or port.
     #[must_use]
     pub fn host(&self) -> &str {
         self.uri.host().unwrap_or_default().trim_matches(['[', ']'])
-    }
-
-    /// The port, the scheme's own when none is written.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.uri.port_u16().unwrap_or(if self.is_https() { 443 } else { 80 })
     }
 }
 

@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::uri::{Authority, Scheme, Uri};
+use http::uri::Authority;
 use pingora::protocols::TcpKeepalive;
 use pingora::upstreams::peer::{HttpPeer, Peer, PeerOptions};
-use rustls::pki_types::ServerName;
 use tokio::sync::Mutex;
 
 use super::fault::{Cause, Fault};
 use super::shelf::{Shelf, Shelves};
+use super::url::{BaseUrl, Host, without_credentials};
+use crate::address::is_public;
 use crate::net::dns::Resolver;
 use crate::net::proxy::{Proxies, Proxy, Tunnel};
 use crate::net::tls::{Authorities, TrustError};
@@ -88,15 +89,6 @@ pub enum EndpointError {
     /// Its `ca_file` cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
-}
-
-/// A host as a name or an address, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Host {
-    /// To be resolved.
-    Name(String),
-    /// To be used as it is.
-    Address(IpAddr),
 }
 
 /// Where a provider listens; built once per snapshot and shared in an [`Arc`].
@@ -395,99 +387,6 @@ impl Reach {
     }
 }
 
-impl Host {
-    /// Reads a name or an address, IPv6 with or without brackets.
-    pub fn parse(text: &str) -> Option<Host> {
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-        if let Ok(address) = bare.parse() {
-            return Some(Host::Address(address));
-        }
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        let is_name = !text.is_empty() && text.len() <= 253 && text.bytes().all(allowed);
-        is_name.then(|| Host::Name(text.to_ascii_lowercase()))
-    }
-
-    pub(in crate::net) fn is_loopback(&self) -> bool {
-        match self {
-            Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
-            Host::Address(address) => address.is_loopback(),
-        }
-    }
-
-    fn bracketed(&self) -> String {
-        match self {
-            Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
-            other => other.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Host::Name(name) => out.write_str(name),
-            Host::Address(address) => write!(out, "{address}"),
-        }
-    }
-}
-
-/// A base URL taken apart.
-struct BaseUrl {
-    tls: bool,
-    host: Host,
-    port: u16,
-    authority: Authority,
-    host_header: HeaderValue,
-    base_path: String,
-}
-
-impl BaseUrl {
-    fn parse(text: &str) -> Option<BaseUrl> {
-        let uri: Uri = text.parse().ok()?;
-        let tls = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTPS => true,
-            Some(scheme) if *scheme == Scheme::HTTP => false,
-            _ => return None,
-        };
-        let written = uri.authority().filter(|a| !a.as_str().contains('@'))?;
-        if uri.query().is_some() || text.contains('#') {
-            return None;
-        }
-        let host = Host::parse(written.host())?;
-        if tls && ServerName::try_from(host.to_string()).is_err() {
-            return None;
-        }
-        let usual = if tls { 443 } else { 80 };
-        let after_host = written.as_str().strip_prefix(written.host())?;
-        let port = match after_host.strip_prefix(':') {
-            Some(port) => port.parse().ok().filter(|port| *port != 0)?,
-            None => usual,
-        };
-        // A server that is told its usual port in `host` may redirect or fail a signature check.
-        let shown = if port == usual { host.bracketed() } else { format!("{}:{port}", host.bracketed()) };
-        Some(BaseUrl {
-            tls,
-            port,
-            authority: shown.parse().ok()?,
-            host_header: HeaderValue::from_str(&shown).ok()?,
-            base_path: uri.path().trim_end_matches('/').to_owned(),
-            host,
-        })
-    }
-
-    fn origin(&self) -> String {
-        format!("http://{}", self.authority)
-    }
-}
-
-/// A URL fit to be shown: without what stands before an `@`.
-fn without_credentials(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
-        _ => url.to_owned(),
-    }
-}
-
 fn preamble(host: &HeaderValue, absolute: Option<&Proxy>) -> Bytes {
     let mut lines = b" HTTP/1.1\r\nhost: ".to_vec();
     lines.extend_from_slice(host.as_bytes());
@@ -513,36 +412,6 @@ fn keepalive() -> TcpKeepalive {
 
 fn forbidden() -> Fault {
     Fault::new(Cause::Forbidden, "the provider's address is not a public one, which this endpoint may not reach")
-}
-
-/// Whether an address belongs to the public internet, in whatever form it is written.
-fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            let shared = a == 100 && (64..128).contains(&b);
-            let benchmarking = a == 198 && (b == 18 || b == 19);
-            let protocols = a == 192 && b == 0 && c == 0;
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_broadcast()
-                || v4.is_documentation()
-                || a == 0
-                || a >= 224
-                || shared
-                || benchmarking
-                || protocols)
-        }
-        IpAddr::V6(v6) => {
-            let [first, second, ..] = v6.segments();
-            let global = first & 0xe000 == 0x2000;
-            let documentation = first == 0x2001 && second == 0xdb8;
-            // 6to4 and Teredo carry an IPv4 address that was not looked at.
-            let carries_v4 = first == 0x2002 || (first == 0x2001 && second == 0);
-            global && !documentation && !carries_v4
-        }
-    }
 }
 
 /// Milliseconds on a clock that starts with the process.

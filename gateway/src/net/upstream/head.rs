@@ -7,9 +7,7 @@ use std::mem::MaybeUninit;
 use std::sync::LazyLock;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use memchr::memmem::Finder;
 
@@ -40,7 +38,6 @@ const READ_OF_SUCCESS: [&str; 7] = [
 ];
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// The head of an answer.
 pub(super) struct Head {
@@ -118,24 +115,6 @@ pub(super) fn write_head(endpoint: &Endpoint, request: &Outgoing<'_>, length: us
     }
     wire.extend_from_slice(b"\r\n");
     wire
-}
-
-/// Whether a header speaks of the connection, which is this module's business and not the caller's.
-pub(super) fn is_ours(name: &HeaderName) -> bool {
-    const OURS: [HeaderName; 11] = [
-        HOST,
-        CONTENT_LENGTH,
-        CONNECTION,
-        TRANSFER_ENCODING,
-        TE,
-        TRAILER,
-        UPGRADE,
-        EXPECT,
-        PROXY_AUTHORIZATION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-    ];
-    OURS.contains(name)
 }
 
 fn begins_like_http(gathered: &[u8]) -> bool {

@@ -13,6 +13,7 @@ mod h2;
 mod head;
 mod pool;
 mod shelf;
+mod url;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -27,12 +28,14 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::v2::client::Http2Session;
 
 use self::decode::Decoder;
-pub use self::endpoint::{Endpoint, EndpointError, EndpointSpec, Host, Reach, Version};
+pub use self::endpoint::{Endpoint, EndpointError, EndpointSpec, Reach, Version};
 pub use self::fault::{Cause, Fault};
 use self::h1::{Failed, Upload};
 use self::pool::{Freshness, Line, Pool, Taken, Way};
+pub use self::url::Host;
 use super::dns::Resolver;
 use super::tls::TrustError;
+use crate::headers;
 
 /// Head and body up to this size leave in one write; copying more costs more than a second slice.
 const ONE_WRITE: usize = 32 * 1024;
@@ -63,7 +66,7 @@ impl Outgoing<'_> {
     /// The headers that are not about the connection.
     pub fn all_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let more = self.more.iter().map(|(name, value)| (name, value));
-        self.headers.iter().chain(more).filter(|(name, _)| !head::is_ours(name))
+        self.headers.iter().chain(more).filter(|(name, _)| !headers::is_of_the_connection(name))
     }
 }
 
@@ -111,7 +114,6 @@ pub struct Answer {
     pub headers: HeaderMap,
     decoder: Option<Box<Decoder>>,
     source: Source,
-    address: SocketAddr,
 }
 
 enum Source {
@@ -181,9 +183,8 @@ async fn ask_http1(endpoint: &Endpoint, request: &Outgoing<'_>, stream: Stream, 
     let upload = Upload::new(wire(endpoint, request));
     let mut exchange = Box::new(h1::Exchange::new(stream, upload));
     let head = exchange.head(&request.method).await?;
-    let address = way.address();
     let source = Source::Http1(exchange, way);
-    Answer::new(head.status, head.headers, source, address)
+    Answer::new(head.status, head.headers, source)
 }
 
 async fn ask_http2(
@@ -193,18 +194,17 @@ async fn ask_http2(
     way: Way,
     reused: bool,
 ) -> Result<Answer, Failed> {
-    let address = way.address();
     let sent = h2::Exchange::send(session, way, endpoint, request, reused);
     let (exchange, status, headers) = sent.await?;
     let source = Source::Http2(Box::new(exchange));
-    Answer::new(status, headers, source, address)
+    Answer::new(status, headers, source)
 }
 
 impl Answer {
-    fn new(status: StatusCode, mut headers: HeaderMap, source: Source, address: SocketAddr) -> Result<Answer, Failed> {
+    fn new(status: StatusCode, mut headers: HeaderMap, source: Source) -> Result<Answer, Failed> {
         let decoder = Decoder::of(&mut headers);
         let decoder = decoder.map_err(|fault| Failed::for_good(fault.sent(true)))?;
-        Ok(Answer { status, headers, decoder, source, address })
+        Ok(Answer { status, headers, decoder, source })
     }
 
     /// The next piece of the body as it came, or `None` when the body is complete. A body whose
@@ -234,11 +234,6 @@ impl Answer {
     /// of HTTP/2 is read to its end all the same: dropped before, it would be reset.
     pub fn is_complete_with(&self, read: usize) -> bool {
         matches!(self.source, Source::Http1(..)) && self.content_length() == u64::try_from(read).ok()
-    }
-
-    /// The address that answered, for the log.
-    pub fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// Ends the exchange: a connection whose answer was read to its end goes back to the pool, any

@@ -1,16 +1,20 @@
-//! What went wrong with a request, whose fault it was, and the one function that makes it HTTP.
+//! What went wrong with a request, and whose fault it was. `body` makes it what the caller reads.
+
+mod body;
+mod provider;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adapters::Usage;
 use adapters::refusal::Class;
-use adapters::request::RequestError;
-use adapters::{DecodeError, EncodeError, Refusal, StreamFault, Usage};
-use bytes::Bytes;
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
+
+pub use body::Dialect;
+pub use provider::incomplete;
 
 use crate::budget::{self, Exhausted};
 use crate::ledger::Accuracy;
@@ -371,37 +375,6 @@ impl Fault {
         }
     }
 
-    /// The body.
-    #[must_use]
-    pub fn body(&self, dialect: Dialect) -> Bytes {
-        match dialect {
-            Dialect::OpenAi => self.openai(),
-            Dialect::Anthropic => {
-                let error = AnthropicInner { kind: anthropic_type(self.status), message: &self.message };
-                serde_json::to_vec(&AnthropicEnvelope { kind: "error", error }).unwrap_or_default().into()
-            }
-        }
-    }
-
-    fn openai(&self) -> Bytes {
-        let error = Inner {
-            message: &self.message,
-            kind: self.error_type.as_deref().unwrap_or_else(|| default_type(self.status, &self.code)),
-            param: self.param.as_deref(),
-            code: &self.code,
-        };
-        serde_json::to_vec(&Envelope { error }).unwrap_or_default().into()
-    }
-
-    /// The body as the one event that ends a stream that can't go on.
-    #[must_use]
-    pub fn event(&self) -> Bytes {
-        let mut event = b"data: ".to_vec();
-        event.extend_from_slice(&self.openai());
-        event.extend_from_slice(b"\n\n");
-        event.into()
-    }
-
     /// Whether the target that was picked has no words for the request, and nothing was sent: another one may have them.
     #[must_use]
     pub fn is_targets_lack(&self) -> bool {
@@ -443,172 +416,10 @@ impl Fault {
     }
 }
 
-/// Whose shape an error has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// OpenAI's.
-    OpenAi,
-    /// Anthropic's.
-    Anthropic,
-}
-
-#[derive(Serialize)]
-struct AnthropicEnvelope<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    error: AnthropicInner<'a>,
-}
-
-#[derive(Serialize)]
-struct AnthropicInner<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    message: &'a str,
-}
-
-fn anthropic_type(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        401 => "authentication_error",
-        403 => "permission_error",
-        404 => "not_found_error",
-        413 => "request_too_large",
-        429 => "rate_limit_error",
-        503 | 529 => "overloaded_error",
-        504 => "timeout_error",
-        400..=499 => "invalid_request_error",
-        _ => "api_error",
-    }
-}
-
-#[derive(Serialize)]
-struct Envelope<'a> {
-    error: Inner<'a>,
-}
-
-#[derive(Serialize)]
-struct Inner<'a> {
-    message: &'a str,
-    #[serde(rename = "type")]
-    kind: &'a str,
-    param: Option<&'a str>,
-    code: &'a str,
-}
-
-fn default_type(status: StatusCode, code: &str) -> &'static str {
-    match (status.as_u16(), code) {
-        (_, "insufficient_quota") => "insufficient_quota",
-        (401, _) => "authentication_error",
-        (403, _) => "permission_error",
-        (429, _) => "rate_limit_error",
-        (400..=499, _) => "invalid_request_error",
-        _ => "api_error",
-    }
-}
-
-/// A provider's refusal as the caller sees it: Weir's own credential trouble is never a 401, the provider's failures are
-/// a 502, and a 4xx about the request keeps its status.
-impl From<Refusal> for Fault {
-    fn from(refusal: Refusal) -> Self {
-        let mut fault = match refusal.class {
-            Class::RateLimit | Class::Quota => {
-                Self::new(Kind::ProviderLimit, StatusCode::TOO_MANY_REQUESTS, "provider_rate_limited", refusal.message)
-            }
-            Class::Authorization => {
-                let message = "The provider refused the gateway's credential.";
-                Self::new(Kind::ProviderAuth, StatusCode::BAD_GATEWAY, "provider_auth_failed", message)
-                    .with_detail(refusal.message)
-            }
-            Class::Server if !refusal.status.is_client_error() => {
-                Self::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", refusal.message)
-                    .with_detail(format!("provider status {}", refusal.status))
-            }
-            Class::ContextLength => Self {
-                code: Cow::Borrowed("context_length_exceeded"),
-                ..refused(refusal.status, refusal.message, refusal.code)
-            },
-            Class::BadRequest | Class::ContentPolicy | Class::Denied | Class::NotFound | Class::Server => {
-                refused(refusal.status, refusal.message, refusal.code)
-            }
-        };
-        fault.retry_after = refusal.retry_after;
-        fault.cause = Cause::of(refusal.class);
-        fault.refused = Some((refusal.status, refusal.class));
-        if fault.kind == Kind::ProviderError {
-            fault.error_type = refusal.kind;
-            fault.param = refusal.param;
-        }
-        fault
-    }
-}
-
-/// A status that is no error of the request, as a redirect that is not followed, is the provider's fault.
-fn refused(status: StatusCode, message: String, code: Option<String>) -> Fault {
-    let status = if status.is_client_error() { status } else { StatusCode::BAD_GATEWAY };
-    let mut fault = Fault::new(Kind::ProviderError, status, "provider_error", message);
-    if let Some(code) = code {
-        fault.code = Cow::Owned(code);
-    }
-    fault
-}
-
-impl From<RequestError> for Fault {
-    fn from(error: RequestError) -> Self {
-        let fault = Self::request(StatusCode::BAD_REQUEST, "invalid_request", error.to_string());
-        match error {
-            RequestError::Json(_) => fault,
-            RequestError::Type { field, .. } => fault.of_param(field),
-        }
-    }
-}
-
-impl From<EncodeError> for Fault {
-    fn from(error: EncodeError) -> Self {
-        let (code, param, message) = match error {
-            EncodeError::Invalid { param, message } => ("invalid_request", param, message),
-            EncodeError::Unsupported { param, message } => ("unsupported_parameter", param, message),
-        };
-        Self::request(StatusCode::BAD_REQUEST, code, message).of_param(param)
-    }
-}
-
-impl From<DecodeError> for Fault {
-    fn from(error: DecodeError) -> Self {
-        match error {
-            DecodeError::Refused(refusal) => (*refusal).into(),
-            DecodeError::Malformed(what) => malformed(what),
-        }
-    }
-}
-
-impl From<StreamFault> for Fault {
-    fn from(fault: StreamFault) -> Self {
-        match fault {
-            StreamFault::Refused(refusal) => (*refusal).into(),
-            StreamFault::Malformed(what) => malformed(what),
-            StreamFault::Incomplete => incomplete("the body ended early"),
-        }
-    }
-}
-
-/// The provider's answer cannot be read.
-fn malformed(what: String) -> Fault {
-    let message = "The provider's answer cannot be read.";
-    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message)
-        .with_detail(what)
-        .because(Cause::Server)
-}
-
-/// The provider's answer broke off.
-#[must_use]
-pub fn incomplete(detail: impl Into<String>) -> Fault {
-    let message = "The provider's answer broke off before it was complete.";
-    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message)
-        .with_detail(detail)
-        .because(Cause::Server)
-}
-
 #[cfg(test)]
 mod tests {
+    use adapters::Refusal;
+
     use super::*;
 
     fn refusal(status: u16, class: Class) -> Refusal {
