@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod limit;
 pub mod listing;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod net;

@@ -21,6 +21,7 @@ use crate::gateway::{self, Gateway};
 use crate::ledger::{self, Ledger};
 use crate::limit;
 use crate::log;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::model::{ModelManager, ProviderManager};
 use crate::net::dns::Resolver;
@@ -135,6 +136,7 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let hangup = heard(|| signal(SignalKind::hangup()))?;
     let bound = bind(&mut settings, start)?;
     raise_file_limit();
+    memory::give_back()?;
     let (access_log, writer) = open_access_log(&loaded.config.observability.access_log)?;
     let store = open_store(&loaded.config, start)?;
     let mut ledger = open_ledger(&loaded.config, &store, &budgets)?;
