@@ -52,7 +52,7 @@ struct Data<'a> {
     window: Window,
     #[serde(serialize_with = "dollars")]
     limit_usd: Option<i64>,
-    /// With several gateways also what the others have in hand.
+    /// Of all gateways, as far as they have said.
     #[serde(serialize_with = "dollars")]
     used_usd: Option<i64>,
     /// Used of the limit: 0.8123.
