@@ -4,14 +4,16 @@
 //! together when a reservation is made, whatever the concurrency, since both change under one lock that is held for a few
 //! nanoseconds. Only a request that uses more than its own reservation can pass it, by that much.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::budget::lease::{Amount, Answer, Beside, Claim, Claimant, Desk, LONGEST_WAIT, Lease, Need, Reason, Verdict};
+use crate::budget::alert::{Alert, Listener, Threshold};
+use crate::budget::desk::{Claimant, Desk};
+use crate::budget::lease::{Amount, Answer, Beside, Claim, LONGEST_WAIT, Lease, Need, Reason, Verdict};
 use crate::budget::raises;
+use crate::budget::reservation::{Cause, Exhausted, Held, Reservation};
 use crate::budget::window::{Calendar, Window};
 use crate::config::Every;
 
@@ -48,62 +50,6 @@ pub struct Terms {
     pub instead: Option<Arc<str>>,
     /// Its windows.
     pub span: Span,
-}
-
-/// An account of money came to a threshold of its limit: told once a window, and again only of a higher limit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alert {
-    /// To which.
-    pub threshold: Threshold,
-    /// Which account.
-    pub account: Arc<str>,
-    /// Whose.
-    pub owner: Owner,
-    /// How long its windows are.
-    pub every: Every,
-    /// The one in which it happened.
-    pub window: Window,
-    /// What was used, and what other nodes have used or hold.
-    pub used: i64,
-    /// What may be.
-    pub limit: i64,
-}
-
-/// What an account can come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threshold {
-    /// Its soft limit.
-    Soft,
-    /// Its end: all of it is used, or an attempt was refused since its worst case had no room left.
-    Spent,
-}
-
-impl Threshold {
-    /// Its word in alerts, logs and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Soft => "soft",
-            Self::Spent => "spent",
-        }
-    }
-}
-
-/// Who is told of alerts.
-#[derive(Clone)]
-pub struct Listener(Arc<dyn Fn(&Alert) + Send + Sync>);
-
-impl Listener {
-    /// Calls `told` for each alert, on a request's path: it must not wait.
-    pub fn new(told: impl Fn(&Alert) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(told))
-    }
-}
-
-impl fmt::Debug for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Listener")
-    }
 }
 
 /// An account.
@@ -390,7 +336,7 @@ impl Account {
         self.locked().restored = true;
     }
 
-    fn settle(self: &Arc<Self>, held: Held, used: i64) {
+    pub(super) fn settle(self: &Arc<Self>, held: Held, used: i64) {
         let mut counter = self.locked();
         if counter.window.start != held.window {
             return;
@@ -430,7 +376,7 @@ impl Account {
         let tells = counter.window == reading.window && counter.told.tell(threshold, reading.limit);
         drop(counter);
         if tells {
-            (self.listener.0)(&self.alert(threshold, *every, reading));
+            self.listener.tell(&self.alert(threshold, *every, reading));
         }
     }
 
@@ -573,114 +519,6 @@ impl Short {
         match self {
             Self::No(exhausted) => exhausted,
             Self::Wait(_) => account.exhausted(Cause::Spent, worst, now),
-        }
-    }
-}
-
-/// Why an account is of no use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// It is spent.
-    Spent,
-    /// The shared store is away, and the configuration says `reject`.
-    NoStore,
-}
-
-/// An account has not enough left.
-#[derive(Clone, Debug, thiserror::Error)]
-pub struct Exhausted {
-    /// Which.
-    pub account: Arc<Account>,
-    /// Why.
-    pub cause: Cause,
-    /// What it has.
-    pub left: i64,
-    /// When there is more, if ever.
-    pub resets_at: Option<Timestamp>,
-    /// The model that may be cheap enough, as an account names it that has not enough left.
-    pub instead: Option<Arc<str>>,
-}
-
-impl fmt::Display for Exhausted {
-    /// For the caller, who knows its key and its tenant's name.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.cause == Cause::NoStore {
-            return f.write_str("The store that holds the limits cannot be reached.");
-        }
-        let of = match self.account.owner {
-            Owner::Tenant(_) => "this tenant",
-            Owner::Key(..) => "this key",
-            Owner::Limit => "this limit",
-        };
-        match &self.account.terms.span {
-            Span::Every(every, _) => write!(f, "The budget of {of} for this {every} has not enough left")?,
-            Span::Until(_) | Span::Always => write!(f, "The quota of {of} has not enough left")?,
-        }
-        self.resets_at.map_or(Ok(()), |at| write!(f, "; it begins anew at {at}"))?;
-        f.write_str(".")
-    }
-}
-
-/// A part of what an account's window used: what the ledger adds to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Charge {
-    /// The account's id.
-    pub account: Arc<str>,
-    /// The first second of its window.
-    pub window: i64,
-    /// How much.
-    pub amount: i64,
-}
-
-/// What is held for a request. Dropped, all of it is given back.
-#[derive(Debug)]
-#[must_use]
-pub struct Reservation {
-    account: Arc<Account>,
-    held: Held,
-}
-
-/// How much, in which window, under which limit.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    window: i64,
-    worst: i64,
-    limit: i64,
-}
-
-impl Reservation {
-    /// No more than so much is needed any more; the rest is free for others.
-    pub fn shrink(&mut self, to: i64) {
-        let (held, to) = (self.held, to.clamp(0, self.held.worst));
-        self.held.worst = to;
-        self.account.settle(Held { worst: held.worst - to, ..held }, 0);
-    }
-
-    /// What it would be charged if so much was used: the account's id, the window, and the amount.
-    #[must_use]
-    pub fn due(&self, used: i64) -> (&str, i64, i64) {
-        (self.account.id(), self.held.window, used.max(0))
-    }
-
-    /// Replaces what is held by what was used, in the window in which it was held.
-    pub fn settle(self, used: i64) -> Charge {
-        let (_, window, used) = self.due(used);
-        let charge = Charge { account: Arc::clone(self.account.id()), window, amount: used };
-        self.end(used);
-        charge
-    }
-
-    fn end(mut self, used: i64) {
-        let held = self.held;
-        self.held.worst = 0;
-        self.account.settle(held, used);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.held.worst > 0 {
-            self.account.settle(self.held, 0);
         }
     }
 }
