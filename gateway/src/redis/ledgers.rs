@@ -144,6 +144,8 @@ impl Fleet for Ledgers {
             pipeline.hset(MEMBERS, BORN, now).ignore();
             let () = self.line.ask(&pipeline)?;
         }
+        // From here on it settles, and not only from the first question on.
+        let _for_questions = self.state(born.or(Some(now)), now);
         self.forget(&noted, now.saturating_sub(kept))
     }
 }
@@ -238,6 +240,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(100));
         }
         assert!(since.elapsed() + Duration::from_millis(500) >= SETTLED);
+        assert_eq!(state(&new), State::Whole, "it knew all the time, though nobody asked");
     }
 
     #[test]
