@@ -13,7 +13,7 @@ use crate::access_log::{AccessLog, Writer};
 use crate::admin::{Access, Admin};
 use crate::alerts::{self, Alerts};
 use crate::balance;
-use crate::budget::lease::Claimants;
+use crate::budget::desk::Claimants;
 use crate::budget::{self, Alert};
 use crate::cli::{INTERNAL_FAULT, WRONG_INPUT, complain};
 use crate::config::{self, Config, Faults, Listener, Loaded, Origin};

@@ -12,7 +12,8 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
 use crate::balance::{self, Note, Outbox};
-use crate::budget::lease::{Claimants, Desk, NodeId, Wishes};
+use crate::budget::desk::{Claimants, Desk, Wishes};
+use crate::budget::lease::NodeId;
 use crate::config::OnRedisLoss;
 use crate::redis::{Cooldowns, Link, MOST_WISHES, Raised, Settings, Told};
 use crate::vital;

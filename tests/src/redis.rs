@@ -53,7 +53,7 @@ impl Redis {
 
     /// The arguments that let `user` do no more than that, with a rule for its password.
     fn access_list(user: &str, password: &str) -> Vec<String> {
-        let (_, said) = README.split_once("A user of an access list needs").unwrap();
+        let (_, said) = README.split_once("A Redis user with an access list needs").unwrap();
         let mut quoted = said.split('`').skip(1).step_by(2);
         let (keys, commands) = (format!("~{}", quoted.next().unwrap()), quoted.next().unwrap());
         let allowed = commands.split_whitespace().map(|command| format!("+{command}"));

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use gateway::balance::{self, Outbox};
-use gateway::budget::lease::{Claimants, Desk, NodeId, Wishes};
+use gateway::budget::desk::{Claimants, Desk, Wishes};
+use gateway::budget::lease::NodeId;
 use gateway::budget::{Account, Cause, Listener, Owner, Registry, Span, Terms};
 use gateway::config::{self, OnRedisLoss, Secret};
 use gateway::limit::{self, Limits, ScopeId, What};

@@ -4,14 +4,16 @@
 //! together when a reservation is made, whatever the concurrency, since both change under one lock that is held for a few
 //! nanoseconds. Only a request that uses more than its own reservation can pass it, by that much.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::budget::lease::{Amount, Answer, Beside, Claim, Claimant, Desk, LONGEST_WAIT, Lease, Need, Reason, Verdict};
+use crate::budget::alert::{Alert, Listener, Threshold};
+use crate::budget::desk::{Claimant, Desk};
+use crate::budget::lease::{Amount, Answer, Beside, Claim, LONGEST_WAIT, Lease, Need, Reason, Verdict};
 use crate::budget::raises;
+use crate::budget::reservation::{Cause, Exhausted, Held, Reservation};
 use crate::budget::window::{Calendar, Window};
 use crate::config::Every;
 
@@ -48,62 +50,6 @@ pub struct Terms {
     pub instead: Option<Arc<str>>,
     /// Its windows.
     pub span: Span,
-}
-
-/// An account of money came to a threshold of its limit: told once a window, and again only of a higher limit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alert {
-    /// To which.
-    pub threshold: Threshold,
-    /// Which account.
-    pub account: Arc<str>,
-    /// Whose.
-    pub owner: Owner,
-    /// How long its windows are.
-    pub every: Every,
-    /// The one in which it happened.
-    pub window: Window,
-    /// What was used, here and by other nodes.
-    pub used: i64,
-    /// What may be.
-    pub limit: i64,
-}
-
-/// What an account can come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threshold {
-    /// Its soft limit.
-    Soft,
-    /// Its end: all of it is used, or an attempt was refused since its worst case had no room left.
-    Spent,
-}
-
-impl Threshold {
-    /// Its word in alerts, logs and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Soft => "soft",
-            Self::Spent => "spent",
-        }
-    }
-}
-
-/// Who is told of alerts.
-#[derive(Clone)]
-pub struct Listener(Arc<dyn Fn(&Alert) + Send + Sync>);
-
-impl Listener {
-    /// Calls `told` for each alert, on a request's path: it must not wait.
-    pub fn new(told: impl Fn(&Alert) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(told))
-    }
-}
-
-impl fmt::Debug for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Listener")
-    }
 }
 
 /// An account.
@@ -382,7 +328,7 @@ impl Account {
         self.locked().restored = true;
     }
 
-    fn settle(self: &Arc<Self>, held: Held, used: i64) {
+    pub(super) fn settle(self: &Arc<Self>, held: Held, used: i64) {
         let mut counter = self.locked();
         if counter.window.start != held.window {
             return;
@@ -414,7 +360,7 @@ impl Account {
     }
 
     /// Tells of a threshold once a window. Only who spends money in windows has somebody who waits for that.
-    fn come_to(&self, threshold: Threshold, reading: Reading) {
+    pub(super) fn come_to(&self, threshold: Threshold, reading: Reading) {
         let (Span::Every(every, _), Owner::Tenant(_) | Owner::Key(..)) = (&self.terms.span, &self.owner) else {
             return;
         };
@@ -422,7 +368,7 @@ impl Account {
         let tells = counter.window == reading.window && counter.told.tell(threshold, reading.limit);
         drop(counter);
         if tells {
-            (self.listener.0)(&self.alert(threshold, *every, reading));
+            self.listener.tell(&self.alert(threshold, *every, reading));
         }
     }
 
@@ -561,127 +507,6 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(lease) = &mut self.account.locked().lease {
             lease.waits_no_more(self.worst);
-        }
-    }
-}
-
-/// Why an account is of no use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// It is spent.
-    Spent,
-    /// The shared store is away, and the configuration says `reject`; or it did not come to an answer in time.
-    NoStore,
-}
-
-/// An account has not enough left.
-#[derive(Clone, Debug, thiserror::Error)]
-pub struct Exhausted {
-    /// Which.
-    pub account: Arc<Account>,
-    /// What was to be held.
-    pub worst: i64,
-    /// Why it was not.
-    pub cause: Cause,
-    /// What it has.
-    pub left: i64,
-    /// When there is more, if ever.
-    pub resets_at: Option<Timestamp>,
-    /// The model that may be cheap enough, as an account names it that has not enough left.
-    pub instead: Option<Arc<str>>,
-}
-
-impl Exhausted {
-    /// An attempt is refused for it: whoever waits for that hears that the account is spent. It is not while others only have
-    /// in hand what is lacking, or hold it for requests under way: that will be there for somebody.
-    pub fn tell(&self, now: Timestamp) {
-        let reading = self.account.reading(now);
-        if self.cause == Cause::Spent && reading.is_spent(self.worst) {
-            self.account.come_to(Threshold::Spent, reading);
-        }
-    }
-}
-
-impl fmt::Display for Exhausted {
-    /// For the caller, who knows its key and its tenant's name.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.cause == Cause::NoStore {
-            return f.write_str("The store that holds the limits cannot be reached.");
-        }
-        let of = match self.account.owner {
-            Owner::Tenant(_) => "this tenant",
-            Owner::Key(..) => "this key",
-            Owner::Limit => "this limit",
-        };
-        match &self.account.terms.span {
-            Span::Every(every, _) => write!(f, "The budget of {of} for this {every} has not enough left")?,
-            Span::Until(_) | Span::Always => write!(f, "The quota of {of} has not enough left")?,
-        }
-        self.resets_at.map_or(Ok(()), |at| write!(f, "; it begins anew at {at}"))?;
-        f.write_str(".")
-    }
-}
-
-/// A part of what an account's window used: what the ledger adds to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Charge {
-    /// The account's id.
-    pub account: Arc<str>,
-    /// The first second of its window.
-    pub window: i64,
-    /// How much.
-    pub amount: i64,
-}
-
-/// What is held for a request. Dropped, all of it is given back.
-#[derive(Debug)]
-#[must_use]
-pub struct Reservation {
-    account: Arc<Account>,
-    held: Held,
-}
-
-/// How much, in which window, under which limit.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    window: i64,
-    worst: i64,
-    limit: i64,
-}
-
-impl Reservation {
-    /// No more than so much is needed any more; the rest is free for others.
-    pub fn shrink(&mut self, to: i64) {
-        let (held, to) = (self.held, to.clamp(0, self.held.worst));
-        self.held.worst = to;
-        self.account.settle(Held { worst: held.worst - to, ..held }, 0);
-    }
-
-    /// What it would be charged if so much was used: the account's id, the window, and the amount.
-    #[must_use]
-    pub fn due(&self, used: i64) -> (&str, i64, i64) {
-        (self.account.id(), self.held.window, used.max(0))
-    }
-
-    /// Replaces what is held by what was used, in the window in which it was held.
-    pub fn settle(self, used: i64) -> Charge {
-        let (_, window, used) = self.due(used);
-        let charge = Charge { account: Arc::clone(self.account.id()), window, amount: used };
-        self.end(used);
-        charge
-    }
-
-    fn end(mut self, used: i64) {
-        let held = self.held;
-        self.held.worst = 0;
-        self.account.settle(held, used);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.held.worst > 0 {
-            self.account.settle(self.held, 0);
         }
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::budget::account::{Account, Charge, Exhausted, Reservation};
+use crate::budget::account::Account;
+use crate::budget::reservation::{Charge, Exhausted, Reservation};
 
 /// Accounts that a request is charged to.
 #[derive(Clone, Debug)]

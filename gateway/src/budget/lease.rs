@@ -13,14 +13,14 @@
 //! process dies that is all that it keeps. A process that was not answered for so long that others may take it for dead takes
 //! nothing that it had in hand.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
+use crate::budget::desk::{Desk, Mode};
+use crate::budget::peers::Peers;
 use crate::budget::window::Window;
 use crate::config::OnRedisLoss;
 
@@ -53,151 +53,6 @@ const TRUSTED: SignedDuration = SignedDuration::from_secs(5);
 /// How long somebody who was refused counts as one who wants what others have in hand: they look once a second, and callers come
 /// again.
 const HUNGER: SignedDuration = SignedDuration::from_millis(2500);
-
-/// What several nodes share: an account, or slots. It says what to write of this node into the shared store, and learns what
-/// the others wrote there.
-pub trait Claimant: fmt::Debug + Send + Sync {
-    /// Its stable name.
-    fn id(&self) -> &Arc<str>;
-
-    /// What to tell the shared store, if anything.
-    fn claim(&self, reason: Reason, now: Timestamp) -> Option<Claim>;
-
-    /// The store's answer to a claim. Gives the claim that takes back what is too much.
-    fn answered(&self, claim: &Claim, answer: &Answer, now: Timestamp) -> Option<Claim>;
-
-    /// The store did not answer.
-    fn unanswered(&self);
-
-    /// Whether somebody waits for what another node has to give back first.
-    fn presses(&self) -> bool {
-        false
-    }
-
-    /// What this node leaves to the one that it took over from.
-    fn legacy(&self, _now: Timestamp) -> Option<Claim> {
-        None
-    }
-}
-
-/// Who holds things that are shared.
-pub trait Claimants: Send + Sync {
-    /// All of them.
-    fn claimants(&self) -> Vec<Arc<dyn Claimant>>;
-
-    /// The one of that id that a reload has made last, where it makes them anew.
-    fn newest(&self, _id: &str) -> Option<Arc<dyn Claimant>> {
-        None
-    }
-}
-
-/// Those who wish for a slice, to be read by whoever speaks with the store.
-pub type Wishes = mpsc::Receiver<Arc<dyn Claimant>>;
-
-/// Where slices are asked for: what is known of the shared store.
-#[derive(Debug)]
-pub struct Desk {
-    node: NodeId,
-    process: NodeId,
-    heir_of: Option<NodeId>,
-    policy: OnRedisLoss,
-    linked: AtomicBool,
-    nodes: AtomicI64,
-    wishes: mpsc::Sender<Arc<dyn Claimant>>,
-}
-
-/// How the desk answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The store is there.
-    Linked,
-    /// It is not; this is what the configuration wants then.
-    Cut(OnRedisLoss),
-}
-
-impl Desk {
-    /// A desk whose wishes are to be read from the receiver; cut off until the store has answered.
-    #[must_use]
-    pub fn new(node: NodeId, policy: OnRedisLoss, most_wishes: usize) -> (Arc<Self>, Wishes) {
-        Self::of(node, None, policy, most_wishes)
-    }
-
-    /// A desk of a process that takes over from another one on this machine while that still runs. It is a node of its own,
-    /// `node`, until it ends; then it leaves what it has used to `heir_of`, so that the next process, which is that node
-    /// again, finds all of it in one claim.
-    #[must_use]
-    pub fn taking_over(node: NodeId, heir_of: NodeId, policy: OnRedisLoss, most_wishes: usize) -> (Arc<Self>, Wishes) {
-        Self::of(node, Some(heir_of), policy, most_wishes)
-    }
-
-    fn of(node: NodeId, heir_of: Option<NodeId>, policy: OnRedisLoss, most_wishes: usize) -> (Arc<Self>, Wishes) {
-        let (wishes, waiting) = mpsc::channel(most_wishes);
-        let (linked, nodes) = (AtomicBool::new(false), AtomicI64::new(1));
-        let desk = Self { node, process: rand::random(), heir_of, policy, linked, nodes, wishes };
-        (Arc::new(desk), waiting)
-    }
-
-    /// The node that this process took over from.
-    #[must_use]
-    pub fn heir_of(&self) -> Option<NodeId> {
-        self.heir_of
-    }
-
-    /// This node.
-    #[must_use]
-    pub fn node(&self) -> NodeId {
-        self.node
-    }
-
-    /// This process: another one after a restart, which has none of the requests of the one before.
-    #[must_use]
-    pub fn process(&self) -> NodeId {
-        self.process
-    }
-
-    /// Whether the store is there.
-    #[must_use]
-    pub fn is_linked(&self) -> bool {
-        self.linked.load(Ordering::Acquire)
-    }
-
-    /// The store is there or not.
-    pub fn set_linked(&self, linked: bool) {
-        self.linked.store(linked, Ordering::Release);
-    }
-
-    /// How many nodes there are, this one included.
-    #[must_use]
-    pub fn nodes(&self) -> i64 {
-        self.nodes.load(Ordering::Relaxed)
-    }
-
-    /// So many nodes were seen.
-    pub fn set_nodes(&self, nodes: usize) {
-        self.nodes.store(i64::try_from(nodes).unwrap_or(i64::MAX).max(1), Ordering::Relaxed);
-    }
-
-    /// What holds while there is no link, as the log tells it.
-    #[must_use]
-    pub fn until_it_is_back(&self) -> &'static str {
-        match self.policy {
-            OnRedisLoss::Lease => "each gateway keeps to its share of limits and budgets",
-            OnRedisLoss::Local => "each gateway has limits and budgets for itself",
-            OnRedisLoss::Reject => "what has a limit or a budget is refused",
-        }
-    }
-
-    /// How it answers now.
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        if self.is_linked() { Mode::Linked } else { Mode::Cut(self.policy) }
-    }
-
-    /// Asks for a slice; an answer comes, or word that none will. `false`: too many ask.
-    pub fn wish(&self, claimant: Arc<dyn Claimant>) -> bool {
-        self.wishes.try_send(claimant).is_ok()
-    }
-}
 
 /// What a node writes into the shared store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -569,7 +424,7 @@ impl Lease {
 
     /// Learns what the store holds after a claim. Gives the claim that takes back what is too much.
     pub(super) fn answered(&mut self, desk: &Desk, answer: &Answer, need: Need) -> Option<Amount> {
-        let node = desk.node;
+        let node = desk.node();
         let own = |claims: &Claims| claims.iter().find(|(id, _)| *id == node).map(|(_, claim)| *claim);
         let (before, after) = (own(&answer.before), own(&answer.after).unwrap_or(0));
         if self.told.is_some() && before.unwrap_or(i64::MIN) < self.least {
@@ -624,62 +479,6 @@ impl Lease {
         self.asked = false;
         self.beside = None;
         self.turn.notify_waiters();
-    }
-}
-
-/// What the other nodes claim, as far as the store can be believed.
-#[derive(Debug, Default)]
-pub struct Peers {
-    claims: Claims,
-    /// What nodes claimed that the store does not know any more and that have not told it anew.
-    lost: Claims,
-    /// When the store was seen to have lost what it held, or may have.
-    lost_at: Option<Timestamp>,
-}
-
-impl Peers {
-    /// What all of them claim.
-    #[must_use]
-    pub fn sum(&self) -> i64 {
-        self.each().fold(0, |sum, (_, claim)| sum.saturating_add(claim))
-    }
-
-    /// Each with its claim.
-    pub fn each(&self) -> impl Iterator<Item = (NodeId, i64)> {
-        self.claims.iter().chain(&self.lost).copied()
-    }
-
-    /// The store may have lost what it held.
-    pub fn doubt(&mut self, now: Timestamp) {
-        self.lost_at = Some(now);
-    }
-
-    /// Takes over what the store says of nodes other than `node`. Claims are never removed while they hold: one that is not
-    /// there was lost by the store, and is remembered until its node tells it anew.
-    pub fn learn(&mut self, node: NodeId, claims: &Claims, now: Timestamp) {
-        let mut others: Claims = claims.iter().copied().filter(|(id, _)| *id != node).collect();
-        let is_told = |id: NodeId, others: &Claims| others.iter().any(|(other, _)| *other == id);
-        let lost = self.claims.iter().filter(|(id, _)| !is_told(*id, &others));
-        let before = self.lost.len();
-        self.lost.extend(lost);
-        if self.lost.len() > before {
-            self.doubt(now);
-        }
-        if self.lost_at.is_some_and(|at| now.duration_since(at) < DOUBT) {
-            for (id, known) in self.claims.iter().chain(&self.lost) {
-                if let Some((_, claim)) = others.iter_mut().find(|(other, _)| other == id) {
-                    *claim = (*claim).max(*known);
-                }
-            }
-        }
-        self.lost.retain(|(id, _)| !is_told(*id, &others));
-        self.claims = others;
-    }
-
-    /// What dead nodes claimed is free.
-    pub fn bury(&mut self, dead: &[NodeId]) {
-        self.claims.retain(|(id, _)| !dead.contains(id));
-        self.lost.retain(|(id, _)| !dead.contains(id));
     }
 }
 

@@ -6,9 +6,13 @@
 
 mod account;
 mod accounts;
+mod alert;
+pub mod desk;
 pub mod lease;
+pub mod peers;
 mod quota;
 mod raises;
+mod reservation;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -23,14 +27,14 @@ use crate::model::pattern::Patterns;
 use crate::shelf::{Shelf, part};
 
 use account::Made;
-use lease::{Claimant, Claimants, Desk};
+use desk::{Claimant, Claimants, Desk};
 
-pub use account::{
-    Account, Alert, Cause, Charge, Exhausted, Listener, Owner, Reading, Reservation, Span, Terms, Threshold,
-};
+pub use account::{Account, Owner, Reading, Span, Terms};
 pub use accounts::{Accounts, Reservations};
+pub use alert::{Alert, Listener, Threshold};
 pub use quota::{Quota, QuotaReservation, QuotaState, Quotas};
 pub use raises::{MOST_RAISES, Raise};
+pub use reservation::{Cause, Charge, Exhausted, Reservation};
 pub use window::{Calendar, Window};
 
 /// All accounts that some snapshot holds.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::budget::account::{Account, Cause, Charge, Reservation};
+use crate::budget::account::Account;
+use crate::budget::reservation::{Cause, Charge, Reservation};
 use crate::config::{QuotaType, QuotaUnit};
 use crate::model::pattern::Patterns;
 

@@ -297,7 +297,7 @@ fn a_process_that_takes_over_tells_nothing_again_of_what_the_one_before_it_used(
     let now = at(NOON);
     for (before, told) in [(85, vec![]), (79, vec![(Threshold::Soft, 80, 100)])] {
         let (listener, heard) = listener();
-        let (desk, _wishes) = lease::Desk::taking_over(1, 2, OnRedisLoss::Local, 10);
+        let (desk, _wishes) = desk::Desk::taking_over(1, 2, OnRedisLoss::Local, 10);
         let registry = Registry::shared(listener, desk);
         let account = account(&registry, Terms { soft: Some(80), ..daily(100) });
         let window = account.reading(now).window.start;

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::budget::lease::{Claimant, Claimants};
+use crate::budget::desk::{Claimant, Claimants};
 use crate::budget::{self, Calendar, Owner, Span, Terms};
 use crate::config::{self, Every};
 use crate::shelf::Shelf;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::budget::lease::{Answer, Claim, Claimant, Desk, Mode, Reason};
+use crate::budget::desk::{Claimant, Desk, Mode};
+use crate::budget::lease::{Answer, Claim, Reason};
 use crate::config::OnRedisLoss;
 use crate::limit::stock::{MOST, Need, Stock};
 
@@ -375,7 +376,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::budget::lease::{Amount, Claims, NodeId, Wishes};
+    use crate::budget::desk::Wishes;
+    use crate::budget::lease::{Amount, Claims, NodeId};
 
     const LIMIT: u64 = 7;
     const COUNT: usize = 3;

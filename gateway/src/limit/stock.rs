@@ -8,7 +8,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::budget::lease::{Amount, Answer, Claims, NodeId, Peers, Reason};
+use crate::budget::lease::{Amount, Answer, Claims, NodeId, Reason};
+use crate::budget::peers::Peers;
 
 /// The most slots that are counted: more than a machine has connections, and few enough for all that is counted of them to fit
 /// one atomic number.

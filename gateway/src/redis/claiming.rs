@@ -9,7 +9,8 @@ use redis::{Pipeline, RedisError};
 use tokio::time::Instant;
 
 use crate::budget::Window;
-use crate::budget::lease::{Amount, Answer, Beside, Claim, Claimant, Claims, NodeId};
+use crate::budget::desk::Claimant;
+use crate::budget::lease::{Amount, Answer, Beside, Claim, Claims, NodeId};
 use crate::redis::connection::Connection;
 use crate::redis::nodes::{Dead, Nodes};
 

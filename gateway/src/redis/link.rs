@@ -12,7 +12,8 @@ use redis::Pipeline;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::budget::lease::{Claim, Claimant, Claimants, Desk, Reason, Wishes};
+use crate::budget::desk::{Claimant, Claimants, Desk, Wishes};
+use crate::budget::lease::{Claim, Reason};
 use crate::redis::claiming::{Claiming, Fields, Trouble, bequeath, in_time, locked, numbers, remove};
 use crate::redis::connection::{Connection, Settings};
 use crate::redis::cooldowns::{Clock, Cooldowns};
