@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use simulator::Simulator;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use weir_tests::client::{Answer, Call, End};
 use weir_tests::http2::Http2;
@@ -294,6 +295,36 @@ async fn a_next_process_that_fails_with_the_sockets_in_hand_ends_nothing() {
     assert_eq!(next.line("weir: api on http://").await.unwrap(), weir.api().to_string());
     assert_eq!(weir.ended().await.code(), Some(0), "{}", weir.stderr());
     assert_eq!(weir.get("/v1/models").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_second_sigquit_cuts_nothing_but_a_sigterm_does() {
+    let simulator = simulator();
+    let mut weir = Config::of(&simulator).start().await;
+    let mut whole = streams(&weir, 1, "events=100~gap=10ms").await;
+    let endless = streams(&weir, 1, "events=50~silence=3").await;
+    let mut next = has_sockets(&weir).await;
+    weir.signal("QUIT");
+    next.write_all(b"serving\n").await.unwrap();
+    assert!(until(|| weir.stderr().contains("draining")).await);
+    weir.signal("QUIT");
+    let (events, end) = whole.remove(0).events().await;
+    assert!(end == End::Whole && events.last().unwrap().is_done(), "{}", weir.stderr());
+    weir.signal("TERM");
+    assert_eq!(weir.ended().await.code(), Some(0));
+    assert!(weir.stderr().contains("told again to end: requests are cut in_flight=1"), "{}", weir.stderr());
+    for mut answer in endless {
+        assert_eq!(answer.rest().await.1, End::Aborted);
+    }
+}
+
+#[tokio::test]
+async fn sigterm_ends_a_process_that_waits_for_the_next_one() {
+    let simulator = simulator();
+    let mut weir = Config::of(&simulator).start().await;
+    let _silent = has_sockets(&weir).await;
+    weir.signal("TERM");
+    assert_eq!(weir.ended().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -269,7 +269,7 @@ impl Signals {
         tokio::select! {
             () = idle => return tracing::info!("drained"),
             () = sleep(self.drain) => tracing::warn!(in_flight = in_flight(), "the time to drain is over: requests are cut"),
-            _ = ears.next() => tracing::warn!(in_flight = in_flight(), "told again to end: requests are cut"),
+            () = ears.end() => tracing::warn!(in_flight = in_flight(), "told again to end: requests are cut"),
         }
         self.cut.send_replace(true);
         let _told_or_too_slow = timeout(LAST_WORDS, self.connections.none()).await;
