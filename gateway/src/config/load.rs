@@ -271,11 +271,12 @@ fn understand(sources: &[Source], more_providers: &[Source]) -> Result<Loaded, F
         return Err(name_all(findings, sources));
     }
     let warnings = name_warnings(findings.warnings, sources);
+    let pending = name_warnings(findings.pending, sources);
     let secrets = secrets.into_iter().map(|(mark, path, secret)| (place(mark, sources), path, secret)).collect();
     Ok(Loaded {
-        pending: super::pending::found(&config),
         config,
         warnings,
+        pending,
         hash: hash(sources.iter().chain(more_providers)),
         manifests,
         origin: Origin::Text,

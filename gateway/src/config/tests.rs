@@ -319,12 +319,14 @@ fn listeners_are_one_or_several() {
 fn a_provider_is_known_by_name_or_says_what_it_speaks_and_where_it_is() {
     let add = |provider: &str| format!("  {provider}\nmodels:");
     one_fault("models:", &add("mine: {base_url: 'http://h/v1'}"), "providers.mine", "`kind: openai`");
-    one_fault("models:", &add("azure: {}"), "providers.azure", "`base_url` is missing");
-    one_fault("models:", &add("bedrock: {}"), "providers.bedrock", "`region` is missing");
+    one_fault("models:", &add("vllm: {}"), "providers.vllm", "`base_url` is missing");
+    one_fault("models:", &add("azure: {}"), "providers.azure", "does not speak `azure`");
+    one_fault("models:", &add("mine: {kind: bedrock}"), "providers.mine.kind", "does not speak `bedrock`");
+    one_fault("models:", &add("sim: {simulated: true}"), "providers.sim", "`kind: openai`");
     load_text(&base().replacen("models:", &add("groq: {credentials: [{id: g, api_key: env:G}]}"), 1));
     load_text(&base().replacen("models:", &add("mine: {kind: groq, credentials: [{id: g, api_key: env:G}]}"), 1));
     load_text(&base().replacen("models:", &add("mine: {kind: openai, base_url: 'http://h/v1'}"), 1));
-    load_text(&base().replacen("models:", &add("sim: {simulated: true}"), 1));
+    load_text(&base().replacen("models:", &add("sim: {kind: openai, simulated: true}"), 1));
 }
 
 #[test]
