@@ -394,6 +394,33 @@ fn nothing_is_passed_by_under_a_name_that_is_not_to_be_had_or_by_what_anybody_ma
 }
 
 #[test]
+fn a_model_that_never_answers_instead_is_told() {
+    const NAMED: &str = "budgets: [{usd: 1, every: day, on_exhaust: {model: openai/small}}]";
+    let told = |at: &str| format!("{at}: `openai/small` never answers instead, since these callers may not call it");
+    for with in ["models: [gpt]", "disabled_models: ['openai/*']"] {
+        let tenant = ("- id: acme", &*format!("- id: acme\n    {with}\n    {NAMED}"));
+        assert_eq!(warned(&[tenant]), [told("tenants[0].budgets[0].on_exhaust.model")], "{with}");
+    }
+    let key = ("{id: k,", &*format!("{{id: k, models: [gpt], {NAMED},"));
+    assert_eq!(warned(&[key]), [told("tenants[0].keys[0].budgets[0].on_exhaust.model")]);
+    let allowed = ("- id: acme", &*format!("- id: acme\n    models: [gpt, 'openai/s*']\n    {NAMED}"));
+    assert_eq!(warned(&[allowed]), [""; 0]);
+}
+
+#[test]
+fn what_happens_without_redis_is_told_where_there_is_none() {
+    let loss = |more: &str| warned(&[("models:", &format!("store: {{on_redis_loss: reject{more}}}\nmodels:"))]);
+    assert_eq!(loss(""), ["store.on_redis_loss: this has no effect without `redis`"]);
+    assert_eq!(loss(", redis: 'redis://127.0.0.1:6379'"), [""; 0]);
+}
+
+#[test]
+fn a_list_where_a_text_or_a_section_is_wanted_is_told_the_keys_of_the_section() {
+    let faults = faults(&base().replacen("models:", "store: {redis: ['redis://a:1', 'redis://b:1']}\nmodels:", 1));
+    assert_eq!(faults[0].to_string().matches("its keys are url, cluster, sentinel").count(), 1, "{faults:?}");
+}
+
+#[test]
 fn a_literal_secret_and_a_past_date_are_warnings_that_keep_the_secret() {
     let text = base().replace("env:KEY", "sk-verysecret").replace("id: k, ", "id: k, expires: 2001-01-01, ");
     let loaded = load_text(&text);
