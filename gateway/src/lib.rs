@@ -21,6 +21,7 @@ pub mod config;
 pub mod error;
 pub mod exchange;
 pub mod explain;
+pub mod files;
 pub mod gateway;
 pub mod headers;
 pub mod hedge;

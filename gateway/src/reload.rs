@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -16,13 +17,11 @@ pub struct Reloader {
     gateway: Arc<Gateway>,
     providers: ProviderManager,
     identities: Vec<Arc<Identity>>,
-    served: Mutex<Served>,
-}
-
-/// What is served, and what was served at first: listeners, the store and the logs are still as they were then.
-struct Served {
-    loaded: Loaded,
+    /// What was served at first: listeners, the store and the logs are still as they were then.
     started: Config,
+    served: ArcSwap<Loaded>,
+    /// One reload at a time. Who only wants to know what is served does not wait for the files that one reads.
+    turn: Mutex<()>,
 }
 
 /// What a reload did.
@@ -47,8 +46,8 @@ impl Reloader {
         loaded: Loaded,
         identities: Vec<Arc<Identity>>,
     ) -> Self {
-        let served = Served { started: loaded.config.clone(), loaded };
-        Self { gateway, providers, identities, served: Mutex::new(served) }
+        let (started, served) = (loaded.config.clone(), ArcSwap::from_pointee(loaded));
+        Self { gateway, providers, identities, started, served, turn: Mutex::default() }
     }
 
     /// Reads the configuration again and serves it. Blocks while it reads; requests go on meanwhile.
@@ -56,16 +55,16 @@ impl Reloader {
     /// # Errors
     /// Every fault; the old configuration stays in use.
     pub fn reload(&self) -> Result<Reloaded, Faults> {
-        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        self.replace(&mut served).inspect_err(|faults| {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replace().inspect_err(|faults| {
             self.gateway.metrics.reload_failures.inc();
             tracing::error!("the new configuration is refused, the old one stays in use:\n{faults}");
         })
     }
 
-    fn replace(&self, served: &mut Served) -> Result<Reloaded, Faults> {
-        let previous = self.gateway.models.load();
-        let Some(loaded) = served.loaded.origin.load()? else {
+    fn replace(&self) -> Result<Reloaded, Faults> {
+        let (previous, served) = (self.gateway.models.load(), self.served.load());
+        let Some(loaded) = served.origin.load()? else {
             let (generation, hash) = (previous.generation, previous.hash.clone());
             return Ok(Reloaded { generation, hash, changed: Vec::new(), restart: Vec::new() });
         };
@@ -74,8 +73,8 @@ impl Reloader {
         let reloaded = Reloaded {
             generation: snapshot.generation,
             hash: snapshot.hash.clone(),
-            changed: changes(&served.loaded.config, &loaded.config),
-            restart: needs_restart(&served.started, &loaded.config),
+            changed: changes(&served.config, &loaded.config),
+            restart: needs_restart(&self.started, &loaded.config),
         };
         let now = jiff::Timestamp::now();
         self.gateway.recall(now);
@@ -83,7 +82,7 @@ impl Reloader {
         self.gateway.models.replace(snapshot);
         let (hash, changed) = (reloaded.hash.clone(), reloaded.changed.clone());
         self.gateway.store.served(store::Served { at: now, hash, changed });
-        served.loaded = loaded;
+        self.served.store(Arc::new(loaded));
         tracing::info!(generation = reloaded.generation, hash = %reloaded.hash, changed = ?reloaded.changed, "reloaded");
         if !reloaded.restart.is_empty() {
             tracing::warn!(settings = ?reloaded.restart, "these changes take effect when weir is started anew");
@@ -116,14 +115,13 @@ impl Reloader {
     /// Whether only the configuration's file may change anything.
     #[must_use]
     pub fn is_locked(&self) -> bool {
-        self.served.lock().unwrap_or_else(PoisonError::into_inner).loaded.config.server.locked
+        self.served.load().config.server.locked
     }
 
     /// The configuration that is served, its secrets masked.
     #[must_use]
     pub fn shown(&self) -> serde_json::Value {
-        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        serde_json::to_value(&served.loaded.config).unwrap_or_default()
+        serde_json::to_value(&self.served.load().config).unwrap_or_default()
     }
 }
 

@@ -26,9 +26,10 @@ use crate::metrics::Metrics;
 use crate::model::{ModelManager, ProviderManager};
 use crate::net::dns::Resolver;
 use crate::net::door::Tolerance;
+use crate::net::handover::{Handover, Predecessor};
 use crate::net::proxy::Proxies;
 use crate::net::server::{self, Ears, Listening, Settings};
-use crate::net::sockets::{Handover, Sockets};
+use crate::net::sockets::Sockets;
 use crate::net::tls::{Identity, IdentityError};
 use crate::net::upstream::Upstreams;
 use crate::reasons::Reasons;
@@ -170,9 +171,16 @@ fn run(loaded: Loaded, start: Start) -> Result<(), Refused> {
     let access = Access::of(token.as_ref().map(|token| token.as_str()), address);
     let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&reloader), access);
     let _watching = keep_fresh(&origin, &reloader, hangup)?;
-    let (sockets, ears) = bound.map_or_else(|| take_over(&mut settings), Ok)?;
+    let (listening, predecessor) = match bound {
+        Some(bound) => (bound, None),
+        None => take_over(&mut settings).map(|(taken, predecessor)| (taken, Some(predecessor)))?,
+    };
     let announced = settings.clone();
-    let ran = server::run(&gateway, admin, &settings, (sockets, ears), move || announce(&announced));
+    let ready = move || {
+        announce(&announced);
+        predecessor.iter().for_each(Predecessor::relieve);
+    };
+    let ran = server::run(&gateway, admin, &settings, listening, ready);
     gateway.close();
     ran.map_err(Refused::Machine)
 }
@@ -228,13 +236,14 @@ fn bind(settings: &mut Settings, start: Start) -> Result<Option<(Sockets, Ears)>
     }
 }
 
-/// The sockets of the process that serves; nothing that can fail comes after that. Until they come a signal ends the wait.
-fn take_over(settings: &mut Settings) -> Result<(Sockets, Ears), Refused> {
+/// The sockets of the process that serves, and that process, which serves on should this one fail. Until they come a signal
+/// ends the wait.
+fn take_over(settings: &mut Settings) -> Result<((Sockets, Ears), Predecessor), Refused> {
     let _unread =
         io::stdout().write_all(b"weir: waiting for the sockets of the process that serves; send it SIGQUIT\n");
     let handover = settings.handover.clone();
-    let sockets = Sockets::take_over(&handover, settings.addresses()).map_err(Refused::Input)?;
-    Ok((sockets, heard(Ears::open)?))
+    let (sockets, predecessor) = Sockets::take_over(&handover, settings.addresses()).map_err(Refused::Input)?;
+    Ok(((sockets, heard(Ears::open)?), predecessor))
 }
 
 /// A stream takes two file descriptors, and many systems give a process 1,024 unless it asks for more.

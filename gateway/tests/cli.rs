@@ -68,8 +68,7 @@ fn check_finds_no_fault_in_the_files_of_the_repository() {
         let output = weir(&["check", file]);
         assert_eq!(output.status.code(), Some(0), "{}", err(&output));
         assert!(out(&output).starts_with(&format!("{file}: no fault; ")));
-        let pending =
-            "warning: this version of Weir reads this setting, but it has no effect yet\n   = store.master_key\n\n";
+        let pending = "warning: this version of Weir reads this setting, but it has no effect yet\n  --> config/weir.example.yaml:31:15\n   = store.master_key\n\n";
         // The quickstart has a model of each type that the contract knows, whatever is served yet.
         assert!(file.contains("quickstart") || err(&output) == pending, "{}", err(&output));
     }
@@ -120,7 +119,7 @@ fn check_tells_what_serve_would_refuse_or_warn_of() {
         (
             "kind: bedrock, region: eu-central-1, credentials: [{id: a, api_key: env:K}]",
             false,
-            "does not speak \"bedrock\"",
+            "this version of Weir does not speak `bedrock`\n  --> weir.yaml:1:23\n   = providers.p.kind\n",
         ),
         (
             "kind: openai, base_url: 'http://x/v1', credentials: [{id: a, api_key: env:K}]",
@@ -144,7 +143,12 @@ fn check_tells_what_serve_would_refuse_or_warn_of() {
     let folder = Folder::with("loud", &[("weir.yaml", text), ("fine.yaml", &text.replace("loud", "info"))]);
     assert!(err(&weir_in(&folder.0, &["check", "weir.yaml"], "")).contains("`loud` is not a level"));
     let output = weir_in(&folder.0, &["check", "fine.yaml"], "");
-    assert_eq!((output.status.code(), err(&output).contains("models.m.type")), (Some(0), true), "{}", err(&output));
+    assert_eq!(
+        (output.status.code(), err(&output).contains("  --> fine.yaml:2:26\n   = models[0].type")),
+        (Some(0), true),
+        "{}",
+        err(&output)
+    );
 }
 
 #[test]

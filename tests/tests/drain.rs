@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use simulator::Simulator;
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use weir_tests::client::{Answer, Call, End};
 use weir_tests::http2::Http2;
-use weir_tests::patience::until;
+use weir_tests::patience::{until, within};
 use weir_tests::process::Process;
 use weir_tests::raw::Raw;
 use weir_tests::weir::{Config, KEY, Weir};
@@ -208,13 +209,25 @@ async fn a_request_that_comes_as_the_process_ends_is_served_or_refused_by_a_clos
 
 /// Starts the next process for the sockets of `weir`, and waits until it waits for them.
 async fn next(weir: &Weir, config: &Config) -> Process {
-    let listen = format!("listen: '{}'", weir.api());
+    next_at(weir, config, &[weir.api()]).await
+}
+
+/// The same with these addresses for the API.
+async fn next_at(weir: &Weir, config: &Config, addresses: &[SocketAddr]) -> Process {
+    let listen = format!("listen: {:?}", addresses.iter().map(ToString::to_string).collect::<Vec<_>>());
     let admin = format!("admin: '{}'", weir.admin());
     fs::write(weir.folder().join("weir.yaml"), config.clone().server(&listen).server(&admin).yaml(weir.folder()))
         .unwrap();
     let next = Process::start(weir.folder(), &["serve", "--upgrade", "--config", "weir.yaml"], &[]);
     next.line("weir: waiting for the sockets").await.unwrap();
     next
+}
+
+/// Has `weir` send its sockets to this test in the place of a next process.
+async fn has_sockets(weir: &Weir) -> UnixStream {
+    let next = UnixListener::bind(weir.folder().join("data/upgrade.sock")).unwrap();
+    weir.signal("QUIT");
+    within("the sockets", next.accept()).await.unwrap().0
 }
 
 #[tokio::test]
@@ -260,6 +273,58 @@ async fn the_next_process_takes_over_without_one_refused_connection() {
     for answer in under_way {
         assert_eq!(weir.logged(&answer.id()).await["incomplete"], false, "the old process's log is complete");
     }
+}
+
+#[tokio::test]
+async fn a_next_process_that_fails_with_the_sockets_in_hand_ends_nothing() {
+    let simulator = simulator();
+    let config = Config::of(&simulator);
+    let mut weir = config.start().await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut failing = next_at(&weir, &config, &[weir.api(), taken.local_addr().unwrap()]).await;
+    weir.signal("QUIT");
+    assert_eq!(failing.ended().await.code(), Some(1));
+    assert!(until(|| weir.stderr().contains("does not serve: cannot listen on")).await);
+    drop(has_sockets(&weir).await);
+    assert!(until(|| weir.stderr().contains("ended before it served. Serving on.")).await);
+    assert!(!weir.stderr().contains("draining"), "{}", weir.stderr());
+    assert_eq!(weir.get("/v1/models").send().await.status, 200);
+    assert_eq!(Call::new(weir.admin(), "GET", "/readyz").send().await.status, 200);
+    let next = next(&weir, &config).await;
+    weir.signal("QUIT");
+    assert_eq!(next.line("weir: api on http://").await.unwrap(), weir.api().to_string());
+    assert_eq!(weir.ended().await.code(), Some(0), "{}", weir.stderr());
+    assert_eq!(weir.get("/v1/models").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_second_sigquit_cuts_nothing_but_a_sigterm_does() {
+    let simulator = simulator();
+    let mut weir = Config::of(&simulator).start().await;
+    let mut whole = streams(&weir, 1, "events=100~gap=10ms").await;
+    let endless = streams(&weir, 1, "events=50~silence=3").await;
+    let mut next = has_sockets(&weir).await;
+    weir.signal("QUIT");
+    next.write_all(b"serving\n").await.unwrap();
+    assert!(until(|| weir.stderr().contains("draining")).await);
+    weir.signal("QUIT");
+    let (events, end) = whole.remove(0).events().await;
+    assert!(end == End::Whole && events.last().unwrap().is_done(), "{}", weir.stderr());
+    weir.signal("TERM");
+    assert_eq!(weir.ended().await.code(), Some(0));
+    assert!(weir.stderr().contains("told again to end: requests are cut in_flight=1"), "{}", weir.stderr());
+    for mut answer in endless {
+        assert_eq!(answer.rest().await.1, End::Aborted);
+    }
+}
+
+#[tokio::test]
+async fn sigterm_ends_a_process_that_waits_for_the_next_one() {
+    let simulator = simulator();
+    let mut weir = Config::of(&simulator).start().await;
+    let _silent = has_sockets(&weir).await;
+    weir.signal("TERM");
+    assert_eq!(weir.ended().await.code(), Some(0));
 }
 
 #[tokio::test]

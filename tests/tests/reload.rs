@@ -150,6 +150,31 @@ async fn a_pipe_in_the_place_of_the_file_holds_up_no_reload() {
 }
 
 #[tokio::test]
+async fn a_pipe_that_the_configuration_names_holds_up_no_reload() {
+    let simulator = simulator();
+    let config = Config::of(&simulator);
+    let weir = config.start().await;
+    let pipe = weir.folder().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let settings = |secret: &str, more: &str| {
+        format!(
+            "{{kind: openai, base_url: 'https://127.0.0.1:1', credentials: [{{id: a, api_key: '{secret}'}}]{more}}}"
+        )
+    };
+    let pipe = pipe.display();
+    for named in [settings(&format!("file:{pipe}"), ""), settings("sk", &format!(", ca: '{pipe}'"))] {
+        write(&weir, &config.clone().provider("other", &named));
+        let refused = within("an answer", reload(&weir)).await;
+        assert_eq!(refused.status, 422);
+        assert!(refused.text().await.contains("it is no regular file"), "{named}");
+    }
+    write(&weir, &config.clone().provider("other", &settings("sk", "")));
+    assert_eq!(within("an answer", reload(&weir)).await.status, 200);
+    let shown = Call::new(weir.admin(), "GET", "/admin/v1/config").send().await.json().await;
+    assert!(shown["providers"]["other"].is_object(), "{shown}");
+}
+
+#[tokio::test]
 async fn only_the_admin_token_may_reload_and_read() {
     let simulator = simulator();
     let config = Config::of(&simulator).server("admin_token: env:TOKEN").env("TOKEN", "open-sesame");

@@ -14,6 +14,7 @@ use super::preset::{Manifest, Manifests};
 use super::read::{Found, Read, Reader};
 use super::tree::{Flaw, Mark, Node, Value, merge, parse};
 use super::value::Secret;
+use crate::files;
 
 /// All files together; 100,000 keys and 10,000 models take 17 MB.
 const LARGEST: u64 = 64 << 20;
@@ -88,7 +89,7 @@ impl Loaded {
         let authorities =
             self.config.providers.values().filter_map(|provider| Some(("providers", provider.ca.as_ref()?)));
         let unreadable = |(path, file): (&str, &PathBuf)| {
-            let error = fs::File::open(file).err()?;
+            let error = files::open(file).err()?;
             Some(Fault { path: path.to_owned(), ..unplaced(format!("{} cannot be read: {error}", file.display())) })
         };
         tls.chain(authorities).filter_map(unreadable).collect()
@@ -270,11 +271,12 @@ fn understand(sources: &[Source], more_providers: &[Source]) -> Result<Loaded, F
         return Err(name_all(findings, sources));
     }
     let warnings = name_warnings(findings.warnings, sources);
+    let pending = name_warnings(findings.pending, sources);
     let secrets = secrets.into_iter().map(|(mark, path, secret)| (place(mark, sources), path, secret)).collect();
     Ok(Loaded {
-        pending: super::pending::found(&config),
         config,
         warnings,
+        pending,
         hash: hash(sources.iter().chain(more_providers)),
         manifests,
         origin: Origin::Text,

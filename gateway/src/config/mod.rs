@@ -6,7 +6,6 @@ mod check;
 mod fault;
 mod file;
 mod load;
-mod pending;
 mod preset;
 mod read;
 mod rule;

@@ -289,7 +289,7 @@ fn merge(mut a: serde_json::Value, b: serde_json::Value) -> serde_json::Value {
 
 /// Declares a section of the configuration: its fields with their docs, names in the file and defaults, once for the
 /// type, the reading and the JSON Schema. `name as "key": Type = default;` - a field without a default is required.
-/// `short field` lets a single value stand for the section.
+/// `short field` lets a text stand for the section.
 macro_rules! section {
     (@key $name:ident) => { stringify!($name) };
     (@key $name:ident $key:literal) => { $key };
@@ -304,7 +304,7 @@ macro_rules! section {
     }};
     (@short $reader:ident $node:ident) => {};
     (@short $reader:ident $node:ident $short:ident) => {
-        if !matches!($node.value, $crate::config::tree::Value::Map(_)) {
+        if matches!($node.value, $crate::config::tree::Value::Scalar { .. }) {
             let mut section = <Self as $crate::config::read::Read>::placeholder();
             section.$short = $crate::config::read::Read::read($node, $reader);
             return section;

@@ -319,12 +319,14 @@ fn listeners_are_one_or_several() {
 fn a_provider_is_known_by_name_or_says_what_it_speaks_and_where_it_is() {
     let add = |provider: &str| format!("  {provider}\nmodels:");
     one_fault("models:", &add("mine: {base_url: 'http://h/v1'}"), "providers.mine", "`kind: openai`");
-    one_fault("models:", &add("azure: {}"), "providers.azure", "`base_url` is missing");
-    one_fault("models:", &add("bedrock: {}"), "providers.bedrock", "`region` is missing");
+    one_fault("models:", &add("vllm: {}"), "providers.vllm", "`base_url` is missing");
+    one_fault("models:", &add("azure: {}"), "providers.azure", "does not speak `azure`");
+    one_fault("models:", &add("mine: {kind: bedrock}"), "providers.mine.kind", "does not speak `bedrock`");
+    one_fault("models:", &add("sim: {simulated: true}"), "providers.sim", "`kind: openai`");
     load_text(&base().replacen("models:", &add("groq: {credentials: [{id: g, api_key: env:G}]}"), 1));
     load_text(&base().replacen("models:", &add("mine: {kind: groq, credentials: [{id: g, api_key: env:G}]}"), 1));
     load_text(&base().replacen("models:", &add("mine: {kind: openai, base_url: 'http://h/v1'}"), 1));
-    load_text(&base().replacen("models:", &add("sim: {simulated: true}"), 1));
+    load_text(&base().replacen("models:", &add("sim: {kind: openai, simulated: true}"), 1));
 }
 
 #[test]
@@ -389,6 +391,33 @@ fn nothing_is_passed_by_under_a_name_that_is_not_to_be_had_or_by_what_anybody_ma
     assert_eq!(warned(&[any, ("name: gpt\n", "name: gpt/*\n")]).len(), 1);
     let tame = "params: {defaults: {seed: 1}}\n    timeouts: {total: 90s}\n    pricing: {input: 1, output: 1}";
     assert_eq!(warned(&[("model: gpt-5}]", &format!("model: gpt-5}}]\n    {tame}"))]), [""; 0]);
+}
+
+#[test]
+fn a_model_that_never_answers_instead_is_told() {
+    const NAMED: &str = "budgets: [{usd: 1, every: day, on_exhaust: {model: openai/small}}]";
+    let told = |at: &str| format!("{at}: `openai/small` never answers instead, since these callers may not call it");
+    for with in ["models: [gpt]", "disabled_models: ['openai/*']"] {
+        let tenant = ("- id: acme", &*format!("- id: acme\n    {with}\n    {NAMED}"));
+        assert_eq!(warned(&[tenant]), [told("tenants[0].budgets[0].on_exhaust.model")], "{with}");
+    }
+    let key = ("{id: k,", &*format!("{{id: k, models: [gpt], {NAMED},"));
+    assert_eq!(warned(&[key]), [told("tenants[0].keys[0].budgets[0].on_exhaust.model")]);
+    let allowed = ("- id: acme", &*format!("- id: acme\n    models: [gpt, 'openai/s*']\n    {NAMED}"));
+    assert_eq!(warned(&[allowed]), [""; 0]);
+}
+
+#[test]
+fn what_happens_without_redis_is_told_where_there_is_none() {
+    let loss = |more: &str| warned(&[("models:", &format!("store: {{on_redis_loss: reject{more}}}\nmodels:"))]);
+    assert_eq!(loss(""), ["store.on_redis_loss: this has no effect without `redis`"]);
+    assert_eq!(loss(", redis: 'redis://127.0.0.1:6379'"), [""; 0]);
+}
+
+#[test]
+fn a_list_where_a_text_or_a_section_is_wanted_is_told_the_keys_of_the_section() {
+    let faults = faults(&base().replacen("models:", "store: {redis: ['redis://a:1', 'redis://b:1']}\nmodels:", 1));
+    assert_eq!(faults[0].to_string().matches("its keys are url, cluster, sentinel").count(), 1, "{faults:?}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use sha2::{Digest, Sha256};
 
 use super::load::{list, providers_folder};
+use crate::files;
 use crate::vital;
 
 /// An editor saves in several steps; a change counts when nothing has happened for so long.
@@ -173,13 +174,13 @@ fn stamps(path: &Path) -> Vec<Stamp> {
     files(path).unwrap_or_default().into_iter().map(stamp).collect()
 }
 
-/// The hash of all files with their names; `None` when one is not there.
+/// The hash of all files with their names; `None` when one is not there, or is no file.
 fn content(path: &Path) -> Option<[u8; 32]> {
     let mut sha = Sha256::new();
     for file in files(path)? {
         sha.update(file.as_os_str().as_encoded_bytes());
         sha.update([0]);
-        let mut content = fs::File::open(&file).ok()?;
+        let mut content = files::open(&file).ok()?;
         io::copy(&mut content, &mut sha).ok()?;
         sha.update([0]);
     }

@@ -2,6 +2,7 @@
 //! end of the process, when it is told to end.
 
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,15 +24,13 @@ use tokio::time::{sleep, timeout};
 use crate::admin::Admin;
 use crate::gateway::Gateway;
 use crate::net::door::{Connections, Door, Tolerance};
-use crate::net::sockets::{Handover, Sockets};
+use crate::net::handover::Handover;
+use crate::net::sockets::Sockets;
 use crate::net::tls::Identity;
 
 /// What a connection reads and writes through. Pingora's session reads straight into its own buffers, so a second one
 /// below it would only cost memory; writes are gathered, so that head and body of a small answer leave together.
 const BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: Some(4 * 1024) };
-
-/// The next process has the sockets; both accept for so long, in which it gets ready.
-const OVERLAP: Duration = Duration::from_secs(1);
 
 /// A connection that was accepted just now is seen by then.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -120,7 +119,8 @@ pub fn run(
     };
     let mut server = Server::new_with_opt_and_conf(None, configuration);
     server.bootstrap();
-    let sockets = Arc::new(sockets);
+    let handles = sockets.handles().map_err(|error| format!("cannot listen: {error}"))?;
+    let handles: Arc<[_]> = handles.into();
     let (stop_api, stop_admin, cut) = (watch::Sender::new(false), watch::Sender::new(false), watch::Sender::new(false));
     let connections = Connections::default();
     let door = Door {
@@ -134,12 +134,12 @@ pub fn run(
         api.add_listener(listening.config(Protocols::Http2Too)?);
     }
     api.threads = Some(settings.threads);
-    server.add_service(Served { service: api, sockets: Arc::clone(&sockets), stop: stop_api.subscribe() });
+    server.add_service(Served { service: api, handles: Arc::clone(&handles), stop: stop_api.subscribe() });
     if let Some(listening) = &settings.admin {
         let mut service = Service::new("admin".to_owned(), AdminDoor(admin));
         service.add_listener(listening.config(Protocols::Http1)?);
         service.threads = Some(1);
-        server.add_service(Served { service, sockets: Arc::clone(&sockets), stop: stop_admin.subscribe() });
+        server.add_service(Served { service, handles: Arc::clone(&handles), stop: stop_admin.subscribe() });
     }
     let signals = Signals {
         ears: tokio::sync::Mutex::new(ears),
@@ -160,7 +160,7 @@ pub fn run(
 /// A service with our sockets in the place of Pingora's own, which ends when we say so.
 struct Served<A> {
     service: Service<A>,
-    sockets: Arc<Sockets>,
+    handles: Arc<[(String, RawFd)]>,
     stop: ShutdownWatch,
 }
 
@@ -168,7 +168,8 @@ struct Served<A> {
 impl<A: ServerApp + Send + Sync + 'static> Servicing for Served<A> {
     async fn start_service(&mut self, fds: Option<ListenFds>, _pingoras: ShutdownWatch, listeners_per_fd: usize) {
         if let Some(fds) = &fds {
-            self.sockets.give(fds);
+            let mut table = fds.lock();
+            self.handles.iter().for_each(|(address, handle)| table.add(address.clone(), *handle));
         }
         self.service.start_service(fds, self.stop.clone(), listeners_per_fd).await;
     }
@@ -201,7 +202,7 @@ impl ServerApp for AdminDoor {
 struct Signals {
     ears: tokio::sync::Mutex<Ears>,
     gateway: Arc<Gateway>,
-    sockets: Arc<Sockets>,
+    sockets: Sockets,
     handover: Handover,
     drain: Duration,
     connections: Connections,
@@ -223,7 +224,15 @@ impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
         let mut ears = self.ears.lock().await;
         (self.ready)();
-        while ears.next().await == Told::HandOver && !self.hand_over().await {}
+        while ears.next().await == Told::HandOver {
+            let over = tokio::select! {
+                () = ears.end() => true,
+                handed_over = self.hand_over() => handed_over,
+            };
+            if over {
+                break;
+            }
+        }
         self.drain(&mut ears).await;
         // Pingora calls it an error when nobody is left to say so.
         self.stop_admin.send_replace(true);
@@ -232,22 +241,14 @@ impl ShutdownSignalWatch for Signals {
 }
 
 impl Signals {
-    /// Whether the next process has the sockets; without one there is nothing to end for.
+    /// Whether the next process serves; without one there is nothing to end for.
     async fn hand_over(&self) -> bool {
-        let (sockets, handover) = (Arc::clone(&self.sockets), self.handover.clone());
         tracing::info!("handing the sockets over");
-        match tokio::task::spawn_blocking(move || sockets.hand_over(&handover)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::error!("{error}; start it with --upgrade first. Serving on.");
-                return false;
-            }
-            Err(error) => {
-                tracing::error!(%error, "the sockets could not be handed over. Serving on.");
-                return false;
-            }
+        let serves = async { self.handover.send(&self.sockets).await?.serves().await };
+        if let Err(why) = serves.await {
+            tracing::error!("{why}. Serving on.");
+            return false;
         }
-        sleep(OVERLAP).await;
         // The next process answers there now. Without one the admin listener serves until the very end, so that it can be
         // seen how far the drain is.
         self.stop_admin.send_replace(true);
@@ -259,6 +260,7 @@ impl Signals {
         self.gateway.draining.store(true, Ordering::Release);
         let in_flight = || self.gateway.metrics.in_flight.get();
         tracing::info!(in_flight = in_flight(), "draining");
+        self.sockets.close();
         self.stop_api.send_replace(true);
         let idle = async {
             sleep(SETTLE).await;
@@ -267,7 +269,7 @@ impl Signals {
         tokio::select! {
             () = idle => return tracing::info!("drained"),
             () = sleep(self.drain) => tracing::warn!(in_flight = in_flight(), "the time to drain is over: requests are cut"),
-            _ = ears.next() => tracing::warn!(in_flight = in_flight(), "told again to end: requests are cut"),
+            () = ears.end() => tracing::warn!(in_flight = in_flight(), "told again to end: requests are cut"),
         }
         self.cut.send_replace(true);
         let _told_or_too_slow = timeout(LAST_WORDS, self.connections.none()).await;
@@ -293,6 +295,14 @@ impl Ears {
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
         })
+    }
+
+    /// Waits until the process is told to end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 
     async fn next(&mut self) -> Told {

@@ -4,65 +4,16 @@
 //! Pingora would bind them itself, but late: for half a minute it tries again, then the service's task panics and the
 //! process serves on without it. It takes what is in its table of sockets as it is; this fills the table beforehand.
 
-use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd as _;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::os::fd::{IntoRawFd as _, RawFd};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use pingora::server::{Fds, ListenFds};
+use crate::net::handover::{Handover, Predecessor};
 
-/// How long a process waits for the sockets of the one before it; somebody has to send that one a signal meanwhile.
-const WAIT: Duration = Duration::from_secs(60);
-
-/// The longest path of a Unix socket.
-const LONGEST_PATH: usize = 107;
-
-/// Listening sockets by their address.
-pub struct Sockets {
-    table: Mutex<Fds>,
-}
-
-/// Where sockets are handed from one process to the next.
-#[derive(Clone, Debug)]
-pub struct Handover(PathBuf);
-
-impl Handover {
-    /// In the folder that both processes have for their store.
-    #[must_use]
-    pub fn in_folder(folder: &Path) -> Self {
-        Self(folder.join("upgrade.sock"))
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The path as text, once it is known that a socket can be made there: Pingora panics where it can't.
-    fn checked(&self) -> Result<&str, String> {
-        let path = self.0.to_str().filter(|path| path.len() <= LONGEST_PATH).ok_or_else(|| {
-            format!(
-                "{} is too long for the path of a socket, or not UTF-8: choose another store.path",
-                self.0.display()
-            )
-        })?;
-        let trial = || {
-            std::fs::create_dir_all(self.0.parent().unwrap_or(Path::new(".")))?;
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            UnixListener::bind(path).map(drop)
-        };
-        trial().map_err(|error| format!("no socket can be made at {path}: {error}"))?;
-        Ok(path)
-    }
-}
+/// Listening sockets.
+#[derive(Debug, Default)]
+pub struct Sockets(Mutex<Vec<TcpListener>>);
 
 impl Sockets {
     /// Listens on `addresses`; a port 0 among them becomes the port that was free.
@@ -70,7 +21,7 @@ impl Sockets {
     /// # Errors
     /// An address that cannot be had, and why.
     pub fn bind<'a>(addresses: impl Iterator<Item = &'a mut SocketAddr>) -> Result<Self, String> {
-        Self { table: Mutex::new(Fds::new()) }.with(addresses)
+        Self::with(addresses, Vec::new())
     }
 
     /// Waits for the sockets of the process that listens now, then binds those of `addresses` that are not among them.
@@ -80,79 +31,60 @@ impl Sockets {
     pub fn take_over<'a>(
         handover: &Handover,
         addresses: impl Iterator<Item = &'a mut SocketAddr>,
+    ) -> Result<(Self, Predecessor), String> {
+        let (received, predecessor) = handover.receive()?;
+        let sockets = Self::with(addresses, received).inspect_err(|why| predecessor.leave(why))?;
+        Ok((sockets, predecessor))
+    }
+
+    /// One for each address. What else was received is closed: a socket that nobody accepts from would swallow connections.
+    fn with<'a>(
+        addresses: impl Iterator<Item = &'a mut SocketAddr>,
+        mut received: Vec<TcpListener>,
     ) -> Result<Self, String> {
-        let path = handover.checked()?;
-        let until = Instant::now() + WAIT;
-        let mut table = Fds::new();
-        // Each try takes a few seconds.
-        while let Err(error) = table.get_from_sock(path) {
-            if Instant::now() > until {
-                return Err(format!(
-                    "no process handed its sockets over at {path} within {WAIT:?} ({error}): start with --upgrade \
-                     first, then send SIGQUIT to the process that serves"
-                ));
-            }
-        }
-        Self { table: Mutex::new(table) }.with(addresses)
+        let had = |socket: &TcpListener, address| socket.local_addr().is_ok_and(|at| at == address);
+        let one = |address: &mut SocketAddr| match received.iter().position(|socket| had(socket, *address)) {
+            Some(i) => Ok(received.swap_remove(i)),
+            None => listen(address),
+        };
+        Ok(Self(Mutex::new(addresses.map(one).collect::<Result<_, _>>()?)))
     }
 
-    fn with<'a>(self, addresses: impl Iterator<Item = &'a mut SocketAddr>) -> Result<Self, String> {
-        let mut kept = HashSet::new();
-        for address in addresses {
-            self.add(address)?;
-            kept.insert(address.to_string());
-        }
-        // A socket that nobody accepts from would swallow connections.
-        self.table().close_unclaimed(&kept);
-        Ok(self)
-    }
-
-    fn add(&self, address: &mut SocketAddr) -> Result<(), String> {
-        let mut table = self.table();
-        if table.get(&address.to_string()).is_some() {
-            return Ok(());
-        }
-        let bound = TcpListener::bind(*address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok((listener.local_addr()?, listener))
-        });
-        let (bound, listener) = bound.map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => format!("cannot listen on {address}: another process does"),
-            _ => format!("cannot listen on {address}: {error}"),
-        })?;
-        *address = bound;
-        table.add(bound.to_string(), listener.into_raw_fd());
-        Ok(())
-    }
-
-    /// Puts the sockets where Pingora looks for them before it binds its own.
-    pub fn give(&self, pingora: &ListenFds) {
-        let (addresses, sockets) = self.table().serialize();
-        let mut table = pingora.lock();
-        for (address, socket) in addresses.into_iter().zip(sockets) {
-            table.add(address, socket);
-        }
-    }
-
-    /// Hands the sockets to the process that waits for them. Blocks, for some seconds where nobody waits.
+    /// A handle of each and its address for Pingora, which closes it when it accepts no more.
     ///
     /// # Errors
-    /// Nobody waits.
-    pub fn hand_over(&self, handover: &Handover) -> Result<(), String> {
-        let path = handover.path().to_str().ok_or("the path of the socket is not UTF-8")?;
-        let sent = self.table().send_to_sock(path);
-        sent.map(drop).map_err(|error| format!("no process waits for the sockets at {path}: {error}"))
+    /// The system has no handle left.
+    pub fn handles(&self) -> io::Result<Vec<(String, RawFd)>> {
+        let handle = |socket: &TcpListener| Ok((socket.local_addr()?.to_string(), socket.try_clone()?.into_raw_fd()));
+        self.all().iter().map(handle).collect()
     }
 
-    fn table(&self) -> std::sync::MutexGuard<'_, Fds> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Shows them to somebody.
+    pub fn lend<T>(&self, to: impl FnOnce(&[TcpListener]) -> T) -> T {
+        to(&self.all())
+    }
+
+    /// Lets go of them. Pingora has its own handles; once those are closed as well, nobody can connect any more.
+    pub fn close(&self) {
+        self.all().clear();
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<TcpListener>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl std::fmt::Debug for Sockets {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_list().entries(self.table().serialize().0).finish()
-    }
+fn listen(address: &mut SocketAddr) -> Result<TcpListener, String> {
+    let bound = TcpListener::bind(*address).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        Ok((socket.local_addr()?, socket))
+    });
+    let (bound, socket) = bound.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => format!("cannot listen on {address}: another process does"),
+        _ => format!("cannot listen on {address}: {error}"),
+    })?;
+    *address = bound;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -167,11 +99,5 @@ mod tests {
         let mut address = taken.local_addr().unwrap();
         let refused = Sockets::bind([&mut address].into_iter()).unwrap_err();
         assert_eq!(refused, format!("cannot listen on {address}: another process does"));
-    }
-
-    #[test]
-    fn a_path_that_no_socket_can_have_is_told() {
-        let long = Handover::in_folder(Path::new(&"x".repeat(LONGEST_PATH)));
-        assert!(Sockets::take_over(&long, std::iter::empty()).unwrap_err().contains("too long"));
     }
 }

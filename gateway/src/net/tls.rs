@@ -4,16 +4,19 @@
 //! roots' place (as with curl's `--cacert`, nginx and Envoy): whoever names a private authority
 //! does not want a hundred public ones to vouch for that host. A bundle may name both.
 
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use pingora::tls::{RootCertStore, load_native_certs};
-use rustls::pki_types::pem::{PemObject, SectionKind};
+use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+
+use crate::files;
 
 /// The certificate authorities of one endpoint: a PEM file that was looked over.
 #[derive(Clone, Debug)]
@@ -51,8 +54,8 @@ impl Authorities {
         let unreadable = |why: String| TrustError::Unreadable { file: file.to_owned(), why };
         let mut store = RootCertStore::empty();
         let mut fingerprint = DefaultHasher::new();
-        let sections = <(SectionKind, Vec<u8>)>::pem_file_iter(file);
-        for section in sections.map_err(|error| unreadable(error.to_string()))? {
+        let opened = files::open(file).map_err(|error| unreadable(error.to_string()))?;
+        for section in <(SectionKind, Vec<u8>)>::pem_reader_iter(opened) {
             let (kind, der) = section.map_err(|error| unreadable(error.to_string()))?;
             if kind != SectionKind::Certificate {
                 return Err(unreadable("it has something other than certificates".into()));
@@ -135,16 +138,21 @@ impl ResolvesServerCert for Identity {
 fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, IdentityError> {
     let unreadable = |what, file: &Path, why: String| IdentityError::Unreadable { what, file: file.to_owned(), why };
     let no_chain = |why: String| unreadable("a certificate", certificate, why);
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let chain = opened(certificate)
+        .and_then(|file| CertificateDer::pem_reader_iter(file).collect::<Result<Vec<_>, _>>())
         .map_err(|error| no_chain(error.to_string()))?;
     if chain.is_empty() {
         return Err(no_chain("there is none".to_owned()));
     }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable("a key", key, error.to_string()))?;
+    let private = opened(key).and_then(PrivateKeyDer::from_pem_reader);
+    let private = private.map_err(|error| unreadable("a key", key, error.to_string()))?;
     CertifiedKey::from_der(chain, private, &rustls::crypto::ring::default_provider()).map_err(|error| {
         IdentityError::Unfit { certificate: certificate.to_owned(), key: key.to_owned(), why: error.to_string() }
     })
+}
+
+fn opened(file: &Path) -> Result<File, pem::Error> {
+    files::open(file).map_err(pem::Error::Io)
 }
 
 /// Looks the machine's root certificates over, so that pingora's loader, which panics, need not.

@@ -3,6 +3,7 @@
 
 mod direct;
 mod model;
+mod pending;
 mod price;
 mod provider;
 mod server;
@@ -48,6 +49,7 @@ pub(super) fn check(subject: Subject<'_>, findings: Findings) -> Findings {
     tenant::tenants(&mut check, &top.key("tenants"));
     price::unpriced(&mut check, &top.key("models"));
     direct::passed_by(&mut check, &top.key("models"));
+    pending::pending(&mut check, &top);
     check.findings
 }
 
@@ -56,6 +58,8 @@ pub(super) fn check(subject: Subject<'_>, findings: Findings) -> Findings {
 pub(super) struct Findings {
     pub(super) faults: Vec<Found>,
     pub(super) warnings: Vec<Found>,
+    /// Settings that have no effect yet.
+    pub(super) pending: Vec<Found>,
     /// Faults that were too many to keep.
     pub(super) more: usize,
 }

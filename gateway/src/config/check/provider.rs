@@ -19,9 +19,7 @@ pub(super) fn providers(check: &mut Check<'_>, at: &At<'_>) {
         if !is_id(name) {
             check.fault(&at, bad_id("a provider's name"), None);
         }
-        if !provider.simulated {
-            kind(check, name, provider, &at);
-        }
+        kind(check, name, provider, &at);
         for (header, value) in &provider.headers {
             if headers::is_of_the_connection(&header.0) {
                 let message = "this header cannot be set: Weir writes it for each connection";
@@ -37,7 +35,7 @@ pub(super) fn providers(check: &mut Check<'_>, at: &At<'_>) {
     }
 }
 
-/// The kind must be known, and it must be known where the provider is.
+/// The kind must be known and spoken, and it must be known where the provider is.
 fn kind(check: &mut Check<'_>, name: &str, provider: &Provider, at: &At<'_>) {
     let manifests = check.manifests;
     let kind = provider.kind.as_deref().unwrap_or(name);
@@ -45,17 +43,18 @@ fn kind(check: &mut Check<'_>, name: &str, provider: &Provider, at: &At<'_>) {
     if manifest.is_none() && !Manifests::is_dialect(kind) {
         return unknown_kind(check, kind, provider, at);
     }
-    let region_says = matches!(manifest.and_then(|m| m.auth.as_ref()), Some(Auth::Aws | Auth::Google));
-    match manifest {
-        _ if provider.base_url.is_some() => {}
-        Some(Manifest { base_url: Some(_), .. }) => {}
-        _ if region_says && provider.region.is_some() => {}
-        _ if region_says => check.fault(at, "`region` is missing", "such as `region: eu-central-1`".to_owned()),
-        _ => check.fault(
-            at,
-            "`base_url` is missing",
-            format!("`{kind}` has no common address; give your own, such as `base_url: https://…`"),
-        ),
+    let dialect = manifest.map_or(kind, |manifest| manifest.kind.as_str());
+    if adapters::provider::of_kind(dialect).is_none() {
+        let written = at.key("kind");
+        let at = if provider.kind.is_some() { &written } else { at };
+        return check.fault(at, format!("this version of Weir does not speak `{dialect}`"), None);
+    }
+    if provider.simulated {
+        return;
+    }
+    if provider.base_url.is_none() && manifest.is_none_or(|manifest| manifest.base_url.is_none()) {
+        let help = format!("`{kind}` has no common address; give your own, such as `base_url: https://…`");
+        check.fault(at, "`base_url` is missing", help);
     }
     if let Some(manifest) = manifest {
         keyless(check, name, provider, manifest, at);

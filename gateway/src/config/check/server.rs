@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{At, Check};
-use crate::config::file::{Listener, Redis, Server, Store, Webhook};
+use crate::config::file::{Listener, OnRedisLoss, Redis, Server, Store, Webhook};
 use crate::config::value::{Duration, Secret};
 use crate::log;
 
@@ -89,8 +89,12 @@ pub(super) fn store(check: &mut Check<'_>, store: &Store, at: &At<'_>) {
     if store.retention < Duration::secs(3_600) {
         check.fault(&at.key("retention"), "rows would be gone within the hour", "such as `retention: 90d`".to_owned());
     }
-    if let Some(redis) = &store.redis {
-        self::redis(check, redis, &at.key("redis"));
+    match &store.redis {
+        Some(redis) => self::redis(check, redis, &at.key("redis")),
+        None if store.on_redis_loss != OnRedisLoss::Lease => {
+            check.warn(&at.key("on_redis_loss"), "this has no effect without `redis`", None);
+        }
+        None => {}
     }
 }
 

@@ -33,7 +33,7 @@ fn tenant(check: &mut Check<'_>, tenant: &Tenant, at: &At<'_>) {
     defaults(check, tenant, &at.key("default_models"));
     providers(check, tenant, at);
     limits(check, &tenant.limits, &at.key("limits"));
-    budgets(check, &tenant.budgets, &at.key("budgets"));
+    budgets(check, &tenant.budgets, &at.key("budgets"), |model| may_call(tenant, model));
     let keys = at.key("keys");
     check.unique(tenant.keys.iter().map(|key| (key.id.as_str(), key.id.clone())), &keys, "id", "the key");
     for (i, key) in tenant.keys.iter().enumerate() {
@@ -53,11 +53,15 @@ fn defaults(check: &mut Check<'_>, tenant: &Tenant, at: &At<'_>) {
         if !check.model(name, Some(*model_type), &at) {
             continue;
         }
-        let allowed = tenant.models.as_ref().is_none_or(|models| allows(models, name));
-        if !allowed || tenant.disabled_models.iter().any(|disabled| matches(disabled, name)) {
+        if !may_call(tenant, name) {
             check.fault(&at, format!("this tenant may not call `{name}`"), "add it to `models`".to_owned());
         }
     }
+}
+
+fn may_call(tenant: &Tenant, name: &str) -> bool {
+    let allowed = tenant.models.as_ref().is_none_or(|models| allows(models, name));
+    allowed && !tenant.disabled_models.iter().any(|disabled| matches(disabled, name))
 }
 
 /// Whether a list of names and patterns has this one; a pattern may also be one of the list's own.
@@ -121,10 +125,14 @@ fn limits(check: &mut Check<'_>, limits: &Limits, at: &At<'_>) {
     }
 }
 
-fn budgets(check: &mut Check<'_>, budgets: &[Budget], at: &At<'_>) {
+fn budgets(check: &mut Check<'_>, budgets: &[Budget], at: &At<'_>, may_call: impl Fn(&str) -> bool) {
     for (i, budget) in budgets.iter().enumerate() {
-        if let Some(instead) = &budget.on_exhaust {
-            check.model(&instead.model, None, &at.index(i).key("on_exhaust").key("model"));
+        let Some(instead) = &budget.on_exhaust else { continue };
+        let (at, name) = (at.index(i), &instead.model);
+        let at = at.key("on_exhaust");
+        let at = at.key("model");
+        if check.model(name, None, &at) && !may_call(name) {
+            check.warn(&at, format!("`{name}` never answers instead, since these callers may not call it"), None);
         }
     }
 }
@@ -149,7 +157,8 @@ fn key(check: &mut Check<'_>, tenant: &Tenant, key: &ApiKey, at: &At<'_>) {
         }
     }
     limits(check, &key.limits, &at.key("limits"));
-    budgets(check, &key.budgets, &at.key("budgets"));
+    let allowed = |model: &str| key.models.as_ref().is_none_or(|models| allows(models, model));
+    budgets(check, &key.budgets, &at.key("budgets"), |model| may_call(tenant, model) && allowed(model));
 }
 
 /// One key cannot be two.

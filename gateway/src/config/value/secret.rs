@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
@@ -11,6 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::config::read::{Read, Reader};
 use crate::config::tree::Node;
+use crate::files;
 
 /// A secret as it is written: `env:NAME`, `file:/path`, or the text itself (which earns a warning).
 /// Its text is in no debug output and no serialised form, and is wiped from memory when it goes.
@@ -59,7 +60,7 @@ impl Secret {
     /// The secret itself, fetched from where it is kept: from a variable or a file without what stands around it.
     ///
     /// # Errors
-    /// The variable is not set, or the file is not there, not text, over 64 KiB or empty.
+    /// The variable is not set, or the file is not there, no regular file, not text, over 64 KiB or empty.
     pub fn resolve(&self) -> Result<Zeroizing<String>, SecretError> {
         match self {
             Self::Literal(text) => Ok(text.clone()),
@@ -81,16 +82,16 @@ impl Secret {
 /// No key is longer; a service account's JSON has about 2.5 KiB.
 const LONGEST_SECRET: u64 = 64 << 10;
 
-fn from_file(path: &PathBuf) -> Result<Zeroizing<String>, SecretError> {
+fn from_file(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     use std::io::Read as _;
-    let unreadable = |why: String| SecretError::Unreadable { path: path.clone(), why };
-    let file = std::fs::File::open(path).map_err(|e| unreadable(e.to_string()))?;
+    let unreadable = |why: String| SecretError::Unreadable { path: path.to_owned(), why };
+    let file = files::open(path).map_err(|e| unreadable(e.to_string()))?;
     let mut text = Zeroizing::new(String::new());
     let size = file.take(LONGEST_SECRET + 1).read_to_string(&mut text).map_err(|e| unreadable(e.to_string()))?;
     if u64::try_from(size).unwrap_or(u64::MAX) > LONGEST_SECRET {
         return Err(unreadable("it is over 64 KiB".to_owned()));
     }
-    some(&text).ok_or_else(|| SecretError::Empty(path.clone()))
+    some(&text).ok_or_else(|| SecretError::Empty(path.to_owned()))
 }
 
 /// What is left without its surroundings, if that is anything.
