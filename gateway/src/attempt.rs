@@ -36,7 +36,7 @@ const MOST_HELD: usize = 64 * 1024;
 pub struct Begun {
     /// The provider's own id of the request.
     pub provider_request_id: Option<HeaderValue>,
-    /// Parameters that could not be carried, joined by commas.
+    /// Parameters that could not be carried, joined by commas, with what is sent instead.
     pub dropped: Option<HeaderValue>,
     /// The answer itself.
     pub answer: Answering,
@@ -141,7 +141,7 @@ pub fn encode(
 ) -> Result<NativeRequest, Fault> {
     refuse_unserved(picked, request.operation())?;
     let native = picked.target.provider.adapter.encode(request, to)?;
-    let Some(Dropped { param, why }) = adjusted.refuses(&native.dropped) else {
+    let Some(Dropped { param, why, .. }) = adjusted.refuses(&native.dropped) else {
         return Ok(native);
     };
     let message = format!("`{param}` cannot be sent to this model as it is: {why}.");
@@ -387,12 +387,12 @@ fn provider_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_bytes(id.as_bytes()).ok()
 }
 
-fn dropped(dropped: &[adapters::Dropped]) -> Option<HeaderValue> {
+fn dropped(dropped: &[Dropped]) -> Option<HeaderValue> {
     if dropped.is_empty() {
         return None;
     }
-    let names: Vec<&str> = dropped.iter().map(|dropped| dropped.param.as_str()).collect();
-    HeaderValue::try_from(names.join(",")).ok()
+    let told: Vec<String> = dropped.iter().map(Dropped::to_string).collect();
+    HeaderValue::try_from(told.join(",")).ok()
 }
 
 fn now() -> u64 {

@@ -302,7 +302,11 @@ impl<'a, 'n> Scribe<'a, 'n> {
         }
         let is_behind_user = self.turns.last().is_some_and(|turn| turn.speaker == Speaker::User);
         if !is_behind_user {
-            self.notes.add("messages.role", "Anthropic takes no instructions behind an answer: the user says them");
+            self.notes.change(
+                "messages.role",
+                "user",
+                "Anthropic takes no instructions behind an answer: the user says them",
+            );
             self.say(Speaker::User, held);
         } else if self.model.takes_system_turns() {
             self.say(Speaker::System, held);

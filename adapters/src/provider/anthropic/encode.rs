@@ -275,7 +275,7 @@ impl<'a> Encoder<'a, '_> {
             } else {
                 let is_hot = param == "temperature" && number > 1.0;
                 if is_hot {
-                    self.notes.add(param, "lowered to 1, the highest that Anthropic takes");
+                    self.notes.change(param, "1", "lowered to the highest that Anthropic takes");
                 }
                 let value = if is_hot { super::tools::raw("1") } else { Cow::Borrowed(as_raw(raw, param)?) };
                 taken.push((param.into(), value));
