@@ -1,5 +1,7 @@
 //! What a provider's dialect must be able to do.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -114,8 +116,18 @@ pub struct NativeRequest {
 pub struct Dropped {
     /// Its name in the caller's request.
     pub param: String,
+    /// What is sent instead; `None` where it is left out.
+    pub sent: Option<&'static str>,
     /// Why.
     pub why: &'static str,
+}
+
+/// As the caller is told: `seed` is left out, `temperature=1` has that value now.
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.param)?;
+        self.sent.iter().try_for_each(|sent| write!(f, "={sent}"))
+    }
 }
 
 /// A whole answer in OpenAI's words.

@@ -6,9 +6,13 @@ use std::pin::pin;
 use std::time::Duration;
 
 use adapters::refusal::{self, Class};
-use adapters::{Adapter, Dropped, EncodeError, Extent, NativeRequest, Operation, Reply, Request, Target, Translator};
+use adapters::{
+    Adapter, DecodeError, Dropped, EncodeError, Extent, NativeRequest, Operation, Reply, Request, StreamFault, Target,
+    Translator,
+};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::{self, Fault, Kind};
 use crate::headers;
@@ -29,6 +33,12 @@ const MOST_REFUSAL: usize = 64 * 1024;
 /// How long that may take: its head has told the caller, or the next target's turn, enough.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
+/// From this length on, what is said or read in a provider's words holds a thread for longer than others should wait.
+const LONG: usize = 1024 * 1024;
+
+/// The longest type of an answer that is told.
+const LONGEST_FORM: usize = 64;
+
 /// How much of a stream is held back at most while it has no content.
 const MOST_HELD: usize = 64 * 1024;
 
@@ -36,7 +46,7 @@ const MOST_HELD: usize = 64 * 1024;
 pub struct Begun {
     /// The provider's own id of the request.
     pub provider_request_id: Option<HeaderValue>,
-    /// Parameters that could not be carried, joined by commas.
+    /// Parameters that could not be carried, joined by commas, with what is sent instead.
     pub dropped: Option<HeaderValue>,
     /// The answer itself.
     pub answer: Answering,
@@ -100,7 +110,7 @@ pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &E
     let Errand { picked, instance, request, adjusted, caller, .. } = errand;
     let timeouts = instance.model().timeouts;
     let to = addressed(picked, instance, caller);
-    let native = encode(picked, request, adjusted, &to)?;
+    let native = aside(request.body().len(), || encode(picked, request, adjusted, &to))?;
     // Of an answer that comes whole its head is the end of the work: that may take as long as all of it.
     patience.begins(timeouts.first_byte.filter(|_| request.is_stream()));
     let source = ask(upstreams, patience, errand, &native).await.map_err(|fault| blamed(fault, request))?;
@@ -109,6 +119,12 @@ pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &E
     let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
     patience.goes_on();
     Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
+}
+
+/// Works with so many bytes, where many of them hold up nobody else on the thread.
+fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let can_leave = || Handle::try_current().is_ok_and(|here| here.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if bytes >= LONG && can_leave() { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// A server that breaks at a body which is no JSON says nothing of itself. Looked at only then: every other body would pay for it.
@@ -141,7 +157,7 @@ pub fn encode(
 ) -> Result<NativeRequest, Fault> {
     refuse_unserved(picked, request.operation())?;
     let native = picked.target.provider.adapter.encode(request, to)?;
-    let Some(Dropped { param, why }) = adjusted.refuses(&native.dropped) else {
+    let Some(Dropped { param, why, .. }) = adjusted.refuses(&native.dropped) else {
         return Ok(native);
     };
     let message = format!("`{param}` cannot be sent to this model as it is: {why}.");
@@ -190,17 +206,18 @@ async fn begin(
     let adapter: &dyn Adapter = picked.target.provider.adapter;
     if request.is_stream() && is_event_stream(&source) {
         let translator = Translator::new(adapter.framing(), adapter.events(request, to), request.wants_usage());
-        // All of it was read that is, and a stream may be held for long.
-        source.headers = HeaderMap::new();
         let mut stream = Box::new(Stream { source, translator });
         if let Err(fault) = until_content(patience, &mut stream, instance.model().timeouts.first_byte).await {
             return Err(fault.with_counted(stream.translator.writer().counted(), Accuracy::Partial));
         }
+        // All of it was read that is, and a stream may be held for long.
+        stream.source.headers = HeaderMap::new();
         return Ok(Answering::Stream(stream));
     }
     let body = whole(patience, &mut source, most_answer(request.operation())).await?;
+    let form = form(&source);
     source.release().await;
-    let reply = adapter.decode(request, to, body)?;
+    let reply = aside(body.len(), || adapter.decode(request, to, body)).map_err(|fault| unread(fault, form))?;
     match refuse_whole_for_stream(request) {
         Ok(()) => Ok(Answering::Whole(reply)),
         Err(fault) => Err(fault.with_counted(reply.usage, accuracy(reply.extent))),
@@ -237,7 +254,7 @@ fn refuse_unserved(picked: &Picked<'_>, operation: Operation) -> Result<(), Faul
 /// A success that is not a stream where one was asked for; an error in its clothes was found by decoding it.
 fn refuse_whole_for_stream(request: &Request) -> Result<(), Fault> {
     if request.is_stream() {
-        Err(error::incomplete("the provider answered a stream request with one document"))
+        Err(error::unfit("The provider answered with one document and no stream.", "it was asked for a stream"))
     } else {
         Ok(())
     }
@@ -248,6 +265,33 @@ fn is_event_stream(source: &Answer) -> bool {
     kind.is_none_or(|kind| !kind.to_ascii_lowercase().starts_with(b"application/json"))
 }
 
+/// Of what form an answer says to be, where that is not JSON.
+fn form(source: &Answer) -> Option<String> {
+    let kind = source.headers.get(header::CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim();
+    (kind.len() <= LONGEST_FORM && !kind.to_ascii_lowercase().contains("json")).then(|| kind.to_owned())
+}
+
+/// Why a whole answer cannot be read: a page says what it is.
+fn unread(fault: DecodeError, form: Option<String>) -> Fault {
+    match (fault, form) {
+        (DecodeError::Malformed(what), Some(form)) => {
+            error::unfit(format!("The provider's answer cannot be read: it is of type `{form}`."), what)
+        }
+        (fault, _) => fault.into(),
+    }
+}
+
+/// Why a stream has ended before its content: nothing broke off where none came.
+fn unstreamed(fault: StreamFault, source: &Answer) -> Fault {
+    match (fault, form(source)) {
+        (StreamFault::Absent, Some(form)) => error::unfit(
+            format!("The provider answered with type `{form}` and no event of a stream."),
+            "the body ended",
+        ),
+        (fault, _) => fault.into(),
+    }
+}
+
 /// Reads a stream until it says more than that it lives. As long as it does say that, nobody is silent.
 async fn until_content(
     patience: &mut impl Patience,
@@ -256,9 +300,10 @@ async fn until_content(
 ) -> Result<(), Fault> {
     let Stream { source, translator } = stream;
     loop {
-        match patience.wait(pin!(source.read())).await?.map_err(broken)? {
+        let read = patience.wait(pin!(source.read())).await?.map_err(broken)?;
+        match read {
             Some(bytes) => translator.feed(&bytes)?,
-            None => translator.end()?,
+            None => translator.end().map_err(|fault| unstreamed(fault, source))?,
         }
         patience.begins(silence);
         let writer = translator.writer();
@@ -387,12 +432,12 @@ fn provider_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_bytes(id.as_bytes()).ok()
 }
 
-fn dropped(dropped: &[adapters::Dropped]) -> Option<HeaderValue> {
+fn dropped(dropped: &[Dropped]) -> Option<HeaderValue> {
     if dropped.is_empty() {
         return None;
     }
-    let names: Vec<&str> = dropped.iter().map(|dropped| dropped.param.as_str()).collect();
-    HeaderValue::try_from(names.join(",")).ok()
+    let told: Vec<String> = dropped.iter().map(Dropped::to_string).collect();
+    HeaderValue::try_from(told.join(",")).ok()
 }
 
 fn now() -> u64 {

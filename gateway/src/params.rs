@@ -105,7 +105,8 @@ impl<'r> Adjusted<'r> {
         }
         let by_dialect =
             dropped.as_ref().and_then(|names| names.to_str().ok()).into_iter().flat_map(|all| all.split(','));
-        let callers = by_dialect.filter(|name| !self.is_own(name)).map(str::to_owned);
+        let is_callers = |told: &&str| told.split('=').next().is_some_and(|param| !self.is_own(param));
+        let callers = by_dialect.filter(is_callers).map(str::to_owned);
         let lost: Vec<String> = self.changes.iter().filter_map(Change::lost).chain(callers).collect();
         if lost.is_empty() { None } else { HeaderValue::try_from(lost.join(",")).ok() }
     }

@@ -100,7 +100,7 @@ fn head(native: &NativeRequest) -> String {
         let _ = writeln!(text, "{name}: {}", value.to_str().unwrap_or("?"));
     }
     for dropped in &native.dropped {
-        let _ = writeln!(text, "dropped {}: {}", dropped.param, dropped.why);
+        let _ = writeln!(text, "dropped {dropped}: {}", dropped.why);
     }
     text
 }

@@ -70,13 +70,15 @@ async fn a_parameter_that_a_dialect_drops_is_refused_where_the_model_says_so() {
     let weir = Config::of(&simulator)
         .model(&format!("{{name: drops, targets: [{claude}]}}"))
         .model(&format!("{{name: rejects, targets: [{claude}], params: {{unsupported: reject}}}}"))
-        .model(&format!("{{name: own, targets: [{claude}], params: {{unsupported: reject, defaults: {{seed: 7}}}}}}"))
+        .model(&format!("{{name: own, targets: [{claude}], params: {{unsupported: reject, defaults: {{seed: 7, temperature: 1.7}}}}}}"))
         .model(&format!("{{name: both, targets: [{claude}, {{tier: 1, provider: openai, model: gpt-5.5}}], params: {{unsupported: reject}}}}"))
         .start()
         .await;
     let request = |model| with(chat(model), "seed", json!(7));
     let answer = weir.chat().json(&request("drops")).send().await;
     assert_eq!((answer.status.as_u16(), answer.header("x-weir-dropped-params")), (200, Some("seed")));
+    let answer = weir.chat().json(&with(request("drops"), "temperature", json!(1.7))).send().await;
+    assert_eq!(answer.header("x-weir-dropped-params"), Some("temperature=1,seed"));
     let (status, error) = error(weir.chat().json(&request("rejects")).send().await).await;
     assert_eq!((status, &error["param"], &error["code"]), (400, &json!("seed"), &json!("unsupported_parameter")));
     let answer = weir.chat().json(&request("both")).send().await;

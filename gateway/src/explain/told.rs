@@ -195,16 +195,18 @@ impl Candidate {
     }
 }
 
-/// A parameter that is left out.
+/// A parameter that is left out, or sent with another value.
 #[derive(Debug, Serialize)]
 pub(super) struct Dropped {
     param: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent: Option<&'static str>,
     why: &'static str,
 }
 
 impl Dropped {
     pub(super) fn of(dropped: &adapters::Dropped) -> Self {
-        Self { param: dropped.param.clone(), why: dropped.why }
+        Self { param: dropped.param.clone(), sent: dropped.sent, why: dropped.why }
     }
 }
 
@@ -355,7 +357,9 @@ impl fmt::Display for Candidate {
 
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.param, self.why)
+        write!(f, "{}", self.param)?;
+        self.sent.iter().try_for_each(|sent| write!(f, "={sent}"))?;
+        write!(f, ": {}", self.why)
     }
 }
 

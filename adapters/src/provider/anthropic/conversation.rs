@@ -23,6 +23,9 @@ use crate::openai::text::{is_blank, is_string, raw_string, without_trailing_spac
 /// What stands for the user where the assistant speaks first.
 const ASSISTANT_FIRST: &str = "(The assistant speaks first.)";
 
+/// What stands for a message that says nothing where the assistant would else go on with its own words.
+const NOTHING_SAID: &str = "(Nothing is said.)";
+
 /// A conversation in Anthropic's order.
 #[derive(Debug)]
 pub(super) struct Conversation<'a> {
@@ -38,10 +41,11 @@ impl<'a> Conversation<'a> {
     /// Reads a request's messages.
     pub(super) fn read(messages: Vec<Message<'a>>, model: Model, notes: &mut Notes) -> Result<Self, EncodeError> {
         let mut scribe = Scribe::new(model, notes);
+        let is_begun = messages.last().is_some_and(|message| message.role == Role::Assistant);
         for (at, message) in messages.into_iter().enumerate() {
             scribe.message(at, message)?;
         }
-        scribe.finish()
+        scribe.finish(if is_begun { Answer::Begun } else { Answer::Due })
     }
 
     /// Whether the last answer called tools without the reasoning that led to it: with a budget to think, Anthropic then
@@ -52,6 +56,15 @@ impl<'a> Conversation<'a> {
             turn.blocks.iter().any(Block::is_tool_use) && !turn.blocks.first().is_some_and(Block::is_thinking)
         })
     }
+}
+
+/// What is wanted of the assistant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// That it goes on with what the caller put into its mouth.
+    Begun,
+    /// That it speaks.
+    Due,
 }
 
 /// Writes turns as messages come.
@@ -116,7 +129,7 @@ impl<'a, 'n> Scribe<'a, 'n> {
 
     fn instruct(&mut self, at: usize, message: Message<'a>) -> Result<(), EncodeError> {
         let blocks = self.blocks(at, Side::System, &message)?;
-        if self.turns.is_empty() || !self.model.takes_system_turns() {
+        if self.turns.is_empty() {
             self.system.extend(blocks);
         } else {
             self.held.extend(blocks);
@@ -280,16 +293,36 @@ impl<'a, 'n> Scribe<'a, 'n> {
         Ok(())
     }
 
-    /// Instructions given in mid-conversation go behind the user's turn, or are one where there is none.
+    /// Instructions given in mid-conversation go behind the user's turn, or into the system prompt of a model that takes
+    /// none there; behind the assistant's they are a user's turn, or it would go on with its own words.
     fn place_held(&mut self) {
         let held = std::mem::take(&mut self.held);
-        let behind_user = self.turns.last().is_some_and(|turn| turn.speaker == Speaker::User);
-        self.say(if behind_user { Speaker::System } else { Speaker::User }, held);
+        if held.is_empty() {
+            return;
+        }
+        let is_behind_user = self.turns.last().is_some_and(|turn| turn.speaker == Speaker::User);
+        if !is_behind_user {
+            self.notes.change(
+                "messages.role",
+                "user",
+                "Anthropic takes no instructions behind an answer: the user says them",
+            );
+            self.say(Speaker::User, held);
+        } else if self.model.takes_system_turns() {
+            self.say(Speaker::System, held);
+        } else {
+            self.notes.add("messages.role", "this model takes instructions only before all messages: they stand there");
+            self.system.extend(held);
+        }
     }
 
-    fn finish(mut self) -> Result<Conversation<'a>, EncodeError> {
+    fn finish(mut self, answer: Answer) -> Result<Conversation<'a>, EncodeError> {
         self.close_calls()?;
         self.place_held();
+        let spoke_last = self.turns.last().map(|turn| turn.speaker);
+        if answer == Answer::Due && spoke_last == Some(Speaker::Assistant) {
+            self.say(Speaker::User, vec![stand_in(NOTHING_SAID)]);
+        }
         if self.turns.is_empty() {
             let system = std::mem::take(&mut self.system);
             self.say(Speaker::User, system);
@@ -306,8 +339,8 @@ impl<'a, 'n> Scribe<'a, 'n> {
     }
 
     fn begin_with_user(&mut self) {
-        let text = Block::text(Cow::Owned(raw_string(ASSISTANT_FIRST)), None);
-        self.turns.insert(0, Turn { speaker: Speaker::User, results: Vec::new(), blocks: vec![text] });
+        let blocks = vec![stand_in(ASSISTANT_FIRST)];
+        self.turns.insert(0, Turn { speaker: Speaker::User, results: Vec::new(), blocks });
     }
 
     /// An answer that is begun by the caller may not end in white space.
@@ -322,6 +355,11 @@ impl<'a, 'n> Scribe<'a, 'n> {
             *text = Cow::Owned(trimmed);
         }
     }
+}
+
+/// A text of Weir's own in a place where Anthropic needs one.
+fn stand_in<'a>(text: &str) -> Block<'a> {
+    Block::text(Cow::Owned(raw_string(text)), None)
 }
 
 /// What of Anthropic's own rides on a call.

@@ -26,6 +26,7 @@ mod events;
 mod format;
 mod model;
 mod native;
+mod plain;
 mod schema;
 mod thinking;
 mod tools;
@@ -91,9 +92,19 @@ const LONGEST_NAME: usize = 64;
 struct Notes(Vec<Dropped>);
 
 impl Notes {
+    /// What is left out.
     fn add(&mut self, param: &str, why: &'static str) {
+        self.note(param, None, why);
+    }
+
+    /// What has another value now.
+    fn change(&mut self, param: &str, sent: &'static str, why: &'static str) {
+        self.note(param, Some(sent), why);
+    }
+
+    fn note(&mut self, param: &str, sent: Option<&'static str>, why: &'static str) {
         if !self.0.iter().any(|noted| noted.param == param && noted.why == why) {
-            self.0.push(Dropped { param: param.to_owned(), why });
+            self.0.push(Dropped { param: param.to_owned(), sent, why });
         }
     }
 

@@ -43,7 +43,20 @@ impl Effort {
         }
     }
 
-    /// The model's nearest level, which is never higher.
+    /// Its word.
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Minimal => "minimal",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::XHigh => "xhigh",
+            Self::Max => "max",
+        }
+    }
+
+    /// The model's nearest level.
     fn on(self, model: Model) -> Self {
         match self {
             Self::None | Self::Minimal => Self::Low,
@@ -113,27 +126,26 @@ impl<'a> Reasoning<'a> {
 
 impl Surroundings {
     fn made<'a>(self, effort: Effort, notes: &mut Notes) -> Reasoning<'a> {
-        let told = self.effort(effort, notes);
-        let thinking = match (self.model.thinking(), effort) {
-            (ThinkingStyle::None, Effort::None) => None,
-            (ThinkingStyle::None, _) => {
+        let style = self.model.thinking();
+        let told = match (style, effort) {
+            (ThinkingStyle::None | ThinkingStyle::Budget, Effort::None) => return Reasoning::default(),
+            (ThinkingStyle::Adaptive, Effort::None) if !self.model.always_thinks() => {
+                return Reasoning { thinking: Some(disabled()), effort: None };
+            }
+            _ => self.effort(effort, notes),
+        };
+        let thinking = match style {
+            ThinkingStyle::None => {
                 notes.add("reasoning_effort", "this model does not reason");
                 None
             }
-            (ThinkingStyle::Budget, Effort::None) => return Reasoning::default(),
-            (ThinkingStyle::Adaptive, Effort::None) if self.model.always_thinks() => {
-                notes.add("reasoning_effort", "this model always reasons; it is asked to do so the least");
-                None
-            }
-            (ThinkingStyle::Adaptive, Effort::None) => {
-                return Reasoning { thinking: Some(disabled()), effort: None };
-            }
+            _ if effort == Effort::None => None,
             _ if self.is_forced => {
                 notes.add("reasoning_effort", "Anthropic does not reason before a forced call of a tool");
                 None
             }
-            (ThinkingStyle::Adaptive, _) => Some(adaptive(None)),
-            (ThinkingStyle::Budget, effort) => self.budget(effort, None, notes),
+            ThinkingStyle::Adaptive => Some(adaptive(None)),
+            ThinkingStyle::Budget => self.budget(effort, None, notes),
         };
         Reasoning { thinking, effort: told }
     }
@@ -144,7 +156,9 @@ impl Surroundings {
         }
         let told = effort.on(self.model);
         if told < effort {
-            notes.add("reasoning_effort", "lowered to the highest that this model takes");
+            notes.change("reasoning_effort", told.name(), "lowered to the highest that this model takes");
+        } else if told > effort {
+            notes.change("reasoning_effort", told.name(), "raised to the lowest that this model takes");
         }
         Some(told)
     }

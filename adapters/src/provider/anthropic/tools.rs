@@ -116,7 +116,7 @@ impl<'a> Tools<'a> {
         let Some(choice) = self.choice.take_if(|choice| choice.is_forced() && !model.can_be_forced()) else {
             return;
         };
-        notes.add("tool_choice", "this model can't be forced to call a tool; it may");
+        notes.change("tool_choice", "auto", "this model can't be forced to call a tool; it may");
         let disable_parallel_tool_use = match choice {
             ToolChoice::Tool { name, disable_parallel_tool_use } => {
                 self.list.retain(|tool| is_named(tool, &name));
