@@ -20,7 +20,7 @@ pub mod stream;
 pub mod usage;
 
 pub use adapter::{Adapter, DecodeError, Dropped, EncodeError, EventDecoder, NativeRequest, Options, Reply, Target};
-pub use body::Body;
+pub use body::{Body, BodyWriter};
 pub use chunk::ChunkWriter;
 pub use frame::{Event, Framing};
 pub use openai::usage::content_length;

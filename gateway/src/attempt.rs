@@ -9,6 +9,7 @@ use adapters::refusal::{self, Class};
 use adapters::{Adapter, Dropped, EncodeError, Extent, NativeRequest, Operation, Reply, Request, Target, Translator};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::{self, Fault, Kind};
 use crate::headers;
@@ -28,6 +29,9 @@ const MOST_REFUSAL: usize = 64 * 1024;
 
 /// How long that may take: its head has told the caller, or the next target's turn, enough.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
+
+/// From this length on, what is said or read in a provider's words holds a thread for longer than others should wait.
+const LONG: usize = 1024 * 1024;
 
 /// How much of a stream is held back at most while it has no content.
 const MOST_HELD: usize = 64 * 1024;
@@ -100,7 +104,7 @@ pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &E
     let Errand { picked, instance, request, adjusted, caller, .. } = errand;
     let timeouts = instance.model().timeouts;
     let to = addressed(picked, instance, caller);
-    let native = encode(picked, request, adjusted, &to)?;
+    let native = aside(request.body().len(), || encode(picked, request, adjusted, &to))?;
     // Of an answer that comes whole its head is the end of the work: that may take as long as all of it.
     patience.begins(timeouts.first_byte.filter(|_| request.is_stream()));
     let source = ask(upstreams, patience, errand, &native).await.map_err(|fault| blamed(fault, request))?;
@@ -109,6 +113,12 @@ pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &E
     let answer = answer.map_err(|fault| Fault { begun: true, ..fault })?;
     patience.goes_on();
     Ok(Begun { provider_request_id, dropped: dropped(&native.dropped), answer })
+}
+
+/// Works with so many bytes, where many of them hold up nobody else on the thread.
+pub fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let can_leave = || Handle::try_current().is_ok_and(|here| here.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if bytes >= LONG && can_leave() { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// A server that breaks at a body which is no JSON says nothing of itself. Looked at only then: every other body would pay for it.
@@ -200,7 +210,7 @@ async fn begin(
     }
     let body = whole(patience, &mut source, most_answer(request.operation())).await?;
     source.release().await;
-    let reply = adapter.decode(request, to, body)?;
+    let reply = aside(body.len(), || adapter.decode(request, to, body))?;
     match refuse_whole_for_stream(request) {
         Ok(()) => Ok(Answering::Whole(reply)),
         Err(fault) => Err(fault.with_counted(reply.usage, accuracy(reply.extent))),

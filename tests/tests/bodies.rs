@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use flate2::{Compress, Compression, FlushCompress};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
@@ -199,6 +201,32 @@ async fn large_bodies_do_not_slow_small_requests_and_their_memory_is_used_again(
     // The allocator keeps what is free for a moment, so another set of four may find it taken once; 384 MiB went through.
     let grown = memory(weir.pid()).peak.saturating_sub(peak) / 1024;
     assert!(grown < 128, "{grown} MiB more for the same bodies again");
+}
+
+/// A request to Claude with a text file of these bytes.
+fn with_file(bytes: &[u8]) -> String {
+    let data = format!("data:text/plain;base64,{}", STANDARD.encode(bytes));
+    let part = json!({"type": "file", "file": {"file_data": data}});
+    json!({"model": "claude/claude-sonnet-4-6", "messages": [{"role": "user", "content": [part]}]}).to_string()
+}
+
+#[tokio::test]
+async fn a_long_file_for_claude_costs_its_body_twice_and_a_little_and_holds_up_nobody() {
+    let simulator = simulator();
+    let weir = Config::of(&simulator).server("threads: 1").start().await;
+    assert_eq!(weir.chat().body(with_file(b"x")).send().await.status, 200);
+    let before = memory(weir.pid()).now;
+    let length = 24 * MIB;
+    for (byte, status) in [(b'x', 200), (0, 400)] {
+        let body = with_file(&vec![byte; length]);
+        let probing = Probing::begin(weir.api(), "/healthz");
+        assert_eq!(weir.chat().body(body).send().await.status, status);
+        let slowest = probing.end().last().copied().unwrap();
+        assert!(slowest < Duration::from_millis(400), "{slowest:?} with a file of {byte}");
+    }
+    let grown = (memory(weir.pid()).peak - before) / 1024;
+    let most = u64::try_from(2 * (length * 4 / 3) / MIB + 16 + 8).unwrap();
+    assert!(grown <= most, "{grown} MiB for a file of {length} bytes, {most} at most");
 }
 
 #[tokio::test]

@@ -25,6 +25,10 @@ pub(super) const MOST_BLOCKS: usize = 250_000;
 /// a schema is written anew, which reads it once for each level that it nests.
 pub(super) const LONGEST_SCHEMAS: usize = 4 * 1024 * 1024;
 
+/// By how much a request may become longer. Most become shorter; a text file of control characters would become five times as
+/// long.
+pub(super) const MOST_GROWTH: usize = 16 * 1024 * 1024;
+
 /// Refuses schemas in `param` of so many bytes in all, if a model can't be held to as many.
 pub(super) fn enforces(param: &str, bytes: usize) -> Result<(), EncodeError> {
     if bytes <= LONGEST_SCHEMAS {

@@ -4,13 +4,12 @@
 use std::borrow::Cow;
 use std::cell::LazyCell;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 use super::Notes;
 use super::bounds::Room;
 use super::native::{Block, Made, Source};
+use super::plain::PlainText;
 use crate::adapter::EncodeError;
 use crate::openai::message::{CacheBreakpoint, Content, File, ImageUrl, Part};
 use crate::openai::text::{Text, is_blank, is_string};
@@ -191,15 +190,11 @@ impl Reader<'_> {
             return Ok(Source::Base64 { media_type, data: from(file.0, start) });
         }
         if media_type.starts_with("text/") || media_type == "application/json" {
-            return self.plain_text(at, file.get(start..).unwrap_or_default());
+            let data = PlainText::of(from(file.0, start));
+            let data = data.ok_or_else(|| self.invalid(at, "A text file must be UTF-8, in base64."))?;
+            return Ok(Source::Text { media_type: "text/plain", data });
         }
         Err(self.unsupported(at, format!("A file of type `{media_type}` is not taken: only PDF, text and images are.")))
-    }
-
-    fn plain_text<'a>(&self, at: usize, base64: &str) -> Result<Source<'a>, EncodeError> {
-        let text = STANDARD.decode(base64).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let data = text.ok_or_else(|| self.invalid(at, "A text file must be UTF-8, in base64."))?;
-        Ok(Source::Text { media_type: "text/plain", data })
     }
 
     fn param(&self, at: usize) -> String {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::bounds::{MOST_BLOCKS, MOST_MESSAGES, MOST_WORDS, enforces};
+use super::bounds::{MOST_BLOCKS, MOST_GROWTH, MOST_MESSAGES, MOST_WORDS, enforces};
 use super::content::text_block;
 use super::conversation::Conversation;
 use super::format::Format;
@@ -17,6 +17,7 @@ use super::thinking::{Effort, Reasoning, Surroundings};
 use super::tools::Tools;
 use super::{Notes, user};
 use crate::adapter::{EncodeError, NativeRequest, Target};
+use crate::body::BodyWriter;
 use crate::chunk::push_json;
 use crate::index::Index;
 use crate::openai::message::{list, value};
@@ -90,14 +91,22 @@ pub(super) fn encode(request: &Request, to: &Target<'_>) -> Result<NativeRequest
     let version = to.options.api_version.as_deref().unwrap_or_else(|| model.version());
     let mut notes = Notes::default();
     let body = Encoder { fields, to, model, version, notes: &mut notes }.body()?;
-    let mut json = Vec::with_capacity(request.body().len() + 256);
-    push_json(&mut json, &body);
+    let mut written = BodyWriter::new(request.body(), request.body().len().saturating_add(MOST_GROWTH));
+    serde_json::to_writer(&mut written, &body).map_err(|_| too_long())?;
     Ok(NativeRequest {
         path: "/v1/messages".to_owned(),
         headers: headers(version, &body, to.caller)?,
-        body: json.into(),
+        body: written.into_body(),
         dropped: notes.into_inner(),
     })
+}
+
+fn too_long() -> EncodeError {
+    let message = format!(
+        "In Anthropic's words the request is over {MOST_GROWTH} bytes longer than it came; so it is where a text file is full of \
+         control characters, of which each takes six bytes."
+    );
+    EncodeError::invalid("messages", message)
 }
 
 /// The version, and the betas: the caller's own, and that of uploaded files where the version does not have them yet.
@@ -382,6 +391,8 @@ fn is_taken_while_thinking(param: &str, number: f64) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use bytes::Bytes;
 
     use super::*;
@@ -438,6 +449,40 @@ mod tests {
             let told = refused(&format!(r#""messages":[{},{{"role":"assistant","{field}":[{items}7]}}]"#, user(1)));
             let want = format!("With `messages[1].{field}` the messages hold 250002 ");
             assert!(told.starts_with(&want), "{told}");
+        }
+    }
+
+    /// A request with a file of these bytes.
+    fn with_file(bytes: &[u8]) -> Result<String, EncodeError> {
+        let data = STANDARD.encode(bytes);
+        encoded(format!(
+            r#"{{"messages":[{{"role":"user","content":[{{"type":"file","file":{{"file_data":"data:text/plain;base64,{data}"}}}}]}}]}}"#
+        ))
+    }
+
+    #[test]
+    fn a_file_of_control_characters_is_refused_where_it_would_become_far_longer_than_it_came() {
+        assert!(with_file(&vec![0; MOST_GROWTH / 5]).unwrap().contains(r"\u0000"));
+        assert!(with_file(&vec![b'x'; MOST_GROWTH]).is_ok());
+        let told = with_file(&vec![0; MOST_GROWTH / 4]).unwrap_err().to_string();
+        assert!(told.starts_with("In Anthropic's words the request is over 16777216 bytes longer"), "{told}");
+    }
+
+    #[test]
+    fn long_texts_and_pictures_are_not_copied() {
+        let long = "x".repeat(1 << 20);
+        for part in [
+            format!(r#"{{"type":"text","text":"{long}"}}"#),
+            format!(r#"{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{long}"}}}}"#),
+        ] {
+            let body = Bytes::from(format!(r#"{{"messages":[{{"role":"user","content":[{part}]}}]}}"#));
+            let request = Request::parse(Operation::Chat, body).unwrap();
+            let (options, caller) = (Options::default(), HeaderMap::new());
+            let to = Target { model: "claude-sonnet-4-6", asked: "m", options: &options, caller: &caller, now: 0 };
+            let native = encode(&request, &to).unwrap();
+            let own = |segment: &&Bytes| !request.body().as_ptr_range().contains(&segment.as_ptr());
+            assert!(native.body.segments().iter().filter(own).map(Bytes::len).sum::<usize>() < 1000);
+            assert!(native.body.len() > long.len());
         }
     }
 

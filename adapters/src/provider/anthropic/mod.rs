@@ -26,6 +26,7 @@ mod events;
 mod format;
 mod model;
 mod native;
+mod plain;
 mod schema;
 mod thinking;
 mod tools;

@@ -6,6 +6,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::plain::PlainText;
 use crate::openai::reply::Raw;
 use crate::openai::text::Text;
 
@@ -262,7 +263,7 @@ fn said<S: Serializer>(blocks: &[Block<'_>], serializer: S) -> Result<S::Ok, S::
 pub(super) enum Source<'a> {
     Base64 { media_type: &'static str, data: Cow<'a, str> },
     Url { url: Cow<'a, str> },
-    Text { media_type: &'static str, data: String },
+    Text { media_type: &'static str, data: PlainText<'a> },
     File { file_id: Cow<'a, str> },
 }
 
