@@ -15,6 +15,8 @@ pub enum StreamFault {
     Malformed(String),
     /// It ended before it was complete.
     Incomplete,
+    /// It ended without an event: what came is no stream.
+    Absent,
 }
 
 impl From<FrameError> for StreamFault {
@@ -37,6 +39,8 @@ pub struct Translator {
     framer: Framer,
     decoder: Box<dyn EventDecoder>,
     writer: ChunkWriter,
+    /// Whether an event has come.
+    begun: bool,
 }
 
 impl Translator {
@@ -44,7 +48,9 @@ impl Translator {
     #[must_use]
     pub fn new(framing: Framing, decoder: Box<dyn EventDecoder>, wants_usage: bool) -> Self {
         match framing {
-            Framing::Sse => Self { framer: Framer::default(), decoder, writer: ChunkWriter::new(wants_usage) },
+            Framing::Sse => {
+                Self { framer: Framer::default(), decoder, writer: ChunkWriter::new(wants_usage), begun: false }
+            }
         }
     }
 
@@ -58,6 +64,7 @@ impl Translator {
             let Some(event) = self.framer.next_event()? else {
                 break;
             };
+            self.begun = true;
             self.decoder.event(event, &mut self.writer)?;
         }
         Ok(())
@@ -67,7 +74,7 @@ impl Translator {
     /// middle cannot be read.
     ///
     /// # Errors
-    /// It ended before the answer was complete.
+    /// It ended before the answer was complete, or was none.
     pub fn end(&mut self) -> Result<(), StreamFault> {
         if self.framer.has_rest() {
             self.feed(b"\n\n").map_err(|fault| match fault {
@@ -78,7 +85,11 @@ impl Translator {
         if !self.writer.is_complete() {
             self.decoder.end(&mut self.writer)?;
         }
-        if self.writer.is_complete() { Ok(()) } else { Err(StreamFault::Incomplete) }
+        match (self.writer.is_complete(), self.begun) {
+            (true, _) => Ok(()),
+            (false, true) => Err(StreamFault::Incomplete),
+            (false, false) => Err(StreamFault::Absent),
+        }
     }
 
     /// What has been written so far.

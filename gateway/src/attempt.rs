@@ -6,7 +6,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use adapters::refusal::{self, Class};
-use adapters::{Adapter, Dropped, EncodeError, Extent, NativeRequest, Operation, Reply, Request, Target, Translator};
+use adapters::{
+    Adapter, DecodeError, Dropped, EncodeError, Extent, NativeRequest, Operation, Reply, Request, StreamFault, Target,
+    Translator,
+};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -32,6 +35,9 @@ const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
 /// From this length on, what is said or read in a provider's words holds a thread for longer than others should wait.
 const LONG: usize = 1024 * 1024;
+
+/// The longest type of an answer that is told.
+const LONGEST_FORM: usize = 64;
 
 /// How much of a stream is held back at most while it has no content.
 const MOST_HELD: usize = 64 * 1024;
@@ -200,17 +206,18 @@ async fn begin(
     let adapter: &dyn Adapter = picked.target.provider.adapter;
     if request.is_stream() && is_event_stream(&source) {
         let translator = Translator::new(adapter.framing(), adapter.events(request, to), request.wants_usage());
-        // All of it was read that is, and a stream may be held for long.
-        source.headers = HeaderMap::new();
         let mut stream = Box::new(Stream { source, translator });
         if let Err(fault) = until_content(patience, &mut stream, instance.model().timeouts.first_byte).await {
             return Err(fault.with_counted(stream.translator.writer().counted(), Accuracy::Partial));
         }
+        // All of it was read that is, and a stream may be held for long.
+        stream.source.headers = HeaderMap::new();
         return Ok(Answering::Stream(stream));
     }
     let body = whole(patience, &mut source, most_answer(request.operation())).await?;
+    let form = form(&source);
     source.release().await;
-    let reply = aside(body.len(), || adapter.decode(request, to, body))?;
+    let reply = aside(body.len(), || adapter.decode(request, to, body)).map_err(|fault| unread(fault, form))?;
     match refuse_whole_for_stream(request) {
         Ok(()) => Ok(Answering::Whole(reply)),
         Err(fault) => Err(fault.with_counted(reply.usage, accuracy(reply.extent))),
@@ -247,7 +254,7 @@ fn refuse_unserved(picked: &Picked<'_>, operation: Operation) -> Result<(), Faul
 /// A success that is not a stream where one was asked for; an error in its clothes was found by decoding it.
 fn refuse_whole_for_stream(request: &Request) -> Result<(), Fault> {
     if request.is_stream() {
-        Err(error::incomplete("the provider answered a stream request with one document"))
+        Err(error::unfit("The provider answered with one document and no stream.", "it was asked for a stream"))
     } else {
         Ok(())
     }
@@ -258,6 +265,33 @@ fn is_event_stream(source: &Answer) -> bool {
     kind.is_none_or(|kind| !kind.to_ascii_lowercase().starts_with(b"application/json"))
 }
 
+/// Of what form an answer says to be, where that is not JSON.
+fn form(source: &Answer) -> Option<String> {
+    let kind = source.headers.get(header::CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim();
+    (kind.len() <= LONGEST_FORM && !kind.to_ascii_lowercase().contains("json")).then(|| kind.to_owned())
+}
+
+/// Why a whole answer cannot be read: a page says what it is.
+fn unread(fault: DecodeError, form: Option<String>) -> Fault {
+    match (fault, form) {
+        (DecodeError::Malformed(what), Some(form)) => {
+            error::unfit(format!("The provider's answer cannot be read: it is of type `{form}`."), what)
+        }
+        (fault, _) => fault.into(),
+    }
+}
+
+/// Why a stream has ended before its content: nothing broke off where none came.
+fn unstreamed(fault: StreamFault, source: &Answer) -> Fault {
+    match (fault, form(source)) {
+        (StreamFault::Absent, Some(form)) => error::unfit(
+            format!("The provider answered with type `{form}` and no event of a stream."),
+            "the body ended",
+        ),
+        (fault, _) => fault.into(),
+    }
+}
+
 /// Reads a stream until it says more than that it lives. As long as it does say that, nobody is silent.
 async fn until_content(
     patience: &mut impl Patience,
@@ -266,9 +300,10 @@ async fn until_content(
 ) -> Result<(), Fault> {
     let Stream { source, translator } = stream;
     loop {
-        match patience.wait(pin!(source.read())).await?.map_err(broken)? {
+        let read = patience.wait(pin!(source.read())).await?.map_err(broken)?;
+        match read {
             Some(bytes) => translator.feed(&bytes)?,
-            None => translator.end()?,
+            None => translator.end().map_err(|fault| unstreamed(fault, source))?,
         }
         patience.begins(silence);
         let writer = translator.writer();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use simulator::Simulator;
 use tokio::net::TcpStream;
+use weir_tests::ask::{chat, with};
 use weir_tests::client::End;
 use weir_tests::http2::Http2;
 use weir_tests::process::memory;
@@ -452,6 +453,37 @@ async fn told(weir: &Weir, provider: &str, stream: bool) -> (u16, String, End) {
     let mut answer = weir.chat().header("x-weir-no-retry", "1").json(&body).send().await;
     let (text, end) = answer.rest().await;
     (answer.status.as_u16(), text, end)
+}
+
+#[tokio::test]
+async fn what_came_in_place_of_an_answer_is_told() {
+    let simulator = simulator();
+    for (kind, body, of_whole, of_stream) in [
+        (
+            "text/html; charset=utf-8",
+            "<html>\n\n<h1>hello</h1></html>",
+            "The provider's answer cannot be read: it is of type `text/html`.",
+            "The provider answered with type `text/html` and no event of a stream.",
+        ),
+        ("application/json", "[]", "The provider's answer cannot be read.", "The provider's answer cannot be read."),
+        (
+            "application/json",
+            r#"{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"x"},"finish_reason":"stop"}]}"#,
+            "",
+            "The provider answered with one document and no stream.",
+        ),
+    ] {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let provider = Provider::answering(answer).await;
+        let weir = Config::of(&simulator).openai("odd", &provider.url()).start().await;
+        for (stream, want) in [(false, of_whole), (true, of_stream)] {
+            let answer = weir.chat().json(&with(chat("odd/m"), "stream", json!(stream))).send().await.json().await;
+            assert_eq!(answer["error"]["message"].as_str().unwrap_or_default(), want, "{kind} {stream}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use body::Dialect;
-pub use provider::incomplete;
+pub use provider::{incomplete, unfit};
 
 use crate::budget::{self, Exhausted};
 use crate::ledger::Accuracy;

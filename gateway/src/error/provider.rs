@@ -90,23 +90,26 @@ impl From<StreamFault> for Fault {
             StreamFault::Refused(refusal) => (*refusal).into(),
             StreamFault::Malformed(what) => malformed(what),
             StreamFault::Incomplete => incomplete("the body ended early"),
+            StreamFault::Absent => unfit("The provider answered without an event of a stream.", "the body ended"),
         }
     }
 }
 
 /// The provider's answer cannot be read.
 fn malformed(what: String) -> Fault {
-    let message = "The provider's answer cannot be read.";
+    unfit("The provider's answer cannot be read.", what)
+}
+
+/// What the provider answered is not what it was asked for.
+#[must_use]
+pub fn unfit(message: impl Into<String>, detail: impl Into<String>) -> Fault {
     Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message)
-        .with_detail(what)
+        .with_detail(detail)
         .because(Cause::Server)
 }
 
 /// The provider's answer broke off.
 #[must_use]
 pub fn incomplete(detail: impl Into<String>) -> Fault {
-    let message = "The provider's answer broke off before it was complete.";
-    Fault::new(Kind::ProviderError, StatusCode::BAD_GATEWAY, "provider_error", message)
-        .with_detail(detail)
-        .because(Cause::Server)
+    unfit("The provider's answer broke off before it was complete.", detail)
 }
