@@ -196,8 +196,8 @@ impl Slots {
     /// Gives one back: to others where they want it, else to who waits here.
     pub(super) fn give_back(self: &Arc<Self>) {
         self.counts.fetch_sub(Counts::ONE_TAKEN, Ordering::SeqCst);
-        let is_called = |share: &&Box<Share>| share.called.load(Ordering::Relaxed) && share.desk.is_linked();
-        let is_others = self.share.as_ref().filter(is_called).is_some_and(|share| self.ask(share));
+        let is_called = |share: &&Share| share.called.load(Ordering::Relaxed) && share.desk.is_linked();
+        let is_others = self.share.as_deref().filter(is_called).is_some_and(|share| self.ask(share));
         if !is_others && self.waiting.load(Ordering::SeqCst) > 0 {
             self.freed.notify_one();
         }
