@@ -1,7 +1,7 @@
 //! Large and odd bodies, in both directions: limits, `Expect: 100-continue`, chunks, early answers, memory.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
