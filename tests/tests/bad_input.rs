@@ -458,7 +458,6 @@ async fn told(weir: &Weir, provider: &str, stream: bool) -> (u16, String, End) {
 #[tokio::test]
 async fn what_came_in_place_of_an_answer_is_told() {
     let simulator = simulator();
-    let weir = |provider: &Provider| Config::of(&simulator).openai("odd", &provider.url()).start();
     for (kind, body, of_whole, of_stream) in [
         (
             "text/html; charset=utf-8",
@@ -479,7 +478,7 @@ async fn what_came_in_place_of_an_answer_is_told() {
             body.len()
         );
         let provider = Provider::answering(answer).await;
-        let weir = weir(&provider).await;
+        let weir = Config::of(&simulator).openai("odd", &provider.url()).start().await;
         for (stream, want) in [(false, of_whole), (true, of_stream)] {
             let answer = weir.chat().json(&with(chat("odd/m"), "stream", json!(stream))).send().await.json().await;
             assert_eq!(answer["error"]["message"].as_str().unwrap_or_default(), want, "{kind} {stream}");
