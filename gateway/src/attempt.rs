@@ -122,7 +122,7 @@ pub async fn run(upstreams: &Upstreams, patience: &mut impl Patience, errand: &E
 }
 
 /// Works with so many bytes, where many of them hold up nobody else on the thread.
-fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+pub fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let can_leave = || Handle::try_current().is_ok_and(|here| here.runtime_flavor() == RuntimeFlavor::MultiThread);
     if bytes >= LONG && can_leave() { tokio::task::block_in_place(work) } else { work() }
 }

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 
 use crate::access::{self, Key};
-use crate::attempt::{Begun, Patience as _};
+use crate::attempt::{self, Begun, Patience as _};
 use crate::bill::ModelTurn;
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
@@ -308,7 +308,7 @@ async fn read(
         }
         BodyFault::TooLarge => too_large(snapshot),
     })?;
-    Ok(Request::parse(operation, body)?)
+    Ok(attempt::aside(body.len(), || Request::parse(operation, body))?)
 }
 
 pub(crate) fn too_large(snapshot: &Snapshot) -> Fault {
