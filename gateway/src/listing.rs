@@ -1,6 +1,7 @@
 //! The answers that need no provider: the models that a key may call, and health.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -9,13 +10,7 @@ use serde::Serialize;
 use crate::access::Key;
 use crate::error::Fault;
 use crate::model::pattern::Pattern;
-use crate::model::{Model, Snapshot, Target, Type, UpstreamName};
-
-#[derive(Serialize)]
-struct List<'a> {
-    object: &'static str,
-    data: Vec<Entry<'a>>,
-}
+use crate::model::{Listed, Model, Snapshot, Target, Type, UpstreamName};
 
 #[derive(Serialize)]
 struct Entry<'a> {
@@ -25,9 +20,27 @@ struct Entry<'a> {
     owned_by: &'a str,
 }
 
-/// The models that `key` may call, by name. One with a `*` stands for those that the catalog knows of its providers.
+/// What stands before and behind the models of the list.
+const LIST: (&[u8], &[u8]) = (br#"{"object":"list","data":["#, b"]}");
+
+/// The models that `key` may call, by name.
 #[must_use]
 pub fn models(snapshot: &Snapshot, key: &Key) -> Bytes {
+    // Nothing in this list is a provider's own name, which would be disabled with its namesakes.
+    let may_call = |name: &str| key.has(name) && !key.tenant.disabled.has(name);
+    let all = snapshot.listed.get_or_init(|| listed(snapshot));
+    let mut list = Vec::with_capacity(all.iter().map(|listed| listed.told.len() + 1).sum::<usize>() + 64);
+    list.extend_from_slice(LIST.0);
+    for (at, listed) in all.iter().filter(|listed| may_call(&listed.name)).enumerate() {
+        list.extend_from_slice(if at == 0 { b"" } else { b"," });
+        list.extend_from_slice(&listed.told);
+    }
+    list.extend_from_slice(LIST.1);
+    list.into()
+}
+
+/// All models, by name. One with a `*` stands for those that the catalog knows of its providers.
+fn listed(snapshot: &Snapshot) -> Vec<Listed> {
     let served = snapshot.models.all().filter(|model| model.model_type.is_some_and(Type::is_served));
     let mut names = BTreeMap::new();
     for model in served {
@@ -38,9 +51,8 @@ pub fn models(snapshot: &Snapshot, key: &Key) -> Bytes {
             }),
         }
     }
-    names.retain(|name, _| snapshot.allows(key, name));
-    let data = names.iter().map(|(name, model)| Entry::of(name, model)).collect();
-    written(&List { object: "list", data })
+    let told = |(name, model): (String, &Arc<Model>)| Listed { told: written(&Entry::of(&name, model)), name };
+    names.into_iter().map(told).collect()
 }
 
 /// The names that a model with a `*` has for the models that are known of its targets' providers.
@@ -86,4 +98,72 @@ impl<'a> Entry<'a> {
 
 fn written(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::model::ProviderManager;
+    use crate::{budget, config, limit};
+
+    /// Two keys, each with models of its own; a tenant that has a model disabled.
+    const CONFIG: &str = r#"
+providers: {p: {kind: openai, base_url: "http://127.0.0.1:9", credentials: [{id: c, api_key: k}]}, anthropic: {base_url: "http://127.0.0.1:9", credentials: [{id: c, api_key: k}]}}
+models:
+  - {name: a-1, targets: [{provider: p, model: x}]}
+  - {name: 'a-"2"', targets: [{provider: p, model: x}]}
+  - {name: b, targets: [{provider: p, model: x}]}
+  - {name: 'c/*', targets: [{provider: anthropic, model: 'claude-*'}]}
+  - {name: voice, type: tts, targets: [{provider: p, model: x}]}
+tenants:
+  - {id: all, keys: [{id: all, hash: "sha256:0000000000000000000000000000000000000000000000000000000000000001"}]}
+  - id: few
+    models: ['a-*', 'c/*']
+    disabled_models: [a-1]
+    keys:
+      - {id: few, hash: "sha256:0000000000000000000000000000000000000000000000000000000000000002"}
+      - {id: fewer, models: ['a-*'], hash: "sha256:0000000000000000000000000000000000000000000000000000000000000003"}
+"#;
+
+    fn snapshot() -> Snapshot {
+        let loaded = config::parse_str("test", CONFIG).unwrap();
+        let providers = ProviderManager {
+            proxies: crate::net::proxy::Proxies::from_environment().unwrap(),
+            simulator: None,
+            registry: Arc::default(),
+            limits: Arc::new(limit::Registry::default()),
+            budgets: Arc::new(budget::Registry::new(budget::Listener::new(|_alert| {}))),
+        };
+        providers.build(&loaded, None).unwrap()
+    }
+
+    fn names(list: &Bytes) -> Vec<String> {
+        let list: Value = serde_json::from_slice(list).unwrap();
+        assert_eq!(list["object"], "list");
+        let data = list["data"].as_array().unwrap();
+        data.iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_list_that_is_made_once_has_for_each_key_just_what_it_may_call() {
+        let snapshot = snapshot();
+        let mut lengths = Vec::new();
+        for key in snapshot.keys.values() {
+            let listed = names(&models(&snapshot, key));
+            let all = snapshot.listed.get().unwrap().iter().map(|listed| &listed.name);
+            let want: Vec<&String> = all.filter(|name| snapshot.check_allowed(key, name).is_ok()).collect();
+            assert_eq!(listed.iter().collect::<Vec<_>>(), want, "{}", key.id);
+            assert!(listed.is_sorted() && !listed.iter().any(|name| name == "voice"));
+            lengths.push((key.id.clone(), listed.len()));
+        }
+        lengths.sort();
+        assert!(matches!(lengths[..], [(_, all), (_, few), (_, 1)] if few + 2 == all && few > 3), "{lengths:?}");
+        let made = snapshot.listed.get().unwrap().as_ptr();
+        let _again = models(&snapshot, snapshot.keys.values().next().unwrap());
+        assert_eq!(snapshot.listed.get().unwrap().as_ptr(), made);
+    }
 }

@@ -60,6 +60,14 @@ pub struct Key {
     pub accounts: Accounts,
 }
 
+impl Key {
+    /// Whether the model of that name is among those that it may call, whether or not it is disabled.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        [&self.tenant.models, &self.models].into_iter().flatten().all(|listed| listed.has(name))
+    }
+}
+
 /// A key's SHA-256.
 pub type Hash = [u8; 32];
 

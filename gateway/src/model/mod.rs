@@ -29,7 +29,7 @@ pub use instance::{ModelInstance, Picked};
 pub use names::Names;
 pub use provider::{Credential, Provider};
 pub use provider_manager::ProviderManager;
-pub use snapshot::{Model, Snapshot, Target, UpstreamName};
+pub use snapshot::{Listed, Model, Snapshot, Target, UpstreamName};
 
 /// The type of model that an operation needs.
 #[must_use]

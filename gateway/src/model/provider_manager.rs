@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use adapters::{Adapter, Options};
@@ -69,6 +69,7 @@ impl ProviderManager {
             guesses: guesses(config, previous),
             tenants,
             models,
+            listed: OnceLock::new(),
             rounds: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.rounds)),
         })
     }

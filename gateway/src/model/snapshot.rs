@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adapters::Request;
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use crate::access::{Guesses, Key, Keys, Tenant};
@@ -43,8 +44,19 @@ pub struct Snapshot {
     pub tenants: HashMap<String, Arc<Tenant>>,
     /// What callers ask for.
     pub models: Models,
+    /// All that may be listed of it, by name; made when somebody first asks.
+    pub listed: OnceLock<Vec<Listed>>,
     /// How many new rounds of tries all requests together may begin; kept over reloads.
     pub rounds: Arc<retry::Budget>,
+}
+
+/// A model in the list of all.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// What callers are told of it.
+    pub told: Bytes,
 }
 
 /// The models by type and name.
@@ -209,13 +221,7 @@ impl Snapshot {
         Ok(ModelInstance::new(model, asked, rest, &key.tenant).with_namesakes(namesakes))
     }
 
-    /// Whether `key` may see and call the model of that name.
-    #[must_use]
-    pub fn allows(&self, key: &Key, name: &str) -> bool {
-        self.check_allowed(key, name).is_ok()
-    }
-
-    /// As [`Snapshot::allows`], with the reason.
+    /// Whether `key` may call the model of that name.
     ///
     /// # Errors
     /// 403.
@@ -247,11 +253,10 @@ fn default_model(key: &Key, wanted: Type) -> Result<&str, Fault> {
 fn refuse_forbidden(key: &Key, name: &str, exists: bool) -> Result<(), Fault> {
     let forbidden =
         |code, message| Err(Fault::new(Kind::PolicyForbidden, StatusCode::FORBIDDEN, code, message).of_param("model"));
-    let listed = |patterns: &Option<super::pattern::Patterns>| patterns.as_ref().is_none_or(|list| list.has(name));
     if exists && key.tenant.disabled.has(name) {
         return forbidden("model_disabled", format!("The model `{name}` is disabled."));
     }
-    if exists && !(listed(&key.tenant.models) && listed(&key.models)) {
+    if exists && !key.has(name) {
         return forbidden("model_not_allowed", format!("This key may not call the model `{name}`."));
     }
     Ok(())
