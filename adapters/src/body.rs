@@ -148,8 +148,8 @@ mod tests {
         let source = Bytes::from(vec![b'x'; 4 * PIECE]);
         let mut writer = BodyWriter::new(&source, usize::MAX);
         let long = source.get(7..3 * PIECE).unwrap();
-        let elsewhere = long.to_vec();
-        for bytes in [b"<", long, b"|", source.get(..9).unwrap(), &elsewhere, b">"] {
+        let copy = long.to_vec();
+        for bytes in [b"<", long, b"|", source.get(..9).unwrap(), &copy, b">"] {
             writer.write_all(bytes).unwrap();
         }
         let body = writer.into_body();

@@ -396,9 +396,8 @@ fn arguments<'a>(text: Cow<'a, str>) -> Raw<'a> {
         Cow::Borrowed(text) if is_object => {
             serde_json::from_str::<&RawValue>(text).map(Cow::Borrowed).map_err(|_| text.into())
         }
-        Cow::Owned(text) if is_object => {
-            RawValue::from_string(text.clone()).map(Cow::Owned).map_err(|_| Cow::Owned(text))
-        }
+        // Looked at first, for it may be long and is gone where it is no JSON.
+        Cow::Owned(text) if is_object && serde_json::from_str::<&RawValue>(&text).is_ok() => Ok(object(text)),
         other => Err(other),
     };
     raw.unwrap_or_else(|text: Cow<'a, str>| object(format!("{{\"arguments\":{}}}", raw_string(&text))))
