@@ -225,7 +225,9 @@ async fn next_at(weir: &Weir, config: &Config, addresses: &[SocketAddr]) -> Proc
 
 /// Has `weir` send its sockets to this test in the place of a next process.
 async fn has_sockets(weir: &Weir) -> UnixStream {
-    let next = UnixListener::bind(weir.folder().join("data/upgrade.sock")).unwrap();
+    let path = weir.folder().join("data/upgrade.sock");
+    let _none_before = fs::remove_file(&path);
+    let next = UnixListener::bind(path).unwrap();
     weir.signal("QUIT");
     within("the sockets", next.accept()).await.unwrap().0
 }
@@ -287,6 +289,10 @@ async fn a_next_process_that_fails_with_the_sockets_in_hand_ends_nothing() {
     assert!(until(|| weir.stderr().contains("does not serve: cannot listen on")).await);
     drop(has_sockets(&weir).await);
     assert!(until(|| weir.stderr().contains("ended before it served. Serving on.")).await);
+    let mut serving = has_sockets(&weir).await;
+    serving.write_all(b"serving\n").await.unwrap();
+    drop(serving);
+    assert!(until(|| weir.stderr().contains("ended as soon as it served. Serving on.")).await);
     assert!(!weir.stderr().contains("draining"), "{}", weir.stderr());
     assert_eq!(weir.get("/v1/models").send().await.status, 200);
     assert_eq!(Call::new(weir.admin(), "GET", "/readyz").send().await.status, 200);
@@ -301,7 +307,7 @@ async fn a_next_process_that_fails_with_the_sockets_in_hand_ends_nothing() {
 async fn a_second_sigquit_cuts_nothing_but_a_sigterm_does() {
     let simulator = simulator();
     let mut weir = Config::of(&simulator).start().await;
-    let mut whole = streams(&weir, 1, "events=100~gap=10ms").await;
+    let mut whole = streams(&weir, 1, "events=300~gap=10ms").await;
     let endless = streams(&weir, 1, "events=50~silence=3").await;
     let mut next = has_sockets(&weir).await;
     weir.signal("QUIT");

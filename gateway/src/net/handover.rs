@@ -18,7 +18,7 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Interest};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::net::sockets::Sockets;
 
@@ -33,6 +33,9 @@ const EACH: Duration = Duration::from_millis(100);
 
 /// The kernel sends no more sockets at once.
 const MOST_SOCKETS: usize = 253;
+
+/// A process that serves for so long does not fail as it starts; until then both accept.
+const OVERLAP: Duration = Duration::from_secs(1);
 
 /// What the next process says once it serves.
 const SERVING: &str = "serving";
@@ -137,9 +140,14 @@ impl Successor {
     pub async fn serves(self) -> Result<(), String> {
         let mut said = String::new();
         // What cannot be read is as good as nothing said.
-        let _read = BufReader::new(self.0.take(LONGEST_WORD)).read_line(&mut said).await;
+        let mut stream = BufReader::new(self.0.take(LONGEST_WORD));
+        let _read = stream.read_line(&mut said).await;
         match said.trim_end() {
-            SERVING => Ok(()),
+            // It says no more, so what is read next is its end.
+            SERVING => match timeout(OVERLAP, stream.read_u8()).await {
+                Err(_still_there) => Ok(()),
+                Ok(_) => Err("the next process ended as soon as it served".to_owned()),
+            },
             "" => Err("the next process ended before it served".to_owned()),
             why => Err(format!("the next process does not serve: {why}")),
         }
