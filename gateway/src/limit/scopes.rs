@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::budget::{Account, Cause, Exhausted, Reservation};
 use crate::limit::scope::{Refused, Rejection, SLOT_RETRY, Scope, Shared, What};
-use crate::limit::slots::Asker;
+use crate::limit::slots::{Asker, Wait};
 use crate::limit::standing::Standing;
 
 /// How long an admission waits for slots to be claimed. The link answers, or cuts off, before.
@@ -101,7 +101,7 @@ impl Scopes {
                 Err(again) if again.is_at(place) && (wait == Wait::Slot || again.is_claiming) => None,
                 done => Some(done),
             };
-            let Some(done) = queued.until(until.saturating_duration_since(Instant::now()), turn).await else {
+            let Some(done) = queued.until(wait, until.saturating_duration_since(Instant::now()), turn).await else {
                 return Err(rejection);
             };
             stop = match done {
@@ -318,15 +318,6 @@ impl Stop {
     fn is_at(&self, place: usize) -> bool {
         self.place == place && self.rejection.what == What::Slots
     }
-}
-
-/// For how long somebody waits for a slot.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// As long as more may be claimed.
-    Claim,
-    /// Until one comes free.
-    Slot,
 }
 
 /// What the first of them comes to that comes to something. The others are dropped then, wherever they are: a slot that one

@@ -17,7 +17,10 @@ use crate::limit::stock::{MOST, Need, Stock};
 pub(super) struct Slots {
     counts: AtomicU64,
     waiting: AtomicUsize,
+    /// For those who wait for a slot, each in its turn.
     freed: Notify,
+    /// For those who wait only until a claim is answered, all at once.
+    answered: Notify,
     share: Option<Box<Share>>,
 }
 
@@ -56,6 +59,15 @@ pub(super) enum Asker {
     Waiting,
 }
 
+/// For how long somebody waits for a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// As long as more may be claimed.
+    Claim,
+    /// Until one comes free.
+    Slot,
+}
+
 /// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
@@ -92,7 +104,8 @@ impl Slots {
 
     fn of(granted: u64, share: Option<Box<Share>>) -> Self {
         let counts = Counts { taken: 0, granted, peak: 0 }.packed();
-        Self { counts: AtomicU64::new(counts), waiting: AtomicUsize::new(0), freed: Notify::new(), share }
+        let (freed, answered) = (Notify::new(), Notify::new());
+        Self { counts: AtomicU64::new(counts), waiting: AtomicUsize::new(0), freed, answered, share }
     }
 
     /// There are so many from now on.
@@ -179,14 +192,13 @@ impl Slots {
         is_heard
     }
 
-    /// Gives one back.
+    /// Gives one back: to others where they want it, else to who waits here.
     pub(super) fn give_back(self: &Arc<Self>) {
         self.counts.fetch_sub(Counts::ONE_TAKEN, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) > 0 {
+        let is_called = |share: &&Share| share.called.load(Ordering::Relaxed) && share.desk.is_linked();
+        let is_others = self.share.as_deref().filter(is_called).is_some_and(|share| self.ask(share));
+        if !is_others && self.waiting.load(Ordering::SeqCst) > 0 {
             self.freed.notify_one();
-        }
-        if let Some(share) = self.share.as_ref().filter(|share| share.called.load(Ordering::Relaxed)) {
-            self.ask(share);
         }
     }
 
@@ -283,14 +295,18 @@ impl Claimant for Slots {
             }
             (stock.answered(share.desk.process(), answer, need), Peak::Kept)
         });
-        self.unasked(share);
+        share.asked.store(false, Ordering::Release);
+        self.call();
         Some(Claim { key: claim.key.clone(), window: None, amount: amount?, beside: None })
     }
 
     fn unanswered(&self) {
         if let Some(share) = &self.share {
             share.lacking.store(false, Ordering::Relaxed);
-            self.unasked(share);
+            share.asked.store(false, Ordering::Release);
+            // What holds now is another matter: everybody looks.
+            self.freed.notify_waiters();
+            self.answered.notify_waiters();
         }
     }
 
@@ -301,10 +317,12 @@ impl Claimant for Slots {
 }
 
 impl Slots {
-    /// Nothing is under way any more: those who wait look again.
-    fn unasked(&self, share: &Share) {
-        share.asked.store(false, Ordering::Release);
-        self.freed.notify_waiters();
+    /// Calls as many of those who wait for a slot as can have one: who is called in vain goes to the end of the queue.
+    fn call(&self) {
+        let waiting = self.waiting.load(Ordering::SeqCst);
+        let free = usize::try_from(self.counts().free()).unwrap_or(usize::MAX);
+        (0..free.min(waiting)).for_each(|_| self.freed.notify_one());
+        self.answered.notify_waiters();
     }
 }
 
@@ -339,11 +357,21 @@ pub(super) struct Queued<'s> {
 }
 
 impl Queued<'_> {
-    /// Calls `take` each time that this one's turn comes, until it gives something or `patience` is over.
-    pub(super) async fn until<T>(&self, patience: Duration, mut take: impl FnMut() -> Option<T>) -> Option<T> {
+    /// Calls `take` each time that this one's turn comes, or an answer where it waits for that, until it gives something or
+    /// `patience` is over.
+    pub(super) async fn until<T>(
+        &self,
+        wait: Wait,
+        patience: Duration,
+        mut take: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let called = match wait {
+            Wait::Claim => &self.slots.answered,
+            Wait::Slot => &self.slots.freed,
+        };
         let turns = async {
             loop {
-                let mut freed = std::pin::pin!(self.slots.freed.notified());
+                let mut freed = std::pin::pin!(called.notified());
                 // From here on a slot that is freed is noticed, so none is missed between the look and the wait.
                 freed.as_mut().enable();
                 if let Some(taken) = take() {
@@ -371,7 +399,9 @@ impl Drop for Queued<'_> {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-    use jiff::ToSpan as _;
+    use std::task::{Context, Poll, Waker};
+
+    use jiff::{SignedDuration, ToSpan as _};
     use proptest::prelude::*;
 
     use super::*;
@@ -485,8 +515,12 @@ mod tests {
 
         /// A claim of one of them, from beginning to end.
         fn settle(&mut self, at: usize, reason: Reason) {
-            while self.processes[at].wishes.try_recv().is_ok() {}
             self.step(at, &Step::Lose);
+            self.claim(at, reason);
+        }
+
+        fn claim(&mut self, at: usize, reason: Reason) {
+            while self.processes[at].wishes.try_recv().is_ok() {}
             self.step(at, &Step::Claim(reason));
             for _ in 0..4 {
                 self.write(at);
@@ -622,6 +656,105 @@ mod tests {
             });
         }
         assert!(had.iter().all(|had| *had >= 10), "{had:?}");
+    }
+
+    /// A process with callers that always wait, whose requests take so long.
+    struct Busy {
+        waiting: usize,
+        length: SignedDuration,
+        /// When it asks again and looks, off the full second.
+        phase: SignedDuration,
+        ends: Vec<Timestamp>,
+        served: u64,
+    }
+
+    impl Busy {
+        fn serve(&mut self, at: usize, fleet: &mut Fleet, limit: u64) {
+            let (slots, now) = (Arc::clone(&fleet.processes[at].slots), fleet.now);
+            slots.waiting.store(self.waiting, Ordering::SeqCst);
+            while slots.take(limit, Asker::Waiting).is_ok() {
+                self.ends.push(now + self.length);
+                self.served += 1;
+            }
+            if fleet.processes[at].wishes.try_recv().is_ok() {
+                fleet.settle(at, Reason::Want);
+                self.serve(at, fleet, limit);
+            }
+        }
+
+        /// What happens here in a hundredth of a second.
+        fn tick(&mut self, at: usize, fleet: &mut Fleet, limit: u64) {
+            let is_over = |end: &Timestamp| *end <= fleet.now;
+            let over = self.ends.iter().filter(|end| is_over(end)).count();
+            self.ends.retain(|end| !is_over(end));
+            for _ in 0..over {
+                fleet.processes[at].slots.give_back();
+                self.serve(at, fleet, limit);
+            }
+            let into = |length: i64| (fleet.now.as_millisecond() + self.phase.as_millis() as i64) % length < 10;
+            for (reason, is_due) in [(Reason::Look, into(1000)), (Reason::Want, into(200))] {
+                if is_due {
+                    fleet.settle(at, reason);
+                    self.serve(at, fleet, limit);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Where callers wait at each of several none starves, and all together serve not many fewer than one alone would.
+        #[test]
+        fn who_waits_has_its_turn_wherever_it_waits(
+            limit in 1_u64..8,
+            callers in prop::collection::vec((1_usize..5, 0_i64..100), COUNT),
+            length in 10_i64..60,
+        ) {
+            let mut fleet = Fleet::new(COUNT);
+            let hundredths = |count: i64| SignedDuration::from_millis(10 * count);
+            let mut all: Vec<_> = callers.into_iter().map(|(waiting, phase)| {
+                Busy { waiting, length: hundredths(length), phase: hundredths(phase), ends: Vec::new(), served: 0 }
+            }).collect();
+            let seconds = 40;
+            for _ in 0..seconds * 100 {
+                fleet.now += hundredths(1);
+                all.iter_mut().enumerate().for_each(|(at, busy)| busy.tick(at, &mut fleet, limit));
+                let in_use: usize = all.iter().map(|busy| busy.ends.len()).sum();
+                prop_assert!(in_use as u64 <= limit);
+            }
+            let served: Vec<_> = all.iter().map(|busy| busy.served).collect();
+            let (least, most) = (*served.iter().min().unwrap(), *served.iter().max().unwrap());
+            prop_assert!(most * 2 <= least * 3, "{served:?}");
+            let alone = limit * seconds * 100 / length.unsigned_abs();
+            prop_assert!(served.iter().sum::<u64>() * 2 >= alone, "{served:?} of {alone}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_keeps_its_place_over_claims_that_bring_nothing() {
+        let mut fleet = Fleet::new(2);
+        assert_eq!(fleet.take(0, 1), Ok(()));
+        let slots = Arc::clone(&fleet.processes[1].slots);
+        let wait = async || {
+            let queued = slots.queue(9).unwrap();
+            let take = || slots.take(1, Asker::Waiting).ok();
+            queued.until(Wait::Slot, Duration::from_secs(60), take).await
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let (mut first, mut second) = (Box::pin(wait()), Box::pin(wait()));
+        assert!(first.as_mut().poll(&mut context).is_pending());
+        for _ in 0..3 {
+            // Whoever of them looks first.
+            assert!(second.as_mut().poll(&mut context).is_pending());
+            assert!(first.as_mut().poll(&mut context).is_pending());
+            fleet.claim(1, Reason::Want);
+        }
+        fleet.processes[0].give_back();
+        fleet.claim(0, Reason::Want);
+        fleet.claim(1, Reason::Want);
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        assert_eq!(first.as_mut().poll(&mut context), Poll::Ready(Some(())));
     }
 
     #[test]

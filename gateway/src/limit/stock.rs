@@ -4,7 +4,8 @@
 //! is nobody's. Each process writes how many slots it keeps for itself, and how many more it wants, into one number; it has
 //! more only once it has read that all claims together do not pass the limit. What nobody else wants may stay where it is;
 //! when somebody was refused, the others give back what lies unused, and of what they use all that is more than their fair
-//! share, as it comes free.
+//! share, as it comes free. What cannot be shared out evenly goes round: with its claim each says how many turns it has had, and
+//! what comes free is for who has had the fewest.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -23,11 +24,17 @@ const IDLE: SignedDuration = SignedDuration::from_secs(3);
 /// How long somebody who was refused counts as one who wants a slot: others look once a second, and callers come again.
 const HUNGER: SignedDuration = SignedDuration::from_millis(2500);
 
-/// For how long a node that gave back what another one wants takes nothing anew: the other asks several times in that time.
+/// For how long what is free is left to those whose turn it is: they ask several times in that time, unless they stand still.
 const COURTESY: SignedDuration = SignedDuration::from_millis(500);
 
-/// What is wanted stands above what is kept in a claim's number.
+/// How many turns it has had stands above what is kept in a claim's number.
+const TURNS: u32 = 21;
+
+/// What is wanted stands above that.
 const WANTED: u32 = 32;
+
+/// After so many turns they are counted from 0 again: those of who waits are never far apart.
+const ROUND: i64 = 1 << (WANTED - TURNS);
 
 /// This process's part of the slots.
 #[derive(Debug)]
@@ -52,7 +59,14 @@ pub(super) struct Stock {
     /// How many were refused since the last claim, and before it.
     refused: (i64, i64),
     hungry_until: Timestamp,
-    courteous_until: Timestamp,
+    /// How many turns this process has had at what goes round.
+    turns: i64,
+    /// Others that want some: how many each keeps, and how many turns it has had.
+    queue: Vec<(i64, i64)>,
+    /// Since when something is free that is left to others.
+    yields_since: Option<Timestamp>,
+    /// Whether the claim under way is a second one, for what the first has found free.
+    is_second: bool,
     /// Whether the share for the time without a store was taken.
     share_taken: bool,
 }
@@ -71,7 +85,10 @@ impl Default for Stock {
             peak: (0, Timestamp::MIN),
             refused: (0, 0),
             hungry_until: Timestamp::MIN,
-            courteous_until: Timestamp::MIN,
+            turns: 0,
+            queue: Vec::new(),
+            yields_since: None,
+            is_second: false,
             share_taken: false,
         }
     }
@@ -141,8 +158,11 @@ impl Stock {
             self.peak = (need.peak, need.now);
         }
         self.remember_refusals(need.now);
+        self.is_second = false;
+        self.heed_turns(need);
         self.goal = match reason {
-            Reason::Want | Reason::Look => self.aim(need),
+            // What came free goes back first: only the answer shows whose turn it is.
+            Reason::Want | Reason::Look => self.aim_of(self.mine(need).max(self.told.map_or(0, kept)), need),
             Reason::Tell => self.mine(need),
             Reason::Leave => 0,
         };
@@ -152,16 +172,20 @@ impl Stock {
         let number = if reason == Reason::Leave { kept } else { self.number(kept, need) };
         if number == 0 && self.told.unwrap_or(0) == 0 && !self.is_unsure {
             // What is known of the others is old when this is used again.
-            *self = Self { courteous_until: self.courteous_until, share_taken: self.share_taken, ..Self::default() };
+            *self = Self { share_taken: self.share_taken, ..Self::default() };
             return None;
         }
-        self.be_courteous(kept, need);
-        self.least = self.least.min(kept);
-        self.is_unsure = true;
-        Some(Amount::Total(number))
+        Some(self.written(kept, number))
     }
 
-    /// Learns what the store holds after a claim of `process`. Gives the claim that takes back what is too much.
+    fn written(&mut self, kept: i64, number: i64) -> Amount {
+        self.least = self.least.min(kept);
+        self.is_unsure = true;
+        Amount::Total(number)
+    }
+
+    /// Learns what the store holds after a claim of `process`. Gives the claim that takes back what is too much, or takes what
+    /// is free and waited for here.
     pub(super) fn answered(&mut self, process: NodeId, answer: &Answer, need: Need) -> Option<Amount> {
         let own = |claims: &Claims| claims.iter().find(|(id, _)| *id == process).map(|(_, number)| *number);
         let (before, after) = (own(&answer.before), own(&answer.after).unwrap_or(0));
@@ -171,19 +195,33 @@ impl Stock {
         (self.told, self.is_unsure) = (Some(after), false);
         let after = kept(after);
         self.learn(process, answer, need.now);
+        self.heed_turns(need);
         let left = need.limit.saturating_sub(self.peers.sum()).max(0);
         // Of what the others turn out to want nothing is kept for later.
         let aim = if self.wanted > 0 { self.goal.min(self.aim(need)) } else { self.goal };
-        self.granted = aim.min(left).min(after);
+        let had = std::mem::replace(&mut self.granted, aim.min(left).min(after));
+        if self.granted > had.max(self.fair(need)) {
+            self.turns = (self.turns + 1) % ROUND;
+        }
         self.goal = self.granted;
         let still = self.granted.max(need.taken);
         self.least = still.min(after);
         if still >= after {
+            return self.second(need);
+        }
+        let number = self.number(still, need);
+        Some(self.written(still, number))
+    }
+
+    /// Who waits and finds something free claims it at once, or another one would have it by then.
+    fn second(&mut self, need: Need) -> Option<Amount> {
+        let more = self.aim(need);
+        if need.waiting == 0 || more <= self.mine(need) || std::mem::replace(&mut self.is_second, true) {
             return None;
         }
-        self.be_courteous(still, need);
-        self.is_unsure = true;
-        Some(Amount::Total(self.number(still, need)))
+        self.goal = more;
+        let number = self.number(more, need);
+        Some(self.written(more, number))
     }
 
     /// The store is there: a share can be taken when it is lost again.
@@ -197,27 +235,67 @@ impl Stock {
         self.peers.bury(&answer.dead);
         let others = answer.after.iter().filter(|(id, _)| *id != process && !answer.dead.contains(id));
         self.wanted = others.clone().fold(0, |sum, (_, number)| (sum + wanted(*number)).min(MOST));
+        let wanting = others.clone().filter(|(_, number)| wanted(*number) > 0);
+        self.queue = wanting.map(|(_, number)| (kept(*number), turns(*number))).collect();
         let others = i64::try_from(others.filter(|(_, number)| *number > 0).count()).unwrap_or(MOST);
         self.contenders = others.saturating_add(1);
     }
 
     /// How many there should be here.
     fn aim(&self, need: Need) -> i64 {
-        let (mine, left) = (self.mine(need), need.limit.saturating_sub(self.peers.sum()).max(0));
+        self.aim_of(self.mine(need), need)
+    }
+
+    /// As there, where there are so many.
+    fn aim_of(&self, has: i64, need: Need) -> i64 {
+        let left = need.limit.saturating_sub(self.peers.sum()).max(0);
         if self.wanted == 0 {
             let used = need.taken.max(need.peak).max(self.peak.0).saturating_add(need.waiting);
             return used.saturating_add(self.spare(used, need)).min(left);
         }
-        let most = left.saturating_sub(self.wanted).max(self.due(mine, need)).min(left);
-        let most = if need.now < self.courteous_until { most.min(mine) } else { most };
+        let most = left.saturating_sub(self.wanted).max(self.due(has, need)).min(left);
         let used = need.taken.max(need.peak.min(self.fair(need)));
         used.saturating_add(need.waiting).min(most).max(0)
     }
 
-    /// What may be had here while several want slots. Where there are fewer slots than that, each has one in turn: who has one
-    /// gives it back, who has none may try.
+    /// What may be had here while several want slots. What cannot be shared out evenly is had in turn: who has one of those
+    /// gives it back.
     fn due(&self, mine: i64, need: Need) -> i64 {
-        if mine == 0 { self.fair(need).max(1) } else { self.fair(need) }
+        let fair = self.fair(need);
+        let goes_round = need.limit % self.contenders.max(1) > 0;
+        let has_turn = goes_round && mine <= fair && (self.is_next(need) || self.was_patient(need.now));
+        fair.saturating_add(i64::from(has_turn))
+    }
+
+    /// Whether something would be free though all had some whose turn comes before ours.
+    fn is_next(&self, need: Need) -> bool {
+        let before = self.line(need).filter(|more| *more < 0).count();
+        self.free(need) > i64::try_from(before).unwrap_or(MOST)
+    }
+
+    /// How many turns more than this process each of those has had that wait for theirs.
+    fn line(&self, need: Need) -> impl Iterator<Item = i64> {
+        let fair = self.fair(need);
+        let more = |turns: i64| (turns - self.turns + ROUND / 2).rem_euclid(ROUND) - ROUND / 2;
+        self.queue.iter().filter(move |(kept, _)| *kept <= fair).map(move |(_, turns)| more(*turns))
+    }
+
+    /// Whether something was left to others for so long that they seem not to come for it.
+    fn was_patient(&self, now: Timestamp) -> bool {
+        self.yields_since.is_some_and(|since| now.duration_since(since) >= COURTESY)
+    }
+
+    /// Who is new, or was away, is no more than one turn apart from those who wait.
+    fn heed_turns(&mut self, need: Need) {
+        let (least, most) = (self.line(need).min().unwrap_or(0), self.line(need).max().unwrap_or(0));
+        self.turns = (self.turns + (least - 1).max(0) + (most + 1).min(0)).rem_euclid(ROUND);
+        let yields = self.free(need) > 0 && !self.is_next(need);
+        self.yields_since = if yields { self.yields_since.or(Some(need.now)) } else { None };
+    }
+
+    /// What nobody has.
+    fn free(&self, need: Need) -> i64 {
+        need.limit.saturating_sub(self.mine(need).saturating_add(self.peers.sum())).max(0)
     }
 
     fn fair(&self, need: Need) -> i64 {
@@ -237,10 +315,13 @@ impl Stock {
         self.granted.max(need.taken)
     }
 
-    /// What is written: how many are kept, and how many more are wanted.
+    /// What is written: how many are kept, how many turns were had, and how many more are wanted.
     fn number(&self, kept: i64, need: Need) -> i64 {
         let free = self.goal.saturating_sub(need.taken).max(0);
-        numbered(kept, need.waiting.saturating_add(self.refused.1).saturating_sub(free))
+        let wants = need.waiting.saturating_add(self.refused.1).saturating_sub(free);
+        let (kept, wants) = (kept.clamp(0, MOST), wants.clamp(0, MOST));
+        // Who has nothing and wants nothing says nothing.
+        if kept == 0 && wants == 0 { 0 } else { kept | self.turns << TURNS | wants << WANTED }
     }
 
     fn is_hungry(&self, need: Need) -> bool {
@@ -256,17 +337,6 @@ impl Stock {
             self.refused.1 = 0;
         }
     }
-
-    /// Lets those who want what this process gives back with a claim of so many go first.
-    fn be_courteous(&mut self, keeps: i64, need: Need) {
-        if self.wanted > 0 && keeps < self.told.map_or(0, kept) {
-            self.courteous_until = need.now.saturating_add(COURTESY).unwrap_or(need.now);
-        }
-    }
-}
-
-fn numbered(keeps: i64, wants: i64) -> i64 {
-    keeps.clamp(0, MOST) | wants.clamp(0, MOST) << WANTED
 }
 
 fn kept(number: i64) -> i64 {
@@ -275,4 +345,8 @@ fn kept(number: i64) -> i64 {
 
 fn wanted(number: i64) -> i64 {
     (number >> WANTED).clamp(0, MOST)
+}
+
+fn turns(number: i64) -> i64 {
+    number >> TURNS & (ROUND - 1)
 }

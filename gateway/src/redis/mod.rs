@@ -49,7 +49,9 @@
 //! Slots are claimed as a *stock* (`limit::stock` has the arithmetic): what is given back stays in hand, a spare for each node
 //! beside what is in use, as long as nobody else wants it. A claim says also how many were refused or wait. Others see that
 //! within a second, give back what lies unused, and of what is in use all beyond an equal share, as it comes free; who waits
-//! asks again each 200 ms. Where there are fewer slots than gateways that want one, they go round.
+//! asks again each 200 ms. What cannot be shared out evenly, as where there are fewer slots than gateways that want one, goes
+//! round: a claim says how many turns its process has had, and what comes free is for who has had the fewest, half a second at
+//! most, in case that one stands still.
 //!
 //! A claim is a process's, not a node's, and holds while its beat is seen to move: 10 s after a `kill -9`, and a second or two
 //! until all have looked, its slots are free, whether or not it was started again. Time in which this process did not reach Redis is
