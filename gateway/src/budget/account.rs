@@ -344,12 +344,13 @@ impl Account {
         self.locked().raise.as_ref().map(|raise| raise.until).filter(|until| now < *until)
     }
 
-    /// What of this is of the window around `now`: windows by their first second, of whatever calendar, and what was used of each.
+    /// What of this counts in the window around `now`: windows by their first second, of whatever calendar, and what was used
+    /// of each.
     #[must_use]
     pub(super) fn used_of(&self, windows: &[(i64, i64)], now: Timestamp) -> i64 {
         let current = self.counter(now).window;
         let is_current = |start: i64| match &self.terms.span {
-            Span::Every(every, calendar) => calendar.window_of(*every, start) == Some(current),
+            Span::Every(every, calendar) => calendar.counts_in(*every, start, current),
             Span::Until(_) | Span::Always => start == current.start,
         };
         let used = windows.iter().filter(|(start, _)| is_current(*start)).map(|(_, used)| (*used).max(0));

@@ -188,6 +188,30 @@ fn what_was_spent_outlives_a_change_of_the_time_zone() {
     }
 }
 
+#[test]
+fn all_of_a_window_counts_that_overlaps_the_one_of_another_time_zone() {
+    let of = |every, to: &str, now: Timestamp, starts: &[(&str, i64)]| {
+        let registry = deaf();
+        let span = Span::Every(every, calendar(to));
+        let account = registry.account(&"tenant/acme/usd/x".into(), owner(), Terms { span, ..daily(100) });
+        let kept = starts.iter().map(|(start, used)| ("tenant/acme/usd/x", at(start).as_second(), *used));
+        registry.restore(kept, now);
+        account.reading(now).used
+    };
+    let days = [("2026-10-24T00:00:00Z", 50), ("2026-10-25T00:00:00Z", 20), ("2026-10-26T00:00:00Z", 3)];
+    let [yesterday, today, tomorrow] = days;
+    let evening = at("2026-10-25T17:22:00Z");
+    assert_eq!(of(Every::Day, "Asia/Tokyo", evening, &[yesterday, today]), 20, "it is tomorrow there already");
+    let night = at("2026-10-26T02:00:00Z");
+    assert_eq!(of(Every::Day, "America/New_York", night, &days), 23, "it is yesterday there still");
+    assert_eq!(of(Every::Day, "UTC", night, &days), 3);
+    assert_eq!(of(Every::Day, "Europe/Berlin", night, &[today, tomorrow]), 23);
+    let months = [("2026-09-01T00:00:00Z", 50), ("2026-10-01T00:00:00Z", 20)];
+    assert_eq!(of(Every::Month, "Asia/Tokyo", evening, &months), 20, "all of September is not for its last hours");
+    let weeks = [("2026-10-11T22:00:00Z", 50), ("2026-10-18T22:00:00Z", 20)];
+    assert_eq!(of(Every::Week, "UTC", evening, &weeks), 20);
+}
+
 /// A registry, and what its accounts have told since they were asked last.
 fn heard() -> (Registry, impl Fn() -> Vec<(Threshold, i64, i64)>) {
     let (listener, heard) = listener();

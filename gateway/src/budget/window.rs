@@ -42,6 +42,12 @@ pub struct Calendar {
     pub week_start: Weekday,
 }
 
+/// By how much clocks are set back, at most.
+const CLOCK_CHANGE: i64 = 3_600;
+
+/// How far the days of two time zones are apart, at most, and a change of the clock.
+const ZONES_APART: i64 = 27 * 3_600;
+
 impl Calendar {
     /// The one of what has no zone of its own.
     #[must_use]
@@ -59,18 +65,23 @@ impl Calendar {
         }
     }
 
-    /// The window to which one belongs that began at `start` by whatever calendar: the one in which its middle lies. So what
-    /// was counted before a change of the time zone, or of the first day of a week, is counted once after it.
+    /// Whether what was used in a window that began at `start`, by whatever calendar, counts in this `window` of this one: all
+    /// of it where the two overlap, so that a change of the time zone, or of the first day of a week, forgets nothing that is
+    /// to count. Of a week or a month that only reaches over by what time zones differ nothing counts: that is a part of a day,
+    /// and all of the others would be too much.
     #[must_use]
-    pub fn window_of(&self, every: Every, start: i64) -> Option<Window> {
-        let half = match every {
-            Every::Minute => 30,
-            Every::Hour => 1_800,
-            Every::Day => 43_200,
-            Every::Week => 302_400,
-            Every::Month => 14 * 86_400,
+    pub fn counts_in(&self, every: Every, start: i64, window: Window) -> bool {
+        let Ok(first) = Timestamp::from_second(start) else { return false };
+        let own = self.window(every, first);
+        if own.start == start {
+            return own == window;
+        }
+        let common = start.saturating_add(usual_length(every, start)).min(window.end) - start.max(window.start);
+        let passed_over = match every {
+            Every::Minute | Every::Hour | Every::Day => 0,
+            Every::Week | Every::Month => ZONES_APART,
         };
-        Some(self.window(every, Timestamp::from_second(start.checked_add(half)?).ok()?))
+        common > passed_over
     }
 
     /// `None` only where the calendar ends: in the year 9999.
@@ -107,6 +118,20 @@ impl Calendar {
         let midnight = day.to_zoned(self.zone.clone()).ok()?;
         Some(midnight.timestamp().as_second())
     }
+}
+
+/// How long a window is that began at `start`, by whatever calendar, where its clock may have been set back meanwhile.
+fn usual_length(every: Every, start: i64) -> i64 {
+    let half = match every {
+        Every::Minute => 30,
+        Every::Hour => 1_800,
+        Every::Day => 43_200,
+        Every::Week => 302_400,
+        Every::Month => 14 * 86_400,
+    };
+    let middle = Timestamp::from_second(start.saturating_add(half)).unwrap_or(Timestamp::MAX);
+    let alike = Calendar::utc().window(every, middle);
+    alike.end - alike.start + CLOCK_CHANGE
 }
 
 fn even(length: i64, now: Timestamp) -> Window {
