@@ -217,7 +217,7 @@ impl Bill {
         let now = Timestamp::now();
         let (mut cut, held) = fit(key.accounts.left(now));
         let mut reserved = key.accounts.reserve(held, now).await;
-        if let Err(budget::Exhausted { cause: budget::Cause::Spent, .. }) = &reserved {
+        if let Err(budget::Exhausted { cause: budget::Cause::Spent | budget::Cause::Held, .. }) = &reserved {
             let (again, less) = fit(key.accounts.left(now));
             if less < held {
                 cut = again;
@@ -261,7 +261,7 @@ impl Bill {
                 return Ok(cut);
             }
             Err(budget::Cause::NoStore) => return Err(Fault::no_limits()),
-            Err(budget::Cause::Spent) => {}
+            Err(budget::Cause::Spent | budget::Cause::Held) => {}
         }
         let each = tokens.each(quotas.tokens_left(model, now));
         if request.operation() == Operation::Embeddings || each < LEAST_OUTPUT {

@@ -310,7 +310,9 @@ impl Account {
         reservation.ok_or_else(|| match verdict {
             Verdict::Wait { turn, .. } => Short::Wait(Waiting { account: Arc::clone(self), worst, turn }),
             Verdict::NoStore => Short::No(self.exhausted(Cause::NoStore, worst, now)),
-            Verdict::Yes | Verdict::YesAndAsk | Verdict::No => Short::No(self.exhausted(Cause::Spent, worst, now)),
+            Verdict::Yes | Verdict::YesAndAsk | Verdict::No => {
+                Short::No(self.exhausted(self.cause(worst, now), worst, now))
+            }
         })
     }
 
@@ -320,9 +322,15 @@ impl Account {
         Reservation { account: Arc::clone(self), held }
     }
 
+    /// Why so much cannot be held where the store is no matter.
+    fn cause(&self, worst: i64, now: Timestamp) -> Cause {
+        if self.reading(now).is_spent(worst) { Cause::Spent } else { Cause::Held }
+    }
+
     fn exhausted(self: &Arc<Self>, cause: Cause, worst: i64, now: Timestamp) -> Exhausted {
         let reading = self.reading(now);
-        let resets_at = matches!(self.terms.span, Span::Every(..)).then(|| reading.window.ends_at()).flatten();
+        let is_for_long = matches!(self.terms.span, Span::Every(..)) && cause != Cause::Held;
+        let resets_at = is_for_long.then(|| reading.window.ends_at()).flatten();
         let instead = self.terms.instead.clone();
         Exhausted { account: Arc::clone(self), worst, cause, left: reading.left(), resets_at, instead }
     }
@@ -571,6 +579,9 @@ impl Drop for Waiting {
 pub enum Cause {
     /// It is spent.
     Spent,
+    /// It is not, but what is lacking is held for requests under way, or other nodes have it in hand: that will be there for
+    /// somebody.
+    Held,
     /// The shared store is away, and the configuration says `reject`; or it did not come to an answer in time.
     NoStore,
 }
@@ -586,19 +597,17 @@ pub struct Exhausted {
     pub cause: Cause,
     /// What it has.
     pub left: i64,
-    /// When there is more, if ever.
+    /// When there is more, if ever; nobody knows when what is held is free.
     pub resets_at: Option<Timestamp>,
     /// The model that may be cheap enough, as an account names it that has not enough left.
     pub instead: Option<Arc<str>>,
 }
 
 impl Exhausted {
-    /// An attempt is refused for it: whoever waits for that hears that the account is spent. It is not while others only have
-    /// in hand what is lacking, or hold it for requests under way: that will be there for somebody.
+    /// An attempt is refused for it: whoever waits for that hears that the account is spent.
     pub fn tell(&self, now: Timestamp) {
-        let reading = self.account.reading(now);
-        if self.cause == Cause::Spent && reading.is_spent(self.worst) {
-            self.account.come_to(Threshold::Spent, reading);
+        if self.cause == Cause::Spent {
+            self.account.come_to(Threshold::Spent, self.account.reading(now));
         }
     }
 }
@@ -617,6 +626,9 @@ impl fmt::Display for Exhausted {
         match &self.account.terms.span {
             Span::Every(every, _) => write!(f, "The budget of {of} for this {every} has not enough left")?,
             Span::Until(_) | Span::Always => write!(f, "The quota of {of} has not enough left")?,
+        }
+        if self.cause == Cause::Held {
+            write!(f, " while other requests are under way")?;
         }
         self.resets_at.map_or(Ok(()), |at| write!(f, "; it begins anew at {at}"))?;
         f.write_str(".")
