@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use simulator::Simulator;
+use tokio::task::JoinSet;
 use weir_tests::ask::{chat, chunk, finish, simulator, stream, with};
 use weir_tests::client::Answer;
 use weir_tests::priced::{PRICED, ask, config, row};
@@ -300,6 +301,22 @@ async fn a_quota_of_calls_counts_each_that_was_answered_whatever_its_tokens() {
         }
         assert_eq!(statuses, [200, 200, 429, 429], "{usage}");
     }
+}
+
+#[tokio::test]
+async fn a_quota_of_tokens_is_not_blocked_by_who_names_no_limit() {
+    let simulator = simulator();
+    let quota = "quotas: [{provider: openai, type: trial, unit: tokens, limit: 40000}],";
+    let weir = config(&simulator, quota, "")
+        .model("{name: slow, targets: [{provider: openai, model: 'gpt-5.5~delay=2s'}]}")
+        .start()
+        .await;
+    let mut asked = JoinSet::new();
+    for _ in 0..6 {
+        let call = weir.chat().json(&chat("slow"));
+        asked.spawn(async move { call.send().await.status.as_u16() });
+    }
+    assert_eq!(asked.join_all().await, [200; 6]);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use self::hold::{GivenUp, Hold, amount};
 pub use self::spent::Spent;
 pub use self::worst::Payable;
-use self::worst::{LEAST_OUTPUT, Worst};
+use self::worst::{LEAST_OUTPUT, Tokens, Worst};
 use crate::access::Key;
 use crate::budget;
 use crate::config::{CredentialSource, Unpriced};
@@ -217,7 +217,7 @@ impl Bill {
         let now = Timestamp::now();
         let (mut cut, held) = fit(key.accounts.left(now));
         let mut reserved = key.accounts.reserve(held, now).await;
-        if let Err(budget::Exhausted { cause: budget::Cause::Spent, .. }) = &reserved {
+        if let Err(budget::Exhausted { cause: budget::Cause::Spent | budget::Cause::Held, .. }) = &reserved {
             let (again, less) = fit(key.accounts.left(now));
             if less < held {
                 cut = again;
@@ -236,8 +236,8 @@ impl Bill {
         *self.input_bound.get_or_insert_with(|| most_tokens(request.body(), learned))
     }
 
-    /// Holds the call in a quota; where none has enough for all of its answer, with as much of it as one has. Gives to how many
-    /// tokens each answer is cut then.
+    /// Holds the call in a quota, one that names no limit of its answer with a part of what is left of tokens; where none has
+    /// enough for that, with as much of it as one has. Gives to how many tokens each answer is cut then.
     async fn reserve_quota(
         &mut self,
         key: &Key,
@@ -250,23 +250,24 @@ impl Bill {
         let Some(quotas) = key.tenant.quotas.get(&picked.target.provider.name).filter(|_| is_systems) else {
             return Ok(None);
         };
-        let (input, now) = (self.input_tokens, Timestamp::now());
-        let hold =
-            async |output: u64| quotas.reserve(&picked.upstream_model, amount(input.saturating_add(output)), now).await;
-        match hold(output).await {
+        let (model, now) = (&picked.upstream_model, Timestamp::now());
+        let tokens = Tokens { input: self.input_tokens, output, choices: request.choices() };
+        let hold = async |each: Option<u64>| quotas.reserve(model, tokens.of(each), now).await;
+        let part = request.output_limit().is_none().then(|| tokens.part(quotas.tokens_left(model, now))).flatten();
+        match hold(part).await {
             Ok(held) => {
+                let cut = part.filter(|_| held.is_of_tokens());
                 self.hold.quota = Some(held);
-                return Ok(None);
+                return Ok(cut);
             }
             Err(budget::Cause::NoStore) => return Err(Fault::no_limits()),
-            Err(budget::Cause::Spent) => {}
+            Err(budget::Cause::Spent | budget::Cause::Held) => {}
         }
-        let left = u64::try_from(quotas.tokens_left(&picked.upstream_model, now)).unwrap_or_default();
-        let each = left.saturating_sub(input) / request.choices();
+        let each = tokens.each(quotas.tokens_left(model, now));
         if request.operation() == Operation::Embeddings || each < LEAST_OUTPUT {
             return Err(Fault::quota_exceeded());
         }
-        let held = hold(each.saturating_mul(request.choices())).await;
+        let held = hold(Some(each)).await;
         self.hold.quota = Some(held.map_err(|_| Fault::quota_exceeded())?);
         Ok(Some(each))
     }

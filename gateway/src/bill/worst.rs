@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use adapters::{Operation, Request, ServiceTier, Usage};
 
+use super::hold::amount;
 use crate::error::Fault;
 use crate::price::{Nanos, Price};
 
@@ -16,6 +17,11 @@ const PART: Nanos = 4;
 
 /// But as much as so many tokens of each answer cost, where there is so much: a whole answer, of most that are asked for.
 const USUAL_OUTPUT: u64 = 4_096;
+
+/// What a request that names no limit of its answer may hold of what is `left`, where `usual` is as much as a whole answer is.
+fn part_of(left: i64, usual: i64) -> i64 {
+    usual.max(left / PART).min(left)
+}
 
 /// What a request is cut to, so that it can be paid.
 pub struct Payable<'r> {
@@ -41,6 +47,33 @@ impl<'r> Payable<'r> {
                 cut.or_else(|| self.request.output_limit())
             }
         }
+    }
+}
+
+/// The tokens of a call, for a quota that counts them.
+pub(super) struct Tokens {
+    pub(super) input: u64,
+    /// The most of all answers together.
+    pub(super) output: u64,
+    pub(super) choices: u64,
+}
+
+impl Tokens {
+    /// All of them where each answer is cut to so many.
+    pub(super) fn of(&self, each: Option<u64>) -> i64 {
+        let output = each.map_or(self.output, |each| each.saturating_mul(self.choices));
+        amount(self.input.saturating_add(output))
+    }
+
+    /// How many each answer may have of so many in all.
+    pub(super) fn each(&self, all: i64) -> u64 {
+        u64::try_from(all).unwrap_or_default().saturating_sub(self.input) / self.choices
+    }
+
+    /// To how many each answer is cut that names no limit, where so many are `left` in all.
+    pub(super) fn part(&self, left: i64) -> Option<u64> {
+        let each = self.each(part_of(left, self.of(Some(USUAL_OUTPUT)))).max(LEAST_OUTPUT);
+        (each.saturating_mul(self.choices) < self.output).then_some(each)
     }
 }
 
@@ -73,7 +106,7 @@ impl Worst {
             return left;
         }
         let usual = self.cost(price, USUAL_OUTPUT.saturating_mul(request.choices()));
-        usual.map_or(left, |usual| usual.max(left / PART).min(left))
+        usual.map_or(left, |usual| part_of(left, usual))
     }
 
     /// How many tokens each answer may have for what is left, and no fewer than are of use; `None` where the answer's length

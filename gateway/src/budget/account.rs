@@ -256,7 +256,9 @@ impl Account {
         reservation.ok_or_else(|| match verdict {
             Verdict::Wait { turn, .. } => Short::Wait(Waiting { account: Arc::clone(self), worst, turn }),
             Verdict::NoStore => Short::No(self.exhausted(Cause::NoStore, worst, now)),
-            Verdict::Yes | Verdict::YesAndAsk | Verdict::No => Short::No(self.exhausted(Cause::Spent, worst, now)),
+            Verdict::Yes | Verdict::YesAndAsk | Verdict::No => {
+                Short::No(self.exhausted(self.cause(worst, now), worst, now))
+            }
         })
     }
 
@@ -266,9 +268,15 @@ impl Account {
         Reservation { account: Arc::clone(self), held }
     }
 
+    /// Why so much cannot be held where the store is no matter.
+    fn cause(&self, worst: i64, now: Timestamp) -> Cause {
+        if self.reading(now).is_spent(worst) { Cause::Spent } else { Cause::Held }
+    }
+
     fn exhausted(self: &Arc<Self>, cause: Cause, worst: i64, now: Timestamp) -> Exhausted {
         let reading = self.reading(now);
-        let resets_at = matches!(self.terms.span, Span::Every(..)).then(|| reading.window.ends_at()).flatten();
+        let is_for_long = matches!(self.terms.span, Span::Every(..)) && cause != Cause::Held;
+        let resets_at = is_for_long.then(|| reading.window.ends_at()).flatten();
         let instead = self.terms.instead.clone();
         Exhausted { account: Arc::clone(self), worst, cause, left: reading.left(), resets_at, instead }
     }

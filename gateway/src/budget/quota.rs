@@ -139,6 +139,12 @@ struct Held {
 }
 
 impl QuotaReservation {
+    /// Whether it is held in a quota of tokens.
+    #[must_use]
+    pub fn is_of_tokens(&self) -> bool {
+        self.0.as_ref().is_some_and(|held| held.unit == QuotaUnit::Tokens)
+    }
+
     /// What would be charged if the call was made and used so many tokens.
     #[must_use]
     pub fn due(&self, tokens: i64) -> Option<(&str, i64, i64)> {

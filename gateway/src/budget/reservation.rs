@@ -77,6 +77,9 @@ pub struct Charge {
 pub enum Cause {
     /// It is spent.
     Spent,
+    /// It is not, but what is lacking is held for requests under way, or other nodes have it in hand: that will be there for
+    /// somebody.
+    Held,
     /// The shared store is away, and the configuration says `reject`; or it did not come to an answer in time.
     NoStore,
 }
@@ -92,19 +95,17 @@ pub struct Exhausted {
     pub cause: Cause,
     /// What it has.
     pub left: i64,
-    /// When there is more, if ever.
+    /// When there is more, if ever; nobody knows when what is held is free.
     pub resets_at: Option<Timestamp>,
     /// The model that may be cheap enough, as an account names it that has not enough left.
     pub instead: Option<Arc<str>>,
 }
 
 impl Exhausted {
-    /// An attempt is refused for it: whoever waits for that hears that the account is spent. It is not while others only have
-    /// in hand what is lacking, or hold it for requests under way: that will be there for somebody.
+    /// An attempt is refused for it: whoever waits for that hears that the account is spent.
     pub fn tell(&self, now: Timestamp) {
-        let reading = self.account.reading(now);
-        if self.cause == Cause::Spent && reading.is_spent(self.worst) {
-            self.account.come_to(Threshold::Spent, reading);
+        if self.cause == Cause::Spent {
+            self.account.come_to(Threshold::Spent, self.account.reading(now));
         }
     }
 }
@@ -123,6 +124,9 @@ impl fmt::Display for Exhausted {
         match &self.account.terms().span {
             Span::Every(every, _) => write!(f, "The budget of {of} for this {every} has not enough left")?,
             Span::Until(_) | Span::Always => write!(f, "The quota of {of} has not enough left")?,
+        }
+        if self.cause == Cause::Held {
+            write!(f, " while other requests are under way")?;
         }
         self.resets_at.map_or(Ok(()), |at| write!(f, "; it begins anew at {at}"))?;
         f.write_str(".")

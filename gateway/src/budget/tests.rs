@@ -264,6 +264,24 @@ fn what_is_only_held_for_requests_under_way_is_not_spent() {
 }
 
 #[test]
+fn a_refusal_for_what_is_held_is_of_the_moment() {
+    let ((registry, heard), now) = (heard(), at(NOON));
+    let account = account(&registry, daily(100));
+    let held = ready(account.reserve(95, now)).unwrap();
+    let refused = ready(account.reserve(10, now)).unwrap_err();
+    refused.tell(now);
+    assert_eq!((refused.cause, refused.resets_at, heard()), (Cause::Held, None, vec![]));
+    assert_eq!(
+        refused.to_string(),
+        "The budget of this tenant for this day has not enough left while other requests are under way."
+    );
+    assert_eq!(crate::error::Fault::exhausted(refused).retry_after, Some(std::time::Duration::from_secs(1)));
+    drop(held.settle(95));
+    let refused = ready(account.reserve(10, now)).unwrap_err();
+    assert_eq!((refused.cause, crate::error::Fault::exhausted(refused).retry_after), (Cause::Spent, None));
+}
+
+#[test]
 fn each_threshold_is_told_once_a_window() {
     let ((registry, heard), now) = (heard(), at(NOON));
     let account = account(&registry, Terms { soft: Some(80), instead: Some("small".into()), ..daily(100) });

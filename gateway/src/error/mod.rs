@@ -242,7 +242,9 @@ impl Fault {
         }
         let (status, message) = (StatusCode::TOO_MANY_REQUESTS, exhausted.to_string());
         let fault = Self::new(Kind::PolicyBudget, status, "insufficient_quota", message);
-        Self { instead: exhausted.instead, ..fault }
+        // What is held for requests under way is free in a moment, or a part of it.
+        let retry_after = (exhausted.cause == budget::Cause::Held).then_some(Duration::from_secs(1));
+        Self { instead: exhausted.instead, retry_after, ..fault }
     }
 
     /// What the gateways count together cannot be reached, and nothing that is limited is to go on without it.

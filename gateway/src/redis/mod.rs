@@ -54,7 +54,8 @@
 //! most, in case that one stands still.
 //!
 //! A claim is a process's, not a node's, and holds while its beat is seen to move: 10 s after a `kill -9`, and a second or two
-//! until all have looked, its slots are free, whether or not it was started again. Time in which this process did not reach Redis is
+//! until all have looked, its slots are free, whether or not it was started again. Until then that is all that it had claimed, to
+//! spare too: of a process that was busy while others were idle, as good as all there are. Time in which this process did not reach Redis is
 //! not held against the others.
 //!
 //! With Redis there no more are in use than the limit, with these exceptions. A process that is stopped for 10 s and more and
