@@ -6,6 +6,8 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
 use super::backend::{Backend as _, Batch};
 use super::sled::Embedded;
 use super::tools::{repair, walk};
@@ -147,14 +149,24 @@ fn read(folder: &Path) -> Result<Pairs, StoreFault> {
 fn each_damage(whole: &Path, mut look: impl FnMut(&Path, &Path, Damage)) {
     for file in files(whole) {
         for damage in Damage::of(fs::metadata(&file).unwrap().len()) {
-            // A folder for each: sled lets a lock go some time after it was closed.
-            let copied = tempfile::tempdir().unwrap();
-            copy(whole, copied.path());
             let name = Path::new(file.file_name().unwrap());
-            damage.strike(&copied.path().join("store").join(name));
-            look(copied.path(), name, damage);
+            look(damaged(whole, name, damage).path(), name, damage);
         }
     }
+}
+
+/// A damaged copy of a store, in a folder of its own: sled lets a lock go some time after it was closed.
+fn damaged(whole: &Path, file: &Path, damage: Damage) -> TempDir {
+    let copied = tempfile::tempdir().unwrap();
+    copy(whole, copied.path());
+    damage.strike(&copied.path().join("store").join(file));
+    copied
+}
+
+/// What is there after a repair.
+fn repaired(folder: &Path) -> Pairs {
+    repair(folder).unwrap();
+    read(folder).unwrap()
 }
 
 #[test]
@@ -178,8 +190,13 @@ fn a_damaged_store_is_whole_or_refused_and_never_silently_less() {
         }
         // A repair must find all that was there before somebody checked the store or tried to start with it.
         if in_time(|| Embedded::open(copied)).is_err() {
-            assert!(bytes(copied) == before, "{damage:?} of {}: files were changed", file.display());
-            untouched += 1;
+            if bytes(copied) == before {
+                untouched += 1;
+            } else {
+                // Where pages were only moved last, sled comes to all batches before it comes to the damage.
+                let anew = damaged(whole.path(), file, damage);
+                assert!(repaired(copied) == repaired(anew.path()), "{damage:?} of {}: less is left", file.display());
+            }
         }
     });
     assert!(refused > 20 && unharmed > 3 && untouched > 13, "{refused}, {unharmed}, {untouched}");
@@ -211,8 +228,7 @@ fn a_repair_keeps_all_of_a_store_but_what_stood_where_the_damage_is() {
     let whole = tempfile::tempdir().unwrap();
     let all = store(whole.path());
     each_damage(whole.path(), |copied, file, damage| {
-        repair(copied).unwrap();
-        let kept = read(copied).unwrap();
+        let kept = repaired(copied);
         let missing = all.keys().filter(|key| !kept.contains_key(*key)).count();
         let in_log = file == Path::new("db");
         let most = match damage {
