@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::headers;
 
-/// Room for the headers of an answer.
-const USUAL_HEADERS: usize = 24;
+/// Room for the headers of an answer that tells of no limits. A stream keeps it for as long as it lasts.
+const USUAL_HEADERS: usize = 12;
 
 /// How long and how much of a refused body is read on, so that the client sees the answer and not a reset.
 const LINGER: Duration = Duration::from_secs(2);

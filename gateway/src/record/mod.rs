@@ -211,6 +211,8 @@ impl<'s> Record<'s> {
 
     /// An attempt begins.
     pub fn attempt(&mut self, picked: &Picked<'s>, held: Held) {
+        // Mostly it is the only one, and a stream keeps it for as long as it lasts.
+        self.attempts.reserve_exact(1);
         self.attempts.push(Attempt {
             target: picked.target,
             upstream_model: picked.upstream_model.as_ref().to_owned(),
