@@ -392,7 +392,7 @@ async fn a_name_that_its_caller_made_up_is_short_and_plain_and_no_metric_knows_i
             [format!("{longest}a"), format!("{prefix}a\nb"), format!("{prefix}a\u{7f}"), format!("{prefix}\u{85}")]
         {
             let answer = ask(&weir, &chat(&odd)).await;
-            assert_eq!(told(&answer), (400, Some("caller_request")), "{odd:?}");
+            assert_eq!(told(&answer), (404, Some("caller_request")), "{odd:?}");
             assert_eq!(weir.logged(&answer.id()).await["model"], Value::Null);
             assert_eq!(answer.json().await["error"]["param"], "model");
         }

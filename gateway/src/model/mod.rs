@@ -48,8 +48,8 @@ pub fn asked(request: &Request) -> Result<Option<Cow<'_, str>>, Fault> {
     let asked = request.model()?;
     let is_odd = |name: &Cow<'_, str>| name.len() > LONGEST_NAME || name.contains(char::is_control);
     if asked.as_ref().is_some_and(is_odd) {
-        let message = format!("`model` must have at most {LONGEST_NAME} bytes, and no control characters.");
-        return Err(Fault::request(StatusCode::BAD_REQUEST, "invalid_request", message).of_param("model"));
+        let message = format!("No model has a name of more than {LONGEST_NAME} bytes, or with control characters.");
+        return Err(Fault::request(StatusCode::NOT_FOUND, "model_not_found", message).of_param("model"));
     }
     Ok(asked)
 }
