@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use simulator::Simulator;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use weir_tests::client::{Answer, Call, End};
 use weir_tests::http2::Http2;
@@ -229,7 +229,9 @@ async fn has_sockets(weir: &Weir) -> UnixStream {
     let _none_before = fs::remove_file(&path);
     let next = UnixListener::bind(path).unwrap();
     weir.signal("QUIT");
-    within("the sockets", next.accept()).await.unwrap().0
+    let mut stream = within("the next process", next.accept()).await.unwrap().0;
+    within("the sockets", stream.read_exact(&mut [0])).await.unwrap();
+    stream
 }
 
 #[tokio::test]
