@@ -631,6 +631,10 @@ async fn suffer(fate: Fate, redis: &mut Redis, gateways: &[&Weir], alone: &Weir)
         degraded(weir, 0).await;
     }
     use_some(10).await;
+    if matches!(fate, Fate::Dies | Fate::Forgets) {
+        // For so long nobody believes that what another one claimed is free again.
+        tokio::time::sleep(Duration::from_millis(6500)).await;
+    }
     // Requests at once hold more than they use, the more so on a busy machine: the rest is spent one by one.
     for _ in 0..15 {
         for weir in gateways {

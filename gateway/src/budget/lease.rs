@@ -407,7 +407,7 @@ impl Lease {
 
     /// What those who wait lack, or where less than half a slice is in hand the next one.
     fn more(&self, mine: i64, need: Need) -> Amount {
-        let (lacking, slice) = (self.lacking(self.wanted, need), self.slice(need));
+        let (lacking, slice) = (self.lacking(self.to_claim(need), need), self.slice(need));
         let is_low = lacking > 0 || (!self.is_called && self.in_hand(need) < slice / 2);
         let next = if is_low { lacking.max(slice) } else { 0 };
         let more = next.min(need.limit.saturating_sub(mine)).max(0);
@@ -415,6 +415,12 @@ impl Lease {
             Some(_) => Amount::Total(mine.saturating_add(more)),
             None => Amount::More(more),
         }
+    }
+
+    /// All that is waited for; while nobody believes that a claim falls again, only what one of them waits for: what then turned
+    /// out too much would be nobody's for as long.
+    fn to_claim(&self, need: Need) -> i64 {
+        if self.peers.is_doubted(need.now) { self.least_wanted.min(self.wanted) } else { self.wanted }
     }
 
     /// What is lacking of `wanted`.

@@ -31,6 +31,12 @@ impl Peers {
         self.lost_at = Some(now);
     }
 
+    /// Whether it may have lost it so lately that nobody believes that a claim has fallen.
+    #[must_use]
+    pub fn is_doubted(&self, now: Timestamp) -> bool {
+        self.lost_at.is_some_and(|at| now.duration_since(at) < DOUBT)
+    }
+
     /// Takes over what the store says of nodes other than `node`. Claims are never removed while they hold: one that is not
     /// there was lost by the store, and is remembered until its node tells it anew.
     pub fn learn(&mut self, node: NodeId, claims: &Claims, now: Timestamp) {
@@ -42,7 +48,7 @@ impl Peers {
         if self.lost.len() > before {
             self.doubt(now);
         }
-        if self.lost_at.is_some_and(|at| now.duration_since(at) < DOUBT) {
+        if self.is_doubted(now) {
             for (id, known) in self.claims.iter().chain(&self.lost) {
                 if let Some((_, claim)) = others.iter_mut().find(|(other, _)| other == id) {
                     *claim = (*claim).max(*known);
