@@ -15,6 +15,22 @@ use serde_json::{Map, Value};
 #[expect(dead_code, unused_imports, reason = "the gateway uses the rest")]
 mod config;
 
+#[path = "../../../gateway/src/address.rs"]
+#[allow(dead_code, unused_imports, reason = "the gateway uses the rest")]
+mod address;
+
+#[path = "../../../gateway/src/files.rs"]
+#[allow(dead_code, unused_imports, reason = "the gateway uses the rest")]
+mod files;
+
+#[path = "../../../gateway/src/headers.rs"]
+#[allow(dead_code, unused_imports, reason = "the gateway uses the rest")]
+mod headers;
+
+#[path = "../../../gateway/src/log.rs"]
+#[allow(dead_code, unused_imports, reason = "the gateway uses the rest")]
+mod log;
+
 /// In the place of the gateway's: no target watches a file.
 #[expect(dead_code, reason = "as above")]
 mod vital {
