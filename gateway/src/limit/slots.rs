@@ -674,13 +674,17 @@ mod tests {
         fn serve(&mut self, at: usize, fleet: &mut Fleet, limit: u64) {
             let (slots, now) = (Arc::clone(&fleet.processes[at].slots), fleet.now);
             slots.waiting.store(self.waiting, Ordering::SeqCst);
-            while slots.take(limit, Asker::Waiting).is_ok() {
-                self.ends.push(now + self.length);
-                self.served += 1;
-            }
-            if fleet.processes[at].wishes.try_recv().is_ok() {
-                fleet.settle(at, Reason::Want);
-                self.serve(at, fleet, limit);
+            let mut is_over = false;
+            while !is_over {
+                // What others want goes back before anybody is called for it here.
+                if fleet.processes[at].wishes.try_recv().is_ok() {
+                    fleet.settle(at, Reason::Want);
+                }
+                while slots.take(limit, Asker::Waiting).is_ok() {
+                    self.ends.push(now + self.length);
+                    self.served += 1;
+                }
+                is_over = fleet.processes[at].wishes.is_empty();
             }
         }
 
@@ -704,7 +708,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(ProptestConfig::with_cases(96))]
 
         /// Where callers wait at each of several none starves, and all together serve not many fewer than one alone would.
         #[test]
@@ -727,7 +731,7 @@ mod tests {
             }
             let served: Vec<_> = all.iter().map(|busy| busy.served).collect();
             let (least, most) = (*served.iter().min().unwrap(), *served.iter().max().unwrap());
-            prop_assert!(most <= least * 2, "{served:?}");
+            prop_assert!(most * 2 <= least * 3, "{served:?}");
             let alone = limit * seconds * 100 / length.unsigned_abs();
             prop_assert!(served.iter().sum::<u64>() * 2 >= alone, "{served:?} of {alone}");
         }
