@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::access::Key;
 use crate::attempt::{self, Begun, Errand, Patience as _};
 use crate::balance::{Held, Moment, Tried, Unpicked};
+use crate::budget::Cause;
 use crate::config::WhenAllCool;
 use crate::error::{Fault, Kind};
 use crate::gateway::Gateway;
@@ -287,7 +288,7 @@ impl<'s> Search<'_, '_, 's> {
         let fault = self.instance.status().fault(self.instance.asked());
         // None was left and none was tried: all are the operator's, and a quota was spent until just now.
         let is_spent = unpicked == Unpicked::Exhausted && !self.instance.model().targets.is_empty();
-        fault.or_else(|| is_spent.then(Fault::quota_exceeded))
+        fault.or_else(|| is_spent.then(|| Fault::quota_exceeded(Cause::Spent)))
     }
 
     /// Waits for a slot of whichever target comes free first, of those where only a limit is in the way; false where there is

@@ -63,6 +63,12 @@ async fn degraded(weir: &Weir, wanted: u8) {
     weir.measures(&[&format!("weir_store_degraded {wanted}")]).await;
 }
 
+/// Waits until the gateway knows of so many, itself included.
+async fn sees(weir: &Weir, gateways: usize) {
+    let remembered = weir.folder().join("data/nodes");
+    assert!(until(|| std::fs::read_to_string(&remembered).is_ok_and(|nodes| nodes == format!("{gateways}\n"))).await);
+}
+
 /// Whether a machine that is too busy made Redis too slow for one of them: then half of a limit may be spent twice.
 fn were_cut(gateways: &[&Weir]) -> bool {
     gateways.iter().any(|weir| weir.stderr().contains("redis is away"))
@@ -86,14 +92,6 @@ async fn two_gateways_spend_one_budget() {
     assert!(served * COST >= 700, "{served} were served");
 }
 
-/// Asks without a limit of the answer, which then is the most that the model has; the status.
-async fn ask_unlimited(weir: &Weir) -> u16 {
-    let answer = weir.chat().json(&chat("m")).send().await;
-    let status = answer.status.as_u16();
-    answer.text().await;
-    status
-}
-
 /// What this gateway says that others used, hold and have in hand of the budget, in dollars.
 async fn spent_elsewhere(weir: &Weir) -> f64 {
     let told = Call::new(weir.admin(), "GET", "/admin/v1/budgets").send().await.json().await;
@@ -107,17 +105,34 @@ async fn a_budget_serves_at_each_gateway_until_it_is_spent_though_nobody_says_ho
     let (one, two) = (config.start().await, config.start().await);
     degraded(&one, 0).await;
     degraded(&two, 0).await;
-    // Each request holds all that is left, since so little is; what it did not use is there for the other a moment later.
-    let (mut served, since) = ([0, 0], Instant::now());
-    while (served[0] + served[1]) * COST + END < 1000 && since.elapsed() < PATIENCE {
-        for (weir, served) in [&one, &two].into_iter().zip(&mut served) {
-            *served += u64::from(ask_unlimited(weir).await == 200);
-        }
+    sees(&one, 2).await;
+    // Each request holds all that is left, since so little is; the other waits for what it did not use.
+    let both = [&one, &two];
+    for (spent, weir) in (0..1000 - END).step_by(COST as usize).zip(both.into_iter().cycle()) {
+        let status = weir.chat().json(&chat("m")).send().await.status.as_u16();
+        assert!(status == 200 || were_cut(&both), "{status} after {spent}");
+    }
+}
+
+#[tokio::test]
+async fn requests_at_once_that_name_no_limit_are_served_by_three_gateways_as_by_one() {
+    let (simulator, redis) = (simulator(), Redis::start(&[]));
+    // Each may come to four dollars, all of them to more than a half of it.
+    let slow = "{name: slow, targets: [{provider: openai, model: 'gpt-5.5~delay=1s'}], \
+                pricing: {input: 1000, output: 1000}}";
+    let config = config(&simulator, &redis.url(), "budgets: [{usd: 60, every: month}]").model(slow);
+    let gateways = [config.start().await, config.start().await, config.start().await];
+    for weir in &gateways {
+        degraded(weir, 0).await;
+        sees(weir, 3).await;
+    }
+    let mut asked = JoinSet::new();
+    for weir in gateways.iter().cycle().take(9) {
+        let call = weir.chat().json(&chat("slow"));
+        asked.spawn(async move { call.send().await.status.as_u16() });
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let (spent, over) = ((served[0] + served[1]) * COST, if were_cut(&[&one, &two]) { 500 } else { 0 });
-    assert!((1000 - END..=1000 + over).contains(&spent), "{served:?}");
-    assert!(served[0].min(served[1]) >= 15, "{served:?}");
+    assert_eq!(asked.join_all().await, [200; 9]);
 }
 
 #[tokio::test]
@@ -228,8 +243,7 @@ async fn a_gateway_that_starts_while_redis_is_away_takes_its_share_and_no_more()
     let (simulator, redis) = (simulator(), Redis::start(&[]));
     let config = config(&simulator, &redis.url(), "budgets: [{usd: 1, every: month}]");
     let (one, two) = (config.start().await, config.start().await);
-    let remembered = one.folder().join("data/nodes");
-    assert!(until(|| std::fs::read_to_string(&remembered).is_ok_and(|nodes| nodes == "2\n")).await);
+    sees(&one, 2).await;
     redis.freeze();
     let one = one.stopped_and_started(&config).await;
     degraded(&one, 1).await;

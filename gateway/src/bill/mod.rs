@@ -1,7 +1,9 @@
 //! What one request takes and pays: its place under limits, what it may cost at most, and its row in the ledger. Part of
 //! the request's record, so whatever ends the request gives back what is held and writes what was used.
 
+mod call;
 mod hold;
+mod recall;
 mod spent;
 mod worst;
 
@@ -10,12 +12,14 @@ use std::time::{Instant, SystemTime};
 use adapters::{Operation, Request, Usage};
 use jiff::Timestamp;
 
+use self::call::Call;
 use self::hold::{GivenUp, Hold, amount};
+use self::recall::Recall;
 pub use self::spent::Spent;
 pub use self::worst::Payable;
-use self::worst::{LEAST_OUTPUT, Tokens, Worst};
+use self::worst::Worst;
 use crate::access::Key;
-use crate::budget;
+use crate::budget::Left;
 use crate::config::{CredentialSource, Unpriced};
 use crate::error::Fault;
 use crate::hedge::Which;
@@ -112,9 +116,19 @@ impl Bill {
         picked: &Picked<'_>,
         request: &'r Request,
     ) -> Result<Payable<'r>, Fault> {
+        self.hold_all(key, picked, request, Recall::new()).await
+    }
+
+    async fn hold_all<'r>(
+        &mut self,
+        key: &Key,
+        picked: &Picked<'_>,
+        request: &'r Request,
+        recall: Recall,
+    ) -> Result<Payable<'r>, Fault> {
         self.hold = Hold::default();
         self.take(picked, request).await?;
-        let payable = self.reserve(key, picked, request).await?;
+        let payable = self.reserve(key, picked, request, recall).await?;
         self.hold.most_output = payable.most_output();
         Ok(payable)
     }
@@ -130,7 +144,8 @@ impl Bill {
         request: &'r Request,
     ) -> Result<Payable<'r>, Fault> {
         let first = std::mem::take(&mut self.hold);
-        let payable = self.afford(key, picked, request).await;
+        // The first one's answer does not wait for what others have in hand.
+        let payable = self.hold_all(key, picked, request, Recall::none()).await;
         let second = std::mem::replace(&mut self.hold, first);
         self.beside = if payable.is_ok() { second } else { Hold::default() };
         payable
@@ -188,9 +203,13 @@ impl Bill {
         key: &Key,
         picked: &Picked<'_>,
         request: &'r Request,
+        mut recall: Recall,
     ) -> Result<Payable<'r>, Fault> {
         let wanted = self.output_bound(picked, request);
-        let by_quota = self.reserve_quota(key, picked, request, wanted).await?;
+        let by_quota = match self.quota_call(key, picked, request, wanted) {
+            Some(call) => self.hold_quota(&call, &mut recall).await?,
+            None => None,
+        };
         let wanted = by_quota.map_or(wanted, |each| each.saturating_mul(request.choices()));
         if key.accounts.is_empty() {
             return Payable::cut(request, by_quota);
@@ -202,31 +221,35 @@ impl Bill {
         let Some((price, whole)) = price.and_then(|price| Some((price, worst.cost(price, wanted)?))) else {
             return unpriced(key, request, by_quota);
         };
-        let fit = |left: Option<Nanos>| worst.fit(price, whole, left.unwrap_or(Nanos::MAX), request);
-        let cut = self.hold_money(key, fit).await?;
+        let fit = |left: Left| worst.fit(price, whole, left, request);
+        let cut = self.hold_money(key, fit, &mut recall).await?;
         Payable::cut(request, cut.or(by_quota))
     }
 
-    /// Holds in every budget what is right for what is left, and once more where that was not what this gateway believed: what
-    /// others took, or gave back, is known then. Gives to how many tokens each answer is cut.
+    /// Holds in every budget what is right for what is left, and again where that was not what this gateway believed: what others
+    /// took, or gave back, is known then. Gives to how many tokens each answer is cut.
     async fn hold_money(
         &mut self,
         key: &Key,
-        fit: impl Fn(Option<Nanos>) -> (Option<u64>, Nanos),
+        fit: impl Fn(Left) -> (Option<u64>, Nanos),
+        recall: &mut Recall,
     ) -> Result<Option<u64>, Fault> {
-        let now = Timestamp::now();
-        let (mut cut, held) = fit(key.accounts.left(now));
-        let mut reserved = key.accounts.reserve(held, now).await;
-        if let Err(budget::Exhausted { cause: budget::Cause::Spent | budget::Cause::Held, .. }) = &reserved {
-            let (again, less) = fit(key.accounts.left(now));
-            if less < held {
-                cut = again;
-                reserved = key.accounts.reserve(less, now).await;
+        loop {
+            let now = Timestamp::now();
+            let (cut, held) = fit(key.accounts.left(now));
+            let exhausted = match key.accounts.reserve(held, now).await {
+                Ok(reserved) => {
+                    self.hold.reservations = Some(reserved);
+                    return Ok(cut);
+                }
+                Err(exhausted) => exhausted,
+            };
+            let (_, again) = fit(key.accounts.left(now));
+            if !recall.goes_on(exhausted.cause, again < held).await {
+                exhausted.tell(now);
+                return Err(Fault::exhausted(exhausted));
             }
         }
-        let reserved = reserved.inspect_err(|exhausted| exhausted.tell(now));
-        self.hold.reservations = Some(reserved.map_err(Fault::exhausted)?);
-        Ok(cut)
     }
 
     /// The most tokens that the request can have in all likelihood. Looked for once, and only where money is held for it.
@@ -236,40 +259,33 @@ impl Bill {
         *self.input_bound.get_or_insert_with(|| most_tokens(request.body(), learned))
     }
 
-    /// Holds the call in a quota, one that names no limit of its answer with a part of what is left of tokens; where none has
-    /// enough for that, with as much of it as one has. Gives to how many tokens each answer is cut then.
-    async fn reserve_quota(
-        &mut self,
-        key: &Key,
-        picked: &Picked<'_>,
-        request: &Request,
+    /// The call as a quota counts it, where there are any: they are of what the operator pays for.
+    fn quota_call<'c>(
+        &self,
+        key: &'c Key,
+        picked: &'c Picked<'_>,
+        request: &'c Request,
         output: u64,
-    ) -> Result<Option<u64>, Fault> {
-        // Quotas are of what the operator pays for.
+    ) -> Option<Call<'c>> {
         let is_systems = picked.target.credential.source == CredentialSource::System;
-        let Some(quotas) = key.tenant.quotas.get(&picked.target.provider.name).filter(|_| is_systems) else {
-            return Ok(None);
-        };
-        let (model, now) = (&picked.upstream_model, Timestamp::now());
-        let tokens = Tokens { input: self.input_tokens, output, choices: request.choices() };
-        let hold = async |each: Option<u64>| quotas.reserve(model, tokens.of(each), now).await;
-        let part = request.output_limit().is_none().then(|| tokens.part(quotas.tokens_left(model, now))).flatten();
-        match hold(part).await {
-            Ok(held) => {
-                let cut = part.filter(|_| held.is_of_tokens());
-                self.hold.quota = Some(held);
-                return Ok(cut);
+        let quotas = key.tenant.quotas.get(&picked.target.provider.name).filter(|_| is_systems)?;
+        Some(Call { quotas, model: &picked.upstream_model, request, input: self.input_tokens, output })
+    }
+
+    /// Holds the call in a quota. Gives to how many tokens each answer is cut, so that one has enough left.
+    async fn hold_quota(&mut self, call: &Call<'_>, recall: &mut Recall) -> Result<Option<u64>, Fault> {
+        loop {
+            let cause = match call.hold().await {
+                Ok((cut, held)) => {
+                    self.hold.quota = Some(held);
+                    return Ok(cut);
+                }
+                Err(cause) => cause,
+            };
+            if !recall.goes_on(cause, false).await {
+                return Err(Fault::quota_exceeded(cause));
             }
-            Err(budget::Cause::NoStore) => return Err(Fault::no_limits()),
-            Err(budget::Cause::Spent | budget::Cause::Held) => {}
         }
-        let each = tokens.each(quotas.tokens_left(model, now));
-        if request.operation() == Operation::Embeddings || each < LEAST_OUTPUT {
-            return Err(Fault::quota_exceeded());
-        }
-        let held = hold(Some(each)).await;
-        self.hold.quota = Some(held.map_err(|_| Fault::quota_exceeded())?);
-        Ok(Some(each))
     }
 
     /// The most tokens that the answer can have.

@@ -4,23 +4,23 @@ use std::borrow::Cow;
 
 use adapters::{Operation, Request, ServiceTier, Usage};
 
-use super::hold::amount;
+use crate::budget::Left;
 use crate::error::Fault;
 use crate::price::{Nanos, Price};
 
 /// A budget that pays for fewer tokens than this is spent: an answer cut so short helps nobody.
 pub(super) const LEAST_OUTPUT: u64 = 16;
 
-/// A request that names no limit of its answer holds this part of what is left: one that held all of it would have every
-/// other refused while it runs, though it may come to a hundred tokens.
+/// A request that names no limit of its answer holds this part of what its gateway could have of the rest: one that held all of
+/// it would have every other refused while it runs, though it may come to a hundred tokens.
 const PART: Nanos = 4;
 
 /// But as much as so many tokens of each answer cost, where there is so much: a whole answer, of most that are asked for.
-const USUAL_OUTPUT: u64 = 4_096;
+pub(super) const USUAL_OUTPUT: u64 = 4_096;
 
 /// What a request that names no limit of its answer may hold of what is `left`, where `usual` is as much as a whole answer is.
-fn part_of(left: i64, usual: i64) -> i64 {
-    usual.max(left / PART).min(left)
+pub(super) fn part_of(left: Left, usual: i64) -> i64 {
+    usual.max(left.share / PART).min(left.all)
 }
 
 /// What a request is cut to, so that it can be paid.
@@ -50,33 +50,6 @@ impl<'r> Payable<'r> {
     }
 }
 
-/// The tokens of a call, for a quota that counts them.
-pub(super) struct Tokens {
-    pub(super) input: u64,
-    /// The most of all answers together.
-    pub(super) output: u64,
-    pub(super) choices: u64,
-}
-
-impl Tokens {
-    /// All of them where each answer is cut to so many.
-    pub(super) fn of(&self, each: Option<u64>) -> i64 {
-        let output = each.map_or(self.output, |each| each.saturating_mul(self.choices));
-        amount(self.input.saturating_add(output))
-    }
-
-    /// How many each answer may have of so many in all.
-    pub(super) fn each(&self, all: i64) -> u64 {
-        u64::try_from(all).unwrap_or_default().saturating_sub(self.input) / self.choices
-    }
-
-    /// To how many each answer is cut that names no limit, where so many are `left` in all.
-    pub(super) fn part(&self, left: i64) -> Option<u64> {
-        let each = self.each(part_of(left, self.of(Some(USUAL_OUTPUT)))).max(LEAST_OUTPUT);
-        (each.saturating_mul(self.choices) < self.output).then_some(each)
-    }
-}
-
 /// The worst that a request can be.
 pub(super) struct Worst {
     /// All of it but the output.
@@ -93,7 +66,7 @@ impl Worst {
 
     /// To how many tokens each answer is cut where `left` is all that there is and the `whole` would cost that much, if to any;
     /// and what is to be held then. Where too little is left, that is the least that is of use: others may give it back.
-    pub(super) fn fit(&self, price: &Price, whole: Nanos, left: Nanos, request: &Request) -> (Option<u64>, Nanos) {
+    pub(super) fn fit(&self, price: &Price, whole: Nanos, left: Left, request: &Request) -> (Option<u64>, Nanos) {
         let most = self.most(price, left, request);
         let cut = if whole <= most { None } else { self.cut(price, most, request) };
         let held = cut.and_then(|each| self.cost(price, each.saturating_mul(request.choices())));
@@ -101,12 +74,12 @@ impl Worst {
     }
 
     /// The most that a request may hold of what is left.
-    fn most(&self, price: &Price, left: Nanos, request: &Request) -> Nanos {
+    fn most(&self, price: &Price, left: Left, request: &Request) -> Nanos {
         if request.output_limit().is_some() {
-            return left;
+            return left.all;
         }
         let usual = self.cost(price, USUAL_OUTPUT.saturating_mul(request.choices()));
-        usual.map_or(left, |usual| part_of(left, usual))
+        usual.map_or(left.all, |usual| part_of(left, usual))
     }
 
     /// How many tokens each answer may have for what is left, and no fewer than are of use; `None` where the answer's length

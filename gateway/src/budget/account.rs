@@ -157,6 +157,22 @@ impl Reading {
     }
 }
 
+/// What can still be reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Left {
+    /// All of it.
+    pub all: i64,
+    /// What of it each node could have.
+    pub share: i64,
+}
+
+impl Left {
+    /// Of nothing.
+    pub const NONE: Self = Self { all: 0, share: 0 };
+    /// Of what has no end.
+    pub const UNLIMITED: Self = Self { all: i64::MAX, share: i64::MAX };
+}
+
 /// What an account is made of.
 #[derive(Debug)]
 pub(super) struct Made {
@@ -200,6 +216,13 @@ impl Account {
     pub fn reading(&self, now: Timestamp) -> Reading {
         let counter = self.counter(now);
         counter.reading(counter.limit(&self.terms, now))
+    }
+
+    /// What can still be reserved of it, and how much of that would be this node's if all had as much.
+    #[must_use]
+    pub fn left(&self, now: Timestamp) -> Left {
+        let all = self.reading(now).left();
+        Left { all, share: all / self.desk.as_ref().map_or(1, |desk| desk.nodes()) }
     }
 
     /// Whether [`Terms::instead`] holds: its soft limit is reached, or nothing is left.
@@ -270,15 +293,25 @@ impl Account {
 
     /// Why so much cannot be held where the store is no matter.
     fn cause(&self, worst: i64, now: Timestamp) -> Cause {
-        if self.reading(now).is_spent(worst) { Cause::Spent } else { Cause::Held }
+        let counter = self.counter(now);
+        let limit = counter.limit(&self.terms, now);
+        let lacks_with = |elsewhere: i64| worst > limit.saturating_sub(counter.taken().saturating_add(elsewhere));
+        // While the store is away nothing comes from others.
+        let others = self.desk.as_ref().filter(|desk| desk.is_linked()).and(counter.lease.as_ref());
+        match others {
+            _ if counter.reading(limit).is_spent(worst) => Cause::Spent,
+            Some(lease) if !lacks_with(lease.spent_elsewhere()) => Cause::InHandElsewhere,
+            Some(_) if !lacks_with(0) => Cause::HeldElsewhere,
+            _ => Cause::Held,
+        }
     }
 
     fn exhausted(self: &Arc<Self>, cause: Cause, worst: i64, now: Timestamp) -> Exhausted {
         let reading = self.reading(now);
-        let is_for_long = matches!(self.terms.span, Span::Every(..)) && cause != Cause::Held;
+        let is_for_long = matches!(self.terms.span, Span::Every(..)) && !cause.is_passing();
         let resets_at = is_for_long.then(|| reading.window.ends_at()).flatten();
         let instead = self.terms.instead.clone();
-        Exhausted { account: Arc::clone(self), worst, cause, left: reading.left(), resets_at, instead }
+        Exhausted { account: Arc::clone(self), worst, cause, resets_at, instead }
     }
 
     fn claim_of(&self, amount: Amount, window: Window, beside: Option<Beside>) -> Claim {
@@ -359,8 +392,7 @@ impl Account {
         let Some(desk) = self.desk.as_ref().filter(|desk| desk.is_linked()) else {
             return;
         };
-        let taken = counter.used.saturating_add(counter.reserved);
-        let need = Need { limit, used: counter.used, taken, nodes: desk.nodes(), now: Timestamp::MIN };
+        let need = Need { limit, used: counter.used, taken: counter.taken(), nodes: desk.nodes(), now: Timestamp::MIN };
         let asks = counter.lease.as_mut().is_some_and(|lease| lease.asks_to_give_back(need));
         drop(counter);
         if asks && !desk.wish(Arc::<Self>::clone(self)) {
@@ -408,7 +440,7 @@ impl Claimant for Account {
     /// What this node has used of the window.
     fn legacy(&self, now: Timestamp) -> Option<Claim> {
         let counter = self.counter(now);
-        let taken = counter.used.saturating_add(counter.reserved);
+        let taken = counter.taken();
         let told = self.desk.is_some() && counter.lease.as_ref().is_some_and(|lease| lease.is_told());
         (told && taken > 0).then(|| self.claim_of(Amount::More(taken), counter.window, None))
     }
@@ -460,7 +492,7 @@ impl Counter {
 
     fn verdict(&mut self, account: &Account, worst: i64, now: Timestamp) -> Verdict {
         let limit = self.limit(&account.terms, now);
-        if worst > limit.saturating_sub(self.used.saturating_add(self.reserved)) {
+        if worst > limit.saturating_sub(self.taken()) {
             return Verdict::No;
         }
         let Some(desk) = &account.desk else {
@@ -471,8 +503,12 @@ impl Counter {
     }
 
     fn need(&self, account: &Account, desk: &Desk, now: Timestamp) -> Need {
-        let taken = self.used.saturating_add(self.reserved);
-        Need { limit: self.limit(&account.terms, now), used: self.used, taken, nodes: desk.nodes(), now }
+        Need { limit: self.limit(&account.terms, now), used: self.used, taken: self.taken(), nodes: desk.nodes(), now }
+    }
+
+    /// What is used and held.
+    fn taken(&self) -> i64 {
+        self.used.saturating_add(self.reserved)
     }
 
     fn reading(&self, limit: i64) -> Reading {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::budget::account::Account;
+use crate::budget::account::{Account, Left};
 use crate::budget::reservation::{Charge, Exhausted, Reservation};
 
 /// Accounts that a request is charged to.
@@ -48,10 +48,10 @@ impl Accounts {
         self.0.iter().filter(short).find_map(|account| account.terms().instead.as_ref())
     }
 
-    /// The least that any of them has left: what a request's worst case may be cut to. `None`: there are none.
+    /// The least that any of them has left: what a request's worst case may be cut to.
     #[must_use]
-    pub fn left(&self, now: Timestamp) -> Option<i64> {
-        self.0.iter().map(|account| account.reading(now).left()).min()
+    pub fn left(&self, now: Timestamp) -> Left {
+        self.0.iter().map(|account| account.left(now)).min().unwrap_or(Left::UNLIMITED)
     }
 
     /// The model that is to answer instead, since an account is at its soft limit or spent.

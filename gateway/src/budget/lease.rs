@@ -44,7 +44,8 @@ pub const DOUBT: SignedDuration = SignedDuration::from_secs(6);
 /// How long a slice may lie unused before it goes back.
 pub const IDLE: SignedDuration = SignedDuration::from_secs(3);
 
-/// How long one that lacks only what others have in hand is refused without asking again: they give it back as soon as they can.
+/// How long one that lacks only what others hold or have in hand is refused without asking again: that is given back as soon as it
+/// is free.
 const HELD_FOR: SignedDuration = SignedDuration::from_millis(50);
 
 /// For how long what is in hand can be trusted without an answer: others take it from a process that was silent for twice as long.
@@ -218,7 +219,7 @@ impl Lease {
     }
 
     /// What they have used and hold, as far as they say.
-    fn spent_elsewhere(&self) -> i64 {
+    pub(super) fn spent_elsewhere(&self) -> i64 {
         self.elsewhere().saturating_sub(self.in_hand_elsewhere).max(0)
     }
 
@@ -333,7 +334,7 @@ impl Lease {
     }
 
     fn is_known_to_lack(&self, worst: i64, need: Need) -> bool {
-        let unspent = need.limit.saturating_sub(need.taken.saturating_add(self.spent_elsewhere()));
+        let unspent = need.limit.saturating_sub(need.used.saturating_add(self.used_elsewhere()));
         let length = if worst > unspent { SPENT_FOR } else { HELD_FOR };
         let fresh = need.now.duration_since(self.seen_at) < length;
         fresh && self.left(need).saturating_add(self.in_hand(need)) < worst

@@ -29,7 +29,7 @@ use crate::shelf::{Shelf, part};
 use account::Made;
 use desk::{Claimant, Claimants, Desk};
 
-pub use account::{Account, Owner, Reading, Span, Terms};
+pub use account::{Account, Left, Owner, Reading, Span, Terms};
 pub use accounts::{Accounts, Reservations};
 pub use alert::{Alert, Listener, Threshold};
 pub use quota::{Quota, QuotaReservation, QuotaState, Quotas};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::budget::account::Account;
+use crate::budget::account::{Account, Left};
 use crate::budget::reservation::{Cause, Charge, Reservation};
 use crate::config::{QuotaType, QuotaUnit};
 use crate::model::pattern::Patterns;
@@ -37,7 +37,7 @@ pub struct Quota {
 pub enum QuotaState {
     /// The tenant has no quotas here: its limits and budgets alone hold.
     Unlimited,
-    /// One of them has something left.
+    /// One of them has something left, or others hold it and may give it back.
     Valid,
     /// All that are for this model are spent or expired.
     Exceeded,
@@ -66,7 +66,7 @@ impl Quotas {
             return QuotaState::NotForModel;
         }
         let least = |quota: &Quota| quota.amount(model, 1);
-        let valid = fitting.any(|quota| quota.account.reading(now).left() >= least(quota).max(1));
+        let valid = fitting.any(|quota| !quota.account.reading(now).is_spent(least(quota).max(1)));
         if valid { QuotaState::Valid } else { QuotaState::Exceeded }
     }
 
@@ -86,8 +86,7 @@ impl Quotas {
                     let call = quota.amount(model, 0);
                     return Ok(QuotaReservation(Some(Held { reservation, unit: quota.unit, call })));
                 }
-                Err(exhausted) if exhausted.cause == Cause::NoStore => cause = Cause::NoStore,
-                Err(_) => {}
+                Err(exhausted) => cause = cause.max(exhausted.cause),
             }
         }
         Err(cause)
@@ -95,9 +94,9 @@ impl Quotas {
 
     /// The most tokens that a call of `model` may have in any quota of tokens.
     #[must_use]
-    pub fn tokens_left(&self, model: &str, now: Timestamp) -> i64 {
+    pub fn tokens_left(&self, model: &str, now: Timestamp) -> Left {
         let of_tokens = self.0.iter().filter(|quota| quota.unit == QuotaUnit::Tokens && quota.is_for(model));
-        of_tokens.map(|quota| quota.account.reading(now).left()).max().unwrap_or_default()
+        of_tokens.map(|quota| quota.account.left(now)).max().unwrap_or(Left::NONE)
     }
 
     /// Each, in the order of use.

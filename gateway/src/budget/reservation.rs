@@ -72,16 +72,27 @@ pub struct Charge {
     pub amount: i64,
 }
 
-/// Why an account is of no use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why an account is of no use; of several accounts the last of these says what can be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     /// It is spent.
     Spent,
-    /// It is not, but what is lacking is held for requests under way, or other nodes have it in hand: that will be there for
-    /// somebody.
+    /// It is not, but what is lacking is held for requests under way here: some of it will be there for somebody.
     Held,
+    /// It is held for requests under way at other nodes, when they last told.
+    HeldElsewhere,
+    /// Other nodes have it in hand, and give it back in a moment.
+    InHandElsewhere,
     /// The shared store is away, and the configuration says `reject`; or it did not come to an answer in time.
     NoStore,
+}
+
+impl Cause {
+    /// Whether there may be more in a moment, though nobody knows when.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::Held | Self::HeldElsewhere | Self::InHandElsewhere)
+    }
 }
 
 /// An account has not enough left.
@@ -93,8 +104,6 @@ pub struct Exhausted {
     pub worst: i64,
     /// Why it was not.
     pub cause: Cause,
-    /// What it has.
-    pub left: i64,
     /// When there is more, if ever; nobody knows when what is held is free.
     pub resets_at: Option<Timestamp>,
     /// The model that may be cheap enough, as an account names it that has not enough left.
@@ -125,7 +134,7 @@ impl fmt::Display for Exhausted {
             Span::Every(every, _) => write!(f, "The budget of {of} for this {every} has not enough left")?,
             Span::Until(_) | Span::Always => write!(f, "The quota of {of} has not enough left")?,
         }
-        if self.cause == Cause::Held {
+        if self.cause.is_passing() {
             write!(f, " while other requests are under way")?;
         }
         self.resets_at.map_or(Ok(()), |at| write!(f, "; it begins anew at {at}"))?;

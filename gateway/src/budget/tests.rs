@@ -57,7 +57,7 @@ fn what_is_held_is_replaced_by_what_was_used_or_given_back() {
     let (registry, now) = (deaf(), at(NOON));
     let account = account(&registry, daily(100));
     let first = ready(account.reserve(60, now)).unwrap();
-    assert_eq!(ready(account.reserve(41, now)).unwrap_err().left, 40);
+    assert_eq!((ready(account.reserve(41, now)).is_err(), account.left(now).all), (true, 40));
     drop(ready(account.reserve(40, now)).unwrap());
     let charge = first.settle(25);
     let window = at("2026-10-24T22:00:00Z").as_second();
@@ -102,7 +102,7 @@ fn a_request_settles_in_the_window_that_admitted_it() {
 fn a_refusal_says_when_there_is_more() {
     let (registry, now) = (deaf(), at(NOON));
     let refused = ready(account(&registry, daily(5)).reserve(6, now)).unwrap_err();
-    assert_eq!((refused.left, refused.resets_at), (5, Some(at("2026-10-25T23:00:00Z"))));
+    assert_eq!((refused.worst, refused.resets_at), (6, Some(at("2026-10-25T23:00:00Z"))));
     assert_eq!(
         refused.to_string(),
         "The budget of this tenant for this day has not enough left; it begins anew at 2026-10-25T23:00:00Z."
@@ -141,7 +141,7 @@ fn what_the_ledger_holds_is_counted_once() {
     registry.restore(kept, now);
     registry.restore(kept, now);
     assert_eq!(account.reading(now).used, 70);
-    assert_eq!(ready(account.reserve(31, now)).unwrap_err().left, 30);
+    assert_eq!((ready(account.reserve(31, now)).is_err(), account.left(now).all), (true, 30));
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn a_raised_limit_holds_until_its_time() {
     let account = account(&registry, daily(10));
     account.raise(&raised(50, now + 1.hour()), now);
     assert!(ready(account.reserve(50, now)).is_ok());
-    assert_eq!(ready(account.reserve(11, now + 1.hour())).unwrap_err().left, 10);
+    assert_eq!(ready(account.reserve(11, now + 1.hour())).unwrap_err().cause, Cause::Spent);
 }
 
 #[tokio::test]
@@ -376,13 +376,13 @@ async fn several_accounts_hold_together_or_not_at_all() {
     let wide = registry.account(&"a".into(), owner(), daily(100));
     let narrow = registry.account(&"b".into(), owner(), daily(10));
     let both: Accounts = [Arc::clone(&wide), Arc::clone(&narrow)].into_iter().collect();
-    assert_eq!(both.left(now), Some(10));
+    assert_eq!(both.left(now).all, 10);
     assert_eq!(both.reserve(11, now).await.unwrap_err().account.id().as_ref(), "b");
     assert_eq!(wide.reading(now).reserved, 0);
     let charges = both.reserve(10, now).await.unwrap().settle(4);
     assert_eq!(charges.iter().map(|charge| charge.amount).collect::<Vec<_>>(), [4, 4]);
-    assert_eq!(both.left(now), Some(6));
-    assert_eq!(Accounts::default().left(now), None);
+    assert_eq!(both.left(now).all, 6);
+    assert_eq!(Accounts::default().left(now), Left::UNLIMITED);
 }
 
 #[test]

@@ -242,9 +242,7 @@ impl Fault {
         }
         let (status, message) = (StatusCode::TOO_MANY_REQUESTS, exhausted.to_string());
         let fault = Self::new(Kind::PolicyBudget, status, "insufficient_quota", message);
-        // What is held for requests under way is free in a moment, or a part of it.
-        let retry_after = (exhausted.cause == budget::Cause::Held).then_some(Duration::from_secs(1));
-        Self { instead: exhausted.instead, retry_after, ..fault }
+        Self { instead: exhausted.instead, retry_after: in_a_moment(exhausted.cause), ..fault }
     }
 
     /// What the gateways count together cannot be reached, and nothing that is limited is to go on without it.
@@ -264,9 +262,16 @@ impl Fault {
 
     /// What the tenant may use of the operator's credentials is used up.
     #[must_use]
-    pub fn quota_exceeded() -> Self {
-        let message = "The tenant's quota for this provider is used up.";
-        Self::new(Kind::PolicyBudget, StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", message)
+    pub fn quota_exceeded(cause: budget::Cause) -> Self {
+        if cause == budget::Cause::NoStore {
+            return Self::no_limits();
+        }
+        let message = match cause.is_passing() {
+            true => "The tenant's quota for this provider has not enough left while other requests are under way.",
+            false => "The tenant's quota for this provider is used up.",
+        };
+        let fault = Self::new(Kind::PolicyBudget, StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", message);
+        Self { retry_after: in_a_moment(cause), ..fault }
     }
 
     /// The caller left; nobody reads the answer.
@@ -416,6 +421,11 @@ impl Fault {
             | Kind::GatewayFault => false,
         }
     }
+}
+
+/// When to come again for what is only held.
+fn in_a_moment(cause: budget::Cause) -> Option<Duration> {
+    cause.is_passing().then_some(Duration::from_secs(1))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 
 use crate::access::Tenant;
-use crate::budget::QuotaState;
+use crate::budget::{Cause, QuotaState};
 use crate::config::CredentialSource::{self, Custom, System};
 use crate::config::Prefer;
 use crate::error::{Fault, Kind};
@@ -96,7 +96,7 @@ impl ModelStatus {
             Self::Active => None,
             Self::Disabled => forbidden("model_disabled", format!("The model `{model}` is disabled.")),
             Self::NoPermission => forbidden("model_not_allowed", format!("This key may not call the model `{model}`.")),
-            Self::QuotaExceeded => Some(Fault::quota_exceeded()),
+            Self::QuotaExceeded => Some(Fault::quota_exceeded(Cause::Spent)),
             Self::CredentialRemoved => forbidden(
                 "credential_removed",
                 format!("The credentials of the model `{model}` were taken out of service."),
