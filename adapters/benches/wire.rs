@@ -1,6 +1,7 @@
 //! What a request and a stream cost on the way through: `cargo bench -p adapters`.
 //!
-//! The index of 208 kB of conversation is to take 30 µs at most and that of 1 kB 0.3 µs; saying 1 kB in Anthropic's words 3 µs.
+//! The index of 208 kB of conversation is to take 30 µs at most and that of 1 kB 0.3 µs; saying 1 kB in Anthropic's
+//! words 3 µs.
 #![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark fails by panicking, and has nobody to document for")]
 
 use std::hint::black_box;

@@ -31,7 +31,8 @@ pub trait Adapter: Send + Sync + 'static {
     /// A key that cannot stand in a header.
     fn authorize(&self, api_key: &str) -> Result<Vec<(HeaderName, HeaderValue)>, EncodeError>;
 
-    /// How many tokens it lets a model answer with at most where the caller says nothing; `None`: that is the provider's.
+    /// How many tokens it lets a model answer with at most where the caller says nothing; `None`: that is the
+    /// provider's.
     fn default_output(&self, _model: &str, _options: &Options) -> Option<u64> {
         None
     }
@@ -51,8 +52,9 @@ pub trait Adapter: Send + Sync + 'static {
     /// A decoder for one stream.
     fn events(&self, request: &Request, to: &Target<'_>) -> Box<dyn EventDecoder>;
 
-    /// Reads an answer that is an error. Never fails: an unknown shape is still an error of its status. A delay that only
-    /// the body tells is read here; the headers' [`retry_after`](crate::refusal::retry_after) is the gateway's to read.
+    /// Reads an answer that is an error. Never fails: an unknown shape is still an error of its status. A delay that
+    /// only the body tells is read here; the headers' [`retry_after`](crate::refusal::retry_after) is the gateway's to
+    /// read.
     fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal;
 }
 

@@ -1,8 +1,8 @@
 //! The only writer of OpenAI chunks.
 //!
-//! A decoder says what a provider's event meant; the writer makes `chat.completion.chunk` events of it, keeps what must be
-//! constant over a stream (id, created, model), numbers the tool calls, holds the usage back until the stream's end, and
-//! knows whether content has begun.
+//! A decoder says what a provider's event meant; the writer makes `chat.completion.chunk` events of it, keeps what must
+//! be constant over a stream (id, created, model), numbers the tool calls, holds the usage back until the stream's end,
+//! and knows whether content has begun.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -61,8 +61,8 @@ impl ChunkWriter {
         Self { wants_usage, ..Self::default() }
     }
 
-    /// Sets what all chunks have in common. To be said before the first chunk; later calls are ignored, so that a stream
-    /// keeps its id.
+    /// Sets what all chunks have in common. To be said before the first chunk; later calls are ignored, so that a
+    /// stream keeps its id.
     pub fn begin(&mut self, id: &str, created: u64, model: &str) {
         if !self.head.is_empty() {
             return;

@@ -1,5 +1,5 @@
-//! What a caller is to hand back with an answer. Over a stream it gathers, and is written as one delta before the finish:
-//! clients add lists up in ways of their own, or keep the last only, but all take one that comes once.
+//! What a caller is to hand back with an answer. Over a stream it gathers, and is written as one delta before the
+//! finish: clients add lists up in ways of their own, or keep the last only, but all take one that comes once.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

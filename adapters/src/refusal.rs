@@ -19,8 +19,8 @@ pub enum Class {
     Quota,
     /// The credential was refused.
     Authorization,
-    /// The credential is well, but what was asked is not for it: a model, an endpoint, a region, more at once than it is
-    /// allowed. Another one's may be.
+    /// The credential is well, but what was asked is not for it: a model, an endpoint, a region, more at once than it
+    /// is allowed. Another one's may be.
     Denied,
     /// The model or the path is not there for this credential.
     NotFound,
@@ -98,9 +98,9 @@ const LIMITS: [(&str, &str); 7] = [
     ("anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"),
 ];
 
-/// When a limit is over, as the headers of OpenAI's, of those with one limit, and of Anthropic say: the last of those that
-/// may be used up by what is said to remain. They stand in other answers too, so only a refusal by a limit may be read for
-/// it.
+/// When a limit is over, as the headers of OpenAI's, of those with one limit, and of Anthropic say: the last of those
+/// that may be used up by what is said to remain. They stand in other answers too, so only a refusal by a limit may be
+/// read for it.
 #[must_use]
 pub fn limit_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);

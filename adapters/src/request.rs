@@ -215,8 +215,8 @@ impl Request {
         }
     }
 
-    /// How many tokens the caller lets the model answer with at most, in all choices; `None` where it does not say. Which of
-    /// two limits a host goes by is its own: the higher one counts.
+    /// How many tokens the caller lets the model answer with at most, in all choices; `None` where it does not say.
+    /// Which of two limits a host goes by is its own: the higher one counts.
     #[must_use]
     pub fn output_limit(&self) -> Option<u64> {
         let limit = OUTPUT_LIMITS.iter().filter_map(|name| self.number(name)).max()?;
@@ -248,8 +248,8 @@ impl Request {
         self.get("input").and_then(count)
     }
 
-    /// The tiers that it may be served in, beside the standard one: those that it asks for, or that its account is set to
-    /// where it leaves that to the provider.
+    /// The tiers that it may be served in, beside the standard one: those that it asks for, or that its account is set
+    /// to where it leaves that to the provider.
     #[must_use]
     pub fn service_tiers(&self) -> &'static [ServiceTier] {
         if self.get("speed") == Some(b"\"fast\"") {
@@ -263,7 +263,8 @@ impl Request {
         }
     }
 
-    /// Whether it may be served in the US and nowhere else: it asks for that, or leaves it to the account's own setting.
+    /// Whether it may be served in the US and nowhere else: it asks for that, or leaves it to the account's own
+    /// setting.
     #[must_use]
     pub fn may_be_in_us(&self) -> bool {
         self.get("inference_geo").is_none_or(|geo| geo != b"\"global\"")
@@ -380,8 +381,8 @@ enum Piece {
     New(Bytes),
 }
 
-/// As [`rewrite_into`], of a part of an object: from the start of the first of these fields to `end`. What is not there is not
-/// added.
+/// As [`rewrite_into`], of a part of an object: from the start of the first of these fields to `end`. What is not there
+/// is not added.
 pub fn rewrite_part_into(bytes: &[u8], fields: &[Field], end: usize, edits: &[Edit<'_>], out: &mut Vec<u8>) {
     let first = fields.first().map_or(end, Field::start);
     let mut splice = Splice { run: first..first, emit: &mut append(bytes, out) };

@@ -70,8 +70,8 @@ impl Translator {
         Ok(())
     }
 
-    /// The provider's body has ended. Some hosts leave out the empty line behind the last event; one that was cut in its
-    /// middle cannot be read.
+    /// The provider's body has ended. Some hosts leave out the empty line behind the last event; one that was cut in
+    /// its middle cannot be read.
     ///
     /// # Errors
     /// It ended before the answer was complete, or was none.

@@ -1,5 +1,5 @@
-//! One line a request, written by a thread of its own: requests only append to a buffer. The buffer is bounded; what does
-//! not fit, because the disk or the pipe behind it is too slow, is dropped and counted.
+//! One line a request, written by a thread of its own: requests only append to a buffer. The buffer is bounded; what
+//! does not fit, because the disk or the pipe behind it is too slow, is dropped and counted.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};

@@ -127,7 +127,8 @@ pub fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes >= LONG && can_leave() { tokio::task::block_in_place(work) } else { work() }
 }
 
-/// A server that breaks at a body which is no JSON says nothing of itself. Looked at only then: every other body would pay for it.
+/// A server that breaks at a body which is no JSON says nothing of itself. Looked at only then: every other body would
+/// pay for it.
 fn blamed(fault: Fault, request: &Request) -> Fault {
     let broke = fault.refused.filter(|(status, _)| status.is_server_error());
     if broke.is_none() || request.is_valid() {

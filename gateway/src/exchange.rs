@@ -1,9 +1,9 @@
 //! One request from its first byte to its last: the file to read first.
 //!
-//! The ten steps: the head is read and the record opened; the key is looked up; its limits admit the request; the body is
-//! read and indexed; the model is resolved; its own limits admit the request; a target is picked, paid for at its worst
-//! case and asked (`search`); when it fails, another one is; the answer is relayed, whole or as a stream; and the record,
-//! dropped at the end, settles, writes the ledger's row, logs and counts.
+//! The ten steps: the head is read and the record opened; the key is looked up; its limits admit the request; the body
+//! is read and indexed; the model is resolved; its own limits admit the request; a target is picked, paid for at its
+//! worst case and asked (`search`); when it fails, another one is; the answer is relayed, whole or as a stream; and the
+//! record, dropped at the end, settles, writes the ledger's row, logs and counts.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -151,8 +151,8 @@ async fn call<'s>(
     relay::answer(&mut turn, begun).await
 }
 
-/// The model that answers while a budget of `key` is low, where the budget names one and the credential that the caller names
-/// serves it.
+/// The model that answers while a budget of `key` is low, where the budget names one and the credential that the caller
+/// names serves it.
 pub(crate) fn instead<'s>(
     snapshot: &'s Snapshot,
     key: &'s Key,
@@ -164,8 +164,8 @@ pub(crate) fn instead<'s>(
     other.narrow(key, headers).ok().map(|()| other)
 }
 
-/// The first answer of the model that was asked for or of one that takes over for it. Each of them is resolved, limited and
-/// priced as if it had been asked for.
+/// The first answer of the model that was asked for or of one that takes over for it. Each of them is resolved, limited
+/// and priced as if it had been asked for.
 async fn any_answer<'s>(
     gateway: &'s Gateway,
     snapshot: &'s Snapshot,
@@ -216,7 +216,8 @@ async fn answer_of<'s>(
     search::first_answer(gateway, rounds, turn, &instance, key, &adjusted).await
 }
 
-/// Waits for a slot of the model's own limits, where it has such and is to be waited for: no longer than the caller does.
+/// Waits for a slot of the model's own limits, where it has such and is to be waited for: no longer than the caller
+/// does.
 async fn turn_at(turn: &mut Turn<'_, '_>, instance: &ModelInstance<'_>) -> Result<ModelTurn, Fault> {
     let Some((scopes, queue)) = turn.record.bill.queue_of(instance) else {
         return Ok(None);

@@ -51,8 +51,8 @@ impl Gateway {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Gives accounts that a reload brings, and that were there before another took them away, what they had used and how
-    /// far they were raised. Blocks.
+    /// Gives accounts that a reload brings, and that were there before another took them away, what they had used and
+    /// how far they were raised. Blocks.
     pub fn recall(&self, now: Timestamp) {
         // Until then the ledger itself will, once it is open.
         if self.ledger.is_open() {

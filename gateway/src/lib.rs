@@ -2,10 +2,11 @@
 //!
 //! [`exchange`] is the file to read first: one request from its first byte to its last. It knows the order of the other
 //! rooms: [`access`] (who calls), [`model`] (what for, and where it can go), [`bill`] (what it takes of limits and
-//! budgets), [`params`] (what the model makes of its parameters), [`search`] (the model's targets in turn, by [`balance`]
-//! and [`retry`]), [`attempt`] (one target asked), [`relay`] (the answer), and [`record`] (settled, logged and counted).
-//! [`ledger`] keeps a row of each in the [`store`]. Requests come and go by [`net`], the only room that names Pingora;
-//! [`config`] reads what was written; [`serve`] starts the process. `docs/architecture.md` names every room.
+//! budgets), [`params`] (what the model makes of its parameters), [`search`] (the model's targets in turn, by
+//! [`balance`] and [`retry`]), [`attempt`] (one target asked), [`relay`] (the answer), and [`record`] (settled, logged
+//! and counted). [`ledger`] keeps a row of each in the [`store`]. Requests come and go by [`net`], the only room that
+//! names Pingora; [`config`] reads what was written; [`serve`] starts the process. `docs/architecture.md` names every
+//! room.
 
 pub mod access;
 pub mod access_log;

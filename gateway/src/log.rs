@@ -6,8 +6,8 @@ use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
-/// What is said of Pingora's own lines, unless the operator says otherwise: what goes wrong with handing sockets over is
-/// said by those who asked for it.
+/// What is said of Pingora's own lines, unless the operator says otherwise: what goes wrong with handing sockets over
+/// is said by those who asked for it.
 const PINGORA: &str = "pingora=warn,pingora_core=warn,pingora_core::server::transfer_fd=off";
 
 /// Tells the lines that `directives` let through, from now on.
@@ -21,7 +21,8 @@ pub(crate) fn start(directives: &str) -> Result<(), TryInitError> {
 
 /// Why `directives` are no filter.
 ///
-/// A word that is no level would be read as the name of a part of Weir, of which nothing is known, and all else be silent.
+/// A word that is no level would be read as the name of a part of Weir, of which nothing is known, and all else be
+/// silent.
 pub(crate) fn fault(directives: &str) -> Option<String> {
     if let Err(error) = filter(directives) {
         return Some(error.to_string());

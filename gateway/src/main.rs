@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use mimalloc as _;
 
 fn main() -> ExitCode {
-    // With huge pages the allocator's sparse blocks weigh 45 MB more; they gain nothing that could be measured. A kernel
-    // that cannot do without them is none that has them.
+    // With huge pages the allocator's sparse blocks weigh 45 MB more; they gain nothing that could be measured. A
+    // kernel that cannot do without them is none that has them.
     let _none_to_disable = rustix::thread::disable_transparent_huge_pages(true);
     gateway::cli::run()
 }

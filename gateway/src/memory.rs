@@ -1,5 +1,5 @@
-//! Memory that was freed goes back to the system. The allocator keeps it for a second, as it may be wanted again, and looks
-//! whether that second is over when something large is freed: in a gateway that has fallen silent, never.
+//! Memory that was freed goes back to the system. The allocator keeps it for a second, as it may be wanted again, and
+//! looks whether that second is over when something large is freed: in a gateway that has fallen silent, never.
 
 use std::hint::black_box;
 use std::io;

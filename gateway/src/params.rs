@@ -81,7 +81,8 @@ impl<'r> Adjusted<'r> {
         Self { request: Cow::Borrowed(request), changes: Vec::new(), unsupported }
     }
 
-    /// The first of what a dialect dropped that is to be refused instead. What the operator put in is not the caller's fault.
+    /// The first of what a dialect dropped that is to be refused instead. What the operator put in is not the caller's
+    /// fault.
     #[must_use]
     pub fn refuses<'d>(&self, dropped: &'d [Dropped]) -> Option<&'d Dropped> {
         if self.unsupported != Unsupported::Reject {

@@ -51,7 +51,8 @@ async fn whole(turn: &mut Turn<'_, '_>, reply: Reply) -> Result<(), Fault> {
     turn.client.send(head, reply.body.segments()).await.map_err(|_| Fault::gone())
 }
 
-/// A stream that is relayed. However that ends, also where nobody waits for it any more, what it has brought is counted.
+/// A stream that is relayed. However that ends, also where nobody waits for it any more, what it has brought is
+/// counted.
 struct Relayed<'t, 'c, 's> {
     turn: &'t mut Turn<'c, 's>,
     translator: &'t mut Translator,

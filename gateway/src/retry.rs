@@ -51,8 +51,8 @@ pub struct Circumstances {
     pub chance: u32,
 }
 
-/// The models that take over after `fault`: those named for a prompt that is too long or for content that was refused, or
-/// those for every failure that another model may mend.
+/// The models that take over after `fault`: those named for a prompt that is too long or for content that was refused,
+/// or those for every failure that another model may mend.
 #[must_use]
 pub fn takes_over<'f>(fallbacks: &'f Fallbacks, fault: &Fault) -> &'f [String] {
     match fault.refused {

@@ -1,5 +1,5 @@
-//! One model's targets, asked one after the other until one begins to answer: which is next, what it is allowed and paid,
-//! when to wait, and when to give up.
+//! One model's targets, asked one after the other until one begins to answer: which is next, what it is allowed and
+//! paid, when to wait, and when to give up.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -267,8 +267,9 @@ impl<'s> Search<'_, '_, 's> {
         Ok(true)
     }
 
-    /// How long until the first target is back, where all cool and that is to be waited for. No longer than what is left of the
-    /// longest wait and of the request's time; where an attempt failed it must have done nothing that was asked.
+    /// How long until the first target is back, where all cool and that is to be waited for. No longer than what is
+    /// left of the longest wait and of the request's time; where an attempt failed it must have done nothing that was
+    /// asked.
     fn until_the_first_is_back(&mut self) -> Option<Duration> {
         let is_safe = self.fault.as_ref().is_none_or(|fault| fault.kind == Kind::ProviderLimit && !fault.begun);
         if self.instance.model().when_all_cool != WhenAllCool::Wait || !is_safe || self.tries.are_over() {
@@ -291,8 +292,8 @@ impl<'s> Search<'_, '_, 's> {
         fault.or_else(|| is_spent.then(|| Fault::quota_exceeded(Cause::Spent)))
     }
 
-    /// Waits for a slot of whichever target comes free first, of those where only a limit is in the way; false where there is
-    /// none, or the wait was in vain.
+    /// Waits for a slot of whichever target comes free first, of those where only a limit is in the way; false where
+    /// there is none, or the wait was in vain.
     async fn turn_comes(&mut self) -> Result<bool, Fault> {
         self.turn.record.bill.pass_turn();
         let busy = self.instance.busy(&self.tried, Moment::now());

@@ -218,7 +218,8 @@ fn settings(config: &Config) -> Result<Settings, Refused> {
     })
 }
 
-/// What gives word of a signal, which would end the process otherwise. What comes before somebody listens is heard then.
+/// What gives word of a signal, which would end the process otherwise. What comes before somebody listens is heard
+/// then.
 fn heard<T>(signals: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _within = runtime.enter();
@@ -236,8 +237,8 @@ fn bind(settings: &mut Settings, start: Start) -> Result<Option<(Sockets, Ears)>
     }
 }
 
-/// The sockets of the process that serves, and that process, which serves on should this one fail. Until they come a signal
-/// ends the wait.
+/// The sockets of the process that serves, and that process, which serves on should this one fail. Until they come a
+/// signal ends the wait.
 fn take_over(settings: &mut Settings) -> Result<((Sockets, Ears), Predecessor), Refused> {
     let _unread =
         io::stdout().write_all(b"weir: waiting for the sockets of the process that serves; send it SIGQUIT\n");
@@ -273,7 +274,8 @@ fn alerts(config: &Config, proxies: &Proxies, metrics: &Metrics) -> Result<Alert
     Ok(Alerts::start(receivers, Arc::new(count))?)
 }
 
-/// The accounts; one that comes to its soft limit or its end is told in the log, counted, and told to who wants to know.
+/// The accounts; one that comes to its soft limit or its end is told in the log, counted, and told to who wants to
+/// know.
 fn budgets(metrics: &Metrics, alerts: &Arc<Alerts>, share: Option<&Share>) -> budget::Registry {
     let (counted, alerts) = (metrics.budget_alerts.clone(), Arc::clone(alerts));
     let listener = budget::Listener::new(move |alert: &Alert| {
@@ -289,7 +291,8 @@ fn budgets(metrics: &Metrics, alerts: &Arc<Alerts>, share: Option<&Share>) -> bu
     }
 }
 
-/// The Redis that the configuration names. A process that takes over another's sockets is a node of its own while both run.
+/// The Redis that the configuration names. A process that takes over another's sockets is a node of its own while both
+/// run.
 fn share(config: &Config, start: Start) -> Result<Option<Share>, Refused> {
     let Some(written) = &config.store.redis else {
         return Ok(None);

@@ -1,5 +1,5 @@
-//! The link to the Redis that several gateways share, on a thread of its own: whatever happens there, no request waits for
-//! that thread.
+//! The link to the Redis that several gateways share, on a thread of its own: whatever happens there, no request waits
+//! for that thread.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -80,8 +80,8 @@ impl Share {
         self.outbox.clone()
     }
 
-    /// Begins to share what these hold, the cooldowns and raised limits, which were made with this desk and outbox, and waits a little
-    /// until Redis is reached.
+    /// Begins to share what these hold, the cooldowns and raised limits, which were made with this desk and outbox, and
+    /// waits a little until Redis is reached.
     ///
     /// # Errors
     /// No thread can be started.

@@ -1,5 +1,5 @@
-//! What must outlive a reload, by a stable id. A shelf owns nothing: a snapshot holds what was taken from it, and what no
-//! snapshot holds any more is gone.
+//! What must outlive a reload, by a stable id. A shelf owns nothing: a snapshot holds what was taken from it, and what
+//! no snapshot holds any more is gone.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -71,8 +71,8 @@ impl<T> Places<T> {
     }
 }
 
-/// One part of an id, without the slash that stands between parts: ids in a configuration may have it, and `a/b` of `c` is
-/// not `b` of `c/a`.
+/// One part of an id, without the slash that stands between parts: ids in a configuration may have it, and `a/b` of `c`
+/// is not `b` of `c/a`.
 #[must_use]
 pub fn part(text: &str) -> Cow<'_, str> {
     if text.contains('/') { text.replace('/', "%2F").into() } else { text.into() }

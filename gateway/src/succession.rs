@@ -13,9 +13,9 @@ use crate::retry;
 /// From so many models on that a request was or will be handed to, none of them hands it on: its caller waits for each.
 const MOST: usize = 10;
 
-/// Who may take over: first what a budget names, where the model's answer could not even be cut to what is left; then those
-/// that the model names, and those that these name; and, when all came to nothing as well, what a budget names for the first
-/// of them that was too dear.
+/// Who may take over: first what a budget names, where the model's answer could not even be cut to what is left; then
+/// those that the model names, and those that these name; and, when all came to nothing as well, what a budget names
+/// for the first of them that was too dear.
 pub struct Succession<'s> {
     snapshot: &'s Snapshot,
     key: &'s Key,

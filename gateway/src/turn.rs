@@ -43,7 +43,8 @@ pub struct Turn<'c, 's> {
     since: Instant,
 }
 
-/// As long as the clocks allow and the caller stays; sends a sign of life when the caller has heard nothing for too long.
+/// As long as the clocks allow and the caller stays; sends a sign of life when the caller has heard nothing for too
+/// long.
 impl Patience for Turn<'_, '_> {
     async fn wait<T: Send>(&mut self, what: impl Future<Output = T> + Send + Unpin) -> Result<T, Fault> {
         let since = Instant::now();

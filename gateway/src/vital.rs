@@ -26,8 +26,8 @@ pub fn tireless(name: &'static str, mut work: impl FnMut() + Send + 'static) -> 
     Builder::new().name(name.to_owned()).spawn(tried)
 }
 
-/// Starts a thread whose panic ends the process: what it had in hand cannot be told, and whoever starts Weir again starts
-/// from what is on the disk.
+/// Starts a thread whose panic ends the process: what it had in hand cannot be told, and whoever starts Weir again
+/// starts from what is on the disk.
 ///
 /// # Errors
 /// The system gives no thread.

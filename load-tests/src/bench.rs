@@ -142,8 +142,8 @@ impl Run<'_> {
         Ok(Measured { scenario, rounds })
     }
 
-    /// The same with new processes for each round: memory that was once used is seldom given back. A third of the rounds: what is
-    /// measured of them differs little.
+    /// The same with new processes for each round: memory that was once used is seldom given back. A third of the
+    /// rounds: what is measured of them differs little.
     async fn rounds_afresh(&self, scenario: Scenario) -> io::Result<Measured> {
         let mut rounds = Vec::new();
         for round in 1..=self.bench.rounds.div_ceil(3) {

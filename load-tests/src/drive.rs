@@ -212,8 +212,8 @@ impl Open {
     }
 }
 
-/// Opens streams that fall silent after their first word, and measures memory before, and memory and readiness while they
-/// are held.
+/// Opens streams that fall silent after their first word, and measures memory before, and memory and readiness while
+/// they are held.
 async fn held(gateway: &Gateway, template: &Template, streams: usize) -> io::Result<Sample> {
     let idle = gateway.meter.memory();
     // The first connections pay for what is made once: pools, logs, the store.

@@ -50,7 +50,8 @@ impl Measured {
         median(self.rounds.iter().map(|round| in_round(round, kind, measure)))
     }
 
-    /// The median of what `compare` says of Weir and of `kind` in the same round, when the machine was as busy for both.
+    /// The median of what `compare` says of Weir and of `kind` in the same round, when the machine was as busy for
+    /// both.
     fn beside(&self, kind: Kind, measure: Measure, compare: fn(f64, f64) -> f64) -> Option<f64> {
         median(self.rounds.iter().map(|round| {
             let [weir, other] = [Kind::Weir, kind].map(|kind| in_round(round, kind, measure));

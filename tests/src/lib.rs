@@ -1,5 +1,5 @@
-//! What the tests share: fixtures, and for end-to-end tests the real binary as a process, a caller, and providers played
-//! over raw sockets.
+//! What the tests share: fixtures, and for end-to-end tests the real binary as a process, a caller, and providers
+//! played over raw sockets.
 //!
 //! | room | for |
 //! | --- | --- |

@@ -15,8 +15,8 @@ pub async fn within<T>(what: &str, waited: impl Future<Output = T>) -> T {
     }
 }
 
-/// Looks again and again whether `holds`, for what nobody tells of, such as a process's memory; false when it never came
-/// to hold within [`PATIENCE`].
+/// Looks again and again whether `holds`, for what nobody tells of, such as a process's memory; false when it never
+/// came to hold within [`PATIENCE`].
 pub async fn until(mut holds: impl FnMut() -> bool) -> bool {
     let looking = async {
         while !holds() {

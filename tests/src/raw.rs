@@ -175,7 +175,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     }
 }
 
-/// How long `GET path` takes on a connection of its own; blocks, so that a thread of its own can measure what others do.
+/// How long `GET path` takes on a connection of its own; blocks, so that a thread of its own can measure what others
+/// do.
 #[must_use]
 pub fn probe(address: SocketAddr, path: &str) -> Duration {
     let began = Instant::now();

@@ -1,5 +1,5 @@
-//! A real redis-server of a test's own, on a port of its own, that keeps nothing on a disk; and what can happen to one: it
-//! freezes, is slow, dies, comes back empty.
+//! A real redis-server of a test's own, on a port of its own, that keeps nothing on a disk; and what can happen to one:
+//! it freezes, is slow, dies, comes back empty.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -61,7 +61,8 @@ impl Redis {
         user.into_iter().chain(allowed).collect()
     }
 
-    /// A server with this certificate; gives the URL, which is none of the server's own, since that stays open for the test.
+    /// A server with this certificate; gives the URL, which is none of the server's own, since that stays open for the
+    /// test.
     #[must_use]
     pub fn secure(certificate: &Certificate) -> (Self, String) {
         Self::secure_with(certificate, &[])

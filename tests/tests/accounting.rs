@@ -1,4 +1,5 @@
-//! What callers may use and what they pay: limits, budgets, quotas, fallbacks, and the ledger that tells of each request.
+//! What callers may use and what they pay: limits, budgets, quotas, fallbacks, and the ledger that tells of each
+//! request.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};

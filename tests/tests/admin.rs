@@ -1,5 +1,5 @@
-//! The admin API against its own document: what a running gateway answers is what `GET /admin/openapi.json` says, no field
-//! more and none less.
+//! The admin API against its own document: what a running gateway answers is what `GET /admin/openapi.json` says, no
+//! field more and none less.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use boon::{Compiler, Draft, SchemaIndex, Schemas};
@@ -9,7 +9,8 @@ use weir_tests::client::Call;
 use weir_tests::priced::{PRICED, ask, config};
 use weir_tests::weir::Weir;
 
-/// The endpoints whose JSON is told by no schema: the document itself, and a configuration, which has a schema of its own.
+/// The endpoints whose JSON is told by no schema: the document itself, and a configuration, which has a schema of its
+/// own.
 const UNTOLD: [&str; 2] = ["/admin/openapi.json", "/admin/v1/config"];
 
 /// The document of a running gateway.
@@ -80,7 +81,8 @@ fn close(schema: &mut Value, object: Object) {
     }
 }
 
-/// A gateway where requests went well, waited for another target, fell back, and failed; the id of one that had choices.
+/// A gateway where requests went well, waited for another target, fell back, and failed; the id of one that had
+/// choices.
 async fn lived() -> (Weir, String) {
     let simulator = Box::leak(Box::new(simulator()));
     let tenant = "budgets: [{usd: 50, every: day}], \

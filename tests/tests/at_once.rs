@@ -1,5 +1,5 @@
-//! Requests at once over several gateways and the Redis that they share: never more than the limit, all of them for whoever
-//! asks, whatever dies in between.
+//! Requests at once over several gateways and the Redis that they share: never more than the limit, all of them for
+//! whoever asks, whatever dies in between.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
@@ -47,7 +47,8 @@ async fn fills(weir: &Weir, count: usize) -> Vec<Answer> {
     lasting
 }
 
-/// A gateway admits nobody while others have all the slots, unless a machine that is too busy made Redis too slow for it.
+/// A gateway admits nobody while others have all the slots, unless a machine that is too busy made Redis too slow for
+/// it.
 async fn refuses(weir: &Weir) {
     let admitted = fill(weir).await.len();
     assert!(admitted == 0 || weir.stderr().contains("redis is away"), "{admitted} were admitted");

@@ -554,7 +554,8 @@ async fn whatever_a_provider_answers_the_caller_gets_an_answer_in_openais_shape(
                 let (status, text, end) = told(&weir, &provider, stream).await;
                 assert!((200..600).contains(&status), "{provider} {stream}: {status} {text}");
                 if status == 200 {
-                    // Some of these are answers after all; an error within a stream is told and never ended with `[DONE]`.
+                    // Some of these are answers after all; an error within a stream is told and never ended with
+                    // `[DONE]`.
                     assert!(
                         !stream || text.contains("[DONE]") != text.contains("\"error\""),
                         "{provider}: {text} {end:?}"

@@ -198,7 +198,8 @@ async fn large_bodies_do_not_slow_small_requests_and_their_memory_is_used_again(
     for _ in 0..3 {
         upload().await;
     }
-    // The allocator keeps what is free for a moment, so another set of four may find it taken once; 384 MiB went through.
+    // The allocator keeps what is free for a moment, so another set of four may find it taken once; 384 MiB went
+    // through.
     let grown = memory(weir.pid()).peak.saturating_sub(peak) / 1024;
     assert!(grown < 128, "{grown} MiB more for the same bodies again");
 }

@@ -1,5 +1,5 @@
-//! What one request may take from others, and what it may not escape: whoever asks oddly, is refused, leaves, or falls back,
-//! leaves limits, budgets and credentials as they should be.
+//! What one request may take from others, and what it may not escape: whoever asks oddly, is refused, leaves, or falls
+//! back, leaves limits, budgets and credentials as they should be.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::{Duration, Instant};

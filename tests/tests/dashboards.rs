@@ -1,5 +1,5 @@
-//! Holds the dashboards and the alert rules to the metrics there are: a name that Weir does not export shows nothing and
-//! alerts nobody.
+//! Holds the dashboards and the alert rules to the metrics there are: a name that Weir does not export shows nothing
+//! and alerts nobody.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! The end of a process: what is under way ends first, nothing new begins, and what does not end in time is cut and said.
+//! The end of a process: what is under way ends first, nothing new begins, and what does not end in time is cut and
+//! said.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;

@@ -525,8 +525,8 @@ fn meaning(value: &Value) -> Value {
     }
 }
 
-/// Adds a delta as OpenAI's clients do: texts grow, lists with an index grow in their places, other lists come once, since
-/// one client breaks off at the second and another forgets the first.
+/// Adds a delta as OpenAI's clients do: texts grow, lists with an index grow in their places, other lists come once,
+/// since one client breaks off at the second and another forgets the first.
 fn add(to: &mut Value, delta: &Value) {
     match (to, delta) {
         (to, Value::Null) if to.is_null() => {}

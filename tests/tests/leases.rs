@@ -29,8 +29,8 @@ const LIMIT: i64 = 100_000;
 /// The most that one request holds.
 const WORST: i64 = 20;
 
-/// What may be overspent when Redis is lost while all of them claim: what the others claimed since each looked, which is
-/// never more than their part of the limit.
+/// What may be overspent when Redis is lost while all of them claim: what the others claimed since each looked, which
+/// is never more than their part of the limit.
 const MOST_OVER: i64 = LIMIT * (NODES - 1) / NODES;
 
 /// What they spend from.

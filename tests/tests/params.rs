@@ -1,5 +1,5 @@
-//! What a model makes of its requests' parameters, over real sockets: the bytes that a provider gets, and what the caller
-//! is told.
+//! What a model makes of its requests' parameters, over real sockets: the bytes that a provider gets, and what the
+//! caller is told.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};

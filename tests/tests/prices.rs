@@ -1,5 +1,5 @@
-//! Golden costs: providers' usage objects, whole and streamed, to the nano-dollar. The shapes are those of the Python packages
-//! openai 3.54 and anthropic 2.12.
+//! Golden costs: providers' usage objects, whole and streamed, to the nano-dollar. The shapes are those of the Python
+//! packages openai 3.54 and anthropic 2.12.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use adapters::{Adapter, Operation, Options, Request, Target, Translator, Usage};

@@ -1,5 +1,5 @@
-//! Several gateways and the Redis that they share, end to end: what their callers may use together, what each of them tells of
-//! all, and what happens to them when it freezes, dies, forgets and is slow.
+//! Several gateways and the Redis that they share, end to end: what their callers may use together, what each of them
+//! tells of all, and what happens to them when it freezes, dies, forgets and is slow.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::{Duration, Instant, SystemTime};
@@ -142,7 +142,8 @@ async fn what_a_large_request_held_and_did_not_use_is_there_for_the_other_gatewa
     let (one, two) = (config.start().await, config.start().await);
     degraded(&one, 0).await;
     degraded(&two, 0).await;
-    // Each holds more than a half of it, one after the other; what the one before did not use comes back in the background.
+    // Each holds more than a half of it, one after the other; what the one before did not use comes back in the
+    // background.
     for weir in [&one, &two].into_iter().cycle().take(20) {
         let call = weir.chat().json(&with(chat("m"), "max_tokens", json!(60_000)));
         let asked = Instant::now();
@@ -288,7 +289,8 @@ async fn a_redis_with_tls_is_reached_when_its_certificate_is_trusted() {
     std::fs::remove_file(trusted).unwrap();
 }
 
-/// A gateway for a model with two targets, of which the first refuses the first request, and wants none for five minutes.
+/// A gateway for a model with two targets, of which the first refuses the first request, and wants none for five
+/// minutes.
 fn config_that_cools(simulator: &Simulator, redis: &Redis) -> Config {
     let url = format!("http://{}/v1", simulator.addr());
     Config::new()
@@ -613,8 +615,8 @@ fn p99(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() - 1 - sorted.len() / 100]
 }
 
-/// Asks the gateways while `fate` has its way with their Redis: they are as quick as one that has none, and overspend no more
-/// than they may.
+/// Asks the gateways while `fate` has its way with their Redis: they are as quick as one that has none, and overspend
+/// no more than they may.
 async fn suffer(fate: Fate, redis: &mut Redis, gateways: &[&Weir], alone: &Weir) {
     let minute = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / 60;
     let ((spends, hurries), began) = (fate.keys(), minute());

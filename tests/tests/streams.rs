@@ -416,7 +416,8 @@ async fn events_leave_one_by_one_as_they_come() {
     let pending = weir.chat().json(&stream("m")).begin().await;
     allowed.add_permits(1);
     let mut answer = pending.answer().await;
-    // The provider sends an event only once the caller has the one before: a gateway that waits for more waits for ever.
+    // The provider sends an event only once the caller has the one before: a gateway that waits for more waits for
+    // ever.
     for number in 0..released {
         assert_eq!(answer.event().await.unwrap().text(), number.to_string());
         allowed.add_permits(1);

@@ -1,4 +1,5 @@
-//! Tools, reasoning and schemas: what is called, thought and promised survives every pair of dialects, whole and streamed.
+//! Tools, reasoning and schemas: what is called, thought and promised survives every pair of dialects, whole and
+//! streamed.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;

@@ -1,4 +1,5 @@
-//! Server-sent events. Lines end at LF, CRLF or CR and nowhere else; an event ends at an empty line; comments, `id:` and
+//! Server-sent events. Lines end at LF, CRLF or CR and nowhere else; an event ends at an empty line; comments, `id:`
+//! and
 //! `retry:` lines carry nothing for us.
 
 use memchr::memchr2;
@@ -11,8 +12,8 @@ pub const MAX_EVENT: usize = 16 * 1024 * 1024;
 /// Once empty, a buffer that grew over this is given back: a held stream stays small.
 const KEEP_CAPACITY: usize = 16 * 1024;
 
-/// Cuts bytes into events. `buffer[start..]` is not yet handed out; `buffer[start..line]` are whole lines of the event that
-/// is being read, and `buffer[line..scanned]` is known to hold no end of a line.
+/// Cuts bytes into events. `buffer[start..]` is not yet handed out; `buffer[start..line]` are whole lines of the event
+/// that is being read, and `buffer[line..scanned]` is known to hold no end of a line.
 #[derive(Debug, Default)]
 pub struct Framer {
     buffer: Vec<u8>,

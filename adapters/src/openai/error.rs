@@ -1,4 +1,5 @@
-//! Errors in OpenAI's shape, and in the many shapes that hosts of its dialect give them: nested, flat, a bare string, HTML.
+//! Errors in OpenAI's shape, and in the many shapes that hosts of its dialect give them: nested, flat, a bare string,
+//! HTML.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -228,8 +229,8 @@ const FLAGGED_WORDS: [&str; 5] = [
     "the request is prohibited due to a violation",
 ];
 
-/// A host's saying: how its message begins, and what comes further on. What the caller wrote and the message quotes begins no
-/// message.
+/// A host's saying: how its message begins, and what comes further on. What the caller wrote and the message quotes
+/// begins no message.
 type Saying = (&'static str, &'static str);
 
 /// Codes and types of a text that was refused by a policy.
@@ -338,7 +339,8 @@ fn content(refusal: &Refusal, is_overlong: bool, is_flagged: bool) -> Class {
     }
 }
 
-/// What a 403 says: of the credential only what its provider says of it in so many words, for it is refused to all others then.
+/// What a 403 says: of the credential only what its provider says of it in so many words, for it is refused to all
+/// others then.
 fn denied(refusal: &Refusal, is_bad_key: bool) -> Class {
     let says = |words: &[&str]| begins(&refusal.message, words);
     if is_bad_key || says(&DENIED_KEY_WORDS) {

@@ -1,5 +1,5 @@
-//! A whole `chat.completion` as Weir writes it for providers of other dialects. Texts come raw where the provider's can be
-//! passed on as they are.
+//! A whole `chat.completion` as Weir writes it for providers of other dialects. Texts come raw where the provider's can
+//! be passed on as they are.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! JSON strings without copies: as text, borrowed where they have no escapes, or raw with their quotes, to be passed on.
+//! JSON strings without copies: as text, borrowed where they have no escapes, or raw with their quotes, to be passed
+//! on.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +9,8 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// A string's text. (Serde borrows a `Cow` only where it stands alone: inside of an `Option` it copies. This one never does.)
+/// A string's text. (Serde borrows a `Cow` only where it stands alone: inside of an `Option` it copies. This one never
+/// does.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Text<'a>(pub Cow<'a, str>);
 

@@ -1,5 +1,5 @@
-//! Fields that nobody here knows, by their names, so that what can't be carried can be named. Serde's `flatten` would find
-//! them too, but it keeps each with its value, as a tree, until all are there: up to 16 times their bytes.
+//! Fields that nobody here knows, by their names, so that what can't be carried can be named. Serde's `flatten` would
+//! find them too, but it keeps each with its value, as a tree, until all are there: up to 16 times their bytes.
 
 use std::fmt;
 

@@ -46,8 +46,8 @@ fn details<const N: usize>(raw: Value<'_>, names: [&str; N]) -> [Option<u64>; N]
     index.values(raw, names).map(detail)
 }
 
-/// Reads a raw usage object of an answer that was served in this tier; `None` where it is null, counts nothing, or has another
-/// shape.
+/// Reads a raw usage object of an answer that was served in this tier; `None` where it is null, counts nothing, or has
+/// another shape.
 #[must_use]
 pub fn read(raw: &[u8], tier: ServiceTier) -> Option<Counted> {
     let index = Index::of(raw).ok()?;
@@ -83,8 +83,8 @@ pub fn read(raw: &[u8], tier: ServiceTier) -> Option<Counted> {
     Some(Counted { usage, extent: if tells_output { Extent::Whole } else { Extent::Input } })
 }
 
-/// All output. What a total holds beyond prompt and completion is the reasoning that xAI and Gemini leave out of the latter,
-/// unless it is just what was read from a cache, which some leave out of the former.
+/// All output. What a total holds beyond prompt and completion is the reasoning that xAI and Gemini leave out of the
+/// latter, unless it is just what was read from a cache, which some leave out of the former.
 fn all_output(prompt: Option<u64>, completion: Option<u64>, total: Option<u64>, cached: u64) -> Option<u64> {
     let beside_prompt = prompt.zip(total).map(|(prompt, total)| total.saturating_sub(prompt));
     let (Some(completion), Some(beside_prompt)) = (completion, beside_prompt) else {

@@ -1,5 +1,5 @@
-//! How often an address may guess: wrong keys a minute, by governor's GCRA over a map of our own, which is bounded and can be
-//! looked at without counting. An address that has used its guesses up is refused before its key is looked at.
+//! How often an address may guess: wrong keys a minute, by governor's GCRA over a map of our own, which is bounded and
+//! can be looked at without counting. An address that has used its guesses up is refused before its key is looked at.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,8 +1,8 @@
-//! Alerts of budgets, posted to where the configuration says, by a thread of its own: a request only leaves an alert in a
-//! bounded queue.
+//! Alerts of budgets, posted to where the configuration says, by a thread of its own: a request only leaves an alert in
+//! a bounded queue.
 //!
-//! Each receiver has its own queue and gets its alerts one after the other, in order. What it does not take with a 2xx is
-//! tried again for some minutes, and then lost with a line in the log. Redirects are not followed.
+//! Each receiver has its own queue and gets its alerts one after the other, in order. What it does not take with a 2xx
+//! is tried again for some minutes, and then lost with a line in the log. Redirects are not followed.
 
 mod notice;
 mod receiver;
@@ -118,8 +118,8 @@ impl Alerts {
     }
 }
 
-/// Posts until the process ends. A panic of one receiver's task is one of the whole, which then begins anew; the alert that it
-/// was at is lost.
+/// Posts until the process ends. A panic of one receiver's task is one of the whole, which then begins anew; the alert
+/// that it was at is lost.
 async fn post(receivers: &[(Receiver, Queue)], told: &Told, mut ending: watch::Receiver<bool>) {
     // Of its own: connections belong to the runtime that opened them.
     let upstreams = Upstreams::new(Resolver::system());

@@ -73,8 +73,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether the provider itself said so of the credential, and would say it to every gateway. What else fails may lie
-    /// between this gateway and the provider.
+    /// Whether the provider itself said so of the credential, and would say it to every gateway. What else fails may
+    /// lie between this gateway and the provider.
     pub(super) const fn is_said(self) -> bool {
         match self.cause {
             Cause::RateLimit | Cause::Credit | Cause::Auth => true,
@@ -168,8 +168,8 @@ impl Health {
         }
     }
 
-    /// An attempt that began at `begun` has its first content: probation is over. Gives whether a cooldown ended with that
-    /// before its time.
+    /// An attempt that began at `begun` has its first content: probation is over. Gives whether a cooldown ended with
+    /// that before its time.
     pub fn answered(&self, begun: Moment, now: Moment) -> bool {
         let until = self.until();
         let ends = until != Moment::NEVER && begun >= self.history().cooled;

@@ -121,8 +121,8 @@ impl Tried {
         self.places.last().copied()
     }
 
-    /// How the picks since this was asked last were made: `None` for plain ones, that came upon no candidate that was not
-    /// usable.
+    /// How the picks since this was asked last were made: `None` for plain ones, that came upon no candidate that was
+    /// not usable.
     pub fn strayed(&mut self) -> Option<How> {
         self.how.take()
     }
@@ -296,8 +296,8 @@ impl LbModelManager {
         Ok((place, held))
     }
 
-    /// A hold on the one that is the soonest to be well, for when all cool: one that was not tried, and whose own limits
-    /// have `room`.
+    /// A hold on the one that is the soonest to be well, for when all cool: one that was not tried, and whose own
+    /// limits have `room`.
     pub fn pick_least_ill(&self, tried: &mut Tried, now: Moment, room: impl Fn(usize) -> f32) -> Option<(usize, Held)> {
         let left = self.candidates.iter().enumerate().filter(|(place, _)| !tried.has(*place) && room(*place) > 0.0);
         let (place, candidate) =
@@ -413,8 +413,8 @@ impl LbModelManager {
         self.candidates.get(place).map_or(u32::MAX, |candidate| candidate.standing.load.in_flight())
     }
 
-    /// The part of the requests that goes to each candidate as things are, by weight and however it is picked: that of the
-    /// first level that has a usable one. `may` says which may be used at all.
+    /// The part of the requests that goes to each candidate as things are, by weight and however it is picked: that of
+    /// the first level that has a usable one. `may` says which may be used at all.
     #[must_use]
     pub fn shares(&self, now: Moment, may: impl Fn(usize) -> bool) -> Vec<f64> {
         let mut shares = vec![0.0; self.candidates.len()];
@@ -462,7 +462,8 @@ impl LbModelManager {
         left.filter_map(|(place, candidate)| Some(room_in(place)?.max(candidate.standing.wait(now).after))).min()
     }
 
-    /// The targets that `may` be used and were not asked in this round, the better ones first, and how long until each is well.
+    /// The targets that `may` be used and were not asked in this round, the better ones first, and how long until each
+    /// is well.
     #[must_use]
     pub fn left(&self, tried: &Tried, now: Moment, may: impl Fn(usize) -> bool) -> Vec<(usize, Duration)> {
         let places = self.levels.iter().flat_map(|level| &level.members).map(|member| member.place);

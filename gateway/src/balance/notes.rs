@@ -1,4 +1,5 @@
-//! What gateways tell each other of cooldowns. This room writes notes and hears them; who carries them it does not know.
+//! What gateways tell each other of cooldowns. This room writes notes and hears them; who carries them it does not
+//! know.
 
 use std::sync::Arc;
 

@@ -52,8 +52,8 @@ impl Pins {
 /// How far the first message of a user is looked for.
 const MOST_LOOKED_AT: usize = 256 * 1024;
 
-/// What of a prompt's beginning is compared: its first and its last bytes. The first are those of the system's message, the
-/// last those of the user's.
+/// What of a prompt's beginning is compared: its first and its last bytes. The first are those of the system's message,
+/// the last those of the user's.
 const FIRST: usize = 2 * 1024;
 const LAST: usize = 4 * 1024;
 

@@ -78,7 +78,8 @@ impl Registry {
         }
     }
 
-    /// The health of the credential `id`; a fresh one where `secret`, all that it is called with, is another than before.
+    /// The health of the credential `id`; a fresh one where `secret`, all that it is called with, is another than
+    /// before.
     #[must_use]
     pub fn credential(&self, id: &str, secret: impl Hash) -> Arc<CredentialHealth> {
         let (id, fingerprint): (Arc<str>, _) = (id.into(), self.fingerprints.hash_one(&secret));
@@ -227,8 +228,8 @@ impl Part<'_> {
     }
 }
 
-/// The same for the same secret in every process: enough to tell a new key from the one before it, and too little to say
-/// anything of either.
+/// The same for the same secret in every process: enough to tell a new key from the one before it, and too little to
+/// say anything of either.
 fn tag(secret: impl Hash) -> u16 {
     let mut hasher = Stable(Sha256::new());
     secret.hash(&mut hasher);

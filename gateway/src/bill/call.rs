@@ -19,8 +19,8 @@ pub(super) struct Call<'r> {
 }
 
 impl Call<'_> {
-    /// Holds it, one that names no limit of its answer with a part of what is left of tokens; where none has enough for that,
-    /// with as much of it as one has. Gives to how many tokens each answer is cut then.
+    /// Holds it, one that names no limit of its answer with a part of what is left of tokens; where none has enough for
+    /// that, with as much of it as one has. Gives to how many tokens each answer is cut then.
     ///
     /// # Errors
     /// No quota has enough left even for that.

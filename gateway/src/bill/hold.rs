@@ -52,7 +52,8 @@ impl Hold {
 }
 
 impl Drop for Hold {
-    /// What was not charged cost nothing, the credential's tokens too: an estimate that stayed there would be everybody's.
+    /// What was not charged cost nothing, the credential's tokens too: an estimate that stayed there would be
+    /// everybody's.
     fn drop(&mut self) {
         self.leave_credential(0);
     }

@@ -1,5 +1,5 @@
-//! What one request takes and pays: its place under limits, what it may cost at most, and its row in the ledger. Part of
-//! the request's record, so whatever ends the request gives back what is held and writes what was used.
+//! What one request takes and pays: its place under limits, what it may cost at most, and its row in the ledger. Part
+//! of the request's record, so whatever ends the request gives back what is held and writes what was used.
 
 mod call;
 mod hold;
@@ -28,7 +28,8 @@ use crate::limit::{self, Admission, Queue, Scopes, Standing};
 use crate::model::{Model, ModelInstance, Picked};
 use crate::price::{Nanos, most_tokens};
 
-/// What a model may answer with at most when neither the caller nor the catalog says: it is only reserved, not asked for.
+/// What a model may answer with at most when neither the caller nor the catalog says: it is only reserved, not asked
+/// for.
 const OUTPUT_TOKENS: u64 = 16_384;
 
 /// The limits of a model that were [waited for](Bill::queue_of), if any were, and what came of it.
@@ -79,8 +80,8 @@ impl Bill {
         Some((admission.limits_of(instance.limited_as())?, instance.model().queue?))
     }
 
-    /// Counts the request and its tokens, as far as they can be told, under the limits that hold for the model, where it has
-    /// had its `turn` at those that are waited for.
+    /// Counts the request and its tokens, as far as they can be told, under the limits that hold for the model, where
+    /// it has had its `turn` at those that are waited for.
     ///
     /// # Errors
     /// One of them is reached; then another model may be asked for, else the request counts nowhere.
@@ -226,8 +227,8 @@ impl Bill {
         Payable::cut(request, cut.or(by_quota))
     }
 
-    /// Holds in every budget what is right for what is left, and again where that was not what this gateway believed: what others
-    /// took, or gave back, is known then. Gives to how many tokens each answer is cut.
+    /// Holds in every budget what is right for what is left, and again where that was not what this gateway believed:
+    /// what others took, or gave back, is known then. Gives to how many tokens each answer is cut.
     async fn hold_money(
         &mut self,
         key: &Key,
@@ -252,7 +253,8 @@ impl Bill {
         }
     }
 
-    /// The most tokens that the request can have in all likelihood. Looked for once, and only where money is held for it.
+    /// The most tokens that the request can have in all likelihood. Looked for once, and only where money is held for
+    /// it.
     fn input_bound(&mut self, request: &Request) -> u64 {
         let (tokens, all) = (u128::from(self.input_tokens), self.request_bytes.max(1) as u128);
         let learned = |bytes: usize| u64::try_from(tokens * bytes as u128 / all).unwrap_or(u64::MAX);
@@ -333,8 +335,8 @@ impl Bill {
         self.hold.most_output
     }
 
-    /// What each account is charged if the request ends now, and the attempts under way have used so much: the account's id,
-    /// the window, and the amount.
+    /// What each account is charged if the request ends now, and the attempts under way have used so much: the
+    /// account's id, the window, and the amount.
     pub fn due(&self, [first, beside]: [Option<Spent>; 2]) -> impl Iterator<Item = (&str, i64, i64)> {
         let under_way = [(&self.hold, first), (&self.beside, beside)].into_iter();
         let under_way = under_way.filter_map(|(hold, spent)| Some(hold.due(&spent?)));
@@ -349,8 +351,8 @@ impl Bill {
         admitted.or_else(|| Some(self.refused_by.as_ref()?.standing(now)))
     }
 
-    /// The request has ended: what was held is replaced by what the attempt that answered used, and by what those used that
-    /// did not answer; no money is charged unless the row tells it too. Gives what each account is charged with.
+    /// The request has ended: what was held is replaced by what the attempt that answered used, and by what those used
+    /// that did not answer; no money is charged unless the row tells it too. Gives what each account is charged with.
     pub fn settle(&mut self, model: Option<&Model>, answered: Option<&Spent>, row: Option<Nanos>) -> Vec<Charge> {
         let now = Instant::now();
         let answer = answered.map(|spent| spent.usage.total_tokens());

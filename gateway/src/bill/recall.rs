@@ -1,5 +1,5 @@
-//! What other gateways have in hand of a budget or a quota comes back as soon as one says that it lacks it: a request tries
-//! again until then.
+//! What other gateways have in hand of a budget or a quota comes back as soon as one says that it lacks it: a request
+//! tries again until then.
 
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ impl Recall {
         Self { until: Instant::now(), has_paused: false }
     }
 
-    /// Whether to try again after this refusal: at once where `less` would do; after a pause for what others have in hand, and
-    /// once for what they held when they last told, since their requests may have ended just then.
+    /// Whether to try again after this refusal: at once where `less` would do; after a pause for what others have in
+    /// hand, and once for what they held when they last told, since their requests may have ended just then.
     pub(super) async fn goes_on(&mut self, cause: Cause, less: bool) -> bool {
         let may_be_there = match cause {
             _ if Instant::now() >= self.until => false,

@@ -17,8 +17,8 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// This and another one together, as far as to be relied on as the less reliable of the two; costs that are not known are
-    /// left out.
+    /// This and another one together, as far as to be relied on as the less reliable of the two; costs that are not
+    /// known are left out.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let cost = match (self.cost, other.cost) {

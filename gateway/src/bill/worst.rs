@@ -11,14 +11,16 @@ use crate::price::{Nanos, Price};
 /// A budget that pays for fewer tokens than this is spent: an answer cut so short helps nobody.
 pub(super) const LEAST_OUTPUT: u64 = 16;
 
-/// A request that names no limit of its answer holds this part of what its gateway could have of the rest: one that held all of
-/// it would have every other refused while it runs, though it may come to a hundred tokens.
+/// A request that names no limit of its answer holds this part of what its gateway could have of the rest: one that
+/// held all of it would have every other refused while it runs, though it may come to a hundred tokens.
 const PART: Nanos = 4;
 
-/// But as much as so many tokens of each answer cost, where there is so much: a whole answer, of most that are asked for.
+/// But as much as so many tokens of each answer cost, where there is so much: a whole answer, of most that are asked
+/// for.
 pub(super) const USUAL_OUTPUT: u64 = 4_096;
 
-/// What a request that names no limit of its answer may hold of what is `left`, where `usual` is as much as a whole answer is.
+/// What a request that names no limit of its answer may hold of what is `left`, where `usual` is as much as a whole
+/// answer is.
 pub(super) fn part_of(left: Left, usual: i64) -> i64 {
     usual.max(left.share / PART).min(left.all)
 }
@@ -64,8 +66,9 @@ impl Worst {
         price.bound(&Usage { output_tokens, ..self.usage }, self.tiers)
     }
 
-    /// To how many tokens each answer is cut where `left` is all that there is and the `whole` would cost that much, if to any;
-    /// and what is to be held then. Where too little is left, that is the least that is of use: others may give it back.
+    /// To how many tokens each answer is cut where `left` is all that there is and the `whole` would cost that much, if
+    /// to any; and what is to be held then. Where too little is left, that is the least that is of use: others may give
+    /// it back.
     pub(super) fn fit(&self, price: &Price, whole: Nanos, left: Left, request: &Request) -> (Option<u64>, Nanos) {
         let most = self.most(price, left, request);
         let cut = if whole <= most { None } else { self.cut(price, most, request) };
@@ -82,8 +85,8 @@ impl Worst {
         usual.map_or(left.all, |usual| part_of(left, usual))
     }
 
-    /// How many tokens each answer may have for what is left, and no fewer than are of use; `None` where the answer's length
-    /// changes nothing.
+    /// How many tokens each answer may have for what is left, and no fewer than are of use; `None` where the answer's
+    /// length changes nothing.
     fn cut(&self, price: &Price, left: Nanos, request: &Request) -> Option<u64> {
         match request.operation() {
             Operation::Embeddings => None,

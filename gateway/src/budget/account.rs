@@ -1,8 +1,8 @@
 //! One account: what may be spent in a window, what was, and what is held for requests under way.
 //!
-//! Amounts are nano-dollars for budgets, plain counts for quotas. What is used and what is reserved never pass the limit
-//! together when a reservation is made, whatever the concurrency, since both change under one lock that is held for a few
-//! nanoseconds. Only a request that uses more than its own reservation can pass it, by that much.
+//! Amounts are nano-dollars for budgets, plain counts for quotas. What is used and what is reserved never pass the
+//! limit together when a reservation is made, whatever the concurrency, since both change under one lock that is held
+//! for a few nanoseconds. Only a request that uses more than its own reservation can pass it, by that much.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -318,8 +318,8 @@ impl Account {
         Claim { key: format!("weir:{{{}}}:{}", self.id, window.start), window: Some(window), amount, beside }
     }
 
-    /// Lets another limit hold in the place of the configured one, or that one again. Kept over reloads; whoever raises it
-    /// keeps it over restarts.
+    /// Lets another limit hold in the place of the configured one, or that one again. Kept over reloads; whoever raises
+    /// it keeps it over restarts.
     pub fn raise(&self, raise: &raises::Raise, now: Timestamp) {
         let lasts = !raise.ended && raise.until > now;
         self.locked().raise = lasts.then(|| Box::new(Raise { limit: raise.limit, until: raise.until }));
@@ -331,8 +331,8 @@ impl Account {
         self.locked().raise.as_ref().map(|raise| raise.until).filter(|until| now < *until)
     }
 
-    /// What of this counts in the window around `now`: windows by their first second, of whatever calendar, and what was used
-    /// of each.
+    /// What of this counts in the window around `now`: windows by their first second, of whatever calendar, and what
+    /// was used of each.
     #[must_use]
     pub(super) fn used_of(&self, windows: &[(i64, i64)], now: Timestamp) -> i64 {
         let current = self.counter(now).window;
@@ -344,9 +344,9 @@ impl Account {
         used.fold(0, i64::saturating_add)
     }
 
-    /// Adds what was used of the window around `now` before this process began, once. The figure must hold nothing that this
-    /// process has charged. Where this process takes over from another node, that one's claims in the shared store hold it
-    /// already.
+    /// Adds what was used of the window around `now` before this process began, once. The figure must hold nothing that
+    /// this process has charged. Where this process takes over from another node, that one's claims in the shared store
+    /// hold it already.
     pub fn restore(&self, used: i64, now: Timestamp) {
         let claimed = self.desk.as_ref().is_some_and(|desk| desk.heir_of().is_some());
         let mut counter = self.counter(now);
@@ -357,15 +357,16 @@ impl Account {
         if !claimed {
             (counter.used, counter.restored) = (before, true);
         }
-        // What this node's own use had come to was told before the restart. That a request was refused, or that others' use had
-        // come to it too, is not known any more, and is told again: as the same event to those who receive it.
+        // What this node's own use had come to was told before the restart. That a request was refused, or that others'
+        // use had come to it too, is not known any more, and is told again: as the same event to those who receive it.
         let limit = counter.limit(&self.terms, now);
         let told = |threshold: i64| (before >= threshold).then_some(limit);
         let Told { soft, spent } = counter.told;
         counter.told = Told { soft: self.terms.soft_of(limit).and_then(told).max(soft), spent: told(limit).max(spent) };
     }
 
-    /// Nothing of before this moment is to be added any more: from here on the ledger holds what this account was charged.
+    /// Nothing of before this moment is to be added any more: from here on the ledger holds what this account was
+    /// charged.
     pub(super) fn restored(&self) {
         self.locked().restored = true;
     }

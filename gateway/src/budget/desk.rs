@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use crate::budget::lease::{Answer, Claim, NodeId, Reason};
 use crate::config::OnRedisLoss;
 
-/// What several nodes share: an account, or slots. It says what to write of this node into the shared store, and learns what
-/// the others wrote there.
+/// What several nodes share: an account, or slots. It says what to write of this node into the shared store, and learns
+/// what the others wrote there.
 pub trait Claimant: fmt::Debug + Send + Sync {
     /// Its stable name.
     fn id(&self) -> &Arc<str>;
@@ -78,9 +78,10 @@ impl Desk {
         Self::of(node, None, policy, most_wishes)
     }
 
-    /// A desk of a process that takes over from another one on this machine while that still runs. It is a node of its own,
-    /// `node`, until it ends; then it leaves what it has used to `heir_of`, so that the next process, which is that node
-    /// again, finds all of it in one claim.
+    /// A desk of a process that takes over from another one on this machine while that still runs. It is a node of its
+    /// own,
+    /// `node`, until it ends; then it leaves what it has used to `heir_of`, so that the next process, which is that
+    /// node again, finds all of it in one claim.
     #[must_use]
     pub fn taking_over(node: NodeId, heir_of: NodeId, policy: OnRedisLoss, most_wishes: usize) -> (Arc<Self>, Wishes) {
         Self::of(node, Some(heir_of), policy, most_wishes)

@@ -1,17 +1,17 @@
-//! What one node of several may spend of an account that they share, worked out without a network: claims and answers in,
-//! claims out.
+//! What one node of several may spend of an account that they share, worked out without a network: claims and answers
+//! in, claims out.
 //!
-//! The shared store holds, for each account and window, one number a node: its *claim*, what that node has used, holds for
-//! requests and keeps in hand. A node writes only its own number and then reads all of them; what the claims exceed the limit
-//! by, the last to write takes back. So no two nodes can be granted the same money in whatever order their writes arrive,
-//! and a claim that is written twice is written once: nothing is lost or counted twice when an answer does not come. A
-//! store that has lost what it held is filled again by what the nodes remember, and until all had the time to tell it nobody
-//! believes that another node's claim has fallen.
+//! The shared store holds, for each account and window, one number a node: its *claim*, what that node has used, holds
+//! for requests and keeps in hand. A node writes only its own number and then reads all of them; what the claims exceed
+//! the limit by, the last to write takes back. So no two nodes can be granted the same money in whatever order their
+//! writes arrive, and a claim that is written twice is written once: nothing is lost or counted twice when an answer
+//! does not come. A store that has lost what it held is filled again by what the nodes remember, and until all had the
+//! time to tell it nobody believes that another node's claim has fallen.
 //!
-//! What is in hand is kept small, so that it is there for all: whatever is more than a slice or two goes back as soon as it is
-//! free, and all of it while another node was refused. Beside its claim a node writes what of it is [spent](Beside): when its
-//! process dies that is all that it keeps. A process that was not answered for so long that others may take it for dead takes
-//! nothing that it had in hand.
+//! What is in hand is kept small, so that it is there for all: whatever is more than a slice or two goes back as soon
+//! as it is free, and all of it while another node was refused. Beside its claim a node writes what of it is
+//! [spent](Beside): when its process dies that is all that it keeps. A process that was not answered for so long that
+//! others may take it for dead takes nothing that it had in hand.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,8 @@ use crate::config::OnRedisLoss;
 /// The name of a node in the shared store.
 pub type NodeId = u64;
 
-/// The longest time that an admission waits for a slice. The link answers, or cuts off, long before: only where many nodes ask for
-/// the last of an account at once, and the store is far away, are there some rounds to wait for.
+/// The longest time that an admission waits for a slice. The link answers, or cuts off, long before: only where many
+/// nodes ask for the last of an account at once, and the store is far away, are there some rounds to wait for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A slice is this part of what each node could have of the remainder: small enough to leave the others theirs.
@@ -37,22 +37,23 @@ const PART: i64 = 4;
 /// How long an account that was seen to be spent is refused without asking again.
 const SPENT_FOR: SignedDuration = SignedDuration::from_secs(1);
 
-/// For how long after the store lost its data nobody believes that a claim has fallen: what it has may be old. By then every
-/// node that can reach it has told it anew, twice over.
+/// For how long after the store lost its data nobody believes that a claim has fallen: what it has may be old. By then
+/// every node that can reach it has told it anew, twice over.
 pub const DOUBT: SignedDuration = SignedDuration::from_secs(6);
 
 /// How long a slice may lie unused before it goes back.
 pub const IDLE: SignedDuration = SignedDuration::from_secs(3);
 
-/// How long one that lacks only what others hold or have in hand is refused without asking again: that is given back as soon as it
-/// is free.
+/// How long one that lacks only what others hold or have in hand is refused without asking again: that is given back as
+/// soon as it is free.
 const HELD_FOR: SignedDuration = SignedDuration::from_millis(50);
 
-/// For how long what is in hand can be trusted without an answer: others take it from a process that was silent for twice as long.
+/// For how long what is in hand can be trusted without an answer: others take it from a process that was silent for
+/// twice as long.
 const TRUSTED: SignedDuration = SignedDuration::from_secs(5);
 
-/// How long somebody who was refused counts as one who wants what others have in hand: they look once a second, and callers come
-/// again.
+/// How long somebody who was refused counts as one who wants what others have in hand: they look once a second, and
+/// callers come again.
 const HUNGER: SignedDuration = SignedDuration::from_millis(2500);
 
 /// What a node writes into the shared store.
@@ -247,8 +248,8 @@ impl Lease {
         self.granted.saturating_sub(need.taken).max(0)
     }
 
-    /// What is to stay of what is in hand: all of two slices, else one of them, so that it does not swing; nothing while
-    /// another node wants it, but what is waited for here.
+    /// What is to stay of what is in hand: all of two slices, else one of them, so that it does not swing; nothing
+    /// while another node wants it, but what is waited for here.
     fn keep(&self, need: Need) -> i64 {
         let in_hand = self.in_hand(need);
         let slice = self.left(need).saturating_add(in_hand) / need.nodes.saturating_mul(PART).max(1);
@@ -318,8 +319,8 @@ impl Lease {
         }
     }
 
-    /// What is left if each other node has claimed one more slice since it was last seen. A window that was never seen began
-    /// without a store: then the others have claimed nothing either.
+    /// What is left if each other node has claimed one more slice since it was last seen. A window that was never seen
+    /// began without a store: then the others have claimed nothing either.
     fn surely_left(&self, need: Need) -> i64 {
         let claimed = if self.told.is_some() { self.slice(need).saturating_mul(need.nodes - 1) } else { 0 };
         self.left(need).saturating_sub(claimed).max(0)
@@ -400,8 +401,8 @@ impl Lease {
         }
     }
 
-    /// Gives back what is more than is to stay in hand: of what a request held at most and did not use, or of a share that was
-    /// taken without a store.
+    /// Gives back what is more than is to stay in hand: of what a request held at most and did not use, or of a share
+    /// that was taken without a store.
     fn trim(&mut self, need: Need) {
         self.granted = self.granted.min(need.taken.saturating_add(self.keep(need)));
     }
@@ -418,8 +419,8 @@ impl Lease {
         }
     }
 
-    /// All that is waited for; while nobody believes that a claim falls again, only what one of them waits for: what then turned
-    /// out too much would be nobody's for as long.
+    /// All that is waited for; while nobody believes that a claim falls again, only what one of them waits for: what
+    /// then turned out too much would be nobody's for as long.
     fn to_claim(&self, need: Need) -> i64 {
         if self.peers.is_doubted(need.now) { self.least_wanted.min(self.wanted) } else { self.wanted }
     }
@@ -469,8 +470,8 @@ impl Lease {
         self.unused_elsewhere = beyond(|beside| beside.used);
     }
 
-    /// What of the claim `after` does not pass the limit; nothing of what it adds, when that is less than any of those who
-    /// wait lacks: it would lie here unused while another node may lack just that.
+    /// What of the claim `after` does not pass the limit; nothing of what it adds, when that is less than any of those
+    /// who wait lacks: it would lie here unused while another node may lack just that.
     fn kept(&self, after: i64, need: Need) -> i64 {
         let mine = self.granted.max(need.taken);
         let over = after.saturating_add(self.elsewhere()).saturating_sub(need.limit).max(0);
@@ -675,8 +676,9 @@ mod tests {
     }
 
     proptest! {
-        /// However the writes and reads of several nodes mix, whichever answers are lost, and whoever stands still for however
-        /// long, no more is granted than there is, and what those who were frozen had used since they last said so.
+        /// However the writes and reads of several nodes mix, whichever answers are lost, and whoever stands still for
+        /// however long, no more is granted than there is, and what those who were frozen had used since they last said
+        /// so.
         #[test]
         fn all_nodes_together_are_granted_no_more_than_there_is(steps in steps()) {
             let mut nodes: Vec<_> = (0..COUNT).map(Node::new).collect();
@@ -733,7 +735,8 @@ mod tests {
         assert_eq!(node.lease.answered(&node.desk, &answer, node.need()), Some(Amount::Total(slice)));
     }
 
-    /// A node that has claimed `own` of it, beside another one that has claimed `other` and spent `spent`, and wants more or not.
+    /// A node that has claimed `own` of it, beside another one that has claimed `other` and spent `spent`, and wants
+    /// more or not.
     fn beside_another(own: i64, (other, spent): (i64, i64), wants: bool) -> Node {
         let mut node = Node::new(0);
         node.taken = own;

@@ -1,8 +1,10 @@
-//! Money and quotas: what may be spent in a window of time, held before a request goes out and settled when it has ended.
+//! Money and quotas: what may be spent in a window of time, held before a request goes out and settled when it has
+//! ended.
 //!
-//! A [`Registry`] hands out accounts by stable ids, so that what they have counted outlives a reload. A key's [`Accounts`]
-//! are put together when the snapshot is built. What is held is given back however a request ends, since it is a guard's; what
-//! was used goes to the ledger as [`Charge`]s, from which the counters are read back at the next start.
+//! A [`Registry`] hands out accounts by stable ids, so that what they have counted outlives a reload. A key's
+//! [`Accounts`] are put together when the snapshot is built. What is held is given back however a request ends, since
+//! it is a guard's; what was used goes to the ledger as [`Charge`]s, from which the counters are read back at the next
+//! start.
 
 mod account;
 mod accounts;
@@ -135,8 +137,8 @@ impl Registry {
         }
     }
 
-    /// Takes over a limit that was raised for a while, or word that this ended, unless something newer is known; whether it is
-    /// news. Whoever says it keeps it over restarts.
+    /// Takes over a limit that was raised for a while, or word that this ended, unless something newer is known;
+    /// whether it is news. Whoever says it keeps it over restarts.
     pub fn learn(&self, raise: &Raise, now: Timestamp) -> bool {
         let is_news = self.raises.learn(raise, now);
         if is_news && let Some(account) = self.accounts.get(&raise.account) {
@@ -184,9 +186,10 @@ impl Registry {
         }
     }
 
-    /// Gives accounts that were made since the last time what they had used before: before this process began, or before a
-    /// reload took them away. What is of another window, or of an account that is no more, is passed over. An owner's budgets
-    /// for the same time are charged the same, so one that is new has used what the others have, whichever stood first before.
+    /// Gives accounts that were made since the last time what they had used before: before this process began, or
+    /// before a reload took them away. What is of another window, or of an account that is no more, is passed over. An
+    /// owner's budgets for the same time are charged the same, so one that is new has used what the others have,
+    /// whichever stood first before.
     pub fn restore<'c>(&self, counters: impl IntoIterator<Item = (&'c str, i64, i64)>, now: Timestamp) {
         let mut kept: HashMap<&str, Counted<'c>> = HashMap::new();
         for (id, window, used) in counters {
@@ -208,8 +211,8 @@ impl Registry {
         self.accounts.get(id)
     }
 
-    /// The tenants' budgets as they stand, for the metrics: `(tenant, window, reading)`. Keys' are left out, since there may
-    /// be very many.
+    /// The tenants' budgets as they stand, for the metrics: `(tenant, window, reading)`. Keys' are left out, since
+    /// there may be very many.
     #[must_use]
     pub fn tenants(&self, now: Timestamp) -> Vec<(Arc<str>, config::Every, Reading)> {
         let all = self.accounts.all();

@@ -37,8 +37,8 @@ impl Peers {
         self.lost_at.is_some_and(|at| now.duration_since(at) < DOUBT)
     }
 
-    /// Takes over what the store says of nodes other than `node`. Claims are never removed while they hold: one that is not
-    /// there was lost by the store, and is remembered until its node tells it anew.
+    /// Takes over what the store says of nodes other than `node`. Claims are never removed while they hold: one that is
+    /// not there was lost by the store, and is remembered until its node tells it anew.
     pub fn learn(&mut self, node: NodeId, claims: &Claims, now: Timestamp) {
         let mut others: Claims = claims.iter().copied().filter(|(id, _)| *id != node).collect();
         let is_told = |id: NodeId, others: &Claims| others.iter().any(|(other, _)| *other == id);

@@ -11,7 +11,8 @@ use crate::budget::reservation::{Cause, Charge, Reservation};
 use crate::config::{QuotaType, QuotaUnit};
 use crate::model::pattern::Patterns;
 
-/// The quotas of a tenant at a provider, in the order of use: paid, free, trial, and within a type the soonest to expire.
+/// The quotas of a tenant at a provider, in the order of use: paid, free, trial, and within a type the soonest to
+/// expire.
 #[derive(Clone, Debug, Default)]
 pub struct Quotas(Arc<[Quota]>);
 
@@ -70,8 +71,8 @@ impl Quotas {
         if valid { QuotaState::Valid } else { QuotaState::Exceeded }
     }
 
-    /// Holds one call of `model` with at most `tokens` in the first quota that has so much left; in none where there are none.
-    /// Waits for a slice of what is shared with other nodes, as [`Account::reserve`] does.
+    /// Holds one call of `model` with at most `tokens` in the first quota that has so much left; in none where there
+    /// are none. Waits for a slice of what is shared with other nodes, as [`Account::reserve`] does.
     ///
     /// # Errors
     /// No quota for this model has so much left, or nobody knows without the shared store.

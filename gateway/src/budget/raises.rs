@@ -28,7 +28,8 @@ pub struct Raise {
 }
 
 impl Raise {
-    /// Whether it is to hold in the place of `other`. Of two that were said at once one is chosen, the same one everywhere.
+    /// Whether it is to hold in the place of `other`. Of two that were said at once one is chosen, the same one
+    /// everywhere.
     #[must_use]
     pub fn is_after(&self, other: &Self) -> bool {
         let order = |raise: &Self| (raise.said, raise.ended, raise.limit, raise.until);
@@ -70,7 +71,8 @@ impl Raises {
         self.known().get(account).filter(|raise| raise.until > now && !raise.ended).cloned()
     }
 
-    /// The time of what is said now of an account: after all that is known, also where another gateway's clock is ahead.
+    /// The time of what is said now of an account: after all that is known, also where another gateway's clock is
+    /// ahead.
     pub(super) fn time(&self, account: &str, now: Timestamp) -> i64 {
         let before = self.known().get(account).map_or(i64::MIN, |raise| raise.said);
         now.as_microsecond().max(before.saturating_add(1))

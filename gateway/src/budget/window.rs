@@ -1,5 +1,5 @@
-//! The windows of a budget: from which second to which. Pure. Days, weeks and months are a calendar's, in a tenant's time
-//! zone, over its changes of the clock; minutes and hours are the same everywhere, so they are UTC's.
+//! The windows of a budget: from which second to which. Pure. Days, weeks and months are a calendar's, in a tenant's
+//! time zone, over its changes of the clock; minutes and hours are the same everywhere, so they are UTC's.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -65,10 +65,10 @@ impl Calendar {
         }
     }
 
-    /// Whether what was used in a window that began at `start`, by whatever calendar, counts in this `window` of this one: all
-    /// of it where the two overlap, so that a change of the time zone, or of the first day of a week, forgets nothing that is
-    /// to count. Of a week or a month that only reaches over by what time zones differ nothing counts: that is a part of a day,
-    /// and all of the others would be too much.
+    /// Whether what was used in a window that began at `start`, by whatever calendar, counts in this `window` of this
+    /// one: all of it where the two overlap, so that a change of the time zone, or of the first day of a week, forgets
+    /// nothing that is to count. Of a week or a month that only reaches over by what time zones differ nothing counts:
+    /// that is a part of a day, and all of the others would be too much.
     #[must_use]
     pub fn counts_in(&self, every: Every, start: i64, window: Window) -> bool {
         let Ok(first) = Timestamp::from_second(start) else { return false };

@@ -9,8 +9,8 @@ use http::StatusCode;
 
 use super::{Cause, Fault, Kind};
 
-/// A provider's refusal as the caller sees it: Weir's own credential trouble is never a 401, the provider's failures are
-/// a 502, and a 4xx about the request keeps its status.
+/// A provider's refusal as the caller sees it: Weir's own credential trouble is never a 401, the provider's failures
+/// are a 502, and a 4xx about the request keeps its status.
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let mut fault = match refusal.class {

@@ -1,5 +1,5 @@
-//! What would become of a request: the steps of the exchange, taken by the same functions, up to the bytes that would go
-//! to a provider; no socket is opened. Limits and budgets are as they are at the beginning of a window.
+//! What would become of a request: the steps of the exchange, taken by the same functions, up to the bytes that would
+//! go to a provider; no socket is opened. Limits and budgets are as they are at the beginning of a window.
 
 mod told;
 

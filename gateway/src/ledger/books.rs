@@ -1,10 +1,10 @@
-//! The ledger's tables, as the one who writes them sees them: rows by commit, requests that are still open, the index of ids
-//! and the accounts' counters.
+//! The ledger's tables, as the one who writes them sees them: rows by commit, requests that are still open, the index
+//! of ids and the accounts' counters.
 //!
 //! A commit is one batch: its rows in as few values as may be, each under a number that is also its time; what is newly
-//! open; and the counters that it moves. What is open is noted in groups and never taken out one by one: a row bears the
-//! number of its admission, so what is open at a start is what is in a group and in no row behind it. Every few seconds
-//! one group takes the place of all of them.
+//! open; and the counters that it moves. What is open is noted in groups and never taken out one by one: a row bears
+//! the number of its admission, so what is open at a start is what is in a group and in no row behind it. Every few
+//! seconds one group takes the place of all of them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
@@ -33,7 +33,8 @@ pub(super) const COUNTERS: &[u8] = b"c";
 /// How large a value becomes: sled keeps those over 128 KiB in files of their own, each with a flush of its own.
 const MOST_VALUE: usize = 64 << 10;
 
-/// How far behind its id's time a row may be and be found without an entry of its own: so many commits are looked through.
+/// How far behind its id's time a row may be and be found without an entry of its own: so many commits are looked
+/// through.
 const NEAR: Duration = Duration::from_secs(1);
 
 /// How often one group takes the place of all.
@@ -145,8 +146,8 @@ impl Books {
         counted
     }
 
-    /// Rows for what was open when the process before ended without a word, and their charges. Of when that was no more is
-    /// known than that it still wrote its newest commit.
+    /// Rows for what was open when the process before ended without a word, and their charges. Of when that was no more
+    /// is known than that it still wrote its newest commit.
     fn recover(&mut self, now: Timestamp) -> Result<(), StoreFault> {
         let groups = all(&self.disk, &Span::under(OPEN))?;
         let Some((first, _)) = groups.first() else { return Ok(()) };
@@ -168,7 +169,8 @@ impl Books {
                 "these were open when the process before ended; each has its row now"
             );
         }
-        // Rows, charges and the end of the notes are one batch, so nothing is charged twice, however often this is tried.
+        // Rows, charges and the end of the notes are one batch, so nothing is charged twice, however often this is
+        // tried.
         self.commit(&mut Prepared { batch, counted })
     }
 
@@ -197,8 +199,8 @@ impl Books {
     }
 }
 
-/// What an open request comes to: its row, framed, and its charges. A note that cannot be read, whose checksum is right, is a
-/// mistake in this room; a start does not fail for it.
+/// What an open request comes to: its row, framed, and its charges. A note that cannot be read, whose checksum is
+/// right, is a mistake in this room; a start does not fail for it.
 pub(super) fn cut(noted: &Frame<'_>, ended: Timestamp) -> (Vec<u8>, Vec<Charge>) {
     match Cut::read(noted, ended) {
         Ok(cut) => (cut.framed(noted.number), cut.charges),

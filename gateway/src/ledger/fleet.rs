@@ -24,7 +24,8 @@ pub trait Fleet: fmt::Debug + Send + Sync {
     /// Nobody can be asked.
     fn others(&self) -> Result<Others, StoreFault>;
 
-    /// Says that this process's copy is there, and how; copies of which that was not said for as long as rows are `kept` go.
+    /// Says that this process's copy is there, and how; copies of which that was not said for as long as rows are
+    /// `kept` go.
     ///
     /// # Errors
     /// It cannot be said.

@@ -1,5 +1,5 @@
-//! Rows, or notes of open requests, one behind the other: each with its length and the number of its admission before it, so
-//! that a reader finds the next without reading this one.
+//! Rows, or notes of open requests, one behind the other: each with its length and the number of its admission before
+//! it, so that a reader finds the next without reading this one.
 
 use std::fmt::Display;
 

@@ -1,7 +1,7 @@
 //! What is noted of a request that is open: what becomes of it if nothing more is heard of it.
 //!
-//! Each request writes such a note before it goes out, and hardly any note is ever read, so it has little more than a row
-//! needs that the request's names and times do not give.
+//! Each request writes such a note before it goes out, and hardly any note is ever read, so it has little more than a
+//! row needs that the request's names and times do not give.
 
 use std::borrow::Cow;
 

@@ -1,10 +1,10 @@
 //! The ledger: one row a request, and the counters of the accounts that it is charged to, together or not at all.
 //!
-//! Nobody who serves a request waits: a request is [admitted](Ledger::admit) to a buffer and [finished](Entry::finish) in
-//! it, and a thread commits what waits as a group, every `store.commit_within`. A request that is still open then leaves a
-//! note in that commit, which becomes its row if the process ends without a word: charged for what it had sent by then. So
-//! after a `kill -9` the ledger misses nothing that was admitted longer ago than `commit_within` and one flush of the disk,
-//! and what the counters say is what the rows were charged.
+//! Nobody who serves a request waits: a request is [admitted](Ledger::admit) to a buffer and [finished](Entry::finish)
+//! in it, and a thread commits what waits as a group, every `store.commit_within`. A request that is still open then
+//! leaves a note in that commit, which becomes its row if the process ends without a word: charged for what it had sent
+//! by then. So after a `kill -9` the ledger misses nothing that was admitted longer ago than `commit_within` and one
+//! flush of the disk, and what the counters say is what the rows were charged.
 
 mod archive;
 mod books;
@@ -235,8 +235,8 @@ impl Ledger {
         self.waiting.lag()
     }
 
-    /// How many requests have no row of their own, since the disk refused for too long; what they used and cost is in rows
-    /// for all of a kind.
+    /// How many requests have no row of their own, since the disk refused for too long; what they used and cost is in
+    /// rows for all of a kind.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost.0.load(Ordering::Relaxed)

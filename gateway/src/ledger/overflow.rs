@@ -1,5 +1,6 @@
-//! Rows that there is no room for, since the disk refused for too long. Each is added to one row for all of its kind, so that
-//! what the rows come to is what the accounts were charged; only the requests' own ids, times and attempts are lost.
+//! Rows that there is no room for, since the disk refused for too long. Each is added to one row for all of its kind,
+//! so that what the rows come to is what the accounts were charged; only the requests' own ids, times and attempts are
+//! lost.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

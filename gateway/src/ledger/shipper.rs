@@ -1,8 +1,8 @@
 //! The thread that copies what is committed to where the other gateways read it, in order and some commits at a time.
 //!
-//! How far it came stands in the copy itself, in a mark that is written with the rows: a copy that was lost, or fell back,
-//! is filled again from there with what the ledger has, and what is copied twice is written once. One that was lost between a
-//! look at it and a write has a mark but no format: that mark says nothing of what was lost.
+//! How far it came stands in the copy itself, in a mark that is written with the rows: a copy that was lost, or fell
+//! back, is filled again from there with what the ledger has, and what is copied twice is written once. One that was
+//! lost between a look at it and a write has a mark but no format: that mark says nothing of what was lost.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -258,8 +258,8 @@ fn marked(copy: &dyn Backend) -> Result<Option<u64>, StoreFault> {
     Ok(unsealed(copy, SHIPPED)?.and_then(|number| number.try_into().ok()).map(u64::from_be_bytes))
 }
 
-/// Tells, once, that copies are refused, and once that they no longer are. That a Redis cannot be reached is told by those who
-/// share limits by it.
+/// Tells, once, that copies are refused, and once that they no longer are. That a Redis cannot be reached is told by
+/// those who share limits by it.
 #[derive(Debug, Default)]
 struct Health {
     refused: Option<Instant>,

@@ -1,6 +1,6 @@
-//! The ledgers of all gateways as one: this process's own, and the copies of the others'. They are read page by page, so that
-//! memory is bounded. Rows that are damaged are passed over, and the log says so; what cannot be read of the others is
-//! missing, and [`Volumes::is_complete`] says so.
+//! The ledgers of all gateways as one: this process's own, and the copies of the others'. They are read page by page,
+//! so that memory is bounded. Rows that are damaged are passed over, and the log says so; what cannot be read of the
+//! others is missing, and [`Volumes::is_complete`] says so.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -68,13 +68,15 @@ impl Volumes {
         }
     }
 
-    /// Whether all that all gateways have committed was there to be read so far, but for what came within the last moment.
+    /// Whether all that all gateways have committed was there to be read so far, but for what came within the last
+    /// moment.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// Gives `each` at most `limit` rows, the newest first, from `cursor` on; returns where to go on if there may be more.
+    /// Gives `each` at most `limit` rows, the newest first, from `cursor` on; returns where to go on if there may be
+    /// more.
     ///
     /// # Errors
     /// This process's store cannot be read.

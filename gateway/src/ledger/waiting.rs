@@ -29,8 +29,8 @@ pub(super) struct Waiting {
 struct Buffer {
     /// The number of the next admission.
     next: u64,
-    /// What is open, by its number, as the row that it becomes if nothing more is heard of it. Each is held by a request
-    /// that is being served, so there are no more than those.
+    /// What is open, by its number, as the row that it becomes if nothing more is heard of it. Each is held by a
+    /// request that is being served, so there are no more than those.
     open: BTreeMap<u64, Vec<u8>>,
     /// The first number that no commit has noted yet.
     unnoted: u64,

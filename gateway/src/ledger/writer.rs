@@ -28,8 +28,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Opens the tables, and has `restore` read what the accounts were charged with: at once, or, while another process still
-    /// has the store, as the first part of the thread's work, which this gives.
+    /// Opens the tables, and has `restore` read what the accounts were charged with: at once, or, while another process
+    /// still has the store, as the first part of the thread's work, which this gives.
     pub(super) fn begin(self, restore: impl FnOnce() + Send + 'static) -> Result<Box<dyn FnOnce() + Send>, StoreFault> {
         match self.open() {
             Ok(books) => {

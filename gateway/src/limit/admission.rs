@@ -1,5 +1,5 @@
-//! One request against all limits that hold for it: its key's and tenant's before its body is read, those of the model once
-//! that is known, and tokens before anything goes to a provider.
+//! One request against all limits that hold for it: its key's and tenant's before its body is read, those of the model
+//! once that is known, and tokens before anything goes to a provider.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::limit::standing::Standing;
 pub struct Limited {
     /// Those of key and tenant.
     pub base: Scopes,
-    /// Those of single models, by the names that they are limited under. Shared by the keys of a tenant that have none of their own.
+    /// Those of single models, by the names that they are limited under. Shared by the keys of a tenant that have none
+    /// of their own.
     pub models: Arc<HashMap<String, Scopes>>,
 }
 
@@ -39,8 +40,8 @@ impl Limited {
     }
 }
 
-/// A request that was admitted: part of its record. Slots are given back when it is dropped; and a request that a limit of
-/// its only model, or of all of them, has refused counts nowhere then.
+/// A request that was admitted: part of its record. Slots are given back when it is dropped; and a request that a limit
+/// of its only model, or of all of them, has refused counts nowhere then.
 #[derive(Debug)]
 #[must_use]
 pub struct Admission {
@@ -62,7 +63,8 @@ enum Stage {
 }
 
 impl Admission {
-    /// The limits of a model under all of these names, of which it holds no part from here on; `None` where there are none.
+    /// The limits of a model under all of these names, of which it holds no part from here on; `None` where there are
+    /// none.
     pub fn limits_of<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) -> Option<Scopes> {
         // Another model may have been asked for before this one.
         self.model = None;

@@ -1,9 +1,9 @@
 //! Limits of rate and number: requests a minute, tokens a minute, requests at once.
 //!
-//! A [`Registry`] hands out scopes by stable ids, so that what they have counted outlives a reload. A key's [`Limited`] holds
-//! the scopes that apply to its requests, looked up when the snapshot is built and never by a request. What is counted is
-//! counted in atomics. A request waits in the queue that is asked for by name; and, where several gateways share a scope of
-//! which this one has nothing in hand, for one claim.
+//! A [`Registry`] hands out scopes by stable ids, so that what they have counted outlives a reload. A key's [`Limited`]
+//! holds the scopes that apply to its requests, looked up when the snapshot is built and never by a request. What is
+//! counted is counted in atomics. A request waits in the queue that is asked for by name; and, where several gateways
+//! share a scope of which this one has nothing in hand, for one claim.
 
 mod admission;
 mod rate;
@@ -48,8 +48,8 @@ impl Registry {
         Self { accounts: Some(accounts), ..Self::default() }
     }
 
-    /// The scope of that id. With the same limits as before it is the same one; with others a new one that knows what was
-    /// used, and shares the slots.
+    /// The scope of that id. With the same limits as before it is the same one; with others a new one that knows what
+    /// was used, and shares the slots.
     #[must_use]
     pub fn scope(&self, id: ScopeId, limits: Limits, now: Instant) -> Arc<Scope> {
         let text = Arc::clone(id.text());

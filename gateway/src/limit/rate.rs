@@ -1,8 +1,9 @@
 //! So much a minute, counted exactly: a leaky bucket in whole units, with debt, in two atomics and without a lock.
 //!
-//! The bucket holds one number, its *line*: the units that were ever charged, pushed forward over the time in which it was
-//! empty. What drains is a line of its own, `limit` units a minute since the bucket's start. What stands between the two
-//! lines is used. Requests and tokens are the same bucket with other numbers. Why it is not governor's stands in
+//! The bucket holds one number, its *line*: the units that were ever charged, pushed forward over the time in which it
+//! was empty. What drains is a line of its own, `limit` units a minute since the bucket's start. What stands between
+//! the two lines is used. Requests and tokens are the same bucket with other numbers. Why it is not governor's stands
+//! in
 //! `docs/decisions/rates.md`.
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -86,8 +87,9 @@ impl Bucket {
         }
     }
 
-    /// Makes a charge of `units` at `then` one of `actual`. More is charged now, into debt. Less is given back, unless the
-    /// bucket was empty in the meantime: then those units have drained, and giving them back would erase somebody else's.
+    /// Makes a charge of `units` at `then` one of `actual`. More is charged now, into debt. Less is given back, unless
+    /// the bucket was empty in the meantime: then those units have drained, and giving them back would erase somebody
+    /// else's.
     pub(super) fn correct(&self, units: i64, actual: i64, then: Instant, now: Instant) {
         let more = actual.saturating_sub(units);
         if more > 0 {

@@ -1,5 +1,5 @@
-//! How many bytes of a request make a token: learned from what providers report, so that what has not been counted yet can
-//! be estimated.
+//! How many bytes of a request make a token: learned from what providers report, so that what has not been counted yet
+//! can be estimated.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

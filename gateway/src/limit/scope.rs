@@ -129,8 +129,8 @@ pub struct Scope {
     pub(super) shared: Shared,
 }
 
-/// What several gateways count together: an account a minute beside each bucket. The bucket stays, so that no gateway lets
-/// through more than the limit in any minute, however the minutes of the accounts lie.
+/// What several gateways count together: an account a minute beside each bucket. The bucket stays, so that no gateway
+/// lets through more than the limit in any minute, however the minutes of the accounts lie.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shared {
     pub(super) requests: Option<Arc<Account>>,
@@ -255,8 +255,8 @@ fn renewed(limit: u64, before: Option<&Arc<Bucket>>, now: Instant) -> Arc<Bucket
     before.filter(|bucket| bucket.limit() == new.limit()).cloned().unwrap_or_else(|| new.into())
 }
 
-/// What is only estimated takes no more than all that there is: whoever allows an endless answer would else leave a debt to
-/// everybody for as long as it runs.
+/// What is only estimated takes no more than all that there is: whoever allows an endless answer would else leave a
+/// debt to everybody for as long as it runs.
 fn estimate(tokens: i64, bucket: &Bucket) -> i64 {
     tokens.min(bucket.limit())
 }

@@ -1,4 +1,5 @@
-//! Several scopes that admit a request together or not at all, with what it holds of them and those who wait for a slot.
+//! Several scopes that admit a request together or not at all, with what it holds of them and those who wait for a
+//! slot.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -39,8 +40,8 @@ impl Scopes {
         self.0.iter()
     }
 
-    /// Counts one request, and takes a slot, in every scope. Waits a moment where what is shared with other gateways is to be
-    /// claimed first.
+    /// Counts one request, and takes a slot, in every scope. Waits a moment where what is shared with other gateways is
+    /// to be claimed first.
     ///
     /// # Errors
     /// The first scope that is full; then nothing was counted.
@@ -63,8 +64,9 @@ impl Scopes {
         self.turn(queue).await?.shared(Instant::now()).await
     }
 
-    /// As [`Scopes::admit_in_turn`], at whichever of `all` comes first, none of them before a delay of its own: a place in the
-    /// queue of each, of which those that are not needed are left. `None` where the wait was in vain at all of them.
+    /// As [`Scopes::admit_in_turn`], at whichever of `all` comes first, none of them before a delay of its own: a place
+    /// in the queue of each, of which those that are not needed are left. `None` where the wait was in vain at all of
+    /// them.
     pub async fn admit_at_first<'a>(all: &[(&'a Self, Duration)], queue: Queue) -> Option<(&'a Self, Permit)> {
         let turns = all.iter().filter_map(|(scopes, delay)| {
             let queue = queue.after(*delay)?;
@@ -243,8 +245,8 @@ impl Drop for Permit {
     }
 }
 
-/// Tokens that were charged by an estimate. Dropped without being settled the estimate stays: nothing is known of what was
-/// used, callers that leave early would else use tokens for nothing, and the minute that follows forgets it anyway.
+/// Tokens that were charged by an estimate. Dropped without being settled the estimate stays: nothing is known of what
+/// was used, callers that leave early would else use tokens for nothing, and the minute that follows forgets it anyway.
 #[derive(Debug)]
 #[must_use]
 pub struct Charge {
@@ -287,8 +289,8 @@ impl Queue {
     }
 }
 
-/// At which scopes somebody has waited: they are no newcomer there, where two that wait for each other's slot would else
-/// both leave it to the other.
+/// At which scopes somebody has waited: they are no newcomer there, where two that wait for each other's slot would
+/// else both leave it to the other.
 #[derive(Clone, Copy, Default)]
 struct Waited(u32);
 
@@ -320,8 +322,8 @@ impl Stop {
     }
 }
 
-/// What the first of them comes to that comes to something. The others are dropped then, wherever they are: a slot that one
-/// of them was just told of is told to the next who waits.
+/// What the first of them comes to that comes to something. The others are dropped then, wherever they are: a slot that
+/// one of them was just told of is told to the next who waits.
 async fn first_of<T>(mut all: Vec<Pin<Box<dyn Future<Output = Option<T>> + Send + '_>>>) -> Option<T> {
     poll_fn(|context| {
         let mut first = None;

@@ -1,5 +1,5 @@
-//! So many at once: slots that are taken, given back, and waited for in the order of coming; of one process, or shared by
-//! several, each of which takes from what it has claimed.
+//! So many at once: slots that are taken, given back, and waited for in the order of coming; of one process, or shared
+//! by several, each of which takes from what it has claimed.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -358,7 +358,8 @@ pub(super) struct Queued<'s> {
 }
 
 impl Queued<'_> {
-    /// Calls `take` each time that this one's turn comes, or an answer where it waits for that, until it gives something or
+    /// Calls `take` each time that this one's turn comes, or an answer where it waits for that, until it gives
+    /// something or
     /// `patience` is over.
     pub(super) async fn until<T>(
         &self,
@@ -574,8 +575,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the writes and reads mix, whoever dies and whichever answers are lost, no more are in use than there are;
-        /// and when all is quiet nothing has leaked: any one of them has all of them.
+        /// However the writes and reads mix, whoever dies and whichever answers are lost, no more are in use than there
+        /// are; and when all is quiet nothing has leaked: any one of them has all of them.
         #[test]
         fn all_together_take_no_more_than_there_are_and_each_can_have_all(steps in steps(), last in 0..COUNT) {
             let mut fleet = Fleet::new(COUNT);
@@ -710,7 +711,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(96))]
 
-        /// Where callers wait at each of several none starves, and all together serve not many fewer than one alone would.
+        /// Where callers wait at each of several none starves, and all together serve not many fewer than one alone
+        /// would.
         #[test]
         fn who_waits_has_its_turn_wherever_it_waits(
             limit in 1_u64..8,

@@ -68,8 +68,8 @@ impl Left {
     }
 }
 
-/// A span of time as OpenAI writes it: `250ms`, `1s`, `8.64s`, `6m0s`. Rounded up to a millisecond, so that nobody comes too
-/// early.
+/// A span of time as OpenAI writes it: `250ms`, `1s`, `8.64s`, `6m0s`. Rounded up to a millisecond, so that nobody
+/// comes too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reset(pub Duration);
 

@@ -1,19 +1,20 @@
-//! What one node of several may take of slots that they share, worked out without a network: claims and answers in, claims out.
+//! What one node of several may take of slots that they share, worked out without a network: claims and answers in,
+//! claims out.
 //!
-//! Slots are a stock and no flow: what is given back can be taken again, so a claim may fall, and one of a process that died
-//! is nobody's. Each process writes how many slots it keeps for itself, and how many more it wants, into one number; it has
-//! more only once it has read that all claims together do not pass the limit. What nobody else wants may stay where it is;
-//! when somebody was refused, the others give back what lies unused, and of what they use all that is more than their fair
-//! share, as it comes free. What cannot be shared out evenly goes round: with its claim each says how many turns it has had, and
-//! what comes free is for who has had the fewest.
+//! Slots are a stock and no flow: what is given back can be taken again, so a claim may fall, and one of a process that
+//! died is nobody's. Each process writes how many slots it keeps for itself, and how many more it wants, into one
+//! number; it has more only once it has read that all claims together do not pass the limit. What nobody else wants may
+//! stay where it is; when somebody was refused, the others give back what lies unused, and of what they use all that is
+//! more than their fair share, as it comes free. What cannot be shared out evenly goes round: with its claim each says
+//! how many turns it has had, and what comes free is for who has had the fewest.
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::budget::lease::{Amount, Answer, Claims, NodeId, Reason};
 use crate::budget::peers::Peers;
 
-/// The most slots that are counted: more than a machine has connections, and few enough for all that is counted of them to fit
-/// one atomic number.
+/// The most slots that are counted: more than a machine has connections, and few enough for all that is counted of them
+/// to fit one atomic number.
 pub(super) const MOST: i64 = (1 << 21) - 1;
 
 /// What is kept beside what is in use is this part of what each node could have of the rest.
@@ -25,7 +26,8 @@ const IDLE: SignedDuration = SignedDuration::from_secs(3);
 /// How long somebody who was refused counts as one who wants a slot: others look once a second, and callers come again.
 const HUNGER: SignedDuration = SignedDuration::from_millis(2500);
 
-/// For how long what is free is left to those whose turn it is: they ask several times in that time, unless they stand still.
+/// For how long what is free is left to those whose turn it is: they ask several times in that time, unless they stand
+/// still.
 const COURTESY: SignedDuration = SignedDuration::from_millis(500);
 
 /// How many turns it has had stands above what is kept in a claim's number.
@@ -141,8 +143,8 @@ impl Stock {
         self.refused.0 = self.refused.0.saturating_add(1);
     }
 
-    /// Takes this process's share of what was left when the store was last seen, once; one where it is less, so that a small
-    /// limit is no outage.
+    /// Takes this process's share of what was left when the store was last seen, once; one where it is less, so that a
+    /// small limit is no outage.
     pub(super) fn take_share(&mut self, need: Need) {
         if std::mem::replace(&mut self.share_taken, true) {
             return;
@@ -185,8 +187,8 @@ impl Stock {
         Amount::Total(number)
     }
 
-    /// Learns what the store holds after a claim of `process`. Gives the claim that takes back what is too much, or takes what
-    /// is free and waited for here.
+    /// Learns what the store holds after a claim of `process`. Gives the claim that takes back what is too much, or
+    /// takes what is free and waited for here.
     pub(super) fn answered(&mut self, process: NodeId, answer: &Answer, need: Need) -> Option<Amount> {
         let own = |claims: &Claims| claims.iter().find(|(id, _)| *id == process).map(|(_, number)| *number);
         let (before, after) = (own(&answer.before), own(&answer.after).unwrap_or(0));
@@ -259,8 +261,8 @@ impl Stock {
         used.saturating_add(need.waiting).min(most).max(0)
     }
 
-    /// What may be had here while several want slots. What cannot be shared out evenly is had in turn: who has one of those
-    /// gives it back.
+    /// What may be had here while several want slots. What cannot be shared out evenly is had in turn: who has one of
+    /// those gives it back.
     fn due(&self, mine: i64, need: Need) -> i64 {
         let fair = self.fair(need);
         let goes_round = need.limit % self.contenders.max(1) > 0;

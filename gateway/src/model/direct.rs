@@ -1,5 +1,5 @@
-//! `provider/model`: a target by its provider's own name. What is configured for the models that go to that very target holds
-//! for it too, so that nobody escapes a price, a limit or a refusal by asking for it under another name.
+//! `provider/model`: a target by its provider's own name. What is configured for the models that go to that very target
+//! holds for it too, so that nobody escapes a price, a limit or a refusal by asking for it under another name.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

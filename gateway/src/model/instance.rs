@@ -54,8 +54,8 @@ impl<'s> ModelInstance<'s> {
         Self { namesakes, prices, ..self }
     }
 
-    /// The names under which it may be limited: as it was asked for, as it is configured, and as the models that go where it
-    /// does are.
+    /// The names under which it may be limited: as it was asked for, as it is configured, and as the models that go
+    /// where it does are.
     pub fn limited_as(&self) -> impl Iterator<Item = &str> {
         let configured = Some(self.model.name.as_str()).filter(|name| *name != self.asked());
         std::iter::once(self.asked())
@@ -122,8 +122,8 @@ impl<'s> ModelInstance<'s> {
         }
     }
 
-    /// The next target to try and the hold on it, marked as tried. `room` is what a target's own limits have left, from 0
-    /// (nothing: it is left out) to 1.
+    /// The next target to try and the hold on it, marked as tried. `room` is what a target's own limits have left, from
+    /// 0 (nothing: it is left out) to 1.
     ///
     /// # Errors
     /// All were tried, or the rest may not be used now.
@@ -191,8 +191,8 @@ impl<'s> ModelInstance<'s> {
         Picked { upstream_model: target.model.filled(self.rest()), target, prices }
     }
 
-    /// The limits of the targets where this request may still go, the better ones first, and how long until each is well. Empty
-    /// where none of them is: then it is not for their limits that none can be asked.
+    /// The limits of the targets where this request may still go, the better ones first, and how long until each is
+    /// well. Empty where none of them is: then it is not for their limits that none can be asked.
     #[must_use]
     pub fn busy(&self, tried: &Tried, now: Moment) -> Vec<(&'s Scopes, Duration)> {
         let may = |target: &Target| self.is_wanted(target) && self.may_use(target);

@@ -1,5 +1,5 @@
-//! The balancing of a model with a `*`: each name that callers put in its place stands for a model of the provider's with
-//! limits and failures of its own.
+//! The balancing of a model with a `*`: each name that callers put in its place stands for a model of the provider's
+//! with limits and failures of its own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -287,7 +287,8 @@ impl Models {
         Some((found, Some((provider.len() + 1, name.len()))))
     }
 
-    /// The configured models that go where `model` does when it was asked for as `name`: none unless it is a provider's own.
+    /// The configured models that go where `model` does when it was asked for as `name`: none unless it is a provider's
+    /// own.
     fn namesakes(&self, model: &Model, name: &str) -> Vec<Namesake<'_>> {
         if model.model_type.is_some() { Vec::new() } else { self.namesakes.of(name) }
     }

@@ -1,4 +1,5 @@
-//! One client's request and the answer to it, over HTTP/1.1 or HTTP/2: the only place that knows Pingora's server session.
+//! One client's request and the answer to it, over HTTP/1.1 or HTTP/2: the only place that knows Pingora's server
+//! session.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -230,8 +231,8 @@ impl Client {
         self.write_head(head).await
     }
 
-    /// Sends a piece of a streamed answer and waits until the socket has taken it. When the wait is given up, the answer
-    /// can only be aborted.
+    /// Sends a piece of a streamed answer and waits until the socket has taken it. When the wait is given up, the
+    /// answer can only be aborted.
     ///
     /// # Errors
     /// The client is gone.
@@ -257,8 +258,8 @@ impl Client {
         if matches!(ended, Ok(Ok(()))) { Ok(()) } else { Err(self.lost()) }
     }
 
-    /// The streamed answer broke off: the connection is closed, or the HTTP/2 stream reset, so that the client cannot take
-    /// what it has for the whole.
+    /// The streamed answer broke off: the connection is closed, or the HTTP/2 stream reset, so that the client cannot
+    /// take what it has for the whole.
     pub async fn abort(&mut self) {
         if self.session.is_http2() {
             self.after = if self.after == After::Cut { After::Cut } else { After::Reset };
@@ -351,8 +352,8 @@ impl Client {
         Gone
     }
 
-    /// An answer before the body was read: a short rest is read to keep the connection, a long one costs it, and so does one
-    /// of which the client may or may not send anything.
+    /// An answer before the body was read: a short rest is read to keep the connection, a long one costs it, and so
+    /// does one of which the client may or may not send anything.
     fn leave_unread_body(&mut self) {
         if self.after != After::Reuse || self.session.is_body_done() {
             return;

@@ -34,8 +34,8 @@ const LAST_CALL: Duration = Duration::from_millis(50);
 /// An HTTP/2 client may send so many malformed requests, each refused for itself, before it loses the connection.
 const MOST_MALFORMED: usize = 32;
 
-/// What an HTTP/2 client may send of one body before it is read: at HTTP/2's own 64 KiB a large upload would wait for the
-/// network's round trip a thousand times.
+/// What an HTTP/2 client may send of one body before it is read: at HTTP/2's own 64 KiB a large upload would wait for
+/// the network's round trip a thousand times.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 
 /// The same for all bodies of a connection: what one client can make Weir hold.
@@ -110,8 +110,8 @@ enum Heard {
 
 #[async_trait]
 impl ServerApp for Door {
-    /// Pingora's task has room for a handshake, 9 KB that a connection would keep to its end. It gets a task of its own,
-    /// which the shutdown waits for as for every connection that is open.
+    /// Pingora's task has room for a handshake, 9 KB that a connection would keep to its end. It gets a task of its
+    /// own, which the shutdown waits for as for every connection that is open.
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let (door, shutdown) = (Arc::clone(self), shutdown.clone());
         let open = self.connections.open();

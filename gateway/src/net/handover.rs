@@ -1,5 +1,5 @@
-//! How one process hands its sockets to the next: over a Unix socket in the folder of the store that both have. The next
-//! one waits there; the one that serves sends it the sockets, and ends only once it has said that it serves.
+//! How one process hands its sockets to the next: over a Unix socket in the folder of the store that both have. The
+//! next one waits there; the one that serves sends it the sockets, and ends only once it has said that it serves.
 //!
 //! Pingora can send sockets too, but hears nothing back: the process that serves would end for one that may never do.
 

@@ -198,7 +198,8 @@ impl ServerApp for AdminDoor {
     }
 }
 
-/// SIGTERM and SIGINT drain, SIGQUIT hands the sockets over and drains; once more SIGTERM or SIGINT cuts the drain short.
+/// SIGTERM and SIGINT drain, SIGQUIT hands the sockets over and drains; once more SIGTERM or SIGINT cuts the drain
+/// short.
 struct Signals {
     ears: tokio::sync::Mutex<Ears>,
     gateway: Arc<Gateway>,
@@ -249,8 +250,8 @@ impl Signals {
             tracing::error!("{why}. Serving on.");
             return false;
         }
-        // The next process answers there now. Without one the admin listener serves until the very end, so that it can be
-        // seen how far the drain is.
+        // The next process answers there now. Without one the admin listener serves until the very end, so that it can
+        // be seen how far the drain is.
         self.stop_admin.send_replace(true);
         true
     }

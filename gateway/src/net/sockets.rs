@@ -1,5 +1,5 @@
-//! The sockets that are listened on: bound before anything else is started, so that what is wrong with an address is said
-//! at once, or taken over from the process that they served so far.
+//! The sockets that are listened on: bound before anything else is started, so that what is wrong with an address is
+//! said at once, or taken over from the process that they served so far.
 //!
 //! Pingora would bind them itself, but late: for half a minute it tries again, then the service's task panics and the
 //! process serves on without it. It takes what is in its table of sockets as it is; this fills the table beforehand.
@@ -37,7 +37,8 @@ impl Sockets {
         Ok((sockets, predecessor))
     }
 
-    /// One for each address. What else was received is closed: a socket that nobody accepts from would swallow connections.
+    /// One for each address. What else was received is closed: a socket that nobody accepts from would swallow
+    /// connections.
     fn with<'a>(
         addresses: impl Iterator<Item = &'a mut SocketAddr>,
         mut received: Vec<TcpListener>,

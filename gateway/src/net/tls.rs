@@ -1,4 +1,5 @@
-//! Whom Weir believes: the machine's root certificates, or one endpoint's own authorities; and what it shows to clients.
+//! Whom Weir believes: the machine's root certificates, or one endpoint's own authorities; and what it shows to
+//! clients.
 //!
 //! Certificates are always checked, chain and name; there is no switch. A `ca_file` stands in the
 //! roots' place (as with curl's `--cacert`, nginx and Envoy): whoever names a private authority

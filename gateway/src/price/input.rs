@@ -1,8 +1,9 @@
-//! The most tokens that a request's input can have in all likelihood, before anybody has counted them: what money is held for.
+//! The most tokens that a request's input can have in all likelihood, before anybody has counted them: what money is
+//! held for.
 //!
-//! Text is never held for at less than two bytes a token, whatever was learned from other requests, since those may have been
-//! pictures, of which thousands of bytes make a token. What stands in base64 is a picture, a sound or a document, and what is
-//! only named may be one too.
+//! Text is never held for at less than two bytes a token, whatever was learned from other requests, since those may
+//! have been pictures, of which thousands of bytes make a token. What stands in base64 is a picture, a sound or a
+//! document, and what is only named may be one too.
 
 use std::sync::LazyLock;
 
@@ -18,8 +19,8 @@ const MEDIA_BYTES: u64 = 64;
 /// More tokens than most pictures have, however few bytes they are or however they are named.
 const ITEM: u64 = 2_048;
 
-/// What something that is no text stands behind, as it is written in JSON: in a text the quotes would have backslashes before
-/// them. Whether it is one more thing, and whether it is there, in base64.
+/// What something that is no text stands behind, as it is written in JSON: in a text the quotes would have backslashes
+/// before them. Whether it is one more thing, and whether it is there, in base64.
 const MARKS: [(&str, bool, bool); 8] = [
     (";base64,", false, true),
     ("\"data\":\"", true, true),

@@ -1,5 +1,5 @@
-//! What a request costs, in nano-dollars. Pure: prices and counts in, an amount out, rounded once at the end. A cost that
-//! cannot be known, because a price is missing, is none, and never 0.
+//! What a request costs, in nano-dollars. Pure: prices and counts in, an amount out, rounded once at the end. A cost
+//! that cannot be known, because a price is missing, is none, and never 0.
 
 mod catalog;
 mod input;
@@ -21,7 +21,8 @@ pub type Nanos = i64;
 /// A ten millionth of a dollar: what `dify` rounds each part to.
 const DIFY_STEP: u128 = 100;
 
-/// A whole in ten thousandths. Amounts are added in these parts of what `per` tokens cost, and thousandths are parts of them.
+/// A whole in ten thousandths. Amounts are added in these parts of what `per` tokens cost, and thousandths are parts of
+/// them.
 const WHOLE: u128 = 10_000;
 
 /// The prices of one model.
@@ -97,8 +98,8 @@ impl Units {
         [self.request, self.image, self.character, self.second, self.search].iter().any(Option::is_some)
     }
 
-    /// How many of what at which price, and how many make one: a second is a thousand milliseconds. Searches of the web are
-    /// apart: they come beside tokens, and are never free for want of a price.
+    /// How many of what at which price, and how many make one: a second is a thousand milliseconds. Searches of the web
+    /// are apart: they come beside tokens, and are never free for want of a price.
     fn parts(&self, usage: &Usage) -> [(u64, Option<u64>, u64); 5] {
         [
             (u64::from(self.request.is_some()), self.request, 1),
@@ -119,8 +120,8 @@ impl Price {
         self.sum(self.token_parts(&tokens, self.times(usage)).chain(self.unit_parts(usage)), Rounds::Usual)
     }
 
-    /// The most that a request with these counts can cost, whatever kinds its tokens are of, if it is served as usual or in
-    /// one of `tiers`.
+    /// The most that a request with these counts can cost, whatever kinds its tokens are of, if it is served as usual
+    /// or in one of `tiers`.
     #[must_use]
     pub fn bound(&self, worst: &Usage, tiers: &[ServiceTier]) -> Option<Nanos> {
         let rate = |pick: fn(&Rates) -> Option<u64>| self.all_rates(tiers).filter_map(pick).max();
@@ -129,7 +130,8 @@ impl Price {
         self.sum(self.token_parts(&tokens, self.times(worst)).chain(self.unit_parts(worst)), Rounds::Up)
     }
 
-    /// How many output tokens `left` pays for beside all else of `worst`; `None` where output costs nothing that is known.
+    /// How many output tokens `left` pays for beside all else of `worst`; `None` where output costs nothing that is
+    /// known.
     #[must_use]
     pub fn affordable_output(&self, left: Nanos, worst: &Usage, tiers: &[ServiceTier]) -> Option<u64> {
         let rate = self.all_rates(tiers).filter_map(Rates::dearest_output).max().filter(|rate| *rate > 0)?;
@@ -235,9 +237,9 @@ pub struct Prices {
 }
 
 impl Prices {
-    /// A model's own prices, and those that the catalog knows of its provider's models. What the own ones do not say of what
-    /// is used beside tokens or costs a share more, the catalog says of the provider's `upstream_model`: a caller may ask for
-    /// it at any time, and it must not make a cost unknown that is public.
+    /// A model's own prices, and those that the catalog knows of its provider's models. What the own ones do not say of
+    /// what is used beside tokens or costs a share more, the catalog says of the provider's `upstream_model`: a caller
+    /// may ask for it at any time, and it must not make a cost unknown that is public.
     #[must_use]
     pub fn new(configured: Option<&Pricing>, catalog: Option<&'static Catalog>, upstream_model: &str) -> Self {
         let public = catalog.and_then(|catalog| catalog.get(upstream_model)?.price.as_ref());
@@ -285,7 +287,8 @@ impl Rounds {
         }
     }
 
-    /// What rounding each part can come to beyond the sum of two of them: half a step for each of the ten kinds of tokens.
+    /// What rounding each part can come to beyond the sum of two of them: half a step for each of the ten kinds of
+    /// tokens.
     fn slack(self) -> u128 {
         match self {
             Self::Usual => 0,

@@ -76,8 +76,8 @@ impl Rates {
         self.zip(other, Option::max)
     }
 
-    /// How many tokens at which rate. What is not priced apart costs as much as what it is a part of, and each token is paid
-    /// once, whatever the counts of kinds come to together.
+    /// How many tokens at which rate. What is not priced apart costs as much as what it is a part of, and each token is
+    /// paid once, whatever the counts of kinds come to together.
     pub(super) fn parts(&self, usage: &Usage) -> [(u64, Option<u64>); 10] {
         let write = self.cache_write.or(self.input);
         let mut input = usage.input_tokens;
@@ -120,8 +120,8 @@ impl Card {
         Self { base, tiers }
     }
 
-    /// The card of a way to be served, over this one. Where it says nothing of long prompts, the dearer of its price and
-    /// the usual one for them holds: it is surely no less.
+    /// The card of a way to be served, over this one. Where it says nothing of long prompts, the dearer of its price
+    /// and the usual one for them holds: it is surely no less.
     pub(super) fn of_service(&self, written: &ServicePricing) -> Self {
         let own = Self::of(Rates::from(written).over(self.base), &written.tiers);
         let mut bounds: Vec<u64> = self.tiers.iter().chain(&own.tiers).map(|(above, _)| *above).collect();

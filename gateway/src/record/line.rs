@@ -1,5 +1,5 @@
-//! A request's line in the access log. Written field by field: a serializer would look through every name for what has to be
-//! escaped, which is a tenth of a small request's work.
+//! A request's line in the access log. Written field by field: a serializer would look through every name for what has
+//! to be escaped, which is a tenth of a small request's work.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What is known of one request: opened with its head; settled, written to the ledger, logged and counted once when it is
-//! dropped, whatever happened.
+//! What is known of one request: opened with its head; settled, written to the ledger, logged and counted once when it
+//! is dropped, whatever happened.
 
 mod count;
 mod line;
@@ -274,7 +274,8 @@ impl<'s> Record<'s> {
         }
     }
 
-    /// The attempt that was begun last was none: the request could not be said in its target's words, and nothing was sent.
+    /// The attempt that was begun last was none: the request could not be said in its target's words, and nothing was
+    /// sent.
     pub fn attempt_unsaid(&mut self) {
         self.attempts.pop();
         self.bill.fail(None);
@@ -287,8 +288,8 @@ impl<'s> Record<'s> {
         self.bill.fail(spent.as_ref());
     }
 
-    /// What the attempt that was begun last has used without an answer: what its provider counted, else at least the input
-    /// where it was given the request.
+    /// What the attempt that was begun last has used without an answer: what its provider counted, else at least the
+    /// input where it was given the request.
     fn spends(&mut self, counted: Option<Counted>, may_cost: bool) -> Option<Spent> {
         let attempt = self.attempts.last()?;
         let input = || may_cost.then(|| self.input_of(attempt));
@@ -315,8 +316,8 @@ impl<'s> Record<'s> {
         self.answered.iter().chain(beside).copied().reduce(Spent::and)
     }
 
-    /// What the request costs, where that is known: not where who answered has no price. What an attempt cost that did not
-    /// answer and has none is not known, and left out.
+    /// What the request costs, where that is known: not where who answered has no price. What an attempt cost that did
+    /// not answer and has none is not known, and left out.
     #[must_use]
     pub fn cost(&self) -> Option<Nanos> {
         match self.answered {
@@ -325,8 +326,8 @@ impl<'s> Record<'s> {
         }
     }
 
-    /// Replaces what was held by what was used, which is all known: before the last byte goes out, so that whoever has read
-    /// it may spend what is left.
+    /// Replaces what was held by what was used, which is all known: before the last byte goes out, so that whoever has
+    /// read it may spend what is left.
     pub fn pay(&mut self) {
         if self.paid.is_none() {
             self.paid = Some(self.bill.settle(self.model, self.answered.as_ref(), self.cost()));
@@ -345,8 +346,8 @@ impl<'s> Record<'s> {
         self.gateway.reasons.keep(&self.id, &key.tenant.id, std::mem::take(&mut self.choices));
     }
 
-    /// Tells the ledger what becomes of the request if nothing more is heard of it, as of now: before an attempt goes out, and
-    /// before a wait.
+    /// Tells the ledger what becomes of the request if nothing more is heard of it, as of now: before an attempt goes
+    /// out, and before a wait.
     pub fn note(&mut self) {
         let Some(key) = self.key else { return };
         let intent = row::intent(self, key);

@@ -1,4 +1,5 @@
-//! One claim: written in one exchange that also reads what all others have, and settled by what the account makes of that.
+//! One claim: written in one exchange that also reads what all others have, and settled by what the account makes of
+//! that.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +15,8 @@ use crate::budget::lease::{Amount, Answer, Beside, Claim, Claims, NodeId};
 use crate::redis::connection::Connection;
 use crate::redis::nodes::{Dead, Nodes};
 
-/// An answer that takes longer is as good as none: Redis in the same building answers in a tenth of a millisecond. So long at
-/// most those wait who have no slice in hand when it stops.
+/// An answer that takes longer is as good as none: Redis in the same building answers in a tenth of a millisecond. So
+/// long at most those wait who have no slice in hand when it stops.
 const SLOW: Duration = Duration::from_millis(40);
 
 /// An answer that is read so late came before this process was stopped, and is old.
@@ -33,7 +34,8 @@ const BESIDE: &str = ":beside";
 /// What stands there if the node wants what others have in hand.
 const WANTS: &str = "wants";
 
-/// Claims outlive their window by its own length within these bounds, in seconds, for clocks that are not quite the same.
+/// Claims outlive their window by its own length within these bounds, in seconds, for clocks that are not quite the
+/// same.
 const AFTERWARDS: (i64, i64) = (60, 3600);
 
 /// The fields of a hash, as Redis tells them.
@@ -87,7 +89,8 @@ impl Claiming {
         locked(&self.processes).dead(self.process, processes, Instant::now())
     }
 
-    /// Leaves out what dead processes had in hand, and in the end writes that down: who comes later cannot know that they died.
+    /// Leaves out what dead processes had in hand, and in the end writes that down: who comes later cannot know that
+    /// they died.
     async fn without_hands(&mut self, key: &str, mut answer: Answer, noted: Vec<Noted>) -> Result<Answer, Trouble> {
         let processes = noted.iter().map(|noted| (noted.process, 0)).collect();
         let Dead { all, buried } = self.dead(&processes);

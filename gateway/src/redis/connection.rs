@@ -1,5 +1,5 @@
-//! One way to a Redis, whatever kind it is: a server, a cluster, or a master that sentinels know; with TLS and ACL users.
-//! Plain commands in pipelines, each on one key: no script, and a transaction only where ledgers are copied.
+//! One way to a Redis, whatever kind it is: a server, a cluster, or a master that sentinels know; with TLS and ACL
+//! users. Plain commands in pipelines, each on one key: no script, and a transaction only where ledgers are copied.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::config::{self, Secret, SecretError};
 /// The longest time to connect: the probe that waits for it holds nobody up.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// The longest time for one answer, as the client itself measures it. The link gives up long before; this ends what it left.
+/// The longest time for one answer, as the client itself measures it. The link gives up long before; this ends what it
+/// left.
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// Where Redis is.

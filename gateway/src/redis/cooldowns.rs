@@ -1,5 +1,5 @@
-//! The cooldowns that gateways tell each other: one hash, with a field for each thing that cools. A field's value is a time
-//! and a word: until when it cools and why, or since when it is well.
+//! The cooldowns that gateways tell each other: one hash, with a field for each thing that cools. A field's value is a
+//! time and a word: until when it cools and why, or since when it is well.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ const BATCH: usize = 64;
 /// A longer id is not told; providers' names for models are shorter by far.
 const LONGEST_ID: usize = 512;
 
-/// How long a field stays after its time: until every gateway has heard of it, and for clocks that are not quite the same.
+/// How long a field stays after its time: until every gateway has heard of it, and for clocks that are not quite the
+/// same.
 const AFTERWARDS: Duration = Duration::from_secs(60);
 
 const WELL: &str = "well";

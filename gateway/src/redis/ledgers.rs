@@ -1,5 +1,5 @@
-//! The ledgers of all gateways in their Redis: a [`Map`] for each, and one hash that says whose there are. A ledger that nobody
-//! has written to for as long as rows are kept is forgotten by itself.
+//! The ledgers of all gateways in their Redis: a [`Map`] for each, and one hash that says whose there are. A ledger
+//! that nobody has written to for as long as rows are kept is forgotten by itself.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,8 +23,8 @@ const MEMBERS: &str = "weir:{ledgers}";
 /// Where the hash has the time at which it began: it was empty then, or Redis had lost it.
 const BORN: &str = "born";
 
-/// How long it takes until all who run have said again that they are there: each looks every 2 s, and again a second after a
-/// failure.
+/// How long it takes until all who run have said again that they are there: each looks every 2 s, and again a second
+/// after a failure.
 const SETTLED: Duration = Duration::from_secs(5);
 
 /// What began longer ago by the clocks of all gateways, in seconds, has settled. They differ by less.
@@ -36,7 +36,8 @@ const FILLING: &str = " filling";
 /// How much longer than rows are kept the ledger of a node that is gone stays, for clocks that are not quite the same.
 const AFTERWARDS: Duration = Duration::from_secs(3600);
 
-/// For how long one that Redis has lost is waited for, in seconds: a gateway that runs says once a minute that it is there.
+/// For how long one that Redis has lost is waited for, in seconds: a gateway that runs says once a minute that it is
+/// there.
 const MISSED: i64 = 600;
 
 /// More ledgers are not read; each is one folder of a store, so these are very many gateways that come and go.

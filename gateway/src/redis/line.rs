@@ -1,5 +1,5 @@
-//! A way to Redis for threads that may wait: those that copy the ledger, and those that answer what is asked of it. It has a
-//! connection of its own, so that nothing large stands before the claims of the [`Link`](super::Link).
+//! A way to Redis for threads that may wait: those that copy the ledger, and those that answer what is asked of it. It
+//! has a connection of its own, so that nothing large stands before the claims of the [`Link`](super::Link).
 
 use std::fmt;
 use std::io;
@@ -52,8 +52,8 @@ impl Line {
     /// Makes these changes, all or none; blocks as [`Line::ask`] does.
     pub(super) fn transact(&self, mut changes: Pipeline) -> Result<(), StoreFault> {
         if !self.transacts.load(Ordering::Acquire) {
-            // Where a user may not begin a transaction, Redis would make the changes all the same, one by one; and the client counts
-            // on that one reply.
+            // Where a user may not begin a transaction, Redis would make the changes all the same, one by one; and the
+            // client counts on that one reply.
             let mut empty = Pipeline::new();
             empty.cmd("MULTI").ignore().cmd("EXEC").ignore();
             let () = self.ask(&empty)?;
@@ -62,8 +62,8 @@ impl Line {
         self.ask(changes.atomic())
     }
 
-    /// What Redis answers. Blocks for [`LONGEST`] at most, for [`LONGEST_FIRST`] while there is no connection; only one at a
-    /// time waits for a connection, and after a failure nobody does for half a second.
+    /// What Redis answers. Blocks for [`LONGEST`] at most, for [`LONGEST_FIRST`] while there is no connection; only one
+    /// at a time waits for a connection, and after a failure nobody does for half a second.
     pub(super) fn ask<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreFault> {
         let known = self.known()?;
         let longest = if known.is_some() { LONGEST } else { LONGEST_FIRST };

@@ -1,5 +1,5 @@
-//! The one task that speaks with Redis: it fetches slices that accounts wish for, tells and asks once a second how things
-//! stand, and cuts everybody off at once when an answer is slow or does not come.
+//! The one task that speaks with Redis: it fetches slices that accounts wish for, tells and asks once a second how
+//! things stand, and cuts everybody off at once when an answer is slow or does not come.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -35,8 +35,8 @@ const PRESS: Duration = Duration::from_millis(200);
 /// How long to wait before Redis is tried again.
 const PROBE: Duration = Duration::from_millis(500);
 
-/// After Redis lost its data each node tells what it has as soon as it notices, at its next beat or probe. Until all have
-/// had the time for it nobody takes anything new.
+/// After Redis lost its data each node tells what it has as soon as it notices, at its next beat or probe. Until all
+/// have had the time for it nobody takes anything new.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// How long going may take.
@@ -76,8 +76,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link for these cooldowns and for what these hold, which was made with the same desk. `told` hears `true` when Redis
-    /// is reached and `false` when it is lost.
+    /// A link for these cooldowns and for what these hold, which was made with the same desk. `told` hears `true` when
+    /// Redis is reached and `false` when it is lost.
     #[must_use]
     pub fn new(
         settings: Settings,

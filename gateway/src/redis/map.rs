@@ -1,5 +1,5 @@
-//! A backend of the store in Redis: the keys in a sorted set, by which they are in order, and the values in a hash, both in one
-//! slot of a cluster. A batch is one transaction; there are no scripts.
+//! A backend of the store in Redis: the keys in a sorted set, by which they are in order, and the values in a hash,
+//! both in one slot of a cluster. A batch is one transaction; there are no scripts.
 
 use std::sync::Arc;
 

@@ -82,7 +82,8 @@ impl Nodes {
         }
     }
 
-    /// Those of whom these claims are, as far as they are dead. One who was never seen has the time to show that it lives.
+    /// Those of whom these claims are, as far as they are dead. One who was never seen has the time to show that it
+    /// lives.
     pub(super) fn dead(&mut self, node: NodeId, claims: &Claims, now: Instant) -> Dead {
         for (id, _) in claims.iter().filter(|(id, _)| *id != node) {
             self.beat(*id, i64::MIN, now);

@@ -1,5 +1,5 @@
-//! The raised limits that gateways tell each other: one hash, with a field for each account. What was said last of an account
-//! holds, so it matters not in which order it is written, heard and written again after Redis lost it.
+//! The raised limits that gateways tell each other: one hash, with a field for each account. What was said last of an
+//! account holds, so it matters not in which order it is written, heard and written again after Redis lost it.
 
 use std::fmt;
 use std::sync::Arc;

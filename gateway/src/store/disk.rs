@@ -12,8 +12,8 @@ use super::{Patience, StoreFault, format, seal};
 /// How long to wait before the backend is opened again, while another process still has it.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// For how long all must be written before it is said that it can be: a disk that is nearly full takes what is small and refuses
-/// what is large, and that is one trouble.
+/// For how long all must be written before it is said that it can be: a disk that is nearly full takes what is small
+/// and refuses what is large, and that is one trouble.
 const CALM: Duration = Duration::from_secs(10);
 
 /// Opens a backend.
@@ -213,8 +213,8 @@ impl std::fmt::Debug for Disk {
     }
 }
 
-/// Whether it is worth saying that something could be written, or not: the first refusal, and the first write when all was calm
-/// for a while.
+/// Whether it is worth saying that something could be written, or not: the first refusal, and the first write when all
+/// was calm for a while.
 fn said(refused: &mut Option<Instant>, written: bool, now: Instant) -> bool {
     if !written {
         return refused.replace(now).is_none();

@@ -1,5 +1,5 @@
-//! The format of a store, and how an older one is carried over. The number itself is kept as format 1 kept it, so that an
-//! older Weir reads it and refuses.
+//! The format of a store, and how an older one is carried over. The number itself is kept as format 1 kept it, so that
+//! an older Weir reads it and refuses.
 
 use super::backend::{Backend, Batch, Direction, Span};
 use super::sled::Embedded;

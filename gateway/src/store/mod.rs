@@ -1,5 +1,5 @@
-//! What outlives the process: an ordered map of sealed bytes on a disk, and the tables in it. Whoever serves requests never
-//! waits for it; those who do are threads of their own.
+//! What outlives the process: an ordered map of sealed bytes on a disk, and the tables in it. Whoever serves requests
+//! never waits for it; those who do are threads of their own.
 
 pub mod backend;
 #[cfg(test)]

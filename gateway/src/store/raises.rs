@@ -1,5 +1,5 @@
-//! Limits of budgets that were raised for a while, until that is over. Whoever raises one waits for the disk, so that what was
-//! promised outlives a crash.
+//! Limits of budgets that were raised for a while, until that is over. Whoever raises one waits for the disk, so that
+//! what was promised outlives a crash.
 
 use jiff::Timestamp;
 

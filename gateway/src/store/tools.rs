@@ -28,8 +28,8 @@ pub struct Repaired {
     pub aside: PathBuf,
 }
 
-/// Gives `visit` each pair of the store in the folder `path` with what is wrong with it: in order, or, where it is so damaged that
-/// it cannot be opened, what a repair would keep of it. Of a damaged store nothing is changed.
+/// Gives `visit` each pair of the store in the folder `path` with what is wrong with it: in order, or, where it is so
+/// damaged that it cannot be opened, what a repair would keep of it. Of a damaged store nothing is changed.
 ///
 /// # Errors
 /// There is no store, it cannot be opened, or it cannot be read any further.
@@ -97,7 +97,8 @@ impl Kept {
         Ok(Self { salvaged: Salvaged::read(&sled::files(path))?, journaled })
     }
 
-    /// Gives `visit` each value, sealed. Its format and the number of its newest batch are none: those of a new store are its own.
+    /// Gives `visit` each value, sealed. Its format and the number of its newest batch are none: those of a new store
+    /// are its own.
     fn each(&self, mut visit: impl FnMut(&[u8], Vec<u8>)) {
         let salvaged = self.salvaged.pairs().filter(|(key, _)| !self.journaled.contains_key(*key));
         let journaled = self.journaled.iter().filter_map(|(key, sealed)| Some((key.as_slice(), sealed.clone()?)));

@@ -104,8 +104,8 @@ impl Simulator {
         self.books.requests()
     }
 
-    /// What was served of each request that has ended and that its caller named, by `user` or `metadata.user_id`; the last
-    /// hundred thousand, the oldest first.
+    /// What was served of each request that has ended and that its caller named, by `user` or `metadata.user_id`; the
+    /// last hundred thousand, the oldest first.
     pub fn served(&self) -> Vec<Served> {
         self.books.served()
     }

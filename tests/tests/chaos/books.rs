@@ -44,7 +44,8 @@ impl Tokens {
         Self { input: sum("input_tokens"), output: sum("output_tokens") }
     }
 
-    /// The most that its output is estimated at by its length: to the provider a token is a word, to an estimate four bytes.
+    /// The most that its output is estimated at by its length: to the provider a token is a word, to an estimate four
+    /// bytes.
     fn most_told(self) -> u64 {
         const LONGEST_WORD: &str = " something";
         (self.output * LONGEST_WORD.len() as u64).div_ceil(4)
@@ -88,8 +89,8 @@ impl Books {
         self.served.get(&asked.id).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a request that was under way at a kill has a row. One that says that it is exact is; one that was made from
-    /// what was noted of it tells the input of what had been sent, and is charged for that.
+    /// Whether a request that was under way at a kill has a row. One that says that it is exact is; one that was made
+    /// from what was noted of it tells the input of what had been sent, and is charged for that.
     pub(crate) fn tells_of(&self, asked: &Asked) -> bool {
         let row = self.rows.get(&asked.id);
         if let Some(row) = row.filter(|row| row["accuracy"] == "exact") {
@@ -126,7 +127,8 @@ impl Books {
             other => assert_eq!(other, "exact"),
         }
         if !asked.was_cut() {
-            // Some attempt was given up, which the row tells of it; the rest of it is what the provider says of the other.
+            // Some attempt was given up, which the row tells of it; the rest of it is what the provider says of the
+            // other.
             assert!(given_up.input > 0, "{asked:?} was neither cut nor given up, but is not exact: {row}");
             let answered: Vec<_> = served.iter().filter(|one| row["upstream_model"] == one.model).cloned().collect();
             assert_eq!(told.without(given_up), Tokens::of_served(&answered), "{row}, {served:?}");

@@ -1,7 +1,7 @@
 //! Four gateways, a Redis and a provider, while callers leave and hurry, targets fail and are slow, and Redis freezes,
 //! pauses, dies and forgets everything. Afterwards each request is held against the provider's own account of that very
-//! request: to the token, and to the nano-dollar. In the first course gateways end as an operator ends them, and nothing is
-//! allowed for; in the second they are killed too, and what was under way then is named one by one.
+//! request: to the token, and to the nano-dollar. In the first course gateways end as an operator ends them, and
+//! nothing is allowed for; in the second they are killed too, and what was under way then is named one by one.
 //!
 //! `WEIR_CHAOS_SECONDS=300` makes each last longer than the few seconds of a usual run.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

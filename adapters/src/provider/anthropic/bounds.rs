@@ -1,5 +1,6 @@
-//! How many things one request may hold. Each of them takes some hundred bytes while a request is said in Anthropic's words, and
-//! the least of them is a few bytes long: without bounds a body would take twenty times its size, and seconds of a thread.
+//! How many things one request may hold. Each of them takes some hundred bytes while a request is said in Anthropic's
+//! words, and the least of them is a few bytes long: without bounds a body would take twenty times its size, and
+//! seconds of a thread.
 
 use std::fmt::Display;
 
@@ -17,16 +18,16 @@ pub(super) const MOST_TOOLS: usize = 10_000;
 /// Stop sequences, and what else is a handful of words. Anthropic states none; OpenAI takes 4.
 pub(super) const MOST_WORDS: usize = 1_000;
 
-/// Parts, calls and blocks in all of a request's messages. Anthropic states none; each of them costs some tokens whatever it
-/// says, so that a context of a million has no room for more.
+/// Parts, calls and blocks in all of a request's messages. Anthropic states none; each of them costs some tokens
+/// whatever it says, so that a context of a million has no room for more.
 pub(super) const MOST_BLOCKS: usize = 250_000;
 
-/// Bytes of all schemas of a field that a model is to be held to. Anthropic states none, but what it compiles is far shorter. Such
-/// a schema is written anew, which reads it once for each level that it nests.
+/// Bytes of all schemas of a field that a model is to be held to. Anthropic states none, but what it compiles is far
+/// shorter. Such a schema is written anew, which reads it once for each level that it nests.
 pub(super) const LONGEST_SCHEMAS: usize = 4 * 1024 * 1024;
 
-/// By how much a request may become longer. Most become shorter; a text file of control characters would become five times as
-/// long.
+/// By how much a request may become longer. Most become shorter; a text file of control characters would become five
+/// times as long.
 pub(super) const MOST_GROWTH: usize = 16 * 1024 * 1024;
 
 /// Refuses schemas in `param` of so many bytes in all, if a model can't be held to as many.

@@ -1,5 +1,5 @@
-//! The calls that an assistant made: their ids as Anthropic is told them, and which of them wait for a result. A caller may
-//! send very many of them, so everything here is found by a hash.
+//! The calls that an assistant made: their ids as Anthropic is told them, and which of them wait for a result. A caller
+//! may send very many of them, so everything here is found by a hash.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -69,8 +69,8 @@ fn take_first<'a>(calls: &mut [Option<Call<'a>>], places: &mut VecDeque<usize>) 
 pub(super) struct Ids(HashMap<String, usize>);
 
 impl Ids {
-    /// An id in the characters that Anthropic takes, and one that was not there before: some providers count their calls
-    /// anew in each answer.
+    /// An id in the characters that Anthropic takes, and one that was not there before: some providers count their
+    /// calls anew in each answer.
     pub(super) fn told(&mut self, asked: &str) -> String {
         let plain = |c: char| {
             if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' }

@@ -1,5 +1,5 @@
-//! Parts of a message as Anthropic's blocks: texts, images, files, and blocks that a caller wrote in Anthropic's own words.
-//! A part that can't be carried is refused, never dropped.
+//! Parts of a message as Anthropic's blocks: texts, images, files, and blocks that a caller wrote in Anthropic's own
+//! words. A part that can't be carried is refused, never dropped.
 
 use std::borrow::Cow;
 use std::cell::LazyCell;

@@ -48,8 +48,8 @@ impl<'a> Conversation<'a> {
         scribe.finish(if is_begun { Answer::Begun } else { Answer::Due })
     }
 
-    /// Whether the last answer called tools without the reasoning that led to it: with a budget to think, Anthropic then
-    /// refuses to go on.
+    /// Whether the last answer called tools without the reasoning that led to it: with a budget to think, Anthropic
+    /// then refuses to go on.
     pub(super) fn loop_lacks_thinking(&self) -> bool {
         let last = self.turns.iter().rfind(|turn| turn.speaker == Speaker::Assistant);
         last.is_some_and(|turn| {
@@ -293,8 +293,8 @@ impl<'a, 'n> Scribe<'a, 'n> {
         Ok(())
     }
 
-    /// Instructions given in mid-conversation go behind the user's turn, or into the system prompt of a model that takes
-    /// none there; behind the assistant's they are a user's turn, or it would go on with its own words.
+    /// Instructions given in mid-conversation go behind the user's turn, or into the system prompt of a model that
+    /// takes none there; behind the assistant's they are a user's turn, or it would go on with its own words.
     fn place_held(&mut self) {
         let held = std::mem::take(&mut self.held);
         if held.is_empty() {
@@ -385,8 +385,8 @@ fn thinking(block: ThinkingBlock<'_>) -> Option<Block<'_>> {
     Some(Block::Made(made))
 }
 
-/// A call's arguments as the object that Anthropic wants. What a model wrote that is no object is kept as a text, so that
-/// one slip does not end a conversation.
+/// A call's arguments as the object that Anthropic wants. What a model wrote that is no object is kept as a text, so
+/// that one slip does not end a conversation.
 fn arguments<'a>(text: Cow<'a, str>) -> Raw<'a> {
     let is_object = text.trim_start().starts_with('{');
     if text.trim().is_empty() {

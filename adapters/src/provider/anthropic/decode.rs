@@ -117,8 +117,8 @@ pub(super) enum Calls {
     Function,
 }
 
-/// Why the model stopped, in OpenAI's words. A paused turn, or one whose beginning was compacted, is not whole: it is to be
-/// gone on with, as a cut one; and what is not known here is not called whole either.
+/// Why the model stopped, in OpenAI's words. A paused turn, or one whose beginning was compacted, is not whole: it is
+/// to be gone on with, as a cut one; and what is not known here is not called whole either.
 pub(super) fn finish_reason(stop: &str, calls: Calls) -> FinishReason {
     match (stop, calls) {
         ("tool_use", Calls::Tools) => FinishReason::ToolCalls,

@@ -219,8 +219,8 @@ impl<'a> Encoder<'a, '_> {
         Reasoning::read(self.fields, around, self.notes)
     }
 
-    /// The schema for `output_config.format`, where the answer's form can be said so; else the form is seen to by a tool
-    /// or by an instruction. A call that the caller asks for comes before any form.
+    /// The schema for `output_config.format`, where the answer's form can be said so; else the form is seen to by a
+    /// tool or by an instruction. A call that the caller asks for comes before any form.
     fn format(
         &mut self,
         reasoning: &Reasoning<'_>,
@@ -295,7 +295,8 @@ impl<'a> Encoder<'a, '_> {
         Ok(taken)
     }
 
-    /// What is neither translated nor dropped goes on as it was written: Anthropic's own fields, and what is yet to come.
+    /// What is neither translated nor dropped goes on as it was written: Anthropic's own fields, and what is yet to
+    /// come.
     fn forwarded(&mut self) -> Result<Vec<(Cow<'a, str>, Raw<'a>)>, EncodeError> {
         let mut forwarded = Vec::new();
         for (name, raw) in self.fields.iter() {
@@ -314,7 +315,8 @@ impl<'a> Encoder<'a, '_> {
         Ok(forwarded)
     }
 
-    /// The caller's `stop` and Anthropic's own `stop_sequences` together. Those of white space only are refused by Anthropic.
+    /// The caller's `stop` and Anthropic's own `stop_sequences` together. Those of white space only are refused by
+    /// Anthropic.
     fn stop_sequences(&mut self) -> Result<Vec<&'a RawValue>, EncodeError> {
         let mut all = self.strings("stop")?;
         all.extend(self.strings("stop_sequences")?);

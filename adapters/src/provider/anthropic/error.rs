@@ -27,7 +27,8 @@ struct Details<'a> {
     error_code: Option<Text<'a>>,
 }
 
-/// Reads an error that came with `status`; what has another shape, as of a proxy before Anthropic, is read all the same.
+/// Reads an error that came with `status`; what has another shape, as of a proxy before Anthropic, is read all the
+/// same.
 pub(super) fn read(status: StatusCode, body: &[u8]) -> Refusal {
     let mut refusal = generic::read(status, body);
     let Ok(Envelope { error }) = serde_json::from_slice::<Envelope<'_>>(body) else {

@@ -80,8 +80,8 @@ impl Adapter for Anthropic {
     }
 }
 
-/// How many things may be named before a field that nobody knows is no longer named by itself: names that callers made up
-/// must have room in a header.
+/// How many things may be named before a field that nobody knows is no longer named by itself: names that callers made
+/// up must have room in a header.
 const MAX_NAMED: usize = 32;
 
 /// The longest name of such a field that is told.

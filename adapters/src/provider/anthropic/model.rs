@@ -1,5 +1,5 @@
-//! What each of Anthropic's models takes, told by its name: the types of its SDK are one for all of them, but a parameter
-//! that one model wants is a 400 at another. Checked against the SDK 2.12 and a price file of the same month.
+//! What each of Anthropic's models takes, told by its name: the types of its SDK are one for all of them, but a
+//! parameter that one model wants is a 400 at another. Checked against the SDK 2.12 and a price file of the same month.
 
 use crate::adapter::Options;
 

@@ -1,5 +1,5 @@
-//! A text file in base64, which Anthropic wants as a text. It is unpacked while it is written, piece by piece: it may be as
-//! long as a whole request, and would be there once more.
+//! A text file in base64, which Anthropic wants as a text. It is unpacked while it is written, piece by piece: it may
+//! be as long as a whole request, and would be there once more.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! A JSON Schema that Anthropic can hold a model to. It enforces a part of JSON Schema and refuses the rest (types, enums,
+//! A JSON Schema that Anthropic can hold a model to. It enforces a part of JSON Schema and refuses the rest (types,
+//! enums,
 //! `$ref`, `anyOf` and closed objects pass; bounds and lengths don't), so what it can't enforce moves into the
 //! description, where the model reads it, as Anthropic's own SDK does. A schema that needs no change is not copied.
 

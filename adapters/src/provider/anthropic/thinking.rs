@@ -1,5 +1,5 @@
-//! How much the model thinks: `reasoning_effort`, or Anthropic's own `thinking` and `output_config`, as the model at hand
-//! takes it.
+//! How much the model thinks: `reasoning_effort`, or Anthropic's own `thinking` and `output_config`, as the model at
+//! hand takes it.
 
 use std::borrow::Cow;
 

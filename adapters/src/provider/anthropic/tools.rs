@@ -142,7 +142,8 @@ impl<'a> Tools<'a> {
         self.choice = Some(ToolChoice::None);
     }
 
-    /// Makes the model answer by a call whose arguments are the answer, or by one of the caller's tools where it has some.
+    /// Makes the model answer by a call whose arguments are the answer, or by one of the caller's tools where it has
+    /// some.
     pub(super) fn answer_by(&mut self, schema: Raw<'a>) {
         let is_alone = self.list.is_empty() || self.choice == Some(ToolChoice::None);
         let disable_parallel_tool_use = match self.choice {

@@ -1,4 +1,5 @@
-//! Anthropic's usage. It counts exclusively: `input_tokens` are those that were neither read from nor written to a cache.
+//! Anthropic's usage. It counts exclusively: `input_tokens` are those that were neither read from nor written to a
+//! cache.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -149,8 +150,8 @@ impl Told {
         self.beside = later.beside.or(self.beside);
     }
 
-    /// What it counts, which is nothing where it names neither what went in nor what came out. What came out counts as it is
-    /// told at the `end`; before, it is not known yet.
+    /// What it counts, which is nothing where it names neither what went in nor what came out. What came out counts as
+    /// it is told at the `end`; before, it is not known yet.
     pub(super) fn counted(&self, end: &Self) -> Option<Counted> {
         self.input_tokens.or(self.output_tokens)?;
         let extent = if end.output_tokens.is_some() { Extent::Whole } else { Extent::Input };

@@ -1,5 +1,5 @@
-//! Chunks of one stream differ in little but the texts that they bring. What stands between the texts is remembered, so that a
-//! chunk that has the same there need not be read: it says nothing else that the one before did not say.
+//! Chunks of one stream differ in little but the texts that they bring. What stands between the texts is remembered, so
+//! that a chunk that has the same there need not be read: it says nothing else that the one before did not say.
 
 use std::ops::Range;
 
@@ -15,8 +15,8 @@ const MOST: usize = 1024;
 /// So often something else is remembered in one stream; one that is never the same is not worth it.
 const MOST_LEARNT: u32 = 16;
 
-/// What stood between the texts of a chunk: each piece ends with a text's opening quote and begins with the closing one of
-/// the text before.
+/// What stood between the texts of a chunk: each piece ends with a text's opening quote and begins with the closing one
+/// of the text before.
 #[derive(Debug, Default)]
 pub(super) struct Alike {
     pieces: Vec<u8>,

@@ -113,7 +113,8 @@ const MOST_BEGIN: usize = 512;
 const MOST_ANSWERS: usize = 16 * 1024;
 
 impl PassThrough {
-    /// For a caller who knows the model by this name, where it is not the provider's, and is to be told so many answers.
+    /// For a caller who knows the model by this name, where it is not the provider's, and is to be told so many
+    /// answers.
     pub(super) fn new(name: Option<Bytes>, wants_usage: bool, answers: u64) -> Self {
         Self { name, wants_usage, answers, ..Self::default() }
     }
@@ -259,8 +260,8 @@ impl PassThrough {
         rewrite_into(data, &self.index, &edits, json);
     }
 
-    /// Where a host never counts, or in its last chunk of content, the usage chunk at the end is ours, under this stream's
-    /// id. Some hosts' first chunk has none yet.
+    /// Where a host never counts, or in its last chunk of content, the usage chunk at the end is ours, under this
+    /// stream's id. Some hosts' first chunk has none yet.
     fn begin_own_usage(&mut self, data: &[u8], out: &mut ChunkWriter) {
         let text = |name| self.index.get(data, name).and_then(crate::index::text).unwrap_or_default();
         if text("id").is_empty() {

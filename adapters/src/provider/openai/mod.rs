@@ -149,8 +149,8 @@ fn without_null_encoding(request: &Request) -> Option<Edit<'static>> {
     (request.get("encoding_format") == Some(b"null")).then(|| Edit::Remove("encoding_format".into()))
 }
 
-/// An error in the clothes of a success: an `error` that says something, whatever stands beside it (some hosts send their
-/// last words along), or an object that calls itself one.
+/// An error in the clothes of a success: an `error` that says something, whatever stands beside it (some hosts send
+/// their last words along), or an object that calls itself one.
 fn is_error(error: Option<&[u8]>, object: Option<&[u8]>) -> bool {
     error.is_some_and(|error| !matches!(error, b"null" | b"\"\"" | b"{}" | b"false")) || object == Some(b"\"error\"")
 }

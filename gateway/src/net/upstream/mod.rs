@@ -70,9 +70,9 @@ impl Outgoing<'_> {
     }
 }
 
-/// How often a request may go out, and how often it has. It goes out a second time where the connection that it went out on
-/// had lain idle and ends without an answer. Its provider closed that connection for lying idle, most likely, but may have
-/// read the request: so it is for whoever asks to allow it, and to count it.
+/// How often a request may go out, and how often it has. It goes out a second time where the connection that it went
+/// out on had lain idle and ends without an answer. Its provider closed that connection for lying idle, most likely,
+/// but may have read the request: so it is for whoever asks to allow it, and to count it.
 #[derive(Debug)]
 pub struct Sendings {
     most: u8,
@@ -143,9 +143,9 @@ impl Upstreams {
         self.send_counted(endpoint, request, connect_timeout, &Sendings::at_most(2)).await
     }
 
-    /// The same, counted for whoever may drop this before its end and has to know whether the provider was asked. A connection
-    /// that lay idle and turns out to have been closed meanwhile is replaced once, if the request may go out twice, no byte of
-    /// an answer came, and the provider hardly had the time to work on it.
+    /// The same, counted for whoever may drop this before its end and has to know whether the provider was asked. A
+    /// connection that lay idle and turns out to have been closed meanwhile is replaced once, if the request may go out
+    /// twice, no byte of an answer came, and the provider hardly had the time to work on it.
     pub async fn send_counted(
         &self,
         endpoint: &Arc<Endpoint>,
@@ -230,8 +230,8 @@ impl Answer {
         value.to_str().ok()?.parse().ok()
     }
 
-    /// Whether nothing comes behind the body's first `read` bytes, as far as that is known before its end is read. A stream
-    /// of HTTP/2 is read to its end all the same: dropped before, it would be reset.
+    /// Whether nothing comes behind the body's first `read` bytes, as far as that is known before its end is read. A
+    /// stream of HTTP/2 is read to its end all the same: dropped before, it would be reset.
     pub fn is_complete_with(&self, read: usize) -> bool {
         matches!(self.source, Source::Http1(..)) && self.content_length() == u64::try_from(read).ok()
     }

@@ -1,5 +1,6 @@
-//! What was written since sled last wrote everything out. A batch is safe once it stands here, which takes one write and no
-//! other thread, where sled takes two and wakes all of its own; and it is done whole or not at all, since a start does it again.
+//! What was written since sled last wrote everything out. A batch is safe once it stands here, which takes one write
+//! and no other thread, where sled takes two and wakes all of its own; and it is done whole or not at all, since a
+//! start does it again.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -27,8 +28,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// The journal in this file, which is made when it is not there, and the batches in it with their numbers. One that was
-    /// half written when the process was killed is none.
+    /// The journal in this file, which is made when it is not there, and the batches in it with their numbers. One that
+    /// was half written when the process was killed is none.
     ///
     /// # Errors
     /// It cannot be read; `InvalidData` where it is damaged before its end.

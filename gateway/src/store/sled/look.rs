@@ -1,5 +1,5 @@
-//! How far sled's log can be read, seen without sled: that would cut the log at the first message that it cannot read, or wipe
-//! what stands behind it, and only then could be asked what is left.
+//! How far sled's log can be read, seen without sled: that would cut the log at the first message that it cannot read,
+//! or wipe what stands behind it, and only then could be asked what is left.
 //!
 //! At a start sled reads the log from its last snapshot on, segment by segment, each message behind the one before.
 

@@ -1,5 +1,5 @@
-//! How far the store was written, in a small file beside it. sled cuts its log at the first damage that it meets, or begins
-//! anew, and says nothing; a store that ends before its mark has lost something.
+//! How far the store was written, in a small file beside it. sled cuts its log at the first damage that it meets, or
+//! begins anew, and says nothing; a store that ends before its mark has lost something.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often sled writes everything out while batches come, and the mark follows. Each time costs a flush of the disk's own
-/// cache, which sled leaves out; without it the mark might be ahead of the store after a power failure.
+/// How often sled writes everything out while batches come, and the mark follows. Each time costs a flush of the disk's
+/// own cache, which sled leaves out; without it the mark might be ahead of the store after a power failure.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// The number, and a checksum of it.

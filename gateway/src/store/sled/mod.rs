@@ -26,10 +26,11 @@ const MOST_JOURNAL: u64 = 4 << 20;
 /// Where the number of the newest batch is, behind all that may be asked for.
 pub(super) const NEWEST: &[u8] = b"\xffnewest";
 
-/// Lets sled make its counters, which nobody reads, of memory that was never written to: it stays the kernel's. Of memory
-/// that was in use before they would be wiped first, and 4 MB then belong to the process for good.
+/// Lets sled make its counters, which nobody reads, of memory that was never written to: it stays the kernel's. Of
+/// memory that was in use before they would be wiped first, and 4 MB then belong to the process for good.
 pub(crate) fn prepare() {
-    // Only what prints the counters makes them without opening a database; they are switched off, so nothing is printed.
+    // Only what prints the counters makes them without opening a database; they are switched off, so nothing is
+    // printed.
     drop(Config::new().print_profile_on_drop(true));
 }
 

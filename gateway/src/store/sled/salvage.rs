@@ -1,8 +1,9 @@
 //! What can be read of sled's files without sled, which gives up, or cuts, where the first byte is wrong.
 //!
-//! sled 0.34 writes one log in segments of 512 KiB. A message in it replaces a leaf, or changes one key of a leaf, and has
-//! a checksum; its place in the order of all is the number of its segment and its place in it. So every message that is
-//! whole is found, wherever damage is, and played back in that order. What comes out is trusted only with our own seal.
+//! sled 0.34 writes one log in segments of 512 KiB. A message in it replaces a leaf, or changes one key of a leaf, and
+//! has a checksum; its place in the order of all is the number of its segment and its place in it. So every message
+//! that is whole is found, wherever damage is, and played back in that order. What comes out is trusted only with our
+//! own seal.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -263,8 +264,8 @@ impl Leaf {
         [self.low.get(..prefix).unwrap_or_default(), key].concat()
     }
 
-    /// The whole key with which the value's seal is right. A leaf that was replaced by one that cannot be read may have left
-    /// out more of its keys, or less.
+    /// The whole key with which the value's seal is right. A leaf that was replaced by one that cannot be read may have
+    /// left out more of its keys, or less.
     fn sealed_key(&self, key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
         let lengths = std::iter::once(self.prefix).chain(0..=self.low.len());
         let mut keys = lengths.map(|prefix| self.key(prefix, key));
