@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::config::{Config, Fault, Faults, Loaded, Model, Provider, Tenant};
+use crate::config::{Config, Fault, Faults, Loaded, Model, Observability, Provider, Server, Store, Tenant};
 use crate::gateway::Gateway;
 use crate::model::ProviderManager;
 use crate::net::tls::Identity;
@@ -17,11 +17,17 @@ pub struct Reloader {
     gateway: Arc<Gateway>,
     providers: ProviderManager,
     identities: Vec<Arc<Identity>>,
-    /// What was served at first: listeners, the store and the logs are still as they were then.
-    started: Config,
+    started: Started,
     served: ArcSwap<Loaded>,
     /// One reload at a time. Who only wants to know what is served does not wait for the files that one reads.
     turn: Mutex<()>,
+}
+
+/// What was served at first: listeners, the store and the logs are still as they were then.
+struct Started {
+    server: Server,
+    store: Store,
+    observability: Observability,
 }
 
 /// What a reload did.
@@ -46,7 +52,7 @@ impl Reloader {
         loaded: Loaded,
         identities: Vec<Arc<Identity>>,
     ) -> Self {
-        let (started, served) = (loaded.config.clone(), ArcSwap::from_pointee(loaded));
+        let (started, served) = (Started::with(&loaded.config), ArcSwap::from_pointee(loaded));
         Self { gateway, providers, identities, started, served, turn: Mutex::default() }
     }
 
@@ -74,7 +80,7 @@ impl Reloader {
             generation: snapshot.generation,
             hash: snapshot.hash.clone(),
             changed: changes(&served.config, &loaded.config),
-            restart: needs_restart(&self.started, &loaded.config),
+            restart: self.started.needs_restart(&loaded.config),
         };
         let now = jiff::Timestamp::now();
         self.gateway.recall(now);
@@ -125,22 +131,29 @@ impl Reloader {
     }
 }
 
-/// What a process takes from its configuration only when it starts.
-fn needs_restart(started: &Config, now: &Config) -> Vec<&'static str> {
-    let (old, new) = (&started.server, &now.server);
-    let settings = [
-        ("server.listen", old.listen == new.listen),
-        ("server.admin", old.admin == new.admin),
-        ("server.admin_token", old.admin_token == new.admin_token),
-        ("server.tls", old.tls == new.tls),
-        ("server.drain", old.drain == new.drain),
-        ("server.idle", old.idle == new.idle),
-        ("server.stall", old.stall == new.stall),
-        ("server.threads", old.threads == new.threads),
-        ("store", started.store == now.store),
-        ("observability", started.observability == now.observability),
-    ];
-    settings.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+impl Started {
+    fn with(config: &Config) -> Self {
+        let Config { server, store, observability, .. } = config;
+        Self { server: server.clone(), store: store.clone(), observability: observability.clone() }
+    }
+
+    /// What a process takes from its configuration only when it starts, where that is otherwise `now`.
+    fn needs_restart(&self, now: &Config) -> Vec<&'static str> {
+        let (old, new) = (&self.server, &now.server);
+        let settings = [
+            ("server.listen", old.listen == new.listen),
+            ("server.admin", old.admin == new.admin),
+            ("server.admin_token", old.admin_token == new.admin_token),
+            ("server.tls", old.tls == new.tls),
+            ("server.drain", old.drain == new.drain),
+            ("server.idle", old.idle == new.idle),
+            ("server.stall", old.stall == new.stall),
+            ("server.threads", old.threads == new.threads),
+            ("store", self.store == now.store),
+            ("observability", self.observability == now.observability),
+        ];
+        settings.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    }
 }
 
 /// What is other: named entries by their name, the rest by section.

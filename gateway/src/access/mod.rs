@@ -50,8 +50,8 @@ pub struct Key {
     pub tenant: Arc<Tenant>,
     /// From when on it is refused.
     pub expires: Option<Expiry>,
-    /// The models that it may call, of those that its tenant may; `None`: all of them.
-    pub models: Option<Patterns>,
+    /// The models that it may call, of those that its tenant may; `None`: all of them. Boxed, since few keys have such.
+    pub models: Option<Box<Patterns>>,
     /// Whether its caller may name the credential that a request goes out with.
     pub chooses_credential: bool,
     /// Its limits and its tenant's.
@@ -64,7 +64,7 @@ impl Key {
     /// Whether the model of that name is among those that it may call, whether or not it is disabled.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        [&self.tenant.models, &self.models].into_iter().flatten().all(|listed| listed.has(name))
+        [self.tenant.models.as_ref(), self.models.as_deref()].into_iter().flatten().all(|listed| listed.has(name))
     }
 }
 

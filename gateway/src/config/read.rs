@@ -449,6 +449,18 @@ impl<T: Read> Read for Option<T> {
     }
 }
 
+impl<T: Read> Read for Box<T> {
+    const NULL_SPEAKS: bool = T::NULL_SPEAKS;
+
+    fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
+        Self::new(T::read(node, reader))
+    }
+
+    fn placeholder() -> Self {
+        Self::new(T::placeholder())
+    }
+}
+
 impl<T: Read> Read for Vec<T> {
     fn read<'n>(node: &'n Node<'n>, reader: &mut Reader<'n>) -> Self {
         let Value::List(items) = &node.value else {

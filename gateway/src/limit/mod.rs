@@ -95,11 +95,11 @@ impl Registry {
 
     /// The limits of a key and of its tenant.
     #[must_use]
-    pub fn key(&self, of: &TenantLimits, key: &str, written: &config::Limits, now: Instant) -> Limited {
+    pub fn key(&self, of: &TenantLimits, key: &str, written: Option<&config::Limits>, now: Instant) -> Limited {
         let id = ScopeId::key(&of.tenant, key);
-        let own = self.scope(id.clone(), written.into(), now);
+        let own = self.scope(id.clone(), written.map(Limits::from).unwrap_or_default(), now);
         let mut models = Arc::clone(&of.alone);
-        for (name, limits) in &written.per_model {
+        for (name, limits) in written.into_iter().flat_map(|written| &written.per_model) {
             let scope = self.scope(id.of_model(name), limits.into(), now);
             let both = [Some(scope), of.models.get(name).cloned()].into_iter().flatten().collect();
             Arc::make_mut(&mut models).insert(name.clone(), both);

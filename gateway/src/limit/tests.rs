@@ -82,7 +82,7 @@ async fn a_refusal_of_the_model_counts_nowhere() {
     let now = Instant::now();
     let all = limits(Some(10), Some(1000), Some(5));
     let tenant = registry.tenant("acme", &written(all, &[("big", limits(Some(1), Some(100), None))]), now);
-    let key = registry.key(&tenant, "ci", &written(all, &[]), now);
+    let key = registry.key(&tenant, "ci", Some(&written(all, &[])), now);
     let mut first = key.admit(now).await.unwrap();
     first.for_model(["big"], now).await.unwrap();
     first.charge(100, now).await.unwrap();
@@ -106,7 +106,7 @@ async fn a_request_that_goes_to_another_model_leaves_the_first() {
     let (registry, now) = (Registry::default(), Instant::now());
     let one = limits(Some(10), None, Some(1));
     let tenant = registry.tenant("acme", &written(Limits::default(), &[("big", one)]), now);
-    let key = registry.key(&tenant, "ci", &written(Limits::default(), &[]), now);
+    let key = registry.key(&tenant, "ci", Some(&written(Limits::default(), &[])), now);
     let (mut first, mut second) = (key.admit(now).await.unwrap(), key.admit(now).await.unwrap());
     first.for_model(["big"], now).await.unwrap();
     first.for_model(["small"], now).await.unwrap();
@@ -118,7 +118,7 @@ async fn a_request_that_goes_to_another_model_leaves_the_first() {
 async fn a_request_counts_once_under_its_key_whichever_of_its_models_had_room() {
     let (registry, now) = (Registry::default(), Instant::now());
     let tenant = registry.tenant("acme", &written(Limits::default(), &[("full", rpm(0)), ("wide", rpm(9))]), now);
-    let key = registry.key(&tenant, "ci", &written(limits(Some(10), None, Some(1)), &[]), now);
+    let key = registry.key(&tenant, "ci", Some(&written(limits(Some(10), None, Some(1)), &[])), now);
     for (models, counts) in [
         (vec!["wide"], true),
         (vec!["full", "wide"], true),
@@ -146,8 +146,8 @@ async fn a_request_counts_once_under_its_key_whichever_of_its_models_had_room() 
 async fn a_key_and_its_tenant_may_both_limit_a_model() {
     let (registry, now) = (Registry::default(), Instant::now());
     let tenant = registry.tenant("acme", &written(Limits::default(), &[("big", rpm(3)), ("odd", rpm(1))]), now);
-    let key = registry.key(&tenant, "ci", &written(Limits::default(), &[("big", rpm(2))]), now);
-    let other = registry.key(&tenant, "web", &written(Limits::default(), &[]), now);
+    let key = registry.key(&tenant, "ci", Some(&written(Limits::default(), &[("big", rpm(2))])), now);
+    let other = registry.key(&tenant, "web", Some(&written(Limits::default(), &[])), now);
     let ask = async |key: &Limited, model: &str| {
         let mut admission = key.admit(now).await.unwrap();
         admission.for_model([model], now).await.map_err(|refused| refused.scope.text().to_string())
@@ -370,7 +370,7 @@ fn a_key_with_limits_and_a_budget_is_a_kibibyte_at_most() {
             let owner = Owner::Key("acme".into(), name.as_str().into());
             let terms = Terms { limit: 5, soft: None, instead: None, span: Span::Always };
             let account = budgets.account(&format!("key/acme/{name}/usd/day").into(), owner, terms);
-            (registry.key(&tenant, &name, &own, now), Accounts::from_iter([account]))
+            (registry.key(&tenant, &name, Some(&own), now), Accounts::from_iter([account]))
         })
         .collect();
     let each = (resident() - before) / keys.len();

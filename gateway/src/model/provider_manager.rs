@@ -223,9 +223,9 @@ impl ProviderManager {
                     id: key.id.clone(),
                     tenant: Arc::clone(tenant),
                     expires: key.expires,
-                    models: key.models.as_ref().map(|models| models.iter().collect()),
+                    models: key.models.as_ref().map(|models| Box::new(models.iter().collect())),
                     chooses_credential: key.choose_credential,
-                    limited: self.limits.key(&limits, &key.id, &key.limits, Instant::now()),
+                    limited: self.limits.key(&limits, &key.id, key.limits.as_deref(), Instant::now()),
                     accounts: own.into_iter().chain(shared.iter().map(Arc::clone)).collect(),
                 };
                 keys.insert(*key.hash.bytes(), Arc::new(made));

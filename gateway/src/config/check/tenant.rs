@@ -156,7 +156,9 @@ fn key(check: &mut Check<'_>, tenant: &Tenant, key: &ApiKey, at: &At<'_>) {
             check.fault(&at, format!("the tenant `{}` may not call `{name}`", tenant.id), None);
         }
     }
-    limits(check, &key.limits, &at.key("limits"));
+    if let Some(limits) = &key.limits {
+        self::limits(check, limits, &at.key("limits"));
+    }
     let allowed = |model: &str| key.models.as_ref().is_none_or(|models| allows(models, model));
     budgets(check, &key.budgets, &at.key("budgets"), |model| may_call(tenant, model) && allowed(model));
 }

@@ -117,7 +117,7 @@ section! {
         /// The models that it may call, of those that its tenant may.
         models: Option<Vec<String>> = None;
         /// Its own limits.
-        limits: Limits = Read::placeholder();
+        limits: Option<Box<Limits>> = None;
         /// Its own budgets.
         budgets: Vec<Budget> = Vec::new();
         /// Whether its caller may choose the credential with `x-weir-credential`.
