@@ -5,7 +5,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 
 /// Below this, pieces are joined: one write and one allocation are cheaper than several small ones.
-const JOIN_BELOW: usize = 32 * 1024;
+pub(crate) const JOIN_BELOW: usize = 32 * 1024;
 
 /// From this length on, what was taken from elsewhere stays a slice of it; less is cheaper copied than kept.
 const SHARE_FROM: usize = 16 * 1024;

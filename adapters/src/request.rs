@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::body::Body;
+use crate::body::{Body, JOIN_BELOW};
 use crate::chunk::push_json;
 use crate::index::{self, Field, Index, IndexError};
 use crate::usage::ServiceTier;
@@ -85,6 +85,14 @@ impl Edit<'_> {
         match self {
             Self::Set(name, _) => name,
             Self::Remove(name) => name,
+        }
+    }
+
+    /// How many bytes it adds at most: quotes, colon and comma too.
+    fn room(&self) -> usize {
+        match self {
+            Self::Set(name, value) => name.len() + value.len() + 4,
+            Self::Remove(_) => 0,
         }
     }
 }
@@ -360,11 +368,16 @@ pub fn rewrite(bytes: &Bytes, index: &Index, edits: &[Edit<'_>]) -> Body {
     if edits.is_empty() {
         return bytes.clone().into();
     }
+    if bytes.len() <= JOIN_BELOW {
+        let mut small = Vec::with_capacity(bytes.len() + edits.iter().map(Edit::room).sum::<usize>());
+        rewrite_into(bytes, index, edits, &mut small);
+        return small.into();
+    }
     let mut segments = Vec::with_capacity(2 * edits.len() + 1);
     splice(bytes, index, edits, &mut |piece| {
         segments.push(match piece {
             Piece::Kept(span) => bytes.slice(span),
-            Piece::New(new) => new,
+            Piece::New(new) => new.clone(),
         });
     });
     Body::of(segments)
@@ -376,9 +389,9 @@ pub fn rewrite_into(bytes: &[u8], index: &Index, edits: &[Edit<'_>], out: &mut V
 }
 
 /// A part of a rewritten object.
-enum Piece {
+enum Piece<'p> {
     Kept(Range<usize>),
-    New(Bytes),
+    New(&'p Bytes),
 }
 
 /// As [`rewrite_into`], of a part of an object: from the start of the first of these fields to `end`. What is not there
@@ -390,14 +403,14 @@ pub fn rewrite_part_into(bytes: &[u8], fields: &[Field], end: usize, edits: &[Ed
     splice.rest(fields, end);
 }
 
-fn append(bytes: &[u8], out: &mut Vec<u8>) -> impl FnMut(Piece) {
+fn append(bytes: &[u8], out: &mut Vec<u8>) -> impl FnMut(Piece<'_>) {
     |piece| match piece {
         Piece::Kept(span) => out.extend_from_slice(bytes.get(span).unwrap_or_default()),
-        Piece::New(new) => out.extend_from_slice(&new),
+        Piece::New(new) => out.extend_from_slice(new),
     }
 }
 
-fn splice(bytes: &[u8], index: &Index, edits: &[Edit<'_>], emit: &mut dyn FnMut(Piece)) {
+fn splice(bytes: &[u8], index: &Index, edits: &[Edit<'_>], emit: &mut dyn FnMut(Piece<'_>)) {
     let first = index.fields().first().map_or(index.end(), Field::start);
     let mut splice = Splice { run: 0..first, emit };
     let any = splice.add_missing(bytes, index, edits);
@@ -408,7 +421,7 @@ fn splice(bytes: &[u8], index: &Index, edits: &[Edit<'_>], emit: &mut dyn FnMut(
 /// Emits spans of the old bytes, joined where they touch, and new bytes between them.
 struct Splice<'e> {
     run: Range<usize>,
-    emit: &'e mut dyn FnMut(Piece),
+    emit: &'e mut dyn FnMut(Piece<'_>),
 }
 
 impl Splice<'_> {
@@ -420,7 +433,7 @@ impl Splice<'_> {
         self.run.end = span.end;
     }
 
-    fn add(&mut self, bytes: Bytes) {
+    fn add(&mut self, bytes: &Bytes) {
         self.flush();
         (self.emit)(Piece::New(bytes));
     }
@@ -436,7 +449,7 @@ impl Splice<'_> {
                 continue;
             }
             match any {
-                true if separator == first => self.add(Bytes::from_static(b",")),
+                true if separator == first => self.add(&Bytes::from_static(b",")),
                 true => self.keep(separator..field.start()),
                 false => {}
             }
@@ -444,7 +457,7 @@ impl Splice<'_> {
             match edit {
                 Some(Edit::Set(_, value)) => {
                     self.keep(field.start()..field.value().start);
-                    self.add(value.clone());
+                    self.add(value);
                 }
                 _ => self.keep(field.start()..field.value().end),
             }
@@ -471,8 +484,8 @@ impl Splice<'_> {
             let mut named = if any { b",".to_vec() } else { Vec::new() };
             push_json(&mut named, name);
             named.push(b':');
-            self.add(named.into());
-            self.add(value.clone());
+            self.add(&named.into());
+            self.add(value);
             any = true;
         }
         any

@@ -38,31 +38,32 @@ fn detail(raw: Value<'_>) -> Option<u64> {
     count(raw).ok().flatten()
 }
 
-/// The details of these names in an object, of whatever shape it is.
-fn details<const N: usize>(raw: Value<'_>, names: [&str; N]) -> [Option<u64>; N] {
-    let Some((raw, index)) = raw.and_then(|raw| Some((raw, Index::of(raw).ok()?))) else {
-        return [None; N];
-    };
-    index.values(raw, names).map(detail)
+/// The details of these names in an object, of whatever shape it is, which is read into `index`.
+fn details<const N: usize>(index: &mut Index, raw: Value<'_>, names: [&str; N]) -> [Option<u64>; N] {
+    match raw {
+        Some(raw) if index.read(raw).is_ok() => index.values(raw, names).map(detail),
+        _ => [None; N],
+    }
 }
 
 /// Reads a raw usage object of an answer that was served in this tier; `None` where it is null, counts nothing, or has
 /// another shape.
 #[must_use]
 pub fn read(raw: &[u8], tier: ServiceTier) -> Option<Counted> {
-    let index = Index::of(raw).ok()?;
+    let mut index = Index::of(raw).ok()?;
     let [prompt, completion, total] = index.values(raw, ["prompt_tokens", "completion_tokens", "total_tokens"]);
+    let [input, output, hits] =
+        index.values(raw, ["prompt_tokens_details", "completion_tokens_details", "prompt_cache_hit_tokens"]);
+    // OpenRouter's, who has it from Anthropic, and Perplexity's.
+    let [tools, queries] = index.values(raw, ["server_tool_use", "num_search_queries"]);
     let (prompt, completion, total) = (count(prompt).ok()?, count(completion).ok()?, detail(total));
     prompt.or(completion).or(total)?;
     let beside_completion = || total.map(|total| total.saturating_sub(completion.unwrap_or_default()));
-    let [input, output, hits] =
-        index.values(raw, ["prompt_tokens_details", "completion_tokens_details", "prompt_cache_hit_tokens"]);
     let [cached, written, audio_input, image_input] =
-        details(input, ["cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens"]);
-    let [reasoning, audio_output, image_output] = details(output, ["reasoning_tokens", "audio_tokens", "image_tokens"]);
-    // OpenRouter's, who has it from Anthropic, and Perplexity's.
-    let [tools, queries] = index.values(raw, ["server_tool_use", "num_search_queries"]);
-    let [searches] = details(tools, ["web_search_requests"]);
+        details(&mut index, input, ["cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens"]);
+    let [reasoning, audio_output, image_output] =
+        details(&mut index, output, ["reasoning_tokens", "audio_tokens", "image_tokens"]);
+    let [searches] = details(&mut index, tools, ["web_search_requests"]);
     let all_output = all_output(prompt, completion, total, cached.unwrap_or_default());
     let usage = Usage {
         tier,

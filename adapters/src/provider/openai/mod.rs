@@ -38,8 +38,9 @@ impl Adapter for OpenAi {
 
     fn encode(&self, request: &Request, to: &Target<'_>) -> Result<NativeRequest, EncodeError> {
         let mut edits = Vec::with_capacity(2);
-        if request.get("model") != Some(quoted(to.model).as_ref()) {
-            edits.push(Edit::Set("model", quoted(to.model)));
+        let model = quoted(to.model);
+        if request.get("model") != Some(model.as_ref()) {
+            edits.push(as_model(model));
         }
         match request.operation() {
             Operation::Embeddings => edits.extend(without_null_encoding(request)),
