@@ -71,6 +71,12 @@ pub async fn cut(client: &mut Client) {
     }
 }
 
+/// A future that is made in its box. `Box::pin` makes it on the stack and copies all of it, several kilobytes that hold
+/// nothing yet.
+pub fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    Box::into_pin(Box::write(Box::new_uninit(), make()))
+}
+
 /// What `future` comes to; `None` when it panics, which costs this request and no other. Pinned by the caller: taken by
 /// value it would be there twice.
 async fn unwound<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
@@ -146,7 +152,7 @@ async fn call<'s>(
     }
     let mut turn = Turn::new(client, record, timer(client.headers(), &instance, &request)?, &request);
     // Boxed, so that a stream that is held for long does not hold this part's state too.
-    let begun = Box::pin(any_answer(gateway, snapshot, &mut turn, instance, key, &request)).await?;
+    let begun = boxed(|| any_answer(gateway, snapshot, &mut turn, instance, key, &request)).await?;
     drop(request);
     relay::answer(&mut turn, begun).await
 }
@@ -159,6 +165,9 @@ pub(crate) fn instead<'s>(
     operation: Operation,
     headers: &HeaderMap,
 ) -> Option<ModelInstance<'s>> {
+    if key.accounts.is_empty() {
+        return None;
+    }
     let name = key.accounts.instead(Timestamp::now())?;
     let mut other = snapshot.resolve(key, type_of(operation), Some(name)).ok()?;
     other.narrow(key, headers).ok().map(|()| other)
@@ -331,7 +340,8 @@ pub(crate) fn refuse_encoded(headers: &HeaderMap) -> Result<(), Fault> {
     if !headers.get_all(header::TRANSFER_ENCODING).iter().all(is_chunked) {
         return unsupported("A body with a transfer-encoding other than chunked cannot be read.".to_owned());
     }
-    if text(header::CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/")) {
+    let is_multipart = |kind: &str| kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/"));
+    if text(header::CONTENT_TYPE).is_some_and(is_multipart) {
         return unsupported("This endpoint takes JSON, not multipart.".to_owned());
     }
     Ok(())

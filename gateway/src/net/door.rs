@@ -34,6 +34,9 @@ const LAST_CALL: Duration = Duration::from_millis(50);
 /// An HTTP/2 client may send so many malformed requests, each refused for itself, before it loses the connection.
 const MOST_MALFORMED: usize = 32;
 
+/// For Pingora a kept connection has no end: how long it may be idle is timed here, over the whole of the next head.
+const KEEP_ALIVE: Option<u64> = Some(0);
+
 /// What an HTTP/2 client may send of one body before it is read: at HTTP/2's own 64 KiB a large upload would wait for
 /// the network's round trip a thousand times.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -159,7 +162,7 @@ impl Door {
     /// One request after the other.
     async fn http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
         let mut session = Box::new(ServerSession::new_http1(stream));
-        session.set_keepalive(Some(self.tolerance.idle.as_secs().max(1)));
+        session.set_keepalive(KEEP_ALIVE);
         session.set_pipelining_enabled(true);
         while let Some(reused) = self.request(session, shutdown).await {
             let (stream, settings) = reused.consume();
@@ -221,14 +224,14 @@ impl Door {
         }
         // Whoever asked for no further request, or framed this one ambiguously, gets no keep-alive.
         if session.get_keepalive().is_some() {
-            session.set_keepalive((!*shutdown.borrow()).then_some(self.tolerance.idle.as_secs().max(1)));
+            session.set_keepalive(KEEP_ALIVE.filter(|_| !*shutdown.borrow()));
         }
         let mut client = Client::new(session, self.tolerance.stall);
         let mut cut = self.cut.clone();
         tokio::select! {
             biased;
             // Boxed: a connection that waits for its next request does not keep the room of the last one.
-            () = Box::pin(exchange::serve(&self.gateway, &mut client)) => {}
+            () = exchange::boxed(|| exchange::serve(&self.gateway, &mut client)) => {}
             () = shut_down(&mut cut) => Box::pin(exchange::cut(&mut client)).await,
         }
         let session = client.into_reusable().await?;
