@@ -216,9 +216,9 @@ async fn begin(
         return Ok(Answering::Stream(stream));
     }
     let body = whole(patience, &mut source, most_answer(request.operation())).await?;
-    let form = form(&source);
+    let headers = std::mem::take(&mut source.headers);
     source.release().await;
-    let reply = aside(body.len(), || adapter.decode(request, to, body)).map_err(|fault| unread(fault, form))?;
+    let reply = aside(body.len(), || adapter.decode(request, to, body)).map_err(|fault| unread(fault, &headers))?;
     match refuse_whole_for_stream(request) {
         Ok(()) => Ok(Answering::Whole(reply)),
         Err(fault) => Err(fault.with_counted(reply.usage, accuracy(reply.extent))),
@@ -267,14 +267,14 @@ fn is_event_stream(source: &Answer) -> bool {
 }
 
 /// Of what form an answer says to be, where that is not JSON.
-fn form(source: &Answer) -> Option<String> {
-    let kind = source.headers.get(header::CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim();
+fn form(headers: &HeaderMap) -> Option<String> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim();
     (kind.len() <= LONGEST_FORM && !kind.to_ascii_lowercase().contains("json")).then(|| kind.to_owned())
 }
 
 /// Why a whole answer cannot be read: a page says what it is.
-fn unread(fault: DecodeError, form: Option<String>) -> Fault {
-    match (fault, form) {
+fn unread(fault: DecodeError, headers: &HeaderMap) -> Fault {
+    match (fault, form(headers)) {
         (DecodeError::Malformed(what), Some(form)) => {
             error::unfit(format!("The provider's answer cannot be read: it is of type `{form}`."), what)
         }
@@ -284,7 +284,7 @@ fn unread(fault: DecodeError, form: Option<String>) -> Fault {
 
 /// Why a stream has ended before its content: nothing broke off where none came.
 fn unstreamed(fault: StreamFault, source: &Answer) -> Fault {
-    match (fault, form(source)) {
+    match (fault, form(&source.headers)) {
         (StreamFault::Absent, Some(form)) => error::unfit(
             format!("The provider answered with type `{form}` and no event of a stream."),
             "the body ended",

@@ -338,8 +338,12 @@ fn uptime() -> Duration {
 
 /// What a target's own limits have left, from 0 to 1.
 pub(crate) fn room(target: &Target) -> f32 {
+    let scopes = &target.credential.scopes;
+    if scopes.is_empty() {
+        return 1.0;
+    }
     #[expect(clippy::cast_possible_truncation, reason = "a share needs few digits")]
-    let room = (1.0 - target.credential.scopes.load(Instant::now())) as f32;
+    let room = (1.0 - scopes.load(Instant::now())) as f32;
     room.max(0.0)
 }
 

@@ -59,7 +59,7 @@ impl Timer {
 
     /// Starts the clock of a part, in the place of the last part's.
     pub fn phase(&mut self, limit: Option<Duration>, name: &'static str) {
-        self.phase_from(Instant::now(), limit, name);
+        self.phase = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, name)));
     }
 
     /// The same for a part that began then.

@@ -10,23 +10,26 @@ const PREFIX: &str = "req_";
 /// How many hexadecimal digits the microseconds since 1970 take: enough until the year 4253.
 const TIME_DIGITS: usize = 14;
 
-/// How many random ones follow.
-const RANDOM_DIGITS: usize = 18;
+/// How many there are in all: a `u128` has as many.
+const DIGITS: usize = 32;
+
+/// How many random ones follow the time.
+const RANDOM_DIGITS: usize = DIGITS - TIME_DIGITS;
 
 /// A new id for a request that begins `now`: `req_`, its microseconds since 1970, and 72 random bits.
 #[must_use]
 pub fn new(now: Timestamp) -> String {
-    let micros = u64::try_from(now.as_microsecond()).unwrap_or(0);
-    let random = rand::random::<u128>() >> (128 - RANDOM_DIGITS * 4);
-    let mut id = String::with_capacity(PREFIX.len() + TIME_DIGITS + RANDOM_DIGITS);
-    let _infallible = write!(id, "{PREFIX}{micros:0TIME_DIGITS$x}{random:0RANDOM_DIGITS$x}");
+    let micros = u128::try_from(now.as_microsecond()).unwrap_or(0);
+    let random = rand::random::<u128>() >> (TIME_DIGITS * 4);
+    let mut id = String::with_capacity(PREFIX.len() + DIGITS);
+    let _infallible = write!(id, "{PREFIX}{:0DIGITS$x}", micros << (RANDOM_DIGITS * 4) | random);
     id
 }
 
 /// The microseconds since 1970 that an id of this form holds; a caller's own may have any form, and say any time.
 #[must_use]
 pub(super) fn micros(id: &str) -> Option<u64> {
-    let digits = id.strip_prefix(PREFIX).filter(|digits| digits.len() == TIME_DIGITS + RANDOM_DIGITS)?;
+    let digits = id.strip_prefix(PREFIX).filter(|digits| digits.len() == DIGITS)?;
     digits.get(..TIME_DIGITS).and_then(|time| u64::from_str_radix(time, 16).ok())
 }
 

@@ -266,9 +266,10 @@ pub(super) mod dollars {
         let mut text = String::with_capacity(LONGEST);
         text.extend([sign, itoa::Buffer::new().format(whole)]);
         if rest > 0 {
+            text.push('.');
             // With a one in front, its zeros keep their places.
-            let rest = itoa::Buffer::new().format(NANO + rest).replacen('1', ".", 1);
-            text.push_str(rest.trim_end_matches('0'));
+            let (mut digits, rest) = (itoa::Buffer::new(), NANO + rest);
+            text.push_str(digits.format(rest).split_at(1).1.trim_end_matches('0'));
         }
         text
     }

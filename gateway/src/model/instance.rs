@@ -50,6 +50,9 @@ impl<'s> ModelInstance<'s> {
     /// The same, which those models go to as well.
     #[must_use]
     pub(super) fn with_namesakes(self, namesakes: Vec<Namesake<'s>>) -> Self {
+        if namesakes.is_empty() {
+            return self;
+        }
         let prices = Namesake::dearest(&namesakes, SystemTime::now());
         Self { namesakes, prices, ..self }
     }

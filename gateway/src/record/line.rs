@@ -84,8 +84,10 @@ impl<'o> Object<'o> {
     }
 
     fn name(&mut self, name: &'static str) {
-        self.out.extend_from_slice(if self.is_empty { b"\"" } else { b",\"" });
-        self.is_empty = false;
+        if !std::mem::take(&mut self.is_empty) {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":");
     }

@@ -312,8 +312,11 @@ impl<'s> Record<'s> {
 
     /// What all attempts used together, those that did not answer too.
     fn spent(&self) -> Option<Spent> {
-        let beside = self.attempts.iter().filter_map(|attempt| attempt.spent.as_deref());
-        self.answered.iter().chain(beside).copied().reduce(Spent::and)
+        self.all_spent().copied().reduce(Spent::and)
+    }
+
+    fn all_spent(&self) -> impl Iterator<Item = &Spent> {
+        self.answered.iter().chain(self.attempts.iter().filter_map(|attempt| attempt.spent.as_deref()))
     }
 
     /// What the request costs, where that is known: not where who answered has no price. What an attempt cost that did
@@ -322,7 +325,7 @@ impl<'s> Record<'s> {
     pub fn cost(&self) -> Option<Nanos> {
         match self.answered {
             Some(Spent { cost: None, .. }) => None,
-            Some(_) | None => self.spent()?.cost,
+            Some(_) | None => self.all_spent().filter_map(|spent| spent.cost).reduce(Nanos::saturating_add),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The body of an HTTP/1.1 answer, taken out of its framing. Holds no bytes: what comes in goes
 //! out in the same call, so that a silent stream costs nothing here.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::fault::Fault;
 
@@ -88,6 +88,18 @@ impl Framing {
                 Ok((body.freeze(), input.len()))
             }
         }
+    }
+
+    /// The same of bytes that are held already: where nothing stands between them, they are not copied.
+    pub(super) fn take_held(&mut self, held: &mut Bytes) -> Result<Bytes, Fault> {
+        if let Framing::Length(left) = self {
+            let body = held.split_to(held.len().min(usize::try_from(*left).unwrap_or(usize::MAX)));
+            *left -= body.len() as u64;
+            return Ok(body);
+        }
+        let (body, used) = self.take(held)?;
+        held.advance(used);
+        Ok(body)
     }
 
     /// What the end of the connection means for the body.

@@ -124,9 +124,7 @@ impl Exchange {
             let body = if self.early.is_empty() {
                 ready!(self.poll_more(cx))?
             } else {
-                let (body, used) = self.framing.take(&self.early)?;
-                self.early.advance(used);
-                body
+                self.framing.take_held(&mut self.early)?
             };
             if !body.is_empty() {
                 return Poll::Ready(Ok(Some(body)));
