@@ -547,10 +547,11 @@ fn lanes_of(block: &[u8; BLOCK]) -> Lanes {
     lanes
 }
 
-#[cold]
 fn padded(rest: &[u8]) -> [u8; BLOCK] {
     let mut padded = [0; BLOCK];
-    padded.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    if let Some(start) = padded.get_mut(..rest.len()) {
+        start.copy_from_slice(rest);
+    }
     padded
 }
 
