@@ -88,7 +88,7 @@ impl Registry {
         TenantLimits {
             tenant: tenant.to_owned(),
             alone: Arc::new(alone.collect()),
-            own: self.scope(id, written.into(), now),
+            base: Scopes::from_iter([self.scope(id, written.into(), now)]),
             models,
         }
     }
@@ -96,15 +96,18 @@ impl Registry {
     /// The limits of a key and of its tenant.
     #[must_use]
     pub fn key(&self, of: &TenantLimits, key: &str, written: Option<&config::Limits>, now: Instant) -> Limited {
+        let Some(written) = written else {
+            return Limited { base: of.base.clone(), models: Arc::clone(&of.alone) };
+        };
         let id = ScopeId::key(&of.tenant, key);
-        let own = self.scope(id.clone(), written.map(Limits::from).unwrap_or_default(), now);
         let mut models = Arc::clone(&of.alone);
-        for (name, limits) in written.into_iter().flat_map(|written| &written.per_model) {
+        let own = self.scope(id.clone(), written.into(), now);
+        for (name, limits) in &written.per_model {
             let scope = self.scope(id.of_model(name), limits.into(), now);
             let both = [Some(scope), of.models.get(name).cloned()].into_iter().flatten().collect();
             Arc::make_mut(&mut models).insert(name.clone(), both);
         }
-        Limited { base: [own, Arc::clone(&of.own)].into_iter().collect(), models }
+        Limited { base: std::iter::once(own).chain(of.base.iter().cloned()).collect(), models }
     }
 }
 
@@ -118,7 +121,8 @@ impl Claimants for Registry {
 #[derive(Debug)]
 pub struct TenantLimits {
     tenant: String,
-    own: Arc<Scope>,
+    /// For whatever it calls, as keys have them that have none of their own.
+    base: Scopes,
     models: HashMap<String, Arc<Scope>>,
     /// The same, as they are for keys without limits of their own for a model.
     alone: Arc<HashMap<String, Scopes>>,
