@@ -49,6 +49,9 @@ struct Search<'a, 'c, 's> {
 /// When to come again where a provider's limit is reached and nobody says for how long.
 const SOON: Duration = Duration::from_secs(1);
 
+/// When to come again where a target was away a moment ago and is not now.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// What became of a target that was picked.
 enum Asked {
     Begun(Box<Begun>),
@@ -275,13 +278,20 @@ impl<'s> Search<'_, '_, 's> {
         if self.instance.model().when_all_cool != WhenAllCool::Wait || !is_safe || self.tries.are_over() {
             return None;
         }
-        let wait = self.instance.soonest(Moment::now())?;
+        let wait = self.until_it_may_be_asked(Moment::now())?;
         self.patience = self.patience.checked_sub(wait)?;
         if self.turn.timer.left().is_some_and(|left| left <= wait) {
             return None;
         }
         self.turn.record.choices.waited(self.instance, wait);
         Some(wait)
+    }
+
+    /// That, or but a moment where one has become well since none could be picked; `None` where it is not for a cooldown
+    /// that none could.
+    fn until_it_may_be_asked(&self, now: Moment) -> Option<Duration> {
+        let is_back = || self.instance.soonest_with_room(&self.tried, now).is_some_and(|wait| wait.is_zero());
+        self.instance.soonest(now).or_else(|| is_back().then_some(MOMENT))
     }
 
     /// Why the caller may use none of the model's targets, where that is so.
