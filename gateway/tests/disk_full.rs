@@ -20,7 +20,9 @@ const SOON: Duration = Duration::from_secs(60);
 
 fn open(folder: &Path) -> (Store, Ledger) {
     let settings = Settings { commit_within: Duration::from_millis(2), retention: Duration::from_secs(86_400) };
-    let store = Store::open(folder, Patience::None).unwrap();
+    // Threads of sled's may have a closed store's files open for a moment longer.
+    let store = Store::open(folder, Patience::UntilFree).unwrap();
+    store.disk().wait_until_open().unwrap();
     let ledger = Ledger::open(store.disk(), settings, drop).unwrap();
     (store, ledger)
 }
