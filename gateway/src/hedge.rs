@@ -1,13 +1,14 @@
 //! A second target is asked when the first is slow; the first good answer wins, and the other request ends at once.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::attempt::{self, Begun, Errand, Patience};
 use crate::config;
+use crate::either::{Either, either};
 use crate::error::Fault;
 use crate::net::upstream::Upstreams;
 use crate::timer::{Due, FIRST_BYTE, IDLE, Timer};
@@ -74,12 +75,10 @@ struct Alone {
 impl Patience for Alone {
     async fn wait<T: Send>(&mut self, mut what: impl Future<Output = T> + Send + Unpin) -> Result<T, Fault> {
         loop {
-            tokio::select! {
-                biased;
-                done = &mut what => return Ok(done),
-                due = self.timer.due() => if let Due::Timeout(name) = due {
-                    return Err(Fault::timeout(name));
-                },
+            match either(&mut what, pin!(self.timer.due())).await {
+                Either::First(done) => return Ok(done),
+                Either::Second(Due::Timeout(name)) => return Err(Fault::timeout(name)),
+                Either::Second(Due::KeepAlive) => {}
             }
         }
     }

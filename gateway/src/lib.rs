@@ -19,6 +19,7 @@ pub mod bill;
 pub mod budget;
 pub mod cli;
 pub mod config;
+pub mod either;
 pub mod error;
 pub mod exchange;
 pub mod explain;

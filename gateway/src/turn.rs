@@ -1,6 +1,7 @@
 //! The caller's side of one call to a model, while a provider is waited for: its connection, its clocks and its record.
 
-use std::future::Future;
+use std::future::{Future, pending};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use adapters::{Request, Usage};
@@ -9,6 +10,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use crate::attempt::Patience;
 use crate::config::OnDisconnect;
+use crate::either::{Either, either};
 use crate::error::{Fault, TOTAL};
 use crate::net::client::{Client, Gone};
 use crate::record::Record;
@@ -63,12 +65,6 @@ impl Patience for Turn<'_, '_> {
     }
 }
 
-enum Woken<T> {
-    Done(T),
-    Gone,
-    Due(Due),
-}
-
 impl<'c, 's> Turn<'c, 's> {
     /// The caller of `request`.
     #[must_use]
@@ -79,19 +75,21 @@ impl<'c, 's> Turn<'c, 's> {
 
     async fn wait_unmeasured<T>(&mut self, mut what: impl Future<Output = T> + Unpin) -> Result<T, Fault> {
         loop {
-            let woken = tokio::select! {
-                biased;
-                done = &mut what => Woken::Done(done),
-                () = self.client.gone(), if !self.left => Woken::Gone,
-                due = self.timer.due() => Woken::Due(due),
-            };
+            let woken = either(&mut what, pin!(self.disturbance())).await;
             match woken {
-                Woken::Done(done) => return Ok(done),
-                Woken::Gone => self.leave()?,
-                Woken::Due(Due::Timeout(name)) => return Err(Fault::timeout(name)),
-                Woken::Due(Due::KeepAlive) => Box::pin(self.keep_alive()).await?,
+                Either::First(done) => return Ok(done),
+                Either::Second(Either::First(())) => self.leave()?,
+                Either::Second(Either::Second(Due::Timeout(name))) => return Err(Fault::timeout(name)),
+                Either::Second(Either::Second(Due::KeepAlive)) => Box::pin(self.keep_alive()).await?,
             }
         }
+    }
+
+    /// Resolves when the caller leaves or a clock runs out. Safe to cancel.
+    async fn disturbance(&mut self) -> Either<(), Due> {
+        let Self { client, timer, left, .. } = self;
+        let gone = async { if *left { pending().await } else { client.gone().await } };
+        either(pin!(gone), pin!(timer.due())).await
     }
 
     /// Whether nothing is left to be tried: there is no time for it, or nobody to tell.
@@ -152,13 +150,12 @@ impl<'c, 's> Turn<'c, 's> {
             return Ok(());
         }
         let since = Instant::now();
-        let pushed = tokio::select! {
-            biased;
-            pushed = self.client.push(piece.into()) => Ok(pushed),
-            () = self.timer.over() => Err(Fault::timeout(TOTAL)),
-        };
+        let pushed = either(pin!(self.client.push(piece.into())), pin!(self.timer.over())).await;
         self.since = self.record.waited(since);
-        self.heard(pushed?)
+        match pushed {
+            Either::First(pushed) => self.heard(pushed),
+            Either::Second(()) => Err(Fault::timeout(TOTAL)),
+        }
     }
 
     /// Ends a streamed answer that is whole.

@@ -604,7 +604,7 @@ async fn a_provider_that_never_stops_is_stopped_with_bounded_memory() {
         Provider::start(move |played| endlessly(played, "HTTP/1.1 500 Oh\r\n\r\n", text.clone())).await;
     let text = format!("x-y: {}\r\n", "z".repeat(1000)).repeat(100);
     let endless_head = Provider::start(move |played| endlessly(played, "HTTP/1.1 200 OK\r\n", text.clone())).await;
-    let pings = ": ping\n\n".repeat(10_000);
+    let pings = ": ping\n\n".repeat(MIB / 8);
     let endless_pings = Provider::start(move |played| endlessly(played, STREAM, pings.clone())).await;
     let weir = Config::of(&simulator)
         .openai("document", &endless_document.url())

@@ -3,6 +3,7 @@
 //!
 //! Pingora's own loop would wait for ever for a client that connects and says nothing.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::either::{Either, either};
 use crate::exchange;
 use crate::gateway::Gateway;
 use crate::net::client::Client;
@@ -228,11 +230,10 @@ impl Door {
         }
         let mut client = Client::new(session, self.tolerance.stall);
         let mut cut = self.cut.clone();
-        tokio::select! {
-            biased;
-            // Boxed: a connection that waits for its next request does not keep the room of the last one.
-            () = exchange::boxed(|| exchange::serve(&self.gateway, &mut client)) => {}
-            () = shut_down(&mut cut) => Box::pin(exchange::cut(&mut client)).await,
+        // Boxed: a connection that waits for its next request does not keep the room of the last one.
+        let served = exchange::boxed(|| exchange::serve(&self.gateway, &mut client));
+        if either(served, pin!(shut_down(&mut cut))).await == Either::Second(()) {
+            Box::pin(exchange::cut(&mut client)).await;
         }
         let session = client.into_reusable().await?;
         let settings = HttpPersistentSettings::for_session(&session);

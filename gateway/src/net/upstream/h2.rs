@@ -15,6 +15,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::v2::client::Http2Session;
 use pingora::{Error, RetryType};
 use tokio::runtime::Handle;
+use tokio::task::coop::cooperative;
 
 use super::Outgoing;
 use super::endpoint::Endpoint;
@@ -75,7 +76,8 @@ impl Exchange {
             drive(upload, cx);
             body.as_mut().poll(cx)
         });
-        match read.await {
+        // The stream is filled by its connection, maybe on another thread: tokio does not count what is read of it.
+        match cooperative(read).await {
             Ok(Some(piece)) => Ok(Some(piece)),
             Ok(None) => {
                 self.ended = true;
