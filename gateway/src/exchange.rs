@@ -137,7 +137,7 @@ async fn call<'s>(
 ) -> Result<(), Fault> {
     record.operation = Some(operation);
     let key = authenticate(snapshot, client, record)?;
-    record.bill.admit(key).await?;
+    record.bill.admit(key, record.latest).await?;
     refuse_encoded(client.headers())?;
     let request = read(snapshot, client, record, operation).await?;
     let asked = model::asked(&request)?;
@@ -150,7 +150,8 @@ async fn call<'s>(
         record.choices.took_over(other.asked(), instance.asked(), Because::LowBudget);
         instance = other;
     }
-    let mut turn = Turn::new(client, record, timer(client.headers(), &instance, &request)?, &request);
+    let timer = timer(client.headers(), &instance, &request, record.latest)?;
+    let mut turn = Turn::new(client, record, timer, &request);
     // Boxed, so that a stream that is held for long does not hold this part's state too.
     let begun = boxed(|| any_answer(gateway, snapshot, &mut turn, instance, key, &request)).await?;
     drop(request);
@@ -221,14 +222,15 @@ async fn answer_of<'s>(
     instance.relate(key, turn.client.headers(), request);
     let adjusted = model.adjust(request)?;
     let admitted = turn_at(turn, &instance).await?;
-    turn.record.bill.for_model(&instance, &adjusted.request, admitted).await?;
+    let now = turn.record.latest;
+    turn.record.bill.for_model(&instance, &adjusted.request, admitted, now).await?;
     search::first_answer(gateway, rounds, turn, &instance, key, &adjusted).await
 }
 
 /// Waits for a slot of the model's own limits, where it has such and is to be waited for: no longer than the caller
 /// does.
 async fn turn_at(turn: &mut Turn<'_, '_>, instance: &ModelInstance<'_>) -> Result<ModelTurn, Fault> {
-    let Some((scopes, queue)) = turn.record.bill.queue_of(instance) else {
+    let Some((scopes, queue)) = turn.record.bill.queue_of(instance, turn.record.latest) else {
         return Ok(None);
     };
     turn.timer.phase(None, "queue");
@@ -275,9 +277,9 @@ async fn usage(gateway: &Gateway, key: &Key, id: String) -> Result<Bytes, Fault>
     Err(Fault::request(StatusCode::NOT_FOUND, "request_not_found", message))
 }
 
-fn timer(headers: &HeaderMap, instance: &ModelInstance<'_>, request: &Request) -> Result<Timer, Fault> {
+fn timer(headers: &HeaderMap, instance: &ModelInstance<'_>, request: &Request, now: Instant) -> Result<Timer, Fault> {
     let keepalive = instance.model().timeouts.keepalive;
-    Ok(Timer::start(longest(headers, instance)?, keepalive.filter(|_| request.is_stream())))
+    Ok(Timer::start(now.into(), longest(headers, instance)?, keepalive.filter(|_| request.is_stream())))
 }
 
 /// How long a request may take: as long as its model allows, and its caller.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::attempt::{self, Begun, Errand, Patience};
 use crate::config;
 use crate::either::{Either, either};
@@ -98,7 +100,7 @@ impl Patience for Alone {
 /// What went wrong with this attempt.
 pub async fn alone(upstreams: &Upstreams, errand: &Errand<'_, '_>) -> Result<Begun, Fault> {
     let idle = errand.instance.model().timeouts.idle;
-    attempt::run(upstreams, &mut Alone { timer: Timer::start(None, None), idle }, errand).await
+    attempt::run(upstreams, &mut Alone { timer: Timer::start(Instant::now(), None, None), idle }, errand).await
 }
 
 /// How a race of two ended.

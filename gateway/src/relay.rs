@@ -141,7 +141,7 @@ pub fn head(record: &Record<'_>, status: StatusCode) -> Head {
         head.add(headers::ATTEMPTS, headers::number(record.attempts.len()));
         head.add(headers::OVERHEAD, headers::number(record.overhead_us()));
     }
-    if let Some(standing) = record.bill.standing() {
+    if let Some(standing) = record.bill.standing(record.latest) {
         standing.headers().for_each(|(name, value)| head.add(name, value));
     }
     head.add_some(headers::COST, cost(record));

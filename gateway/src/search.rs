@@ -92,7 +92,7 @@ pub async fn first_answer<'s>(
 impl<'s> Search<'_, '_, 's> {
     async fn run(mut self) -> Result<Begun, Fault> {
         self.turn.still_wanted()?;
-        self.rounds.count(uptime());
+        self.rounds.count(uptime(self.turn.record.latest));
         loop {
             match self.pick() {
                 Ok((picked, held)) => match self.ask(&picked, held).await {
@@ -112,12 +112,12 @@ impl<'s> Search<'_, '_, 's> {
 
     fn pick(&mut self) -> Result<(Picked<'s>, Held), Unpicked> {
         let record = &mut *self.turn.record;
+        let now = Moment::of(record.look_at_clock());
         let bill = &record.bill;
         let turn = |target: &Target| bill.has_turn_at(&target.credential.scopes);
         // Whoever has waited goes where his turn is, and nowhere else.
         let room =
             |target: &Target| turn(target).map_or_else(|| room(target), |is_there| f32::from(u8::from(is_there)));
-        let now = Moment::now();
         let mut picked = self.instance.pick(&mut self.tried, now, room);
         if picked.is_err()
             && self.instance.model().when_all_cool == WhenAllCool::Try
@@ -257,7 +257,7 @@ impl<'s> Search<'_, '_, 's> {
         }
         let circumstances = self.circumstances();
         let again = self.fault.as_ref().and_then(|fault| self.tries.again(fault, circumstances));
-        let again = again.filter(|_| self.rounds.spend(uptime()));
+        let again = again.filter(|_| self.rounds.spend(uptime(Instant::now())));
         let Some(wait) = again.or_else(|| self.until_the_first_is_back()) else {
             let fault = self.fault.take().or_else(|| self.unusable(unpicked));
             self.fault = Some(unavailable(fault, unpicked));
@@ -341,9 +341,9 @@ impl<'s> Search<'_, '_, 's> {
     }
 }
 
-/// How long the process has run.
-fn uptime() -> Duration {
-    Moment::now().since(Moment::NEVER)
+/// How long the process has run then.
+fn uptime(then: Instant) -> Duration {
+    Moment::of(then).since(Moment::NEVER)
 }
 
 /// What a target's own limits have left, from 0 to 1.

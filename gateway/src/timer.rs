@@ -33,10 +33,9 @@ pub enum Due {
 }
 
 impl Timer {
-    /// Starts the clock of the whole request and, for a stream, that of silence.
+    /// Starts the clock of the whole request and, for a stream, that of silence, as of `now`.
     #[must_use]
-    pub fn start(total: Option<Duration>, silence: Option<Duration>) -> Self {
-        let now = Instant::now();
+    pub fn start(now: Instant, total: Option<Duration>, silence: Option<Duration>) -> Self {
         Self {
             sleep: None,
             total: total.and_then(|total| now.checked_add(total)),
@@ -125,7 +124,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_clock_runs_out_on_its_own_time() {
         let start = Instant::now();
-        let mut timer = Timer::start(Some(secs(100)), Some(secs(25)));
+        let mut timer = Timer::start(start, Some(secs(100)), Some(secs(25)));
         timer.phase(Some(secs(60)), "first_byte");
         assert_eq!((timer.due().await, start.elapsed()), (Due::KeepAlive, secs(25)));
         timer.heard(Instant::now());
@@ -143,7 +142,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_deadline_that_is_moved_on_does_not_fire_early() {
         let start = Instant::now();
-        let mut timer = Timer::start(None, None);
+        let mut timer = Timer::start(start, None, None);
         for _ in 0..5 {
             timer.phase(Some(secs(2)), "idle");
             let early = tokio::time::timeout(secs(1), timer.due()).await;

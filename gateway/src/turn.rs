@@ -41,8 +41,6 @@ pub struct Turn<'c, 's> {
     pub on_disconnect: OnDisconnect,
     stream: bool,
     left: bool,
-    /// When the last wait ended. A stream asks for the time often enough.
-    since: Instant,
 }
 
 /// As long as the clocks allow and the caller stays; sends a sign of life when the caller has heard nothing for too
@@ -51,7 +49,7 @@ impl Patience for Turn<'_, '_> {
     async fn wait<T: Send>(&mut self, what: impl Future<Output = T> + Send + Unpin) -> Result<T, Fault> {
         let since = Instant::now();
         let waited = self.wait_unmeasured(what).await;
-        self.since = self.record.waited(since);
+        self.record.waited(since);
         waited
     }
 
@@ -61,7 +59,7 @@ impl Patience for Turn<'_, '_> {
 
     fn goes_on(&mut self) {
         let idle = self.record.model.and_then(|model| model.timeouts.idle);
-        self.timer.phase_from(self.since.into(), idle, IDLE);
+        self.timer.phase_from(self.record.latest.into(), idle, IDLE);
     }
 }
 
@@ -69,8 +67,7 @@ impl<'c, 's> Turn<'c, 's> {
     /// The caller of `request`.
     #[must_use]
     pub fn new(client: &'c mut Client, record: &'c mut Record<'s>, timer: Timer, request: &Request) -> Self {
-        let (on_disconnect, since) = (OnDisconnect::Cancel, Instant::now());
-        Self { client, record, timer, on_disconnect, stream: request.is_stream(), left: false, since }
+        Self { client, record, timer, on_disconnect: OnDisconnect::Cancel, stream: request.is_stream(), left: false }
     }
 
     async fn wait_unmeasured<T>(&mut self, mut what: impl Future<Output = T> + Unpin) -> Result<T, Fault> {
@@ -137,7 +134,7 @@ impl<'c, 's> Turn<'c, 's> {
         head.add(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         self.record.status = Some(StatusCode::OK);
         let begun = self.client.begin(head).await;
-        self.since = Instant::now();
+        self.record.look_at_clock();
         self.heard(begun)
     }
 
@@ -151,7 +148,7 @@ impl<'c, 's> Turn<'c, 's> {
         }
         let since = Instant::now();
         let pushed = either(pin!(self.client.push(piece.into())), pin!(self.timer.over())).await;
-        self.since = self.record.waited(since);
+        self.record.waited(since);
         match pushed {
             Either::First(pushed) => self.heard(pushed),
             Either::Second(()) => Err(Fault::timeout(TOTAL)),
@@ -170,8 +167,8 @@ impl<'c, 's> Turn<'c, 's> {
     }
 
     async fn keep_alive(&mut self) -> Result<(), Fault> {
-        self.since = Instant::now();
-        self.timer.heard(self.since.into());
+        let now = self.record.look_at_clock();
+        self.timer.heard(now.into());
         if !self.stream || self.left {
             return Ok(());
         }
@@ -183,7 +180,7 @@ impl<'c, 's> Turn<'c, 's> {
     fn heard(&mut self, sent: Result<(), Gone>) -> Result<(), Fault> {
         match sent {
             Ok(()) => {
-                self.timer.heard(self.since.into());
+                self.timer.heard(self.record.latest.into());
                 Ok(())
             }
             Err(Gone) => self.leave(),

@@ -19,7 +19,13 @@ impl Moment {
     /// Now. Everything else in this room is handed it.
     #[must_use]
     pub fn now() -> Self {
-        Self::NEVER.plus(BEGIN).plus(START.elapsed())
+        Self::of(Instant::now())
+    }
+
+    /// Then.
+    #[must_use]
+    pub fn of(then: Instant) -> Self {
+        Self::NEVER.plus(BEGIN).plus(then.saturating_duration_since(*START))
     }
 
     /// So much later; not past the end of time.

@@ -62,8 +62,8 @@ impl Bill {
     ///
     /// # Errors
     /// One of them is reached.
-    pub async fn admit(&mut self, key: &Key) -> Result<(), Fault> {
-        match key.limited.admit(Instant::now()).await {
+    pub async fn admit(&mut self, key: &Key, now: Instant) -> Result<(), Fault> {
+        match key.limited.admit(now).await {
             Ok(admission) => self.admission = Some(admission),
             Err(rejection) => {
                 self.refused_by = Some(key.limited.base.clone());
@@ -74,9 +74,9 @@ impl Bill {
     }
 
     /// The limits that are to be waited for before the model is asked, and how long. What was asked before it is left.
-    pub fn queue_of(&mut self, instance: &ModelInstance<'_>) -> Option<(Scopes, Queue)> {
+    pub fn queue_of(&mut self, instance: &ModelInstance<'_>, now: Instant) -> Option<(Scopes, Queue)> {
         let admission = self.admission.as_mut()?;
-        admission.settle(amount(std::mem::take(&mut self.given_up_tokens)), Instant::now());
+        admission.settle(amount(std::mem::take(&mut self.given_up_tokens)), now);
         Some((admission.limits_of(instance.limited_as())?, instance.model().queue?))
     }
 
@@ -90,6 +90,7 @@ impl Bill {
         instance: &ModelInstance<'_>,
         request: &Request,
         turn: ModelTurn,
+        now: Instant,
     ) -> Result<(), Fault> {
         self.request_bytes = request.body().len();
         self.input_bound = None;
@@ -97,7 +98,6 @@ impl Bill {
         let Some(admission) = &mut self.admission else {
             return Ok(());
         };
-        let now = Instant::now();
         let admitted = match turn {
             Some((scopes, permit)) => admission.admitted(scopes, permit, now),
             None => admission.for_model(instance.limited_as(), now).await,
@@ -345,16 +345,20 @@ impl Bill {
 
     /// What is left of the caller's limits, for its headers.
     #[must_use]
-    pub fn standing(&self) -> Option<Standing> {
-        let now = Instant::now();
+    pub fn standing(&self, now: Instant) -> Option<Standing> {
         let admitted = self.admission.as_ref().map(|admission| admission.standing(now));
         admitted.or_else(|| Some(self.refused_by.as_ref()?.standing(now)))
     }
 
     /// The request has ended: what was held is replaced by what the attempt that answered used, and by what those used
     /// that did not answer; no money is charged unless the row tells it too. Gives what each account is charged with.
-    pub fn settle(&mut self, model: Option<&Model>, answered: Option<&Spent>, row: Option<Nanos>) -> Vec<Charge> {
-        let now = Instant::now();
+    pub fn settle(
+        &mut self,
+        model: Option<&Model>,
+        answered: Option<&Spent>,
+        row: Option<Nanos>,
+        now: Instant,
+    ) -> Vec<Charge> {
         let answer = answered.map(|spent| spent.usage.total_tokens());
         let tokens = answer.unwrap_or_default();
         if let (Some(model), Some(spent)) = (model, answered.filter(|spent| spent.accuracy != Accuracy::Estimated)) {

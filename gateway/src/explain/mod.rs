@@ -5,7 +5,7 @@ mod told;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use adapters::{NativeRequest, Operation, Request};
 use bytes::Bytes;
@@ -167,7 +167,7 @@ impl<'a> Steps<'a> {
         let headers = &call.headers;
         let key = self.authenticate(headers, &call.key)?;
         let mut bill = Bill::default();
-        bill.admit(key).await?;
+        bill.admit(key, Instant::now()).await?;
         self.tell_headers(headers);
         exchange::refuse_encoded(headers)?;
         let request = &self.read(operation, &call.body)?;
@@ -224,7 +224,7 @@ impl<'a> Steps<'a> {
         self.tell_limits(caller.key, &instance);
         let adjusted = instance.model().adjust(caller.request)?;
         self.told.params.clone_from(&adjusted.changes);
-        bill.for_model(&instance, &adjusted.request, None).await?;
+        bill.for_model(&instance, &adjusted.request, None, Instant::now()).await?;
         let chosen = self.candidates(bill, caller, &instance, &adjusted).await;
         self.tell_excluded(&instance);
         self.tell_request(&chosen?);

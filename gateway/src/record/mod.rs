@@ -77,6 +77,8 @@ pub struct Record<'s> {
     /// When its head had come.
     pub began: Timestamp,
     started: Instant,
+    /// When the clock was last looked at for it: the time now, for whatever does not measure.
+    pub latest: Instant,
     /// How long it took, once it has ended.
     took: Option<Duration>,
     waited: Duration,
@@ -150,7 +152,7 @@ impl<'s> Record<'s> {
     #[must_use]
     pub fn open(gateway: &'s Gateway, headers: &HeaderMap) -> Self {
         gateway.metrics.in_flight.inc();
-        let began = Timestamp::now();
+        let (began, started) = (Timestamp::now(), Instant::now());
         Self {
             gateway,
             id: request_id(headers, began),
@@ -174,7 +176,8 @@ impl<'s> Record<'s> {
             provider_request_id: None,
             finished: false,
             began,
-            started: Instant::now(),
+            started,
+            latest: started,
             took: None,
             waited: Duration::ZERO,
             first_content: None,
@@ -183,9 +186,15 @@ impl<'s> Record<'s> {
 
     /// Time that passed while others were waited for; it ends now, which is told.
     pub fn waited(&mut self, since: Instant) -> Instant {
-        let now = Instant::now();
+        let now = self.look_at_clock();
         self.waited += now.saturating_duration_since(since);
         now
+    }
+
+    /// The time now; it is the latest from here on.
+    pub fn look_at_clock(&mut self) -> Instant {
+        self.latest = Instant::now();
+        self.latest
     }
 
     /// How long it has taken so far.
@@ -221,7 +230,7 @@ impl<'s> Record<'s> {
             spent: None,
             status: None,
             held: Some(held),
-            started: Instant::now(),
+            started: self.latest,
             took: Duration::ZERO,
         });
         self.note();
@@ -251,7 +260,7 @@ impl<'s> Record<'s> {
     /// The attempt that was begun last has its first content, or its whole answer.
     pub fn attempt_answers(&mut self, instance: &ModelInstance<'_>) {
         if let Some(held) = self.attempts.last().and_then(|attempt| attempt.held.as_ref()) {
-            let now = Moment::now();
+            let now = Moment::of(self.latest);
             held.answers(now);
             instance.went_well(held, now);
         }
@@ -259,15 +268,16 @@ impl<'s> Record<'s> {
 
     /// The attempt that was begun last has ended.
     pub fn attempt_ended(&mut self, ended: Result<(), &Fault>) {
+        let now = self.look_at_clock();
         let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.outcome.is_none()) else {
             return;
         };
         let outcome = ended.map_or_else(|fault| Outcome::Failed(fault.kind), |()| Outcome::Ok);
         attempt.outcome = Some(outcome);
         attempt.status = ended.map_or_else(|fault| fault.refused.map(|(status, _)| status), |()| Some(StatusCode::OK));
-        attempt.took = attempt.started.elapsed();
+        attempt.took = now.saturating_duration_since(attempt.started);
         let target = attempt.target;
-        let cooled = attempt.held.take().and_then(|held| held.record(told(ended), Moment::now()));
+        let cooled = attempt.held.take().and_then(|held| held.record(told(ended), Moment::of(now)));
         self.count_attempt(target, outcome);
         if let Some(cooled) = cooled {
             self.gateway.metrics.cooldowns.with_label_values(&[cooled.cause.name()]).inc();
@@ -333,7 +343,7 @@ impl<'s> Record<'s> {
     /// read it may spend what is left.
     pub fn pay(&mut self) {
         if self.paid.is_none() {
-            self.paid = Some(self.bill.settle(self.model, self.answered.as_ref(), self.cost()));
+            self.paid = Some(self.bill.settle(self.model, self.answered.as_ref(), self.cost(), self.latest));
         }
     }
 

@@ -118,11 +118,13 @@ impl Pool {
         freshness: Freshness,
         limit: Duration,
     ) -> Result<Taken, Fault> {
-        let deadline = Instant::now() + limit;
+        // Mostly an idle line of a known address is taken, which asks for no time.
+        let mut deadline = None;
+        let mut deadline = || *deadline.get_or_insert_with(|| Instant::now() + limit);
         let lines = Lines { endpoint, connector: self.connector(endpoint)?, shelves: &self.shelves };
         let tries = match endpoint.known() {
             Some(tries) => tries,
-            None => self.find(endpoint, deadline).await?,
+            None => self.find(endpoint, deadline()).await?,
         };
         let mut fault = Fault::connect_timeout();
         for (tried, place) in tries.iter().enumerate() {
@@ -131,7 +133,7 @@ impl Pool {
             {
                 return Ok(taken);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline().saturating_duration_since(Instant::now());
             let untried = u32::try_from(tries.len() - tried).unwrap_or(u32::MAX);
             // Boxed: the rare path would make every request's future large.
             match Box::pin(lines.connect(place, left / untried)).await {

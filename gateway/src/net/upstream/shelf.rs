@@ -93,7 +93,7 @@ impl Shelf {
     /// Lays a connection down. When there are too many, it pushes the oldest off, or falls off itself.
     pub(super) fn put(&self, stream: Stream) {
         let mut resting = Resting { stream, since: Instant::now() };
-        if !resting.is_good() {
+        if !resting.is_silent() {
             return;
         }
         let mut shelf = locked(&self.resting);
@@ -135,13 +135,18 @@ impl Shelf {
 }
 
 impl Resting {
-    /// Young enough, and silent: an end, or bytes that nobody asked for, make it useless.
+    /// Silent, and young enough.
     fn is_good(&mut self) -> bool {
+        self.is_silent() && self.since.elapsed() < IDLE
+    }
+
+    /// An end, or bytes that nobody asked for, make it useless.
+    fn is_silent(&mut self) -> bool {
         let mut byte = [0; 1];
         let mut buffer = ReadBuf::new(&mut byte);
         let mut context = Context::from_waker(Waker::noop());
         let read = Pin::new(&mut self.stream).poll_read(&mut context, &mut buffer);
-        read.is_pending() && self.since.elapsed() < IDLE
+        read.is_pending()
     }
 }
 
